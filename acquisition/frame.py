@@ -1,0 +1,58 @@
+"""One camera frame on its way through the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+
+class ROI(NamedTuple):
+    """A region of the sensor in unbinned pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One frame as the hook received it.
+
+    Attributes
+    ----------
+    pixels
+        (Y, X) in the camera's own type (uint8 or uint16), ADU, read-only. Owned by the stream:
+        nobody else writes to this memory afterwards.
+    index
+        Order of arrival in this run, from 0.
+    axes
+        Micro-Manager's axes of this frame: time, z, channel, position and any other.
+    roi
+        The part of the sensor that was read.
+    exposure_ms
+        Exposure time; NaN if the engine did not say.
+    received_ns
+        `time.perf_counter_ns()` in the hook.
+    metadata
+        Micro-Manager's tags for this frame.
+    """
+
+    pixels: NDArray[Any]
+    index: int
+    axes: Mapping[str, int | str]
+    roi: ROI
+    exposure_ms: float
+    received_ns: int
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stream(self) -> tuple[tuple[str, int | str], ...]:
+        """Everything but time: frames of one stream share channel, plane and position.
+
+        Context frames and denoisers belong to a stream, not to the run.
+        """
+        return tuple(sorted((k, v) for k, v in self.axes.items() if k != "time"))

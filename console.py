@@ -1,0 +1,56 @@
+"""What a command says: progress on standard error, its result on standard output.
+
+Owns the one rich console and the `Outcome` that every command function returns. Does not
+decide anything and knows no package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+stderr = Console(stderr=True, highlight=False)
+"""Progress and remarks go here, so that standard output stays one JSON object under --json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of one command.
+
+    Attributes
+    ----------
+    result
+        The JSON object that `--json` prints. Its keys are a contract with other programs.
+    summary
+        The same for a person, a few lines, plain words with units.
+    """
+
+    result: Mapping[str, Any]
+    summary: Sequence[str] = field(default=())
+
+
+def progress() -> Progress:
+    """Return a progress display on standard error with counts and the time left."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=stderr,
+        transient=True,
+    )

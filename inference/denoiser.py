@@ -1,0 +1,50 @@
+"""The boundary behind which every denoiser stands: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Something that turns observations into an estimate of the signal.
+
+    A denoiser is built for one frame shape and used from one thread at a time.
+    """
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(Y, X) in pixels."""
+        ...
+
+    @property
+    def context_frames(self) -> int:
+        """How many preceding frames it wants (T), 0 for single-frame models."""
+        ...
+
+    def denoise(self, observations: NDArray[Any], out: NDArray[np.float32]) -> None:
+        """Estimate the signal of the newest frame.
+
+        Parameters
+        ----------
+        observations
+            (1 + T, Y, X) in the camera's own pixel type, ADU, newest first; not changed.
+            A preceding frame that does not exist (the first frames of a run, a gap) is all
+            zeros: never a copy of the newest one, which a blind-spot network must not see twice.
+        out
+            (2, Y, X) float32, written in place: `out[0]` the estimate (posterior mean) in ADU,
+            `out[1]` its standard deviation in ADU (zero where a denoiser gives none).
+
+        Raises
+        ------
+        FrameMismatchError
+            If shape or pixel type is not what the denoiser was built for.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what the denoiser holds. May be called more than once."""
+        ...

@@ -1,0 +1,1 @@
+"""How a model bundle comes to be: blind-spot training, the posterior, export, retraining."""

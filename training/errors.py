@@ -1,0 +1,13 @@
+"""The exception family of training."""
+
+from __future__ import annotations
+
+from ..errors import QuietscopeError
+
+
+class TrainingError(QuietscopeError, RuntimeError):
+    """Training cannot start, go on or be exported."""
+
+
+class TrainingDataError(TrainingError):
+    """The recordings cannot teach a network: too small, constant, saturated, not finite."""
