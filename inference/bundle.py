@@ -1,0 +1,185 @@
+"""A model bundle: a directory that is written once and never edited.
+
+Owns the manifest, the hashes and the refusal of anything incomplete, altered or of another
+version. Knows neither how a model is trained nor how it is run.
+
+::
+
+    bundle/
+        manifest.json     what the model is, and the SHA-256 of every other file
+        model.onnx        camera pixels in; `denoised` and `uncertainty` out
+        noise_model.npz   the noise model that the graph holds, for people and for retraining
+        checkpoint.pt     weights for resuming and retraining (loaded with weights_only=True)
+        losses.csv        the training curve
+        report.html       the same for a person
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .. import __version__
+from ..calibration.fingerprint import CameraFingerprint
+from ..outputs import new_directory
+from .errors import BundleError
+
+Algorithm = Literal["lattice", "n2v", "n2v2", "structn2v", "pn2v"]
+Preset = Literal["live", "fast", "best"]
+PixelType = Literal["uint8", "uint16", "float32"]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+NOISE_MODEL = "noise_model.npz"
+CHECKPOINT = "checkpoint.pt"
+LOSSES = "losses.csv"
+REPORT = "report.html"
+REQUIRED_FILES = (MODEL, NOISE_MODEL)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+
+class TrainingStack(_Record):
+    """One recording that the model learned from."""
+
+    path: str
+    frames: int
+    frame_shape: tuple[int, int]
+    sha256: Sha256
+    """Of the pixels that were read, in order."""
+
+
+class TrainingRecord(_Record):
+    """How the model came to be."""
+
+    stacks: tuple[TrainingStack, ...]
+    steps: int
+    seconds: float
+    seed: int
+    parameters: int
+    validation_loss: float | None
+    options: dict[str, str | int | float | bool | None] = {}
+
+
+class Manifest(_Record):
+    """What a bundle is. Read from disk, so anything unknown in it is refused."""
+
+    schema_version: Literal[1] = 1
+    quietscope_version: str = __version__
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    algorithm: Algorithm
+    preset: Preset
+    context_frames: int = Field(ge=0)
+    channel: str | None = None
+    pixel_type: PixelType
+    camera: CameraFingerprint = CameraFingerprint()
+    noise_model: Literal["calibrated", "bootstrapped"]
+    training: TrainingRecord
+    figures: dict[str, float | None] = {}
+    """Measured at export: `parity_max_relative_error` and whatever evaluation was made."""
+    sha256: dict[str, Sha256] = {}
+    """File name to hash, for every file but the manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle on disk whose manifest was read and whose files were checked."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX graph."""
+        return self.path / MODEL
+
+    @property
+    def model_sha256(self) -> str:
+        """Identifies the model everywhere: in denoised images, reports and decisions."""
+        return self.manifest.sha256[MODEL]
+
+    @property
+    def noise_model_path(self) -> Path:
+        """The noise model that the graph holds."""
+        return self.path / NOISE_MODEL
+
+
+def open_bundle(path: Path | str) -> Bundle:
+    """Open and verify the bundle at `path`.
+
+    Raises
+    ------
+    BundleError
+        If it is missing, incomplete, altered, or of a version this program does not know.
+    """
+    path = Path(path)
+    try:
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+    except OSError as error:
+        raise BundleError(
+            f"{path}: no model bundle (no readable {MANIFEST} in it); give a directory "
+            "that `quietscope train` wrote"
+        ) from error
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BundleError(
+            f"{path}: its {MANIFEST} cannot be used ({place}: {first['msg']}); train the model "
+            "anew or update quietscope"
+        ) from error
+    _verify(path, manifest)
+    return Bundle(path, manifest)
+
+
+def _verify(path: Path, manifest: Manifest) -> None:
+    missing = [name for name in REQUIRED_FILES if name not in manifest.sha256]
+    if missing:
+        raise BundleError(f"{path}: its {MANIFEST} lists no {', '.join(missing)}; train it anew")
+    for name, expected in manifest.sha256.items():
+        file = path / name
+        if Path(name).name != name or not file.is_file():
+            raise BundleError(f"{path}: {name} is missing; restore the bundle or train it anew")
+        if file_sha256(file) != expected:
+            raise BundleError(
+                f"{path}: {name} was changed after training (its SHA-256 differs from the "
+                f"{MANIFEST}); restore the bundle or train it anew"
+            )
+
+
+@contextmanager
+def new_bundle(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a staging directory to fill; `seal` it last and it becomes the bundle at `path`."""
+    with new_directory(Path(path), overwrite=overwrite) as staging:
+        yield staging
+        if not (staging / MANIFEST).is_file():
+            raise BundleError(f"{path}: the bundle was not sealed; this is a defect of quietscope")
+
+
+def seal(staging: Path, manifest: Manifest) -> Manifest:
+    """Hash every file in `staging` and write the manifest. Returns it with its hashes."""
+    hashes = {
+        file.name: file_sha256(file)
+        for file in sorted(staging.iterdir())
+        if file.is_file() and file.name != MANIFEST
+    }
+    sealed = manifest.model_copy(update={"sha256": hashes})
+    (staging / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return sealed
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
