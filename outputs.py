@@ -21,6 +21,10 @@ RESERVE_BYTES = 256 * 2**20
 """Free space that is left untouched: a full system disk stops more than this program."""
 
 
+OWN_FILES = ("manifest.json", "zarr.json", "report.json", "events.log", "current.json", "library")
+"""A directory that holds one of these was made by this program."""
+
+
 class OutputError(QuietscopeError, RuntimeError):
     """A place where results cannot be written."""
 
@@ -44,16 +48,34 @@ def require_space(path: Path, needed_bytes: int) -> None:
 
 
 def require_absent(path: Path, *, overwrite: bool = False) -> None:
-    """Raise OutputError if `path` already holds something and `overwrite` was not asked for.
+    """Raise OutputError if `path` already holds something that may not be replaced.
 
-    An empty directory counts as absent.
+    An empty directory counts as absent. With `overwrite`, a file or a directory that this
+    program wrote may be replaced; any other directory is refused all the same, so that a
+    mistyped --out cannot cost somebody's data.
     """
-    if overwrite or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    raise OutputError(
-        f"{path}: already exists and would be overwritten; choose another --out "
-        "or pass --overwrite to replace it"
-    )
+    if not overwrite:
+        raise OutputError(
+            f"{path}: already exists and would be overwritten; choose another --out "
+            "or pass --overwrite to replace it"
+        )
+    if path.is_dir() and not any((path / name).exists() for name in OWN_FILES):
+        raise OutputError(
+            f"{path}: holds files that quietscope did not write, so --overwrite does not "
+            "replace it; choose another --out"
+        )
+
+
+def clear_directory(path: Path, *, overwrite: bool = False) -> None:
+    """Make `path` an empty directory, for results that are written where they stay."""
+    require_absent(path, overwrite=overwrite)
+    if path.exists():
+        retired = _staging_name(path)
+        _rename(path, retired)
+        shutil.rmtree(retired, ignore_errors=True)
+    _make(path)
 
 
 @contextmanager
@@ -124,20 +146,26 @@ def _make(directory: Path) -> None:
 
 def _replace(staging: Path, path: Path) -> None:
     retired = _staging_name(path)
+    if path.is_dir():
+        # A rename cannot replace a directory that holds something: move it aside first.
+        _rename(path, retired)
     try:
-        if path.is_dir():
-            # A rename cannot replace a directory that holds something: move it aside first.
-            path.replace(retired)
-        staging.replace(path)
-    except OSError as error:
+        _rename(staging, path)
+    except OutputError:
         if retired.exists():
             retired.replace(path)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _rename(old: Path, new: Path) -> None:
+    try:
+        old.replace(new)
+    except OSError as error:
         raise OutputError(
-            f"{path}: cannot be put in place ({error.strerror}); close the program "
-            "that holds it open and try again"
+            f"{new if old.suffix == '.partial' else old}: cannot be replaced ({error.strerror}); "
+            "close the program that holds it open and try again"
         ) from error
-    finally:
-        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _gib(size: int) -> str:
