@@ -1,0 +1,335 @@
+"""Which processor runs the model, and proof that it does.
+
+Owns the choice of an ONNX Runtime execution provider, the options of its session, the number of
+threads, and the error that names a missing library with the line that installs it. Does not know
+what the model computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import io
+import logging
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import psutil
+
+from .errors import BundleError, ProviderError
+
+logger = logging.getLogger(__name__)
+
+Provider = Literal["auto", "cpu", "cuda", "tensorrt", "directml"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+_ORT_NAMES: Mapping[str, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+_SHORT_NAMES = {long: short for short, long in _ORT_NAMES.items()}
+
+_INSTALL: Mapping[str, str] = {
+    "cuda": 'pip install "onnxruntime-gpu[cuda,cudnn]"',
+    "tensorrt": 'pip install "onnxruntime-gpu[cuda,cudnn]" tensorrt-cu13',
+    "directml": "pip uninstall onnxruntime-gpu && pip install onnxruntime-directml",
+}
+_DRIVER = "install the NVIDIA driver from https://www.nvidia.com/drivers"
+
+QUIET, USUAL = 4, 2
+"""Severities of ONNX Runtime's own log: fatal only, and its default (warnings)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunningSession:
+    """A session and what it says about itself.
+
+    Attributes
+    ----------
+    session
+        The `onnxruntime.InferenceSession`.
+    provider
+        Short name of the provider that the session reports first.
+    device
+        The processor, for a person.
+    captures_cuda_graph
+        Whether the whole graph runs as one CUDA graph.
+    """
+
+    session: Any
+    provider: str
+    device: str
+    captures_cuda_graph: bool = False
+
+
+def require_provider_name(provider: str) -> None:
+    """Raise ProviderError unless `provider` is one of the names that `--provider` takes."""
+    if provider not in get_args(Provider):
+        raise ProviderError(
+            f"provider is {provider!r}, expected one of {', '.join(get_args(Provider))}"
+        )
+
+
+def all_cores() -> int:
+    """Return the physical cores that this process may use."""
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, min(physical, len(os.sched_getaffinity(0))))
+    return max(1, physical)
+
+
+def cores_beside_camera() -> int:
+    """Return the physical cores less the one that camera, hook and GUI keep for themselves."""
+    return max(1, all_cores() - 1)
+
+
+def open_session(
+    model: Path | bytes,
+    *,
+    provider: Provider = "auto",
+    free_dimensions: Mapping[str, int] | None = None,
+    threads: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> RunningSession:
+    """Open a session on the provider that was asked for, or raise.
+
+    Parameters
+    ----------
+    model
+        The ONNX file, or its bytes.
+    provider
+        `auto` takes CUDA where it works and the CPU elsewhere.
+    free_dimensions
+        Symbolic dimension to its size; fixed sizes let the runtime plan all memory ahead.
+    threads
+        Of the CPU provider; None leaves one core to camera and GUI.
+    options
+        Further options of the GPU provider.
+
+    Raises
+    ------
+    ProviderError
+        If that provider cannot run here: names the missing library and how to install it.
+    BundleError
+        If ONNX Runtime cannot load the model at all.
+    """
+    require_provider_name(provider)
+    if provider == "auto":
+        return _open_best(model, free_dimensions or {}, threads, options)
+    if provider != "cpu":
+        require_libraries(provider)
+    return _open(model, provider, free_dimensions or {}, threads, options)
+
+
+def _open_best(
+    model: Path | bytes,
+    free_dimensions: Mapping[str, int],
+    threads: int | None,
+    options: Mapping[str, Any] | None,
+) -> RunningSession:
+    if cuda_device_name() is not None:
+        try:
+            require_libraries("cuda")
+            return _open(model, "cuda", free_dimensions, threads, options)
+        except ProviderError as error:
+            logger.warning("the GPU %s is not used: %s", cuda_device_name(), error)
+    return _open(model, "cpu", free_dimensions, threads, None)
+
+
+def _open(
+    model: Path | bytes,
+    provider: str,
+    free_dimensions: Mapping[str, int],
+    threads: int | None,
+    options: Mapping[str, Any] | None,
+) -> RunningSession:
+    import onnxruntime as ort
+
+    source = model if isinstance(model, bytes) else str(model)
+    settings = _session_options(provider, free_dimensions, threads)
+    chain: list[Any] = [(_ORT_NAMES[provider], dict(options or {}))]
+    if provider == "tensorrt":
+        chain.append((_ORT_NAMES["cuda"], {}))
+    if provider != "cpu":
+        chain.append(_ORT_NAMES["cpu"])
+    try:
+        with _quiet(provider != "cpu"):
+            session = ort.InferenceSession(source, settings, providers=chain, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime raises its own types, one per status code
+        raise _refusal(model, provider, error) from error
+    running = _SHORT_NAMES.get(session.get_providers()[0], session.get_providers()[0])
+    if running != provider:
+        raise ProviderError(
+            f"provider {provider} was asked for but ONNX Runtime would run on {running}: "
+            f"{_remedy(provider)}, or pass --provider {running}"
+        )
+    device = cpu_name(settings.intra_op_num_threads)
+    return RunningSession(
+        session,
+        running,
+        device if running == "cpu" else cuda_device_name() or running,
+        captures_cuda_graph=str((options or {}).get("enable_cuda_graph", "0")) == "1",
+    )
+
+
+def _refusal(model: Path | bytes, provider: str, error: Exception) -> Exception:
+    reason = str(error).strip().splitlines()[0]
+    if provider != "cpu":
+        return ProviderError(
+            f"provider {provider} cannot run this model here ({reason}); "
+            f"{_remedy(provider)}, or pass --provider cpu"
+        )
+    name = "the model" if isinstance(model, bytes) else str(model)
+    import onnxruntime
+
+    return BundleError(
+        f"{name}: cannot be run by ONNX Runtime {onnxruntime.__version__} ({reason}); "
+        "train the model anew with this version of quietscope"
+    )
+
+
+def _session_options(
+    provider: str, free_dimensions: Mapping[str, int], threads: int | None
+) -> Any:
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    settings.intra_op_num_threads = threads or cores_beside_camera()
+    settings.inter_op_num_threads = 1
+    # Waiting threads sleep: spinning between frames would take the core from the camera.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Denormal numbers slow convolutions down by an order and mean nothing here.
+    settings.add_session_config_entry("session.set_denormal_as_zero", "1")
+    if provider == "directml":
+        settings.enable_mem_pattern = False
+    for name, size in free_dimensions.items():
+        settings.add_free_dimension_override_by_name(name, size)
+    return settings
+
+
+@contextlib.contextmanager
+def _quiet(active: bool) -> Iterator[None]:
+    """Keep ONNX Runtime from writing to the terminal: what matters becomes an exception."""
+    if not active:
+        yield
+        return
+    import onnxruntime as ort
+
+    ort.set_default_logger_severity(QUIET)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        ort.set_default_logger_severity(USUAL)
+
+
+# ------------------------------------------------------------------------------ libraries
+
+
+def require_libraries(provider: str) -> None:
+    """Raise ProviderError if `provider` cannot be loaded; name what is missing.
+
+    Loads the libraries that are installed as Python packages on the way, so that the session
+    finds them.
+    """
+    import onnxruntime as ort
+
+    if _ORT_NAMES[provider] not in ort.get_available_providers():
+        raise ProviderError(
+            f"provider {provider} is not part of the installed {ort.package_name} "
+            f"{ort.__version__}: {_remedy(provider)}, or pass --provider cpu"
+        )
+    if provider == "directml":
+        return
+    _preload(provider)
+    missing = next((name for name in _libraries(provider) if not _loads(name)), None)
+    if missing is not None:
+        remedy = _DRIVER if missing == _cuda_driver() else _remedy(provider)
+        raise ProviderError(
+            f"provider {provider} cannot run here: {missing} is missing; {remedy}, "
+            "or pass --provider cpu"
+        )
+
+
+def _remedy(provider: str) -> str:
+    if provider == "cpu":
+        return 'install it with `pip install "onnxruntime>=1.24"`'
+    return f"install it with `{_INSTALL[provider]}`"
+
+
+@cache
+def _preload(provider: str) -> None:
+    import onnxruntime as ort
+
+    with _quiet(True), contextlib.suppress(Exception):
+        ort.preload_dlls()
+    if provider == "tensorrt" and importlib.util.find_spec("tensorrt_libs") is not None:
+        importlib.import_module("tensorrt_libs")
+
+
+def _libraries(provider: str) -> list[str]:
+    import onnxruntime as ort
+
+    major = str(getattr(ort, "cuda_version", "") or "13").split(".")[0]
+    if sys.platform == "win32":
+        cuda = [f"cudart64_{major}.dll", f"cublasLt64_{major}.dll", f"cublas64_{major}.dll"]
+        names = [_cuda_driver(), *cuda, "cudnn64_9.dll"]
+        return names if provider == "cuda" else [*names, "nvinfer_10.dll", "nvonnxparser_10.dll"]
+    cuda = [f"lib{name}.so.{major}" for name in ("cudart", "cublasLt", "cublas")]
+    names = [_cuda_driver(), *cuda, "libcurand.so.10", "libcudnn.so.9"]
+    return names if provider == "cuda" else [*names, "libnvinfer.so.10", "libnvonnxparser.so.10"]
+
+
+def _cuda_driver() -> str:
+    return "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def cuda_device_name() -> str | None:
+    """Return the name of the first NVIDIA GPU, None where driver or GPU is absent.
+
+    Asks the driver itself, which is there or not whatever Python packages are installed.
+    """
+    try:
+        driver = ctypes.CDLL(_cuda_driver())
+    except OSError:
+        return None
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+    if (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDeviceGetName(name, len(name), device)
+    ):
+        return None
+    return name.value.decode("utf-8", "replace")
+
+
+def cpu_name(threads: int) -> str:
+    """Return what a person calls this processor, with the threads in use."""
+    name = platform.processor() or platform.machine()
+    description = Path("/proc/cpuinfo")
+    if description.is_file():
+        for line in description.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {threads} of {all_cores()} cores"
