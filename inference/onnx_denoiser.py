@@ -18,7 +18,7 @@ from .graph import INPUT, OUTPUTS, GraphContract, read_contract
 from .providers import Precision, Provider, RunningSession, open_session
 
 WARM_UP_RUNS = 3
-"""The first plans the memory, the second uses the plan, the third is as fast as all that follow."""
+"""The first plans the memory, the second uses the plan, the third is as fast as the rest."""
 
 
 class OnnxDenoiser:
@@ -43,9 +43,11 @@ class OnnxDenoiser:
     Attributes
     ----------
     provider
-        Asked of the session: cpu, cuda, tensorrt or directml.
+        Asked of the session, by ONNX Runtime's name (`CPUExecutionProvider`).
     device
         The processor, for a person.
+    remark
+        Why a GPU that is there is not used; empty otherwise.
     model_sha256, noise_model_sha256
         What ran, for reports and denoised images.
 
@@ -81,6 +83,7 @@ class OnnxDenoiser:
         )
         self.provider = self._running.provider
         self.device = self._running.device
+        self.remark = self._running.remark
         self._binding = self._bind(self._running.session)
         self._warm_up()
 
@@ -92,7 +95,7 @@ class OnnxDenoiser:
     @property
     def context_frames(self) -> int:
         """How many preceding frames the model wants."""
-        return self._observations.shape[1] - 1
+        return int(self._observations.shape[1]) - 1
 
     @property
     def model_sha256(self) -> str:

@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,7 +36,7 @@ _ORT_NAMES: Mapping[str, str] = {
     "tensorrt": "TensorrtExecutionProvider",
     "directml": "DmlExecutionProvider",
 }
-_SHORT_NAMES = {long: short for short, long in _ORT_NAMES.items()}
+_OPTION_NAMES = {ort_name: option for option, ort_name in _ORT_NAMES.items()}
 
 _INSTALL: Mapping[str, str] = {
     "cuda": 'pip install "onnxruntime-gpu[cuda,cudnn]"',
@@ -58,17 +58,17 @@ class RunningSession:
     session
         The `onnxruntime.InferenceSession`.
     provider
-        Short name of the provider that the session reports first.
+        The provider that the session itself reports, by ONNX Runtime's name.
     device
         The processor, for a person.
-    captures_cuda_graph
-        Whether the whole graph runs as one CUDA graph.
+    remark
+        Why a GPU that is there is not used; empty otherwise.
     """
 
     session: Any
     provider: str
     device: str
-    captures_cuda_graph: bool = False
+    remark: str = ""
 
 
 def require_provider_name(provider: str) -> None:
@@ -136,13 +136,15 @@ def _open_best(
     threads: int | None,
     options: Mapping[str, Any] | None,
 ) -> RunningSession:
-    if cuda_device_name() is not None:
+    gpu, remark = cuda_device_name(), ""
+    if gpu is not None:
         try:
             require_libraries("cuda")
             return _open(model, "cuda", free_dimensions, threads, options)
         except ProviderError as error:
-            logger.warning("the GPU %s is not used: %s", cuda_device_name(), error)
-    return _open(model, "cpu", free_dimensions, threads, None)
+            remark = f"the {gpu} is not used: {error}"
+            logger.warning(remark)
+    return replace(_open(model, "cpu", free_dimensions, threads, None), remark=remark)
 
 
 def _open(
@@ -166,19 +168,15 @@ def _open(
             session = ort.InferenceSession(source, settings, providers=chain, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises its own types, one per status code
         raise _refusal(model, provider, error) from error
-    running = _SHORT_NAMES.get(session.get_providers()[0], session.get_providers()[0])
-    if running != provider:
+    running = session.get_providers()[0]
+    if running != _ORT_NAMES[provider]:
+        option = _OPTION_NAMES.get(running, "cpu")
         raise ProviderError(
             f"provider {provider} was asked for but ONNX Runtime would run on {running}: "
-            f"{_remedy(provider)}, or pass --provider {running}"
+            f"{_remedy(provider)}, or pass --provider {option}"
         )
-    device = cpu_name(settings.intra_op_num_threads)
-    return RunningSession(
-        session,
-        running,
-        device if running == "cpu" else cuda_device_name() or running,
-        captures_cuda_graph=str((options or {}).get("enable_cuda_graph", "0")) == "1",
-    )
+    device = cpu_name(settings.intra_op_num_threads) if provider == "cpu" else cuda_device_name()
+    return RunningSession(session, running, device or running)
 
 
 def _refusal(model: Path | bytes, provider: str, error: Exception) -> Exception:
@@ -232,6 +230,24 @@ def _quiet(active: bool) -> Iterator[None]:
             yield
     finally:
         ort.set_default_logger_severity(USUAL)
+
+
+def working_provider() -> tuple[str, str]:
+    """Return the provider that `auto` takes on this machine, and a remark if a GPU lies idle.
+
+    Asks a session on a graph of one node, so the answer is what really runs.
+    """
+    running = open_session(_identity(), provider="auto", threads=1)
+    return running.provider, running.remark
+
+
+def _identity() -> bytes:
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
+    opset = helper.make_opsetid("", 18)
+    return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString())
 
 
 # ------------------------------------------------------------------------------ libraries

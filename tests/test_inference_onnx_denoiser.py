@@ -1,4 +1,4 @@
-"""The ONNX denoiser: the model's answer, on the processor that was asked for, or a clear refusal."""
+"""The ONNX denoiser: the model's own answer on the processor asked for, or a refusal."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_context_frames_reach_the_graph_newest_first(make_bundle):
 def test_it_is_a_denoiser_and_says_what_runs(make_bundle):
     with OnnxDenoiser(make_bundle(), SHAPE, provider="cpu") as denoiser:
         assert isinstance(denoiser, Denoiser)
-        assert denoiser.provider == "cpu"
+        assert denoiser.provider == "CPUExecutionProvider"
         assert "cores" in denoiser.device
         assert denoiser.model_sha256 == denoiser.bundle.manifest.sha256["model.onnx"]
         assert denoiser.noise_model_sha256 == denoiser.bundle.manifest.sha256["noise_model.npz"]
@@ -218,9 +218,15 @@ def test_no_gpu_is_an_error_that_names_the_library_and_the_remedy(make_bundle, c
 @pytest.mark.skipif(providers.cuda_device_name() is not None, reason="this machine has a GPU")
 def test_auto_takes_the_cpu_in_silence_where_there_is_no_gpu(make_bundle, capfd):
     with OnnxDenoiser(make_bundle(), SHAPE) as denoiser:
-        assert denoiser.provider == "cpu"
+        assert denoiser.provider == "CPUExecutionProvider"
     said = capfd.readouterr()
     assert said.out == said.err == ""
+
+
+def test_the_working_provider_is_what_a_session_says():
+    provider, remark = providers.working_provider()
+    assert provider.endswith("ExecutionProvider")
+    assert (provider == "CPUExecutionProvider") or not remark
 
 
 def test_a_session_that_falls_back_in_silence_is_an_error(make_bundle, monkeypatch):
@@ -232,7 +238,7 @@ def test_a_session_that_falls_back_in_silence_is_an_error(make_bundle, monkeypat
         pytest.skip("this ONNX Runtime has no CUDA provider to fall back from")
     if providers.cuda_device_name() is not None:
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ProviderError, match=r"would run on cpu.*pip install"):
+    with pytest.raises(ProviderError, match=r"would run on CPUExecutionProvider.*pip install"):
         OnnxDenoiser(make_bundle(), SHAPE, provider="cuda")
 
 
