@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import tensorstore as ts
@@ -44,13 +44,33 @@ FAST_GROWTH_S = 0.2
 MAX_JUMP = 100_000
 """An axis value this far beyond the last one is a label (a time stamp), not an index."""
 
+_AXES_OF_ONE_IMAGE = frozenset({"time", "channel", "camera", "z"})
+_Others = tuple[tuple[str, int | str], ...]
+_TCZ = tuple[int, int, int]
+
 _CONTEXT = ts.Context({"file_io_sync": False, "cache_pool": {"total_bytes_limit": 0}})
 _CHUNK_FILE = re.compile(r"c\.(\d+)\.(\d+)\.(\d+)\.0\.0")
 _OS_ERROR = re.compile(r"\[OS error \d+: ([^\]]+?)\s*\]")
 
 
+class Place(NamedTuple):
+    """Where a frame lies in a store. `position` is None in a store of a single image."""
+
+    position: int | None
+    time: int
+    channel: int
+    z: int
+
+    @property
+    def tcz(self) -> tuple[int, int, int]:
+        """The index into the image's first three axes."""
+        return self.time, self.channel, self.z
+
+
 class OmeZarrWriter:
     """Write frames (Y, X) to one OME-Zarr store. Used from one thread at a time.
+
+    The store appears with the first frame.
 
     Parameters
     ----------
@@ -70,11 +90,11 @@ class OmeZarrWriter:
         Go on with a store that is already there (also one that a killed program left behind).
     max_in_flight
         Writes under way at the same time. More wait in `write`, which bounds the memory.
-    frame_log
-        A JSON-lines file to which one line per frame is appended: its axes, its place in the store
-        and its metadata. Nothing per frame is kept in memory. None writes none.
     compression
         `blosc-lz4`, `blosc-zstd`, `zstd` or `none`; all without loss.
+    axis_map
+        Numbers the axes; two stores that share one put a frame at the same place. By default
+        positions keep the number that they have.
 
     Raises
     ------
@@ -94,20 +114,20 @@ class OmeZarrWriter:
         overwrite: bool = False,
         resume: bool = False,
         max_in_flight: int = 16,
-        frame_log: Path | None = None,
         compression: Compression = "blosc-lz4",
+        axis_map: AxisMap | None = None,
     ) -> None:
         self.path = Path(path)
         self.frame_shape = (int(frame_shape[0]), int(frame_shape[1]))
         self.dtype = np.dtype(dtype)
         self.frames_written = 0
+        self._axis_map = axis_map or AxisMap(number_as_they_appear=False)
+        self._axis_map.know_channels(channel_names)
         self._pixel_size_um = pixel_size_um
         self._attributes = dict(attributes or {})
         self._compression = compression
-        self._axis_map = _AxisMap(channel_names)
         self._in_flight = _InFlight(max_in_flight, self._write_error)
-        self._images: dict[_SeriesKey, _Image] = {}
-        self._log: IO[str] | None = None
+        self._images: dict[int, _Image] = {}
         self._closed = False
         try:
             if resume and (self.path / "zarr.json").is_file():
@@ -115,19 +135,20 @@ class OmeZarrWriter:
             else:
                 require_absent(self.path, overwrite=overwrite)
                 _remove_store(self.path)
-            if frame_log is not None:
-                frame_log.parent.mkdir(parents=True, exist_ok=True)
-                self._log = frame_log.open("a" if resume else "w", encoding="utf-8")
         except (OSError, ValueError) as error:
             raise self._write_error(error) from error
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The names of the channels so far, in the order of their index."""
+        return tuple(self._axis_map.channel_names)
 
     # ------------------------------------------------------------------------- writing
 
     def write(
         self,
         pixels: NDArray[Any],
-        axes: Axes,
-        metadata: Mapping[str, Any] | None = None,
+        axes: Axes | Place,
         *,
         unchanging: bool = False,
     ) -> None:
@@ -138,10 +159,8 @@ class OmeZarrWriter:
         pixels
             (Y, X), not changed.
         axes
-            Micro-Manager's axes. `time`, `channel`, `z` become t, c, z; `position` and any other
-            axis make a series each; a `camera` counts as part of the channel.
-        metadata
-            For the frame log, with `axes`.
+            Micro-Manager's axes: `time`, `channel`, `z` become t, c, z; `position` and any other
+            axis make a series each; a `camera` counts as part of the channel. Or a place.
         unchanging
             The caller promises never to write to `pixels` again: saves a copy.
 
@@ -151,41 +170,41 @@ class OmeZarrWriter:
             If the frame does not fit, or this or an earlier frame could not be written.
         """
         self._require_fitting(pixels, axes)
+        place = self._place(axes)
         try:
-            image, place = self._locate(axes)
-            image.write(pixels, place, unchanging=unchanging)
-            self.frames_written += 1
-            if self._log is not None:
-                self._append_to_log(image, place, axes, metadata)
+            self._image(place).write(pixels, place.tcz, unchanging=unchanging)
         except (OSError, ValueError) as error:
             raise self._write_error(error) from error
+        self.frames_written += 1
 
-    def holds(self, axes: Axes) -> bool:
-        """Whether a frame with these axes was written already."""
-        key, place = self._axis_map.locate(axes)
-        return key in self._images and self._images[key].holds(place)
+    def holds(self, axes: Axes | Place) -> bool:
+        """Whether a frame was written there already."""
+        place = self._place(axes)
+        image = self._images.get(place.position or 0)
+        return image is not None and image.holds(place.tcz)
 
-    def read(self, axes: Axes) -> NDArray[Any] | None:
+    def read(self, axes: Axes | Place) -> NDArray[Any] | None:
         """Read back a frame (Y, X) that was written, None if there is none."""
-        key, place = self._axis_map.locate(axes)
-        if key not in self._images or not self._images[key].holds(place):
+        place = self._place(axes)
+        if not self.holds(place):
             return None
-        self.flush()
-        return self._images[key].read(place)
+        self._in_flight.wait()
+        return self._images[place.position or 0].read(place.tcz)
 
     def flush(self) -> None:
         """Wait until every frame is written. Raises OutputError if one could not be."""
         self._in_flight.wait()
-        if self._log is not None:
-            self._log.flush()
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Add or replace attributes of every image group, in one visible step each."""
         self._attributes.update(attributes)
-        for image in self._images.values():
-            image.update_attributes(self._attributes)
-        if self._is_collection:
-            self._write_collection()
+        try:
+            for image in self._images.values():
+                image.update_attributes(self._attributes)
+            if self._is_collection:
+                self._write_collection()
+        except (OSError, ValueError) as error:
+            raise self._write_error(error) from error
 
     def close(self) -> None:
         """Wait for the writes, cut the arrays to the frames there are, release everything.
@@ -204,9 +223,6 @@ class OmeZarrWriter:
                     image.close()
             except (OSError, ValueError) as error:
                 raise self._write_error(error) from error
-            finally:
-                if self._log is not None:
-                    self._log.close()
 
     def __enter__(self) -> Self:
         return self
@@ -229,89 +245,75 @@ class OmeZarrWriter:
     def _is_collection(self) -> bool:
         return any(image.path != self.path for image in self._images.values())
 
-    def _locate(self, axes: Axes) -> tuple[_Image, _Place]:
-        known_channels = len(self._axis_map.channel_names)
-        key, place = self._axis_map.locate(axes)
-        if key not in self._images:
-            self._add_image(key)
-        if len(self._axis_map.channel_names) != known_channels:
-            for image in self._images.values():
-                image.name_channels(self._axis_map.channel_names)
-        return self._images[key], place
+    def _place(self, axes: Axes | Place) -> Place:
+        return axes if isinstance(axes, Place) else self._axis_map.place(axes)
 
-    def _add_image(self, key: _SeriesKey) -> None:
-        if not self._images and not key:
-            folder = self.path
+    def _image(self, place: Place) -> _Image:
+        number = place.position or 0
+        if place.position is not None and self._images and not self._is_collection:
+            self._become_collection()
+        if number not in self._images:
+            self._add_image(number, alone=place.position is None and not self._images)
+        image = self._images[number]
+        image.name_channels(self._axis_map.channel_names)
+        return image
+
+    def _add_image(self, number: int, *, alone: bool) -> None:
+        if number in self._axis_map.position_names:
+            attributes = {**self._attributes, "position": self._axis_map.position_names[number]}
         else:
-            if not self._is_collection:
-                self._become_collection()
-            folder = self.path / self._free_series_name(key)
-        self._images[key] = _Image.create(
-            folder,
+            attributes = self._attributes
+        self._images[number] = _Image.create(
+            self.path if alone else self.path / str(number),
             self._in_flight,
-            key=key,
             frame_shape=self.frame_shape,
             dtype=self.dtype,
             pixel_size_um=self._pixel_size_um,
-            channel_names=self._axis_map.channel_names,
-            attributes=self._attributes,
+            attributes=attributes,
             compression=self._compression,
         )
-        if folder != self.path:
+        if not alone:
             self._write_collection()
-
-    def _free_series_name(self, key: _SeriesKey) -> str:
-        """Name series by number, as readers expect; the position's own where it is one."""
-        taken = {image.path.name for image in self._images.values()}
-        if len(key) == 1 and key[0][0] == "position" and str(key[0][1]) not in taken:
-            value = key[0][1]
-            if isinstance(value, int) and value >= 0:
-                return str(value)
-        return str(next(n for n in range(len(taken) + 1) if str(n) not in taken))
 
     def _become_collection(self) -> None:
         """Turn a single image into the first series, when a second position appears."""
-        for image in self._images.values():
-            self.flush()
-            image.move(self.path / "0")
+        self.flush()
+        self._images[0].move(self.path / "0")
         self._write_collection()
 
     def _write_collection(self) -> None:
-        series = [image.path.name for image in self._images.values()]
+        series = [str(number) for number in sorted(self._images)]
+        _write_group(self.path / "OME", {"ome": {"version": "0.5", "series": series}})
         _write_group(
             self.path, {"ome": {"version": "0.5", "bioformats2raw.layout": 3}, **self._attributes}
         )
-        _write_group(self.path / "OME", {"ome": {"version": "0.5", "series": series}})
 
     def _open_existing(self) -> None:
         attributes = _read_attributes(self.path)
-        folders = [self.path]
+        folders = {0: self.path}
         if "bioformats2raw.layout" in attributes.get("ome", {}):
-            folders = [self.path / name for name in _series_names(self.path)]
-        for folder in folders:
+            folders = {int(name): self.path / name for name in _series_names(self.path)}
+        for number, folder in folders.items():
             image = _Image.open(folder, self._in_flight)
             if (image.frame_shape, image.dtype) != (self.frame_shape, self.dtype):
                 raise OutputError(
                     f"{self.path}: holds frames of {image.frame_shape} {image.dtype}, cannot go "
                     f"on with {self.frame_shape} {self.dtype}; choose another --out"
                 )
-            self._images[image.key] = image
+            self._images[number] = image
             self._axis_map.know_channels(image.channel_names)
             self.frames_written += image.frames
-        self._attributes = {
-            name: value
-            for name, value in {**attributes, **self._attributes}.items()
-            if name not in ("ome", "ome_writers", "series_axes")
-        }
+        kept = {k: v for k, v in attributes.items() if k not in {"ome", "ome_writers", "position"}}
+        self._attributes = {**kept, **self._attributes}
 
     # ---------------------------------------------------------------------------- checks
 
-    def _require_fitting(self, pixels: NDArray[Any], axes: Axes) -> None:
+    def _require_fitting(self, pixels: NDArray[Any], axes: Axes | Place) -> None:
         if self._closed:
             raise OutputError(f"{self.path}: is closed; open it again to write more frames")
         if pixels.shape != self.frame_shape or pixels.dtype != self.dtype:
             raise OutputError(
-                f"{self.path}: frame {dict(axes)} is {pixels.shape} {pixels.dtype}, expected "
+                f"{self.path}: frame {axes} is {pixels.shape} {pixels.dtype}, expected "
                 f"{self.frame_shape} {self.dtype}; write frames of another kind to another store"
             )
 
@@ -325,14 +327,79 @@ class OmeZarrWriter:
             "free space and your right to write there. Frames before this one are kept"
         )
 
-    def _append_to_log(
-        self, image: _Image, place: _Place, axes: Axes, metadata: Mapping[str, Any] | None
-    ) -> None:
-        assert self._log is not None
-        series = "" if image.path == self.path else image.path.name
-        line = {"axes": dict(axes), "series": series, "tcz": place, "metadata": metadata or {}}
-        self._log.write(json.dumps(line, ensure_ascii=False, default=jsonable) + "\n")
-        self._log.flush()  # a killed program takes its own buffers with it
+
+class AxisMap:
+    """Gives every frame its place, from Micro-Manager's axes.
+
+    Parameters
+    ----------
+    number_as_they_appear
+        Number positions in the order in which they first appear, without gaps. Otherwise a
+        position that is a number keeps it.
+
+    Attributes
+    ----------
+    channel_names
+        In the order of their index. A channel that is a number has no name.
+    position_names
+        Index to a label, for positions that are more than their number.
+    """
+
+    def __init__(self, *, number_as_they_appear: bool = True) -> None:
+        self.channel_names: list[str] = []
+        self.position_names: dict[int, str] = {}
+        self._as_they_appear = number_as_they_appear
+        self._positions: dict[_Others, int] = {}
+        self._labels: dict[str, dict[int | str, int]] = {}
+        self._sizes: dict[str, int] = {}
+
+    def know_channels(self, names: Sequence[str]) -> None:
+        """Add channel names that are not known yet."""
+        self.channel_names += [str(name) for name in names if str(name) not in self.channel_names]
+
+    def place(self, axes: Axes) -> Place:
+        """Return the place of a frame with these axes; the same axes, the same place."""
+        others = tuple(
+            sorted((k, _plain(v)) for k, v in axes.items() if k not in _AXES_OF_ONE_IMAGE)
+        )
+        return Place(
+            position=self._position(others),
+            time=self._index("time", axes.get("time", 0)),
+            channel=self._channel(axes.get("channel"), axes.get("camera")),
+            z=self._index("z", axes.get("z", 0)),
+        )
+
+    def _position(self, others: _Others) -> int | None:
+        value = others[0][1] if len(others) == 1 and others[0][0] == "position" else None
+        if isinstance(value, int) and value >= 0 and not self._as_they_appear:
+            return value
+        if others not in self._positions:
+            number = len(self._positions)
+            self._positions[others] = number
+            if value != number and others:
+                self.position_names[number] = ", ".join(f"{k} {v}" for k, v in others)
+        only_one = len(self._positions) == 1
+        return None if not others and only_one else self._positions[others]
+
+    def _channel(self, channel: int | str | None, camera: int | str | None) -> int:
+        if camera is None and not isinstance(channel, str):
+            return self._index("channel", channel or 0)
+        name = " ".join(str(part) for part in (channel, camera) if part is not None)
+        self.know_channels([name])
+        return self.channel_names.index(name)
+
+    def _index(self, axis: str, value: int | str) -> int:
+        """Return a number as it is; a label gets the next number when it first appears."""
+        size = self._sizes.get(axis, 0)
+        labels = self._labels.setdefault(axis, {})
+        plain = _plain(value)
+        if isinstance(plain, int) and 0 <= plain < size + MAX_JUMP and plain not in labels:
+            self._sizes[axis] = max(size, plain + 1)
+            return plain
+        if plain not in labels:
+            labels[plain] = size
+            self._sizes[axis] = size + 1
+        return labels[plain]
 
 
 # ------------------------------------------------------------------------------- reading
@@ -371,7 +438,7 @@ def _written_chunks(array: Path) -> NDArray[np.bool_]:
     return written
 
 
-def _chunk_places(array: Path) -> Iterator[_Place]:
+def _chunk_places(array: Path) -> Iterator[_TCZ]:
     for file in array.iterdir():
         if found := _CHUNK_FILE.fullmatch(file.name):
             t, c, z = (int(number) for number in found.groups())
@@ -380,20 +447,15 @@ def _chunk_places(array: Path) -> Iterator[_Place]:
 
 # ------------------------------------------------------------------------------ one image
 
-_SeriesKey = tuple[tuple[str, int | str], ...]
-_Place = tuple[int, int, int]
-
 
 class _Image:
     """One image group: five axes, and which of its frames were written."""
 
-    def __init__(
-        self, path: Path, backend: _Backend, key: _SeriesKey, written: NDArray[np.bool_]
-    ) -> None:
+    def __init__(self, path: Path, backend: _Backend, written: NDArray[np.bool_]) -> None:
         self.path = path
-        self.key = key
         self._backend = backend
         self._written = written
+        self._named_channels = 0
 
     @classmethod
     def create(
@@ -401,11 +463,9 @@ class _Image:
         path: Path,
         in_flight: _InFlight,
         *,
-        key: _SeriesKey,
         frame_shape: tuple[int, int],
         dtype: np.dtype[Any],
         pixel_size_um: float | None,
-        channel_names: Sequence[str],
         attributes: Mapping[str, Any],
         compression: Compression,
     ) -> _Image:
@@ -418,7 +478,7 @@ class _Image:
             format=OmeZarrFormat(backend="tensorstore", suffix=path.suffix and ".ome.zarr"),
             dimensions=(
                 Dimension(name="t", count=None, type="time"),
-                Dimension(name="c", count=max(1, len(channel_names)), type="channel"),
+                Dimension(name="c", count=1, type="channel"),
                 Dimension(name="z", count=1, type="space"),
                 Dimension(name="y", count=frame_shape[0], **space),
                 Dimension(name="x", count=frame_shape[1], **space),
@@ -428,16 +488,14 @@ class _Image:
         )
         backend = _Backend(in_flight, path)
         backend.prepare(settings, FrameRouter(settings))
-        image = cls(path, backend, key, np.zeros((1, 1, 1), dtype=np.bool_))
-        image.update_attributes({**attributes, "series_axes": dict(key)} if key else attributes)
-        image.name_channels(channel_names)
+        image = cls(path, backend, np.zeros((1, 1, 1), dtype=np.bool_))
+        image.update_attributes(attributes)
         return image
 
     @classmethod
     def open(cls, path: Path, in_flight: _InFlight) -> _Image:
         try:
             written = _written_chunks(path / "0")
-            key = tuple(sorted(_read_attributes(path).get("series_axes", {}).items()))
         except (OSError, ValueError, KeyError) as error:
             raise OutputError(
                 f"{path}: cannot be resumed, it was not written by quietscope or is damaged "
@@ -445,7 +503,7 @@ class _Image:
             ) from error
         backend = _Backend(in_flight, path)
         backend.reopen()
-        return cls(path, backend, key, written)
+        return cls(path, backend, written)
 
     @property
     def frames(self) -> int:
@@ -466,23 +524,24 @@ class _Image:
         channels = self._backend.get_metadata()["."]["ome"].get("omero", {}).get("channels", [])
         return [str(channel["label"]) for channel in channels]
 
-    def holds(self, place: _Place) -> bool:
+    def holds(self, place: _TCZ) -> bool:
         inside = all(i < n for i, n in zip(place, self._written.shape, strict=True))
         return inside and bool(self._written[place])
 
-    def write(self, pixels: NDArray[Any], place: _Place, *, unchanging: bool) -> None:
+    def write(self, pixels: NDArray[Any], place: _TCZ, *, unchanging: bool) -> None:
         self._backend.unchanging = unchanging
         self._backend.write(0, place, pixels)
         if any(i >= n for i, n in zip(place, self._written.shape, strict=True)):
             self._make_room(place)
         self._written[place] = True
 
-    def read(self, place: _Place) -> NDArray[Any]:
+    def read(self, place: _TCZ) -> NDArray[Any]:
         return np.asarray(self._backend.array[place].read().result())
 
     def name_channels(self, names: Sequence[str]) -> None:
-        if not names:
+        if len(names) <= self._named_channels:
             return
+        self._named_channels = len(names)
         attributes = self._backend.get_metadata()["."]
         attributes["ome"]["omero"] = {"channels": [_omero(name, self.dtype) for name in names]}
         self._backend.update_metadata({".": attributes})
@@ -509,7 +568,7 @@ class _Image:
         self._backend.trim([int(n) for n in extent])
         self._backend.finalize()
 
-    def _make_room(self, place: _Place) -> None:
+    def _make_room(self, place: _TCZ) -> None:
         """Double an axis that is too short, so that a frame costs no copy of what is known."""
         needed = [
             max(n, 2 * i) if i >= n else n for i, n in zip(place, self._written.shape, strict=True)
@@ -613,48 +672,6 @@ class _InFlight:
             self._futures.popleft().result()
         except Exception as error:  # tensorstore raises what its drivers raise
             raise self._on_error(error) from error
-
-
-class _AxisMap:
-    """Where a frame with Micro-Manager's axes belongs: its series, and its t, c, z."""
-
-    def __init__(self, channel_names: Sequence[str]) -> None:
-        self.channel_names = [str(name) for name in channel_names]
-        self._labels: dict[str, dict[int | str, int]] = {}
-        self._sizes: dict[str, int] = {}
-
-    def know_channels(self, names: Sequence[str]) -> None:
-        self.channel_names += [name for name in names if name not in self.channel_names]
-
-    def locate(self, axes: Axes) -> tuple[_SeriesKey, _Place]:
-        channel = self._channel(axes.get("channel"), axes.get("camera"))
-        place = (
-            self._index("time", axes.get("time", 0)),
-            channel,
-            self._index("z", axes.get("z", 0)),
-        )
-        others = {k: v for k, v in axes.items() if k not in {"time", "channel", "camera", "z"}}
-        return tuple(sorted((k, _plain(v)) for k, v in others.items())), place
-
-    def _channel(self, channel: int | str | None, camera: int | str | None) -> int:
-        if camera is None and (channel is None or not isinstance(channel, str)):
-            return self._index("channel", channel or 0)
-        name = " ".join(str(part) for part in (channel, camera) if part is not None)
-        self.know_channels([name])
-        return self.channel_names.index(name)
-
-    def _index(self, axis: str, value: int | str) -> int:
-        """Return a number as it is; a label gets the next number when it first appears."""
-        size = self._sizes.get(axis, 0)
-        labels = self._labels.setdefault(axis, {})
-        plain = _plain(value)
-        if isinstance(plain, int) and 0 <= plain < size + MAX_JUMP and plain not in labels:
-            self._sizes[axis] = max(size, plain + 1)
-            return plain
-        if plain not in labels:
-            labels[plain] = size
-            self._sizes[axis] = size + 1
-        return labels[plain]
 
 
 # ----------------------------------------------------------------------- Zarr's own files
