@@ -1,0 +1,383 @@
+"""What the preview says: figures judged as traffic lights, in words for a biologist.
+
+Owns the thresholds, the sentences, the averaging that keeps numbers readable, and the judgement
+whether pictures still arrive. Knows no Qt and no pixels, so that all of it can be tested without
+a window. What each figure means is told in docs/preview.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+NOISE_SHARE_GOOD, NOISE_SHARE_CARE = 0.90, 0.75
+"""Share of what was removed that is camera noise: good from here, then care, then bad."""
+NOISE_LEFT_CARE = 2.0
+"""The noise is this many times what was removed: much of it is still in the picture."""
+PATTERN_GOOD, PATTERN_CARE = 0.06, 0.15
+"""Correlation of neighbouring pixels in what was removed."""
+UNCERTAINTY_GOOD, UNCERTAINTY_CARE = 0.08, 0.20
+"""Typical error of a pixel as a share of the brightness range shown."""
+SATURATION_GOOD, SATURATION_CARE = 1e-5, 5e-3
+"""Share of pixels at the camera's limit: a lone hot pixel is no fault of the light."""
+DELAY_GOOD_MS, DELAY_CARE_MS = 200.0, 1000.0
+AVERAGING_S = 1.5
+STALL_PATIENCE_S = 3.0
+
+
+class Light(IntEnum):
+    """A traffic light; the higher, the worse."""
+
+    UNKNOWN = 0
+    GOOD = 1
+    CARE = 2
+    BAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One judged figure.
+
+    Attributes
+    ----------
+    name
+        What is judged, a few words.
+    value
+        The figure with its unit.
+    sentence
+        What it means for the person at the microscope.
+    light
+        How good it is.
+    headline
+        The verdict on the picture if this figure is the worst one.
+    """
+
+    name: str
+    value: str
+    sentence: str
+    light: Light
+    headline: str = ""
+
+
+class FigureAverage:
+    """Exponential averages of the figures that change with each frame; the rest as it comes."""
+
+    AVERAGED = frozenset(
+        {
+            "residual_explained",
+            "residual_correlation",
+            "uncertainty_adu_median",
+            "latency_ms",
+            "frame_rate_hz",
+        }
+    )
+
+    def __init__(self) -> None:
+        self.figures: dict[str, Any] = {}
+
+    def add(self, figures: Mapping[str, Any], seconds_since_last: float) -> None:
+        """Take the figures of the next frame."""
+        weight = 1 - math.exp(-max(seconds_since_last, 1e-3) / AVERAGING_S)
+        for name, value in figures.items():
+            before = number(self.figures, name)
+            now = number(figures, name)
+            if name in self.AVERAGED and before is not None and now is not None:
+                self.figures[name] = before + weight * (now - before)
+            else:
+                self.figures[name] = value
+
+
+def number(figures: Mapping[str, Any], name: str) -> float | None:
+    """Return a figure as a finite number, or None if it is absent or none."""
+    value = figures.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def trust_readings(figures: Mapping[str, Any], shown_span_adu: float) -> list[Reading]:
+    """Judge what the figures say about the denoised picture.
+
+    Parameters
+    ----------
+    figures
+        As passed to `PreviewLink.show`.
+    shown_span_adu
+        Brightness range between black and white on the screen, ADU.
+    """
+    return [
+        _removed(number(figures, "residual_explained")),
+        _pattern(number(figures, "residual_correlation")),
+        _uncertainty(number(figures, "uncertainty_adu_median"), shown_span_adu),
+        _saturation(number(figures, "saturated_share")),
+    ]
+
+
+def verdict(readings: Iterable[Reading]) -> Reading:
+    """Return the one judgement of the picture: that of the worst figure."""
+    worst = max(readings, key=lambda reading: reading.light)
+    if worst.light is Light.UNKNOWN:
+        sentence = "The figures appear as soon as a model denoises this run."
+        return Reading("Verdict", "", sentence, Light.UNKNOWN, "Not judged yet")
+    if worst.light is Light.GOOD:
+        sentence = "What was removed is camera noise, and the light is right."
+        return Reading("Verdict", "", sentence, Light.GOOD, "You can trust this picture")
+    return Reading("Verdict", "", worst.sentence, worst.light, worst.headline)
+
+
+def speed_readings(figures: Mapping[str, Any]) -> list[Reading]:
+    """Say how fast the stream runs and what became of the frames."""
+    rate = number(figures, "frame_rate_hz")
+    delay = number(figures, "latency_ms")
+    recorded = number(figures, "frames_recorded")
+    return [
+        Reading(
+            "Camera",
+            "–" if rate is None else f"{_three_digits(rate)} images/s",
+            "",
+            Light.UNKNOWN,
+        ),
+        Reading(
+            "Delay of the view",
+            "–" if delay is None else duration(delay / 1000),
+            "From the camera to the denoised picture.",
+            _graded(delay, DELAY_GOOD_MS, DELAY_CARE_MS),
+        ),
+        Reading("Recorded", _count(recorded), "", Light.UNKNOWN),
+        Reading("Denoised", _count(number(figures, "frames_denoised")), "", Light.UNKNOWN),
+        _skipped(number(figures, "frames_skipped_live"), recorded),
+    ]
+
+
+def run_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (name, value) of what identifies the run; only what is known."""
+    elapsed = number(figures, "elapsed_s")
+    model = str(figures.get("model") or "").replace("\\", "/").rstrip("/")
+    lines = [
+        ("Model", shortened(model.rsplit("/", 1)[-1], 30)),
+        ("Runs on", device_words(str(figures.get("provider") or ""))),
+        ("Channel", shortened(str(figures.get("channel") or ""), 30)),
+        ("Running for", "" if elapsed is None else duration(elapsed)),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def device_words(provider: str) -> str:
+    """Return a name a person knows for ONNX Runtime's execution provider."""
+    known = {
+        "cpu": "the processor (CPU)",
+        "cuda": "NVIDIA graphics card",
+        "tensorrt": "NVIDIA card, TensorRT",
+        "dml": "graphics card (DirectML)",
+        "coreml": "Apple processor (Core ML)",
+    }
+    return known.get(provider.lower().removesuffix("executionprovider"), provider)
+
+
+def _removed(share: float | None) -> Reading:
+    name = "What was removed"
+    if share is None or share <= 0:
+        return Reading(name, "–", "Needs a noise model of this camera.", Light.UNKNOWN)
+    if share > NOISE_LEFT_CARE:
+        return Reading(
+            name,
+            f"{100 / share:.0f} % of the noise",
+            "Much of the camera's noise is still in the picture.",
+            Light.CARE,
+            "Still noisy",
+        )
+    value = f"{100 * min(share, 1):.0f} % noise"
+    if share >= NOISE_SHARE_GOOD:
+        return Reading(name, value, "Nothing but the camera's own noise.", Light.GOOD)
+    if share >= NOISE_SHARE_CARE:
+        sentence = "A little more than noise: compare fine detail with the raw image."
+        return Reading(name, value, sentence, Light.CARE, "Look twice at fine detail")
+    sentence = "Detail may be missing: rely on the raw image."
+    return Reading(name, value, sentence, Light.BAD, "Do not rely on detail")
+
+
+def _pattern(correlation: float | None) -> Reading:
+    name = "Pattern in it"
+    if correlation is None:
+        return Reading(name, "–", "Needs a denoised picture.", Light.UNKNOWN)
+    light = _graded(abs(correlation), PATTERN_GOOD, PATTERN_CARE)
+    value, sentence, headline = {
+        Light.GOOD: ("none", "It is random from pixel to pixel, as noise is.", ""),
+        Light.CARE: (
+            "faint",
+            "Not quite random: fine structure may be softened.",
+            "Look twice at fine detail",
+        ),
+        Light.BAD: (
+            "clear",
+            "Structure was removed with the noise: check edges in the raw image.",
+            "Do not rely on detail",
+        ),
+    }[light]
+    return Reading(name, f"{value} ({correlation:+.2f})", sentence, light, headline)
+
+
+def _uncertainty(median_adu: float | None, shown_span_adu: float) -> Reading:
+    name = "Uncertainty"
+    if median_adu is None or shown_span_adu <= 0:
+        return Reading(name, "–", "This model gives none.", Light.UNKNOWN)
+    share = median_adu / shown_span_adu
+    light = _graded(share, UNCERTAINTY_GOOD, UNCERTAINTY_CARE)
+    sentence, headline = {
+        Light.GOOD: ("Typical error of a pixel: small next to the contrast shown.", ""),
+        Light.CARE: (
+            "Small differences in brightness may not be real.",
+            "Small differences may not be real",
+        ),
+        Light.BAD: (
+            "Faint detail is a guess: give it more light or exposure.",
+            "Too little light",
+        ),
+    }[light]
+    return Reading(
+        name, f"± {_three_digits(median_adu)} ADU ({percent(share)})", sentence, light, headline
+    )
+
+
+def _saturation(share: float | None) -> Reading:
+    name = "Saturation"
+    if share is None:
+        return Reading(name, "–", "Not measured.", Light.UNKNOWN)
+    light = _graded(share, SATURATION_GOOD, SATURATION_CARE)
+    sentence, headline = {
+        Light.GOOD: ("No bright structure is cut off.", ""),
+        Light.CARE: (
+            "Brightness is cut off where it is marked red.",
+            "A few pixels are too bright",
+        ),
+        Light.BAD: (
+            "Brightness is lost where it is marked red: use less light or exposure.",
+            "Too much light",
+        ),
+    }[light]
+    value = "none" if share <= 0 else f"{percent(share)} of pixels"
+    return Reading(name, value, sentence, light, headline)
+
+
+def _skipped(skipped: float | None, recorded: float | None) -> Reading:
+    name = "Skipped in this view"
+    if not skipped:
+        return Reading(name, "–" if skipped is None else "none", "", Light.UNKNOWN)
+    share = f" ({percent(skipped / recorded)})" if recorded else ""
+    sentence = "They are recorded, and denoised afterwards."
+    return Reading(name, f"{_count(skipped)}{share}", sentence, Light.UNKNOWN)
+
+
+def _graded(value: float | None, good: float, care: float) -> Light:
+    if value is None:
+        return Light.UNKNOWN
+    return Light.GOOD if value <= good else Light.CARE if value <= care else Light.BAD
+
+
+class StreamState(IntEnum):
+    """Where the run stands, as far as the window can see."""
+
+    WAITING = 0
+    LIVE = 1
+    STALLED = 2
+    ENDED = 3
+    LOST = 4
+
+
+class StreamWatch:
+    """Tells a run that is slow on purpose from one that has stalled, ended or died.
+
+    A time lapse of one frame a minute is not stalled after three seconds: patience grows with the
+    usual interval between pictures.
+    """
+
+    def __init__(self) -> None:
+        self._arrivals: deque[float] = deque(maxlen=12)
+
+    def arrived(self, now_s: float) -> None:
+        """Note that a picture came."""
+        self._arrivals.append(now_s)
+
+    def silence_s(self, now_s: float) -> float:
+        """Return the seconds since the last picture."""
+        return now_s - self._arrivals[-1] if self._arrivals else 0.0
+
+    @property
+    def patience_s(self) -> float:
+        """Silence that is normal for this run, in seconds."""
+        gaps = [after - before for before, after in itertools.pairwise(self._arrivals)]
+        return max(STALL_PATIENCE_S, 3 * statistics.median(gaps) if gaps else 0.0)
+
+    def state(self, now_s: float, *, ended: bool, writer_alive: bool) -> StreamState:
+        """Return where the run stands."""
+        if ended:
+            return StreamState.ENDED
+        if not writer_alive:
+            return StreamState.LOST
+        if not self._arrivals:
+            return StreamState.WAITING
+        stalled = self.silence_s(now_s) > self.patience_s
+        return StreamState.STALLED if stalled else StreamState.LIVE
+
+    def words(self, state: StreamState, now_s: float) -> tuple[str, Light]:
+        """Return what to say about `state`, and its light."""
+        return {
+            StreamState.WAITING: ("Waiting for the first image", Light.UNKNOWN),
+            StreamState.LIVE: ("Live", Light.GOOD),
+            StreamState.STALLED: (
+                f"No new image for {duration(math.floor(self.silence_s(now_s)))}",
+                Light.CARE,
+            ),
+            StreamState.ENDED: ("Acquisition finished – last image", Light.UNKNOWN),
+            StreamState.LOST: ("The acquisition program has stopped", Light.BAD),
+        }[state]
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a person writes it: 12 ms, 3.4 s, 2 min 05 s, 1 h 20 min."""
+    if seconds < 0.9995:
+        milliseconds = 1000 * seconds
+        return f"{milliseconds:.0f} ms" if milliseconds >= 9.5 else f"{milliseconds:.1f} ms"
+    if seconds < 60:
+        decimals = 0 if seconds >= 9.95 or seconds == int(seconds) else 1
+        return f"{seconds:.{decimals}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def percent(share: float) -> str:
+    """Return a share as percent with two digits that count."""
+    value = 100 * share
+    if value == 0:
+        return "0 %"
+    if value < 0.01:
+        return "under 0.01 %"
+    decimals = 0 if value >= 9.5 else 1 if value >= 0.95 else 2
+    return f"{value:.{decimals}f} %"
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return `text` with its middle left out if it is longer than `longest`."""
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) * 2 // 3
+    return f"{text[:head]}…{text[-(longest - 1 - head) :]}"
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _three_digits(value: float) -> str:
+    if value >= 99.5:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
