@@ -7,6 +7,7 @@ Writing lives in `acquisition` and `inference`.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -250,7 +251,10 @@ def _open_tiff(path: Path) -> Stack:
             read=lambda _: np.ascontiguousarray(tifffile.imread(path), dtype.newbyteorder("=")),
             pixel_size_um=pixel_size,
         )
-    array: Any = zarr.open_array(store=tifffile.imread(path, aszarr=True), mode="r")
+    store: Any = tifffile.imread(path, aszarr=True)
+    array: Any = zarr.open_array(store=store, mode="r")
+    # The file is let go with the stack: Windows cannot move or delete what is open.
+    weakref.finalize(array, store.close)
     return Stack(
         path=path,
         sizes=dict(zip(names, shape, strict=False)),

@@ -2,8 +2,207 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
 
-from ..console import Outcome
+import typer
 
-COMMANDS: dict[str, Callable[..., Outcome]] = {}
+from ..console import Outcome, progress
+from .errors import InferenceError
+
+StackArgument = Annotated[
+    Path, typer.Argument(help="OME-Zarr, Zarr, TIFF or NDTiff; or a recorded run.")
+]
+ProviderOption = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, tensorrt or directml; never falls back in silence.")
+]
+PrecisionOption = Annotated[str, typer.Option(help="fp32; fp16 on GPU; int8 on CPU.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads; all cores by default.")
+]
+ForceOption = Annotated[
+    bool, typer.Option(help="Use a model of another camera or setting; recorded in the result.")
+]
+
+
+def denoise(
+    stack: StackArgument,
+    model: Annotated[
+        list[str],
+        typer.Option(help="A bundle; or NAME=BUNDLE for each channel, given several times."),
+    ],
+    out: Annotated[Path, typer.Option(help="The OME-Zarr to write.")],
+    uncertainty: Annotated[
+        Path | None, typer.Option(help="A second OME-Zarr for the standard deviation, ADU.")
+    ] = None,
+    provider: ProviderOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    resume: Annotated[bool, typer.Option(help="Go on where an earlier run stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
+    force: ForceOption = False,
+) -> Outcome:
+    """Denoise a stack into an OME-Zarr."""
+    from ..stacks import open_stack
+    from .stack_denoising import denoise_stack
+
+    with _progress("denoising") as on_progress:
+        result = denoise_stack(
+            open_stack(stack),
+            parse_models(model),
+            out,
+            provider=provider,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
+            threads=threads,
+            resume=resume,
+            overwrite=overwrite,
+            force=force,
+            uncertainty=uncertainty,
+            on_progress=on_progress,
+        )
+    pace = result["ms_per_frame"]
+    return Outcome(
+        result,
+        [
+            f"{result['frames_denoised']} frames denoised on {result['device']}"
+            + (f", {pace:.1f} ms per frame" if pace is not None else "")
+            + (f"; {result['frames_kept']} were there already" if result["frames_kept"] else "")
+            + (f"; {result['frames_absent']} never recorded" if result["frames_absent"] else ""),
+            *(f"forced: {remark}" for remark in result["forced"]),
+            str(out),
+        ],
+    )
+
+
+def evaluate(
+    stack: StackArgument,
+    model: Annotated[Path, typer.Option(help="The bundle to score.")],
+    truth: Annotated[
+        Path | None, typer.Option(help="The true signal: one frame, or one per frame.")
+    ] = None,
+    static: Annotated[
+        bool,
+        typer.Option(help="Repeats of one scene: the mean of the others is the truth."),
+    ] = False,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for SSIM and root-squared-error maps.")
+    ] = None,
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = None,
+    force: ForceOption = False,
+) -> Outcome:
+    """Score a model on a stack whose truth is known."""
+    from ..stacks import open_stack
+    from .evaluation import evaluate as score
+
+    with _progress("scoring") as on_progress:
+        result = score(
+            open_stack(stack),
+            model,
+            truth=None if truth is None else open_stack(truth),
+            static=static,
+            provider=provider,  # type: ignore[arg-type]
+            threads=threads,
+            force=force,
+            figures=figures,
+            on_progress=on_progress,
+        ).result()
+    return Outcome(result, _scores(result, figures))
+
+
+def bench(
+    model: Annotated[Path, typer.Option(help="The bundle to measure.")],
+    shape: Annotated[str, typer.Option(help="Rows x columns, as in 2048x2048.")] = "512x512",
+    frames: Annotated[int, typer.Option(min=1, help="Frames to time, after the warm-up.")] = 50,
+    provider: ProviderOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+) -> Outcome:
+    """Measure the speed of a model on this machine, beside what the machine can do."""
+    from .benchmark import bench as measure
+
+    with _progress("measuring") as on_progress:
+        result = measure(
+            model,
+            parse_shape(shape),
+            frames=frames,
+            provider=provider,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
+            threads=threads,
+            on_progress=on_progress,
+        ).result()
+    latency = result["latency_ms"]
+    return Outcome(
+        result,
+        [
+            f"{result['provider']} on {result['device']}, {shape}, {precision}, "
+            f"{result['frames']} frames",
+            f"latency {latency['p50']:.2f} ms (p95 {latency['p95']:.2f}, p99 "
+            f"{latency['p99']:.2f}, max {latency['max']:.2f}); bare session.run "
+            f"{result['session_run_ms_p50']:.2f} ms",
+            f"{result['throughput_fps']:.1f} frames/s, {result['gflop_per_frame']:.2f} GFLOP per "
+            f"frame, {result['achieved_gflops']:.0f} GFLOP/s: {result['share_of_gemm']:.0%} of "
+            f"this machine's matrix-product rate ({result['gemm_gflops']:.0f} GFLOP/s)",
+            f"peak memory {result['peak_rss_mb']:.0f} MB",
+        ],
+    )
+
+
+COMMANDS: dict[str, Callable[..., Outcome]] = {
+    "denoise": denoise,
+    "evaluate": evaluate,
+    "bench": bench,
+}
+
+
+def parse_shape(text: str) -> tuple[int, int]:
+    """Read `2048x2048` as (rows, columns)."""
+    found = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", text)
+    if found is None or not all(int(size) for size in found.groups()):
+        raise InferenceError(f"shape is {text!r}, expected rows x columns, as in 2048x2048")
+    return int(found.group(1)), int(found.group(2))
+
+
+def parse_models(given: list[str]) -> Path | dict[str, Path]:
+    """Read one bundle, or NAME=BUNDLE for each channel."""
+    if len(given) == 1 and ("=" not in given[0] or Path(given[0]).exists()):
+        return Path(given[0])
+    models: dict[str, Path] = {}
+    for item in given:
+        name, separator, path = item.partition("=")
+        if not separator or not name or not path or name in models:
+            raise InferenceError(
+                f"--model {item!r} is not NAME=BUNDLE with a channel of its own; give one bundle "
+                "for all channels or one per channel"
+            )
+        models[name] = Path(path)
+    return models
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    with progress() as shown:
+        task = shown.add_task(what, total=None, note="")
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+def _scores(result: dict[str, Any], figures: Path | None) -> list[str]:
+    lines = [
+        f"PSNR {result['psnr_raw_db']:.2f} → {result['psnr_db']:.2f} dB, SSIM "
+        f"{result['ssim_raw']:.3f} → {result['ssim']:.3f}, NRMSE {result['nrmse']:.4f} "
+        f"({result['frames']} frames, {result['ms_per_frame']:.1f} ms each)"
+    ]
+    for key, text in (
+        ("variance_ratio", "variance removed / camera noise (1 = exactly the noise)"),
+        ("residual_correlation", "correlation of neighbouring residuals (0 = white noise)"),
+        ("uncertainty_z_std", "error / stated uncertainty (1 = honest)"),
+    ):
+        if result[key] is not None:
+            lines.append(f"{text}: {result[key]:.3f}")
+    lines += [f"forced: {remark}" for remark in result["remarks"]]
+    if figures is not None:
+        lines.append(f"maps: {figures}")
+    return lines

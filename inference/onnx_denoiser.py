@@ -6,6 +6,7 @@ the model was not built for. Which processor runs it is settled in `providers`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,12 @@ class OnnxDenoiser:
         for plane, output in zip(out, self._outputs, strict=True):
             np.copyto(plane, output[0, 0])
 
+    def bare_run(self, observations: NDArray[Any]) -> Callable[[], object]:
+        """Return the session's own `run` on these observations, for comparison in benchmarks."""
+        session = self._session()
+        feeds = {INPUT: observations[np.newaxis]}
+        return lambda: session.run(None, feeds)
+
     def close(self) -> None:
         """Release the session. May be called more than once."""
         self._binding = None
@@ -148,16 +155,20 @@ class OnnxDenoiser:
             self._run()
 
     def _run(self) -> None:
-        if self._running is None:
-            raise InferenceError(f"{self.bundle.path}: the denoiser was closed; open it again")
+        session = self._session()
         try:
-            self._running.session.run_with_iobinding(self._binding)
+            session.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime raises its own types, one per status code
             reason = str(error).strip().splitlines()[0]
             raise InferenceError(
                 f"{self.bundle.path}: running the model on {self.device} failed ({reason}); "
                 "free memory, choose a smaller region, or pass --provider cpu"
             ) from error
+
+    def _session(self) -> Any:
+        if self._running is None:
+            raise InferenceError(f"{self.bundle.path}: the denoiser was closed; open it again")
+        return self._running.session
 
     def _require_fit(self, observations: NDArray[Any], out: NDArray[np.float32]) -> None:
         expected = self._observations.shape[1:]

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "directml"]
 Precision = Literal["fp32", "fp16", "int8"]
 
-_ORT_NAMES: Mapping[str, str] = {
+_ORT_NAMES: Mapping[Provider, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
@@ -77,6 +77,11 @@ def require_provider_name(provider: str) -> None:
         raise ProviderError(
             f"provider is {provider!r}, expected one of {', '.join(get_args(Provider))}"
         )
+
+
+def option_name(ort_name: str) -> Provider:
+    """Return the value of `--provider` that stands for a provider of ONNX Runtime."""
+    return _OPTION_NAMES[ort_name]
 
 
 def all_cores() -> int:
@@ -149,7 +154,7 @@ def _open_best(
 
 def _open(
     model: Path | bytes,
-    provider: str,
+    provider: Provider,
     free_dimensions: Mapping[str, int],
     threads: int | None,
     options: Mapping[str, Any] | None,
@@ -253,7 +258,7 @@ def _identity() -> bytes:
 # ------------------------------------------------------------------------------ libraries
 
 
-def require_libraries(provider: str) -> None:
+def require_libraries(provider: Provider) -> None:
     """Raise ProviderError if `provider` cannot be loaded; name what is missing.
 
     Loads the libraries that are installed as Python packages on the way, so that the session

@@ -1,0 +1,203 @@
+"""What the denoiser did to one frame, in figures that a person can judge while it runs.
+
+Owns the comparison of what was removed (the residual) with what the noise model says a camera
+adds. Needs no ground truth; the scores that need one are in `evaluation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import ceil, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..calibration.noise_model import NoiseModel
+
+SAMPLED_PIXELS = 65_536
+"""Enough for a ratio that is good to 1 %, few enough for less than a millisecond."""
+
+_GRID = 2048
+
+
+class NoiseVariance:
+    """Var[observation | signal] of a noise model as a table, fast enough for every frame.
+
+    Parameters
+    ----------
+    noise_model
+        Any noise model. The table is densest at low signals, where the variance bends.
+    """
+
+    def __init__(self, noise_model: NoiseModel) -> None:
+        low, high = noise_model.signal_range_adu
+        self._signal = low + (high - low) * np.linspace(0, 1, _GRID) ** 2
+        self._variance = np.asarray(noise_model.variance(self._signal), np.float64)
+
+    def __call__(self, signal: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the variance in ADU² at `signal` in ADU, elementwise."""
+        variance: NDArray[np.float64] = np.interp(signal, self._signal, self._variance)
+        return variance
+
+
+@dataclass(frozen=True, slots=True)
+class TrustFigures:
+    """How far the removed part of one frame is what the camera adds, and nothing else.
+
+    Attributes
+    ----------
+    residual_explained
+        Variance that the noise model expects in the residual over the variance found there. 1.0:
+        what was removed is camera noise. Below: more was removed than noise, structure is lost.
+        Above: noise was left in. The residual of a posterior mean ŝ with standard deviation u has
+        the expected variance σ²(ŝ) − u². None without a noise model.
+    residual_correlation
+        Lag-1 correlation of neighbouring residuals, mean over x and y. 0 for white noise;
+        structure that was removed raises it.
+    uncertainty_adu_median
+        Median standard deviation of the estimate, ADU.
+    saturated_share
+        Share of pixels at or above saturation; the estimate means nothing there.
+    """
+
+    residual_explained: float | None
+    residual_correlation: float | None
+    uncertainty_adu_median: float
+    saturated_share: float
+
+    def result(self) -> dict[str, float | None]:
+        """Return the figures by name, as the preview and the reports take them."""
+        return asdict(self)
+
+    @classmethod
+    def measure(
+        cls,
+        raw: NDArray[Any],
+        denoised: NDArray[np.float32],
+        uncertainty: NDArray[np.float32],
+        noise_variance: NoiseVariance | None,
+        *,
+        saturation_adu: float | None = None,
+        sampled_pixels: int = SAMPLED_PIXELS,
+    ) -> TrustFigures:
+        """Measure one frame on a regular sample of its pixels.
+
+        Parameters
+        ----------
+        raw, denoised, uncertainty
+            (Y, X), ADU, of the same frame; none is changed.
+        noise_variance
+            Of the noise model of this camera; None where there is none.
+        saturation_adu
+            Where the camera clips; by default the largest value of the pixel type.
+        sampled_pixels
+            About how many pixels to look at.
+        """
+        step = max(1, ceil(sqrt(raw.size / sampled_pixels)))
+        limit = _saturation(raw.dtype) if saturation_adu is None else saturation_adu
+        here, right, below = (
+            _Sample.take(raw, denoised, uncertainty, at, step, limit)
+            for at in ((0, 0), (0, 1), (1, 0))
+        )
+        return cls(
+            residual_explained=_explained(here, noise_variance),
+            residual_correlation=_mean_correlation(here, right, below),
+            uncertainty_adu_median=float(np.median(here.uncertainty)),
+            saturated_share=float(1 - here.usable.mean()),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    residual: NDArray[np.float64]
+    denoised: NDArray[np.float32]
+    uncertainty: NDArray[np.float32]
+    usable: NDArray[np.bool_]
+
+    @classmethod
+    def take(
+        cls,
+        raw: NDArray[Any],
+        denoised: NDArray[np.float32],
+        uncertainty: NDArray[np.float32],
+        at: tuple[int, int],
+        step: int,
+        saturation_adu: float,
+    ) -> _Sample:
+        where = (slice(at[0], None, step), slice(at[1], None, step))
+        seen = raw[where].astype(np.float64)
+        return cls(
+            seen - denoised[where], denoised[where], uncertainty[where], seen < saturation_adu
+        )
+
+
+def _saturation(dtype: np.dtype[Any]) -> float:
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else np.inf
+
+
+def _explained(sample: _Sample, noise_variance: NoiseVariance | None) -> float | None:
+    if noise_variance is None or not sample.usable.any():
+        return None
+    expected, found = residual_variances(
+        sample.residual[sample.usable],
+        sample.denoised[sample.usable],
+        sample.uncertainty[sample.usable],
+        noise_variance,
+    )
+    return expected / found if found > 0 else None
+
+
+def residual_variances(
+    residual: NDArray[Any],
+    denoised: NDArray[Any],
+    uncertainty: NDArray[Any],
+    noise_variance: NoiseVariance,
+) -> tuple[float, float]:
+    """Return the mean variance that the noise model expects in a residual, and that found, ADU².
+
+    For a posterior mean, E[(x − ŝ)²] = σ²(ŝ) − u²: part of the observation's noise stays in the
+    estimate, and the residual lacks it.
+    """
+    expected = noise_variance(denoised) - uncertainty.astype(np.float64) ** 2
+    return float(np.maximum(expected, 0).mean()), float((residual**2).mean())
+
+
+def _mean_correlation(here: _Sample, right: _Sample, below: _Sample) -> float | None:
+    found = [
+        correlation
+        for neighbour in (right, below)
+        if (correlation := _correlation(here, neighbour)) is not None
+    ]
+    return sum(found) / len(found) if found else None
+
+
+def _correlation(here: _Sample, there: _Sample) -> float | None:
+    rows = min(here.residual.shape[0], there.residual.shape[0])
+    columns = min(here.residual.shape[1], there.residual.shape[1])
+    usable = here.usable[:rows, :columns] & there.usable[:rows, :columns]
+    return correlation(
+        here.residual[:rows, :columns][usable], there.residual[:rows, :columns][usable]
+    )
+
+
+def correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """Return the correlation of two samples, None where one does not vary."""
+    if first.size < 2:
+        return None
+    a, b = first - first.mean(), second - second.mean()
+    scale = sqrt(float((a**2).sum()) * float((b**2).sum()))
+    return float((a * b).sum()) / scale if scale > 0 else None
+
+
+def lag_one_correlation(residual: NDArray[np.float64]) -> float | None:
+    """Return the correlation of horizontally and vertically neighbouring residuals, their mean."""
+    found = [
+        value
+        for value in (
+            correlation(residual[:, :-1].ravel(), residual[:, 1:].ravel()),
+            correlation(residual[:-1].ravel(), residual[1:].ravel()),
+        )
+        if value is not None
+    ]
+    return sum(found) / len(found) if found else None
