@@ -1,0 +1,234 @@
+"""A noise model from ordinary noisy frames, where no calibration exists.
+
+Owns the pairs of a classical estimate and the observation, and the correction for what the
+estimate itself gets wrong. The result is marked as bootstrapped everywhere: it knows no offset
+and covers only the intensities of the frames it saw.
+
+Noise is told from structure twice: in differences of consecutive frames (blind to what stands
+still), and in a high-pass filter that is blind to slopes (Immerkær 1996,
+doi:10.1006/cviu.1996.0060). Both can only overestimate, so the smaller one holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..stacks import Stack
+from .errors import CalibrationError
+from .gaussian_mixture import GaussianMixtureNoiseModel, fit_gaussian_mixture
+from .likelihood import Codes
+from .noise_model import FloatArray
+from .photon_transfer import (
+    QUANTISATION_VARIANCE_ADU2,
+    Interval,
+    PhotonTransfer,
+    weighted_line,
+)
+
+MAX_PIXELS = 6_000_000
+MAX_FRAMES = 64
+SMOOTHING_PIXELS = 1.5
+CLIPPED_PERCENT = 0.1
+"""Of the signals at either end, as in PN2V's bootstrap."""
+FLAT_SHARE = 0.5
+"""Share of the pixels of each brightness, those with least structure around them, that count."""
+BINS = 48
+Estimate = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def bootstrap_noise_model(
+    stacks: Sequence[Stack], *, denoise: Estimate | None = None, seed: int = 0
+) -> GaussianMixtureNoiseModel:
+    """Estimate p(observation | signal) from ordinary noisy recordings.
+
+    Parameters
+    ----------
+    stacks
+        Recordings of one camera in one setting.
+    denoise
+        Turns one frame (Y, X) into an estimate of its signal; a Gaussian that leaves out its
+        centre where not given, so that a pixel's own noise is not in its estimate.
+    seed
+        Of the draw of frames and pixels.
+
+    Raises
+    ------
+    CalibrationError
+        If the stacks differ in pixel type, are empty, or show no noise.
+    """
+    _require_frames(stacks)
+    rng = np.random.default_rng(seed)
+    samples = [
+        _sample(stack, denoise or _leave_one_out_gaussian, len(stacks), rng) for stack in stacks
+    ]
+    signal, observation, temporal, spatial, structure = (
+        np.concatenate(column) for column in zip(*samples, strict=True)
+    )
+    low, high = np.percentile(signal, (CLIPPED_PERCENT, 100 - CLIPPED_PERCENT))
+    inside = (signal >= low) & (signal <= high)
+    integer = stacks[0].dtype.kind == "u"
+    bins = _Bins(signal[inside], observation[inside], structure[inside])
+    noise = bins.noise(temporal[inside], spatial[inside])
+    law = _law(bins, noise, _full_scale(stacks[0]), integer=integer)
+    scaled = bins.rescaled(observation[inside], noise)
+    return fit_gaussian_mixture(
+        bins.signal,
+        scaled,
+        law,
+        codes=Codes(0.0, law.saturation_adu, 1.0) if integer else Codes(-np.inf, np.inf, 0.0),
+        source="bootstrapped",
+    )
+
+
+def _require_frames(stacks: Sequence[Stack]) -> None:
+    if not stacks or not any(len(stack) for stack in stacks):
+        raise CalibrationError("bootstrap: no frames given, expected at least one noisy recording")
+    first = stacks[0]
+    for stack in stacks:
+        if stack.dtype != first.dtype:
+            raise CalibrationError(
+                f"{stack.path}: pixels of type {stack.dtype}, expected {first.dtype} as in "
+                f"{first.path}; bootstrap one camera setting at a time"
+            )
+        if min(stack.frame_shape) < 16:
+            raise CalibrationError(
+                f"{stack.path}: frames of {stack.frame_shape} pixels, expected at least 16 by 16 "
+                "to tell noise from structure"
+            )
+
+
+def _full_scale(stack: Stack) -> float:
+    return float(np.iinfo(stack.dtype).max) if stack.dtype.kind == "u" else 65535.0
+
+
+def _leave_one_out_gaussian(frame: NDArray[Any]) -> NDArray[Any]:
+    from skimage.filters import gaussian
+
+    impulse = np.zeros((15, 15))
+    impulse[7, 7] = 1
+    own = float(gaussian(impulse, SMOOTHING_PIXELS)[7, 7])
+    pixels = frame.astype(np.float64)
+    smooth: NDArray[Any] = gaussian(pixels, SMOOTHING_PIXELS, mode="reflect", preserve_range=True)
+    return (smooth - own * pixels) / (1 - own)
+
+
+Columns = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
+
+
+def _sample(stack: Stack, estimate: Estimate, stacks: int, rng: np.random.Generator) -> Columns:
+    """Signal, observation, squared temporal and spatial noise, structure of sampled pixels."""
+    budget = MAX_PIXELS // stacks
+    area = stack.frame_shape[0] * stack.frame_shape[1]
+    frames = int(np.clip(budget // area, 2, MAX_FRAMES))
+    chosen = np.unique(np.linspace(0, len(stack) - 1, min(frames, len(stack))).astype(int))
+    kept = max(1000, budget // len(chosen))
+    columns = [_frame_columns(stack, int(index), estimate) for index in chosen]
+    picked = []
+    for rows in columns:
+        size = rows.shape[1]
+        index = rng.choice(size, kept, replace=False) if size > kept else slice(None)
+        picked.append(rows[:, index])
+    joined = np.concatenate(picked, axis=1)
+    return joined[0], joined[1], joined[2], joined[3], joined[4]
+
+
+def _frame_columns(stack: Stack, index: int, estimate: Estimate) -> FloatArray:
+    from scipy.ndimage import convolve, sobel, uniform_filter
+
+    frame = stack.frame(index).astype(np.float64)
+    signal = np.asarray(estimate(stack.frame(index)), dtype=np.float64)
+    earlier = stack.preceding(index, 1)[0]
+    if earlier is None:
+        temporal = np.full_like(frame, np.nan)
+    else:
+        temporal = (frame - stack.frame(earlier)) ** 2 / 2
+    kernel = np.outer([1, -2, 1], [1, -2, 1]) / 6
+    spatial = convolve(frame, kernel, mode="reflect") ** 2
+    slope = np.hypot(sobel(signal, 0), sobel(signal, 1))
+    structure = uniform_filter(slope, 5)
+    edge = (slice(4, -4), slice(4, -4))
+    return np.stack([a[edge].ravel() for a in (signal, frame, temporal, spatial, structure)])
+
+
+class _Bins:
+    """Pixels sorted by brightness into bins of equal numbers."""
+
+    def __init__(self, signal: FloatArray, observation: FloatArray, structure: FloatArray) -> None:
+        number = int(np.clip(signal.size // 2000, 1, BINS))
+        # Half of the edges by rank, half by value: bright pixels are rare and matter.
+        ranks = np.quantile(signal, np.linspace(0, 1, number // 2 + 1))
+        values = np.linspace(signal.min(), signal.max(), number - number // 2 + 1)
+        edges = np.unique(np.concatenate([ranks, values]))[1:-1]
+        place = np.searchsorted(edges, signal, side="right")
+        count = np.bincount(place, minlength=edges.size + 1)
+        sound = np.flatnonzero(count >= 200)
+        # Thin bins join the nearest sound one.
+        nearest = np.abs(np.arange(count.size)[:, None] - sound[None, :]).argmin(axis=1)
+        self.place = np.unique(nearest[place], return_inverse=True)[1]
+        self.count = np.bincount(self.place).astype(np.float64)
+        self.flat = np.zeros(signal.size, dtype=bool)
+        for index in range(self.count.size):
+            chosen = np.flatnonzero(self.place == index)
+            limit = np.quantile(structure[chosen], FLAT_SHARE)
+            self.flat[chosen] = structure[chosen] <= limit
+        # A smoothing estimate is too low on peaks and too high in valleys; what pixels of one
+        # estimate hold on average is their signal.
+        estimated = self.mean(signal, self.flat)
+        self.centre = self.mean(observation, self.flat)
+        rising = np.maximum.accumulate(self.centre)
+        self.signal = np.interp(signal, estimated, rising)
+        beyond = signal - np.clip(signal, estimated[0], estimated[-1])
+        self.signal += beyond
+
+    def mean(self, values: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:
+        """Mean per bin of the pixels in `mask`; infinite where there are none."""
+        count = np.bincount(self.place[mask], minlength=self.count.size)
+        total = np.bincount(self.place[mask], values[mask], minlength=self.count.size)
+        return np.where(count > 0, total / np.maximum(count, 1), np.inf)
+
+    def noise(self, temporal: FloatArray, spatial: FloatArray) -> FloatArray:
+        """Variance per bin: the smaller of the two overestimates."""
+        known = np.isfinite(temporal)
+        least = np.minimum(self.mean(temporal, known & self.flat), self.mean(spatial, self.flat))
+        if not np.isfinite(least).any() or float(least.max(initial=0)) <= 0:
+            raise CalibrationError(
+                "bootstrap: the frames show no noise at all; give raw camera frames, not denoised "
+                "or simulated ones"
+            )
+        good = np.isfinite(least)
+        return np.interp(self.centre, self.centre[good], least[good])
+
+    def rescaled(self, observation: FloatArray, noise: FloatArray) -> FloatArray:
+        """Bring residuals to mean 0 and the bins' variance: what the estimate adds is removed."""
+        residual = observation - self.signal
+        spread = self.mean(residual**2, np.ones_like(self.flat))
+        factor = np.sqrt(noise / np.where(spread > 0, spread, 1.0))
+        result: FloatArray = self.signal + residual * factor[self.place]
+        return result
+
+
+def _law(
+    bins: _Bins, noise: FloatArray, saturation_adu: float, *, integer: bool
+) -> PhotonTransfer:
+    rounding = QUANTISATION_VARIANCE_ADU2 if integer else 0.0
+    error = np.maximum(noise, rounding) * (np.sqrt(2 / bins.count) + 0.02) + 1e-12
+    least = float(max(noise.min(), rounding))
+    if bins.centre.size >= 2:
+        line = weighted_line(bins.centre, noise, error)
+        slope, gain = line.slope, line.slope_interval
+        intercept = line.intercept
+    if bins.centre.size < 2 or slope <= 0:
+        # Noise that does not grow with light, or one brightness only: a constant.
+        gain, intercept = Interval(1e-9, 0.0, np.inf), float(np.average(noise, weights=bins.count))
+    return PhotonTransfer(
+        gain=gain,
+        intercept_adu2=intercept,
+        offset=None,
+        read_noise=None,
+        dark_variance_adu2=min(least, float(noise.min()) if noise.min() > rounding else rounding),
+        saturation_adu=saturation_adu,
+    )
