@@ -2,8 +2,164 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ..console import Outcome
+import typer
 
-COMMANDS: dict[str, Callable[..., Outcome]] = {}
+from ..console import Outcome, progress, stderr
+from ..inference.bundle import Algorithm, Preset
+from .options import MaskAxis, TrainingOptions
+
+if TYPE_CHECKING:
+    from .retrain import Decision
+    from .train import TrainingProgress
+
+
+def train(
+    stacks: Annotated[list[Path], typer.Argument(help="Noisy recordings: Zarr, TIFF, NDTiff.")],
+    out: Annotated[Path, typer.Option(help="The model bundle to write (a directory).")],
+    noise_model: Annotated[
+        Path | None, typer.Option(help="Of the camera; without it one is estimated.")
+    ] = None,
+    algorithm: Annotated[Algorithm, typer.Option(help="How the blind spot is made.")] = "lattice",
+    context: Annotated[int, typer.Option(help="Preceding frames that the model uses.")] = 0,
+    preset: Annotated[Preset, typer.Option(help="Size of the network.")] = "live",
+    channel: Annotated[
+        str | None, typer.Option(help="Name or number, if there are several.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Hard budget of time.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget of steps instead.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after a kill.")] = False,
+    seed: Annotated[int, typer.Option(help="Same seed and steps, same model.")] = 0,
+    batch: Annotated[int, typer.Option(help="Patches per step.")] = 16,
+    patch: Annotated[int, typer.Option(help="Edge of a patch, pixels.")] = 64,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak; default by algorithm.")
+    ] = None,
+    mask_axis: Annotated[
+        MaskAxis | None, typer.Option(help="structn2v: x or y; default: measured.")
+    ] = None,
+    mask_span: Annotated[
+        int | None, typer.Option(help="structn2v: pixels on either side; default: measured.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="pn2v: samples of the signal per pixel.")] = 32,
+    artefact_free: Annotated[
+        bool, typer.Option("--artefact-free", help="pn2v: on the N2V2 network.")
+    ] = False,
+    memory_mib: Annotated[int, typer.Option(help="Frames held in memory.")] = 1024,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+) -> Outcome:
+    """Train a denoiser on noisy recordings; no clean images needed."""
+    from ..stacks import open_stack
+    from . import train as training
+
+    options = TrainingOptions(
+        algorithm=algorithm,
+        preset=preset,
+        context_frames=context,
+        seconds=None if minutes is None else 60 * minutes,
+        steps=steps,
+        seed=seed,
+        resume=resume,
+        batch=batch,
+        patch=patch,
+        learning_rate=learning_rate,
+        mask_axis=mask_axis,
+        mask_span=mask_span,
+        samples=samples,
+        artefact_free=artefact_free,
+        memory_mib=memory_mib,
+    )
+    with _shown("training") as show:
+        result = training.train(
+            [open_stack(path) for path in stacks],
+            out,
+            options,
+            noise_model=None if noise_model is None else _noise_model(noise_model),
+            channel=channel,
+            overwrite=overwrite,
+            on_progress=show,
+            on_remark=_remark,
+        )
+    return Outcome(result=result.result(), summary=_train_summary(result.result()))
+
+
+def retrain(
+    library: Annotated[Path, typer.Option(help="The folder of runs, with models/ in it.")],
+    once: Annotated[bool, typer.Option("--once", help="Now, and leave.")] = False,
+    at: Annotated[str | None, typer.Option(help="Every day at HH:MM …")] = None,
+    until: Annotated[str | None, typer.Option(help="… done by HH:MM.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget with --once.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget of steps instead.")] = None,
+    noise_model: Annotated[Path | None, typer.Option(help="Of the camera.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Name or number, if several.")] = None,
+) -> Outcome:
+    """Train on the newest recordings; use the result only if it is better."""
+    from .overnight import Window, run_overnight
+    from .retrain import retrain_once
+
+    window = Window.chosen(once=once, at=at, until=until)
+    seconds = None if minutes is None else 60 * minutes
+    camera = None if noise_model is None else _noise_model(noise_model)
+    with _shown("retraining") as show:
+
+        def one_round(budget: float | None) -> Decision:
+            return retrain_once(
+                library,
+                seconds=budget if steps is None else None,
+                steps=steps,
+                noise_model=camera,
+                channel=channel,
+                on_progress=show,
+                on_remark=_remark,
+            )
+
+        decision = one_round(seconds) if window is None else run_overnight(window, one_round)
+    return Outcome(
+        result=decision.result(),
+        summary=[f"{decision.decision}: {decision.reason}", f"in use: {decision.current}"],
+    )
+
+
+def _noise_model(path: Path) -> Any:
+    from ..calibration.noise_files import load_noise_model
+
+    return load_noise_model(path)
+
+
+def _train_summary(result: dict[str, Any]) -> list[str]:
+    loss = result["validation_loss"]
+    return [
+        f"{result['out']}: {result['algorithm']} model, preset {result['preset']}, "
+        f"{result['context_frames']} preceding frames, {result['noise_model']} noise model",
+        f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']} parameters"
+        + ("" if loss is None else f", loss on held-out frames {loss:.4f} nats per pixel"),
+        f"ONNX graph checked: differs from PyTorch by {result['parity_max_relative_error']:.1e}",
+    ]
+
+
+def _remark(text: str) -> None:
+    stderr.print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _shown(description: str) -> Iterator[Callable[[TrainingProgress], None]]:
+    with progress() as display:
+        task = display.add_task(description, total=100, note="")
+
+        def show(state: TrainingProgress) -> None:
+            validation = state.validation_loss
+            held_out = "" if validation is None else f", held out {validation:.4f}"
+            display.update(
+                task,
+                completed=int(100 * state.progress),
+                note=f"step {state.step}, loss {state.loss:.4f}{held_out}",
+            )
+
+        yield show
+
+
+COMMANDS: dict[str, Callable[..., Outcome]] = {"train": train, "retrain": retrain}

@@ -11,3 +11,7 @@ class TrainingError(QuietscopeError, RuntimeError):
 
 class TrainingDataError(TrainingError):
     """The recordings cannot teach a network: too small, constant, saturated, not finite."""
+
+
+class ExportError(TrainingError):
+    """The trained model cannot be exported, or the graph does not do what PyTorch does."""

@@ -1,0 +1,175 @@
+"""The blind-spot methods: which network each trains, on what loss, and how the result is read.
+
+Owns the difference between `lattice`, `n2v`, `n2v2`, `structn2v` and `pn2v`. The loop in `train`
+sees only a Learner.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .lattice import LatticePrior
+from .masking import MaskedPrior, MaskPlan, hide
+from .noise import TabulatedNoise
+from .options import TrainingOptions
+from .posterior import GaussianPosterior, SampledPosterior, marginal_nll
+
+
+class Learner(ABC):
+    """A network, its loss, and the posterior that turns its outputs into an estimate."""
+
+    network: LatticePrior | MaskedPrior
+    posterior: nn.Module
+    learning_rate: float
+    transpose = True
+    """Whether patches may be transposed: not where the noise has a direction."""
+
+    @abstractmethod
+    def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
+        """Return what is minimised, for patches (B, 1 + T, P, P) in network units."""
+
+    @abstractmethod
+    def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
+        """Return −log p(hidden pixels | what the network saw), nats per pixel: for validation."""
+
+
+class GaussianLearner(Learner):
+    """A learner whose network predicts mean and log variance of the signal."""
+
+    posterior: GaussianPosterior
+
+    @abstractmethod
+    def predict_hidden(
+        self, frames: Tensor, chance: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return hidden observations and the prior's mean and variance there, of one shape."""
+
+    def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
+        """Return the mean negative marginal log-likelihood of the hidden observations."""
+        return self._nll(*self.predict_hidden(frames, chance))
+
+    def _nll(self, target: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        return marginal_nll(target, mean, variance + self.posterior.noise.variance(mean)).mean()
+
+
+class LatticeLearner(GaussianLearner):
+    """`lattice`: predict one sub-lattice from the other three; marginal likelihood."""
+
+    learning_rate = 2e-3
+
+    def __init__(self, options: TrainingOptions, noise: TabulatedNoise) -> None:
+        self.network: LatticePrior = LatticePrior(options.context_frames, options.plan)
+        self.posterior = GaussianPosterior(noise, uses_observation=True)
+
+    def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
+        """Return the mean negative marginal log-likelihood of the hidden sub-lattice."""
+        return self.score(frames, chance)
+
+    def predict_hidden(
+        self, frames: Tensor, chance: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return one sub-lattice and its prediction, (B, 1, P/2, P/2) each."""
+        target, predicted = self.network.predict_target(frames)
+        return target, *self.posterior.prior(predicted)
+
+
+class MaskedLearner(GaussianLearner):
+    """`n2v`, `n2v2`, `structn2v`: squared error of the mean at hidden pixels.
+
+    The variance is trained on the same pixels by the marginal likelihood with the mean held fixed:
+    the likelihood alone would slow the mean down.
+    """
+
+    learning_rate = 1e-3
+
+    def __init__(
+        self,
+        options: TrainingOptions,
+        noise: TabulatedNoise,
+        mask: MaskPlan,
+        *,
+        artefact_free: bool,
+    ) -> None:
+        self.network = MaskedPrior(
+            options.context_frames, options.plan, artefact_free=artefact_free
+        )
+        self.posterior = GaussianPosterior(noise, uses_observation=False)
+        self.mask = mask
+        self.transpose = mask.span_x == mask.span_y
+
+    def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
+        """Return squared error plus the likelihood loss of the variance."""
+        target, mean, variance = self.predict_hidden(frames, chance)
+        return functional.mse_loss(mean, target) + self._nll(target, mean.detach(), variance)
+
+    def predict_hidden(
+        self, frames: Tensor, chance: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Hide pixels; return them and their prediction, (M, 1) each."""
+        masked, (patch, y, x) = hide(frames, self.mask, chance)
+        predicted = self.network(masked)[patch, :, y, x]  # (M, 2)
+        return frames[patch, 0, y, x][:, None], *self.posterior.prior(predicted)
+
+
+class SampledLearner(Learner):
+    """`pn2v`: K samples of the signal per pixel, −log (1/K) Σ p(x | s_k) at hidden pixels."""
+
+    learning_rate = 1e-3
+
+    def __init__(
+        self,
+        options: TrainingOptions,
+        noise: TabulatedNoise,
+        mask: MaskPlan,
+        *,
+        artefact_free: bool,
+    ) -> None:
+        self.network = MaskedPrior(
+            options.context_frames,
+            options.plan,
+            artefact_free=artefact_free,
+            outputs=options.samples,
+        )
+        self.posterior = SampledPosterior(noise)
+        self.noise = noise
+        self.mask = mask
+
+    def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
+        """Return the mean negative log-likelihood of the hidden pixels under the samples."""
+        masked, (patch, y, x) = hide(frames, self.mask, chance)
+        samples = self.network(masked)[patch, :, y, x]  # (M, K)
+        observation = frames[patch, 0, y, x][:, None]
+        likelihood = self.noise.log_likelihood(observation, samples)
+        return -(torch.logsumexp(likelihood, dim=1) - torch.tensor(samples.shape[1]).log()).mean()
+
+    score = loss
+
+
+def learner_for(options: TrainingOptions, noise: TabulatedNoise) -> Learner:
+    """Return the learner of `options.algorithm`, its weights drawn from torch's generator."""
+    fraction = options.masked_pixel_fraction
+    match options.algorithm:
+        case "lattice":
+            return LatticeLearner(options, noise)
+        case "n2v":
+            return MaskedLearner(options, noise, MaskPlan(fraction), artefact_free=False)
+        case "n2v2":
+            return MaskedLearner(
+                options, noise, MaskPlan(fraction, replacement="median"), artefact_free=True
+            )
+        case "structn2v":
+            span = options.mask_span or 0
+            mask = MaskPlan(
+                fraction,
+                span_y=span if options.mask_axis == "y" else 0,
+                span_x=span if options.mask_axis == "x" else 0,
+            )
+            return MaskedLearner(options, noise, mask, artefact_free=False)
+        case "pn2v":
+            return SampledLearner(
+                options, noise, MaskPlan(fraction), artefact_free=options.artefact_free
+            )

@@ -1,0 +1,121 @@
+"""The U-Net that every algorithm trains.
+
+Owns the layers and nothing else: which pixels it may see and what its outputs mean is decided
+in `lattice` and `masking`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .options import NetworkPlan
+
+
+class UNet(nn.Module):
+    """Encoder and decoder with skip connections, without normalisation layers.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Channels in and out.
+    plan
+        Width and depth.
+    artefact_free
+        The changes of N2V2 (Höck et al. 2022, doi:10.1007/978-3-031-25069-9_33) against the
+        checkerboard: max-blur-pool instead of max-pool and no skip connection at full resolution.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, plan: NetworkPlan, *, artefact_free: bool = False
+    ) -> None:
+        super().__init__()
+        widths = [plan.width * 2**level for level in range(plan.depth + 1)]
+        self.stride = 2**plan.depth
+        self.encoders = nn.ModuleList(
+            _Block(fan_in, width)
+            for fan_in, width in zip([inputs, *widths[:-1]], widths, strict=True)
+        )
+        self.pools = nn.ModuleList(
+            MaxBlurPool(width) if artefact_free else nn.MaxPool2d(2) for width in widths[:-1]
+        )
+        self.narrows = nn.ModuleList(
+            nn.Conv2d(below, width, 1) for width, below in pairwise(widths)
+        )
+        self.skips = [not (artefact_free and level == 0) for level in range(plan.depth)]
+        self.decoders = nn.ModuleList(
+            _Block(width * (1 + skip), width)
+            for width, skip in zip(widths, self.skips, strict=False)
+        )
+        self.head = nn.Conv2d(plan.width, outputs, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, inputs, Y, X) to (N, outputs, Y, X); Y and X multiples of `stride`."""
+        kept = []
+        for encoder, pool in zip(self.encoders, self.pools, strict=False):
+            x = encoder(x)  # (N, width·2^level, Y/2^level, X/2^level)
+            kept.append(x)
+            x = pool(x)
+        x = self.encoders[-1](x)
+        for level in reversed(range(len(self.pools))):
+            # Narrow first, then enlarge: the 1×1 convolution costs a quarter that way.
+            x = functional.interpolate(self.narrows[level](x), scale_factor=2.0, mode="nearest")
+            if self.skips[level]:
+                x = torch.cat([kept[level], x], dim=1)
+            x = self.decoders[level](x)
+        # Outputs in full precision: bfloat16 has three digits, the estimate needs more.
+        with torch.autocast(x.device.type, enabled=False):
+            head: Tensor = self.head(x.float())
+        return head
+
+
+class _Block(nn.Sequential):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+
+
+class MaxBlurPool(nn.Module):
+    """Dense max-pool, binomial blur, then every second pixel (Zhang 2019, arXiv:1904.11486)."""
+
+    blur: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0])
+        kernel = row[:, None] * row[None, :] / 16
+        self.register_buffer("blur", kernel.repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve the resolution of (N, C, Y, X)."""
+        x = functional.max_pool2d(functional.pad(x, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
+        return functional.conv2d(
+            functional.pad(x, (1, 1, 1, 1), mode="replicate"),
+            self.blur,
+            stride=2,
+            groups=x.shape[1],
+        )
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Return how many numbers training adjusts."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def state_bytes(state: dict[str, Any]) -> int:
+    """Return the size of a state dictionary in memory."""
+    return sum(v.numel() * v.element_size() for v in state.values() if isinstance(v, Tensor))

@@ -1,0 +1,89 @@
+"""The camera's noise model inside a loss and inside the exported graph.
+
+Owns the tabulated form in torch. What the noise is, is measured by `calibration`; nothing is
+fitted here. What follows from it for the signal is in `posterior`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..calibration.noise_model import NoiseModel
+
+GRID_POINTS = 512
+QUANTISATION_VARIANCE_ADU2 = 1 / 12
+"""A camera that counts in whole ADU is never more certain than this."""
+
+
+class TabulatedNoise(nn.Module):
+    """p(observation | signal) as a mixture, linearly interpolated in the signal.
+
+    Signals and observations are in network units, (ADU − centre) / scale.
+
+    Parameters
+    ----------
+    noise_model
+        What the camera does.
+    low_adu, high_adu
+        The signals that the table covers; beyond them its ends are used.
+    centre_adu, scale_adu
+        The network's units.
+    """
+
+    variances: Tensor
+    mixture: Tensor
+
+    def __init__(
+        self,
+        noise_model: NoiseModel,
+        *,
+        low_adu: float,
+        high_adu: float,
+        centre_adu: float,
+        scale_adu: float,
+    ) -> None:
+        super().__init__()
+        table = noise_model.mixture(np.linspace(low_adu, high_adu, GRID_POINTS))
+        floor = QUANTISATION_VARIANCE_ADU2
+        self.components = int(table.weights.shape[0])
+        self.first = (low_adu - centre_adu) / scale_adu
+        self.per_point = (high_adu - low_adu) / scale_adu / (GRID_POINTS - 1)
+        total = np.maximum(table.total_variance(), floor) / scale_adu**2
+        parts = np.concatenate(
+            [
+                table.weights,
+                table.offsets / scale_adu,
+                np.maximum(table.variances, floor) / scale_adu**2,
+            ]
+        )
+        self.register_buffer("variances", torch.from_numpy(total).float())  # (G,)
+        self.register_buffer("mixture", torch.from_numpy(parts).float())  # (3K, G)
+
+    def variance(self, signal: Tensor) -> Tensor:
+        """Return Var[observation | signal] for signals of any shape."""
+        index, fraction = self._place(signal)
+        below = self.variances[index]
+        above = self.variances[index + 1]
+        return below + (above - below) * fraction
+
+    def log_likelihood(self, observation: Tensor, signal: Tensor) -> Tensor:
+        """Return log p(observation | signal), elementwise; shapes broadcast."""
+        index, fraction = self._place(signal)
+        below = self.mixture[:, index]  # (3K, …)
+        parts = below + (self.mixture[:, index + 1] - below) * fraction
+        weights, offsets, variances = parts.chunk(3, dim=0)  # (K, …) each
+        terms = (
+            torch.log(weights.clamp_min(1e-12))
+            - 0.5 * torch.log(2 * math.pi * variances)
+            - 0.5 * (observation - signal - offsets) ** 2 / variances
+        )
+        return torch.logsumexp(terms, dim=0)
+
+    def _place(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+        place = ((signal - self.first) / self.per_point).clamp(0.0, GRID_POINTS - 1.001)
+        index = place.to(torch.int64)
+        return index, place - index

@@ -1,0 +1,141 @@
+"""What a person decides about a training run, and the network presets.
+
+Owns the choices and their refusal; knows nothing about data or torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+from ..inference.bundle import Algorithm, Preset
+from .errors import TrainingError
+
+MaskAxis = Literal["x", "y"]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPlan:
+    """The size of a U-Net.
+
+    Attributes
+    ----------
+    width
+        Channels of the first level, doubled on the way down. Multiples of 16: ONNX Runtime's CPU
+        convolutions run at a third of the machine's rate otherwise.
+    depth
+        How often the resolution is halved.
+    """
+
+    width: int
+    depth: int
+
+
+PLANS: dict[Preset, NetworkPlan] = {
+    "fast": NetworkPlan(width=16, depth=1),
+    "live": NetworkPlan(width=16, depth=2),
+    "best": NetworkPlan(width=32, depth=2),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """The choices of one training run; the defaults suit most recordings.
+
+    Attributes
+    ----------
+    algorithm
+        How the network is kept from seeing its target; see `docs/training.md`.
+    preset
+        Size of the network.
+    context_frames
+        T preceding frames as further input.
+    seconds, steps
+        The budget: wall time of the whole run including export, or optimiser steps. Exactly one
+        may be given; without either the run takes `DEFAULT_SECONDS`.
+    seed
+        With `steps`, the same seed gives the same model on the same machine.
+    resume
+        Continue from the checkpoint that a killed run left.
+    batch, patch
+        Patches per step and their edge in pixels.
+    learning_rate
+        Peak of the cosine schedule; None takes the algorithm's own.
+    masked_pixel_fraction
+        Share of pixels masked per step (n2v family only).
+    mask_axis, mask_span
+        structn2v: the axis along which noise is correlated and how far, in pixels; None measures.
+    samples
+        pn2v: how many samples of the signal the network predicts per pixel.
+    artefact_free
+        pn2v: train on the N2V2 network.
+    memory_mib
+        Frames kept in memory at a time.
+    """
+
+    algorithm: Algorithm = "lattice"
+    preset: Preset = "live"
+    context_frames: int = 0
+    seconds: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    resume: bool = False
+    batch: int = 16
+    patch: int = 64
+    learning_rate: float | None = None
+    masked_pixel_fraction: float = 0.02
+    mask_axis: MaskAxis | None = None
+    mask_span: int | None = None
+    samples: int = 32
+    artefact_free: bool = False
+    memory_mib: int = 1024
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        _require(self.algorithm in get_args(Algorithm), "algorithm", self.algorithm, Algorithm)
+        _require(self.preset in PLANS, "preset", self.preset, Preset)
+        if self.seconds is not None and self.steps is not None:
+            raise TrainingError("both --minutes and --steps were given; give one budget only")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise TrainingError(f"{name} is {value}, expected at least {least}")
+        if self.context_frames > MOST_CONTEXT_FRAMES:
+            raise TrainingError(
+                f"context_frames is {self.context_frames}, expected at most {MOST_CONTEXT_FRAMES}"
+            )
+        if self.patch % 16:
+            raise TrainingError(f"patch is {self.patch} pixels, expected a multiple of 16")
+
+    @property
+    def plan(self) -> NetworkPlan:
+        """The network that the preset stands for."""
+        return PLANS[self.preset]
+
+    def record(self) -> dict[str, str | int | float | bool | None]:
+        """Return the choices as they are stored with the model."""
+        return asdict(self)
+
+
+DEFAULT_SECONDS = 600.0
+MOST_CONTEXT_FRAMES = 16
+_LEAST: dict[str, float] = {
+    "context_frames": 0,
+    "seconds": 10.0,
+    "steps": 1,
+    "seed": 0,
+    "batch": 1,
+    "patch": 32,
+    "learning_rate": 1e-7,
+    "masked_pixel_fraction": 1e-4,
+    "mask_span": 1,
+    "samples": 2,
+    "memory_mib": 16,
+}
+
+
+def _require(ok: bool, name: str, value: object, expected: object) -> None:
+    if not ok:
+        raise TrainingError(
+            f"{name} is {value!r}, expected one of {', '.join(get_args(expected))}"
+        )

@@ -1,0 +1,86 @@
+"""From what the network says and what the camera saw to the estimate and its uncertainty.
+
+Owns Bayes' rule in two forms: a Gaussian prior with a closed-form posterior, and a prior given by
+samples (PN2V). Network units throughout.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .noise import TabulatedNoise
+
+LOG_VARIANCE_RANGE = (-14.0, 6.0)
+
+
+def marginal_nll(observation: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Return −log N(observation; mean, variance), elementwise.
+
+    `variance` is the sum of the prior's and the noise's: the observation's distribution once the
+    unknown signal is integrated out (Laine et al. 2019, arXiv:1901.10277).
+    """
+    return 0.5 * ((observation - mean) ** 2 / variance + torch.log(2 * math.pi * variance))
+
+
+class GaussianPosterior(nn.Module):
+    """A network output of (mean, log variance) as a Gaussian prior.
+
+    Parameters
+    ----------
+    noise
+        The camera.
+    uses_observation
+        True if the network has not seen the pixel itself, so that the observation adds to what it
+        says. A masked network has seen it at inference and must not count it twice: then the
+        estimate is the network's mean, and its uncertainty the network's own.
+    """
+
+    variance_gain: Tensor
+    variance_floor: Tensor
+
+    def __init__(self, noise: TabulatedNoise, *, uses_observation: bool) -> None:
+        super().__init__()
+        self.noise = noise
+        self.uses_observation = uses_observation
+        # Fitted on held-out frames after training: the network's own variance is overconfident.
+        self.register_buffer("variance_gain", torch.ones(()))
+        self.register_buffer("variance_floor", torch.zeros(()))
+
+    def forward(self, observation: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the signal's mean and variance, (N, 1, Y, X) each.
+
+        For Poisson noise, whose variance is the signal, the mean is exact under a gamma prior as
+        well: few photons do not break it.
+        """
+        mean, prior_variance = self.prior(predicted)
+        if not self.uses_observation:
+            return mean, prior_variance
+        noise_variance = self.noise.variance(mean)
+        gain = prior_variance / (prior_variance + noise_variance)
+        return mean + (observation - mean) * gain, gain * noise_variance
+
+    def prior(self, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the prior's mean and variance for network outputs (N, 2, Y, X)."""
+        variance = torch.exp(predicted[:, 1:].clamp(*LOG_VARIANCE_RANGE))
+        return predicted[:, :1], self.variance_gain * variance + self.variance_floor
+
+
+class SampledPosterior(nn.Module):
+    """A network output of K samples of the signal, weighted by the observation (PN2V).
+
+    Krull et al. 2020, doi:10.3389/fcomp.2020.00005.
+    """
+
+    def __init__(self, noise: TabulatedNoise) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, observation: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the signal's mean and variance, (N, 1, Y, X), for samples (N, K, Y, X)."""
+        weights = torch.softmax(self.noise.log_likelihood(observation, samples), dim=1)
+        mean = (weights * samples).sum(dim=1, keepdim=True)
+        variance = (weights * (samples - mean) ** 2).sum(dim=1, keepdim=True)
+        return mean, variance

@@ -1,0 +1,553 @@
+"""The training loop: from noisy recordings to a sealed model bundle.
+
+Owns the order of things in one run: read, prepare the camera's noise model, step until the budget
+is used, make the uncertainty honest, export, seal. The methods are in `algorithms`, the patches in
+`recordings`, the graph in `export`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..calibration.bootstrap import bootstrap_noise_model
+from ..calibration.fingerprint import CameraFingerprint
+from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
+from ..calibration.noise_files import save_noise_model
+from ..calibration.noise_model import NoiseModel
+from ..inference.bundle import (
+    CHECKPOINT,
+    LOSSES,
+    MODEL,
+    NOISE_MODEL,
+    REPORT,
+    Bundle,
+    Manifest,
+    PixelType,
+    TrainingRecord,
+    new_bundle,
+    seal,
+)
+from ..outputs import require_absent, require_space
+from ..stacks import Stack
+from .algorithms import GaussianLearner, Learner, learner_for
+from .augmentation import augmented
+from .average import WeightAverage
+from .checkpoint import load_checkpoint, save_checkpoint, working_file
+from .correlation import noise_correlation
+from .errors import TrainingDataError, TrainingError
+from .estimator import Estimator
+from .export import export_graph
+from .network import parameter_count
+from .noise import TabulatedNoise
+from .options import DEFAULT_SECONDS, TrainingOptions
+from .posterior import GaussianPosterior
+from .recordings import Recordings, load_recordings
+from .report import write_losses, write_report
+from .schedule import Schedule, learning_rate_share
+from .variance import calibrate_variance
+
+logger = logging.getLogger(__name__)
+
+VALIDATIONS = 12
+CHECKPOINT_SECONDS = 20.0
+LARGEST_GRADIENT_NORM = 1.0
+MOST_BAD_STEPS = 20
+VALIDATION_EDGE = 256
+VALIDATION_FRAMES = 8
+CALIBRATION_FRAMES = 24
+BUNDLE_BYTES = 64 * 2**20
+MOST_OUTSIDE = 0.5
+NOTED_OUTSIDE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingProgress:
+    """What can be shown while a run goes on."""
+
+    step: int
+    progress: float
+    seconds_left: float
+    loss: float
+    validation_loss: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LossRow:
+    """One row of losses.csv."""
+
+    step: int
+    seconds: float
+    loss: float
+    validation_loss: float
+
+
+@dataclass(slots=True)
+class Run:
+    """The moving parts of one run."""
+
+    learner: Learner
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage
+    schedule: Schedule
+    step: int = 0
+    losses: list[LossRow] = field(default_factory=list)
+    bad_steps: int = 0
+
+
+def fit(
+    recordings: Recordings,
+    noise_model: NoiseModel,
+    options: TrainingOptions,
+    *,
+    started: float,
+    checkpoint: Path | None = None,
+    warm_start: dict[str, Tensor] | None = None,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+) -> tuple[Estimator, Run]:
+    """Train until the budget is used; return the estimator with averaged weights.
+
+    Parameters
+    ----------
+    recordings
+        What to learn from.
+    noise_model
+        The camera.
+    options
+        The choices.
+    started
+        `time.monotonic()` at which the budget began to run.
+    checkpoint
+        Where the state is kept, and resumed from with `options.resume`.
+    warm_start
+        Weights to begin with.
+    on_progress
+        Called now and then.
+    """
+    torch.manual_seed(options.seed)
+    options = _with_mask(options, recordings)
+    units = {"centre_adu": recordings.centre_adu, "scale_adu": recordings.scale_adu}
+    noise = TabulatedNoise(
+        noise_model, low_adu=recordings.low_adu, high_adu=recordings.high_adu, **units
+    )
+    learner = learner_for(options, noise)
+    learner.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if warm_start is not None:
+        learner.network.load_state_dict(warm_start)
+    run = Run(
+        learner=learner,
+        optimizer=torch.optim.Adam(learner.network.parameters(), lr=1e-3, fused=True),
+        average=WeightAverage(learner.network),
+        schedule=Schedule(seconds=options.seconds, steps=options.steps, started=started),
+    )
+    estimator = Estimator(
+        learner.network, learner.posterior, stride=learner.network.stride, **units
+    )
+    if checkpoint is not None and options.resume:
+        _restore(run, load_checkpoint(checkpoint), options, started)
+    held_out = _held_out_frames(recordings, estimator)
+    _loop(run, recordings, options, held_out, checkpoint, on_progress)
+    run.average.exchange()
+    if isinstance(learner, GaussianLearner):
+        calibrate_variance(learner, held_out, _chance(options.seed, 0))
+    return estimator.eval(), run
+
+
+def _with_mask(options: TrainingOptions, recordings: Recordings) -> TrainingOptions:
+    """Fill in structn2v's axis and span from the recordings where they were not given."""
+    if options.algorithm != "structn2v" or (options.mask_axis and options.mask_span):
+        return options
+    found = noise_correlation(recordings.footage)
+    axis = options.mask_axis or found.axis()
+    return replace(options, mask_axis=axis, mask_span=options.mask_span or max(1, found.span()))
+
+
+def _loop(
+    run: Run,
+    recordings: Recordings,
+    options: TrainingOptions,
+    held_out: Sequence[Tensor],
+    checkpoint: Path | None,
+    on_progress: Callable[[TrainingProgress], None] | None,
+) -> None:
+    peak = options.learning_rate or run.learner.learning_rate
+    next_validation, last_saved, recent = run.schedule.progress(run.step), time.monotonic(), []
+    with ThreadPoolExecutor(1, thread_name_prefix="patches") as reader:
+        pending = reader.submit(_batch, recordings, options, run.learner.transpose, run.step)
+        while (progress := run.schedule.progress(run.step)) < 1:
+            frames = pending.result()
+            pending = reader.submit(
+                _batch, recordings, options, run.learner.transpose, run.step + 1
+            )
+            for group in run.optimizer.param_groups:
+                group["lr"] = peak * learning_rate_share(progress)
+            recent.append(_step(run, frames, _chance(options.seed, run.step)))
+            run.step += 1
+            progress = run.schedule.progress(run.step)
+            if progress >= next_validation + 1 / VALIDATIONS or progress >= 1:
+                next_validation = progress
+                _validate(run, held_out, float(np.nanmean(recent)), options.seed)
+                recent.clear()
+            if run.step % 20 == 0 and on_progress is not None:
+                on_progress(_report(run, recent))
+            if checkpoint is not None and time.monotonic() - last_saved > CHECKPOINT_SECONDS:
+                save_checkpoint(checkpoint, _state(run, options))
+                last_saved = time.monotonic()
+
+
+def _batch(recordings: Recordings, options: TrainingOptions, transpose: bool, step: int) -> Tensor:
+    # A source of chance per step, not one that runs on: a resumed run draws the same patches.
+    chance = np.random.default_rng([options.seed, step])
+    patches = recordings.sampler.draw(options.batch, chance)
+    patches -= recordings.centre_adu
+    patches /= recordings.scale_adu
+    return torch.from_numpy(augmented(patches, chance, transpose=transpose))
+
+
+def _chance(seed: int, step: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def _step(run: Run, frames: Tensor, chance: torch.Generator) -> float:
+    """Take one step; skip it if loss or gradient are not finite."""
+    run.optimizer.zero_grad(set_to_none=True)
+    with _precision():
+        loss = run.learner.loss(frames, chance)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(run.learner.network.parameters(), LARGEST_GRADIENT_NORM)
+    if not torch.isfinite(norm):
+        run.bad_steps += 1
+        if run.bad_steps > MOST_BAD_STEPS:
+            raise TrainingError(
+                f"the loss was not finite in {run.bad_steps} steps, the last one step {run.step}; "
+                "lower --learning-rate, or check the recordings and the noise model"
+            )
+        return float("nan")
+    run.optimizer.step()
+    run.average.update()
+    return float(loss.detach())
+
+
+def _precision() -> contextlib.AbstractContextManager[object]:
+    # bfloat16 only where the processor has it: elsewhere it is emulated and slow.
+    if torch.cpu._is_avx512_bf16_supported():
+        return torch.autocast("cpu", torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+@torch.no_grad()
+def _validate(run: Run, held_out: Sequence[Tensor], loss: float, seed: int) -> None:
+    with run.average.applied():
+        scores = [
+            float(run.learner.score(frame, _chance(seed, -1)))
+            for frame in held_out[:VALIDATION_FRAMES]
+        ]
+    run.losses.append(LossRow(run.step, run.schedule.elapsed, loss, float(np.mean(scores))))
+
+
+def _held_out_frames(recordings: Recordings, estimator: Estimator) -> list[Tensor]:
+    frames = []
+    for observations in recordings.held_out(CALIBRATION_FRAMES):
+        height, width = (
+            min(edge, VALIDATION_EDGE) // estimator.stride * estimator.stride
+            for edge in observations.shape[1:]
+        )
+        crop = torch.from_numpy(observations[None, :, :height, :width])
+        frames.append(estimator.to_network_units(crop))
+    return frames
+
+
+def _report(run: Run, recent: Sequence[float]) -> TrainingProgress:
+    return TrainingProgress(
+        step=run.step,
+        progress=run.schedule.progress(run.step),
+        seconds_left=run.schedule.seconds_left(run.step),
+        loss=float(np.nanmean(recent)) if recent else float("nan"),
+        validation_loss=run.losses[-1].validation_loss if run.losses else None,
+    )
+
+
+def _state(run: Run, options: TrainingOptions) -> dict[str, Any]:
+    return {
+        "options": _identity(options),
+        "step": run.step,
+        "elapsed": run.schedule.elapsed,
+        "network": run.learner.network.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "average": run.average.state(),
+        "losses": [asdict(row) for row in run.losses],
+    }
+
+
+def _restore(run: Run, state: dict[str, Any], options: TrainingOptions, started: float) -> None:
+    saved, wanted = state["options"], _identity(options)
+    different = sorted(name for name in wanted if saved.get(name) != wanted[name])
+    if different:
+        name = different[0]
+        raise TrainingError(
+            f"--resume: {name} is {wanted[name]}, the unfinished run had {saved.get(name)}; give "
+            "the same options, or start without --resume"
+        )
+    run.step = state["step"]
+    run.learner.network.load_state_dict(state["network"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.average.restore(**state["average"])
+    run.losses = [LossRow(**row) for row in state["losses"]]
+    run.schedule = Schedule(
+        seconds=options.seconds, steps=options.steps, started=started, spent=state["elapsed"]
+    )
+
+
+def _identity(options: TrainingOptions) -> dict[str, Any]:
+    return {name: value for name, value in options.record().items() if name != "resume"}
+
+
+# ------------------------------------------------------------------------- the whole job
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """A finished run and the bundle it wrote."""
+
+    bundle: Bundle
+    steps: int
+    seconds: float
+    parameters: int
+    parity_max_relative_error: float
+    validation_loss: float | None
+
+    def result(self) -> dict[str, Any]:
+        """Return the JSON object of the `train` command."""
+        manifest = self.bundle.manifest
+        return {
+            "out": str(self.bundle.path),
+            "algorithm": manifest.algorithm,
+            "preset": manifest.preset,
+            "context_frames": manifest.context_frames,
+            "pixel_type": manifest.pixel_type,
+            "noise_model": manifest.noise_model,
+            "model_sha256": self.bundle.model_sha256,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "parameters": self.parameters,
+            "parity_max_relative_error": self.parity_max_relative_error,
+            "validation_loss": self.validation_loss,
+            "figures": manifest.figures,
+        }
+
+
+def train(
+    stacks: Sequence[Stack],
+    out: Path,
+    options: TrainingOptions,
+    *,
+    noise_model: GaussianMixtureNoiseModel | None = None,
+    camera: CameraFingerprint | None = None,
+    channel: str | None = None,
+    warm_start: dict[str, Tensor] | None = None,
+    overwrite: bool = False,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+    on_remark: Callable[[str], None] | None = None,
+) -> TrainingResult:
+    """Train a model on `stacks` and write it as a bundle at `out`.
+
+    Parameters
+    ----------
+    stacks
+        Noisy recordings of one camera setting; time series, z-stacks and positions alike.
+    out
+        The bundle's directory.
+    options
+        The choices, the budget among them.
+    noise_model
+        The camera's; None bootstraps one from the stacks.
+    camera
+        To which the model belongs; None takes the noise model's.
+    channel
+        Name or number of the channel where stacks hold several.
+    warm_start
+        Network weights to begin with, of a model of the same algorithm, preset and context.
+    overwrite
+        Replace what stands at `out`.
+    on_progress, on_remark
+        Called now and then with how far the run is, and with what a person should know.
+
+    Raises
+    ------
+    TrainingDataError
+        If the stacks cannot teach a network.
+    TrainingError
+        If the run cannot start, go on or be exported.
+    OutputError
+        If `out` exists or cannot be written.
+    """
+    started = time.monotonic()
+    out = Path(out)
+    remark = on_remark or logger.info
+    require_absent(out, overwrite=overwrite)
+    require_space(out, BUNDLE_BYTES)
+    if options.seconds is None and options.steps is None:
+        options = replace(options, seconds=DEFAULT_SECONDS)
+    stacks = [one_channel(stack, channel) for stack in stacks]
+    recordings = load_recordings(
+        stacks,
+        context_frames=options.context_frames,
+        patch=options.patch,
+        memory_mib=options.memory_mib,
+    )
+    if noise_model is None:
+        remark("no noise model was given: one is estimated from the recordings themselves")
+
+        noise_model = bootstrap_noise_model(stacks, seed=options.seed)
+    require_range(noise_model, recordings, remark)
+    working = working_file(out)
+    estimator, run = fit(
+        recordings,
+        noise_model,
+        options,
+        started=started,
+        checkpoint=working,
+        warm_start=warm_start,
+        on_progress=on_progress,
+    )
+    result = _seal(
+        out, estimator, run, recordings, noise_model, options, camera, channel, overwrite
+    )
+    working.unlink(missing_ok=True)
+    return result
+
+
+def one_channel(stack: Stack, channel: str | None) -> Stack:
+    """Return the named or numbered channel of a stack; the stack itself where it has but one."""
+    count = stack.sizes.get("channel", 1)
+    if count == 1 or channel is None:
+        return stack.channel(0) if count == 1 else stack
+    if channel in stack.channel_names:
+        return stack.channel(stack.channel_names.index(channel))
+    if channel.isdigit() and int(channel) < count:
+        return stack.channel(int(channel))
+    names = ", ".join(stack.channel_names) or f"0 to {count - 1}"
+    raise TrainingDataError(f"{stack.path}: has no channel {channel!r}, it has {names}")
+
+
+def require_range(
+    noise_model: NoiseModel, recordings: Recordings, remark: Callable[[str], None]
+) -> None:
+    """Refuse a noise model that was calibrated for quite other signals than the recordings hold.
+
+    Raises
+    ------
+    TrainingDataError
+        If most pixels lie outside of its range, noise taken into account.
+    """
+    low, high = noise_model.signal_range_adu
+    spread = 4 * np.sqrt(noise_model.variance(np.array([low, high])))
+    share = recordings.share_outside(low - spread[0], high + spread[1])
+    found = f"{share:.0%} of the pixels lie outside of the {low:.0f} to {high:.0f} ADU"
+    if share > MOST_OUTSIDE:
+        raise TrainingDataError(
+            f"{recordings.footage[0].stack.path}: {found} that the noise model was "
+            "calibrated for; calibrate with light levels that cover the recordings"
+        )
+    if share > NOTED_OUTSIDE:
+        remark(f"{found} that the noise model was calibrated for; it is extrapolated there")
+
+
+def _seal(
+    out: Path,
+    estimator: Estimator,
+    run: Run,
+    recordings: Recordings,
+    noise_model: GaussianMixtureNoiseModel,
+    options: TrainingOptions,
+    camera: CameraFingerprint | None,
+    channel: str | None,
+    overwrite: bool,
+) -> TrainingResult:
+    """Export, write and seal the bundle: whole or not at all."""
+    samples = [part.camera_pixels(int(part.held_out[-1])) for part in recordings.footage[:2]]
+    parameters = parameter_count(estimator.network)
+    losses = [asdict(row) for row in run.losses]
+    validation = run.losses[-1].validation_loss if run.losses else None
+    with new_bundle(out, overwrite=overwrite) as staging:
+        parity = export_graph(estimator, staging / MODEL, samples)
+        save_noise_model(noise_model, staging / NOISE_MODEL)
+        torch.save(
+            {"network": estimator.network.state_dict(), "options": options.record()},
+            staging / CHECKPOINT,
+        )
+        write_losses(staging / LOSSES, losses)
+        seconds = run.schedule.elapsed
+        figures = {"parity_max_relative_error": parity, **_variance_figures(run.learner)}
+        facts = {
+            "algorithm": options.algorithm,
+            "preset": options.preset,
+            "context frames": options.context_frames,
+            "noise model": noise_model.source,
+            "steps": run.step,
+            "seconds": f"{seconds:.1f}",
+            "parameters": parameters,
+            "loss on held-out frames": validation,
+            "difference of ONNX and PyTorch": f"{parity:.1e}",
+            "trained on": ", ".join(str(part.stack.path) for part in recordings.footage),
+        }
+        with torch.no_grad():
+            denoised, uncertainty = estimator(torch.from_numpy(samples[0][None]))
+        write_report(
+            staging / REPORT,
+            facts=facts,
+            losses=losses,
+            raw=samples[0][0],
+            denoised=denoised[0, 0].numpy(),
+            uncertainty=uncertainty[0, 0].numpy(),
+        )
+        manifest = seal(
+            staging,
+            Manifest(
+                algorithm=options.algorithm,
+                preset=options.preset,
+                context_frames=options.context_frames,
+                channel=channel,
+                pixel_type=cast(PixelType, recordings.pixel_type),
+                camera=camera or noise_model.fingerprint,
+                noise_model=noise_model.source,
+                training=TrainingRecord(
+                    stacks=recordings.provenance(),
+                    steps=run.step,
+                    seconds=seconds,
+                    seed=options.seed,
+                    parameters=parameters,
+                    validation_loss=validation,
+                    options=options.record(),
+                ),
+                figures=figures,
+            ),
+        )
+    return TrainingResult(
+        bundle=Bundle(out, manifest),
+        steps=run.step,
+        seconds=run.schedule.elapsed,
+        parameters=parameters,
+        parity_max_relative_error=parity,
+        validation_loss=validation,
+    )
+
+
+def _variance_figures(learner: Learner) -> dict[str, float | None]:
+    posterior = learner.posterior
+    if not isinstance(posterior, GaussianPosterior):
+        return {}
+    return {
+        "prior_variance_gain": float(posterior.variance_gain),
+        "prior_variance_floor": float(posterior.variance_floor),
+    }
