@@ -37,10 +37,11 @@ def count_gflop(model: Path, frame_shape: tuple[int, int]) -> float:
 def graph_at_shape(model: Path, frame_shape: tuple[int, int]) -> Any:
     """Return the graph with every tensor's shape known, as ONNX Runtime sees it.
 
-    The runtime folds what depends on the shape alone and infers the rest: nothing here can
-    disagree with what runs.
+    The runtime folds what depends on the shape alone, so that shape inference sees constants
+    only: nothing here can disagree with what runs.
     """
     import onnxruntime as ort
+    from onnx import shape_inference
 
     settings = ort.SessionOptions()
     settings.log_severity_level = 4
@@ -50,7 +51,8 @@ def graph_at_shape(model: Path, frame_shape: tuple[int, int]) -> Any:
     with tempfile.TemporaryDirectory(prefix="quietscope-") as folder:
         settings.optimized_model_filepath = str(Path(folder) / "model.onnx")
         ort.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
-        return load_model(Path(folder) / "model.onnx").graph
+        folded = load_model(Path(folder) / "model.onnx")
+    return shape_inference.infer_shapes(folded, data_prop=True).graph
 
 
 def tensor_shapes(graph: Any) -> dict[str, tuple[int, ...]]:
