@@ -121,7 +121,7 @@ DEFAULT_SECONDS = 600.0
 MOST_CONTEXT_FRAMES = 16
 _LEAST: dict[str, float] = {
     "context_frames": 0,
-    "seconds": 10.0,
+    "seconds": 1.0,
     "steps": 1,
     "seed": 0,
     "batch": 1,
