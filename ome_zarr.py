@@ -184,7 +184,10 @@ class OmeZarrWriter:
         return image is not None and image.holds(place.tcz)
 
     def read(self, axes: Axes | Place) -> NDArray[Any] | None:
-        """Read back a frame (Y, X) that was written, None if there is none."""
+        """Read back a frame (Y, X) that was written, None if there is none.
+
+        Also after `close`.
+        """
         place = self._place(axes)
         if not self.holds(place):
             return None
@@ -456,6 +459,7 @@ class _Image:
         self._backend = backend
         self._written = written
         self._named_channels = 0
+        self._closed_array: Any = None
 
     @classmethod
     def create(
@@ -536,7 +540,8 @@ class _Image:
         self._written[place] = True
 
     def read(self, place: _TCZ) -> NDArray[Any]:
-        return np.asarray(self._backend.array[place].read().result())
+        array = self._backend.array if self._closed_array is None else self._closed_array
+        return np.asarray(array[place].read().result())
 
     def name_channels(self, names: Sequence[str]) -> None:
         if len(names) <= self._named_channels:
@@ -566,6 +571,7 @@ class _Image:
     def close(self) -> None:
         extent = np.argwhere(self._written).max(axis=0, initial=0) + 1
         self._backend.trim([int(n) for n in extent])
+        self._closed_array = self._backend.array
         self._backend.finalize()
 
     def _make_room(self, place: _TCZ) -> None:
@@ -669,7 +675,11 @@ class _InFlight:
 
     def _finish_oldest(self) -> None:
         try:
-            self._futures.popleft().result()
+            oldest = self._futures.popleft()
+        except IndexError:
+            return  # another thread that reads back waits for it
+        try:
+            oldest.result()
         except Exception as error:  # tensorstore raises what its drivers raise
             raise self._on_error(error) from error
 

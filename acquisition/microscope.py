@@ -223,6 +223,11 @@ class Microscope:
             return None
         return str(self.core.get_property(camera, name))
 
+    @property
+    def has_demo_camera(self) -> bool:
+        """Whether the frames are simulated."""
+        return str(self.core.get_device_library(self.camera)) == "DemoCamera"
+
     def fingerprint(self) -> CameraFingerprint:
         """Return what the camera's noise depends on, as it is set now."""
         camera = self.camera

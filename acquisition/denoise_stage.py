@@ -1,0 +1,314 @@
+"""The second stage: the newest frames to `denoised.ome.zarr` and to the preview.
+
+Owns what happens when the denoiser is behind (frames are skipped here and counted; `completion`
+makes up for them), the latency, and what the preview is shown. It sees frames only after they went
+to the disk, and nothing that happens here reaches back to the recorder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..inference.bundle import Bundle
+from ..ome_zarr import OmeZarrWriter
+from .accounting import Accounting
+from .channel_denoisers import ChannelDenoisers, require_finite
+from .context import Context, Load, observations
+from .preview_link import PreviewLink
+from .recorder import Part, Recorded
+from .run_directory import RunDirectory
+from .stage import Stage
+
+MAX_WAITING = 2
+"""One frame in work and two that wait: more would only make the view older."""
+MAX_WAITING_BYTES = 256 * 2**20
+
+TRUST_INTERVAL_S = 0.2
+SKIP_LOG_INTERVAL_S = 10.0
+
+
+class Waiting(NamedTuple):
+    """A frame in front of the denoiser, with what came before it."""
+
+    recorded: Recorded
+    earlier: list[Load]
+
+
+class DenoisedStores:
+    """The denoised stores of a run, one per part, opened with the first frame of each."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        attributes: Callable[[Part], Mapping[str, Any]],
+        pixel_size_um: float | None,
+    ) -> None:
+        self._run = run
+        self._attributes = attributes
+        self._pixel_size_um = pixel_size_um
+        self._stores: dict[int, OmeZarrWriter] = {}
+        self._named: dict[int, int] = {}
+
+    def of(self, part: Part) -> OmeZarrWriter:
+        """Return the store of one part."""
+        if part.number not in self._stores:
+            self._stores[part.number] = OmeZarrWriter(
+                self._run.denoised(part.number),
+                frame_shape=part.frame_shape,
+                dtype="float32",
+                pixel_size_um=self._pixel_size_um,
+                attributes=self._attributes(part),
+                axis_map=part.axis_map,
+            )
+        store = self._stores[part.number]
+        channels = len(part.axis_map.channel_names)
+        if self._named.setdefault(part.number, channels) != channels:
+            self._named[part.number] = channels
+            store.update_attributes(self._attributes(part))
+        return store
+
+    def paths(self) -> list[Path]:
+        """Return the stores that were written."""
+        return [store.path for store in self._stores.values()]
+
+    def close(self) -> None:
+        """Close every store; raises the first error after all are closed."""
+        errors = []
+        for store in self._stores.values():
+            try:
+                store.close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+class DenoiseStage(Stage[Waiting]):
+    """Denoise what can be denoised in time, and show it."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        counts: Accounting,
+        denoisers: ChannelDenoisers,
+        stores: DenoisedStores,
+        view: View | None,
+    ) -> None:
+        super().__init__("denoiser", max_items=MAX_WAITING, max_bytes=MAX_WAITING_BYTES)
+        self._run_directory = run
+        self._counts = counts
+        self._denoisers = denoisers
+        self._stores = stores
+        self._view = view
+        self._contexts: dict[int, Context] = {}
+        self._estimate: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._next_skip_log = 0.0
+
+    def offer(self, recorded: Recorded) -> None:
+        """Take a frame that was recorded. Never waits; called from the recorder's thread."""
+        channel = recorded.frame.axes.get("channel")
+        if self._denoisers.model(channel) is None:
+            self._counts.without_model += bool(self._denoisers)
+            if self._view is None:
+                return
+        waiting = Waiting(
+            recorded, self._earlier(recorded, self._denoisers.context_frames(channel))
+        )
+        for skipped in self._inbox.displace(waiting, recorded.frame.pixels.nbytes):
+            self._note_skip(skipped)
+
+    def _earlier(self, recorded: Recorded, count: int) -> list[Load]:
+        if count == 0:
+            return []
+        part, pixels = recorded.part, recorded.frame.pixels
+        context = self._contexts.setdefault(
+            part.number, Context(part.raw.read if part.raw is not None else lambda _: None)
+        )
+        earlier = context.earlier(recorded.place, count)
+        context.push(recorded.place, lambda: pixels, frame_bytes=pixels.nbytes, count=count)
+        return earlier
+
+    def _note_skip(self, skipped: Waiting) -> None:
+        frame = skipped.recorded.frame
+        if self._denoisers.model(frame.axes.get("channel")) is None:
+            return  # only the view would have had it
+        self._counts.skipped_live += 1
+        now = time.monotonic()
+        if now >= self._next_skip_log:
+            self._next_skip_log = now + SKIP_LOG_INTERVAL_S
+            self._run_directory.log(
+                f"frame {frame.index}: skipped in the live view, the denoiser is behind "
+                f"({self._counts.skipped_live} so far); it is denoised afterwards"
+            )
+
+    def _handle(self, waiting: Waiting) -> None:
+        frame, part, place = waiting.recorded
+        channel = frame.axes.get("channel")
+        if self._denoisers.model(channel) is None:
+            if self._view is not None:
+                self._view.show(frame.pixels, None, waiting.recorded, self._denoisers)
+            return
+        estimate = self._estimate.setdefault(
+            part.frame_shape, np.empty((2, *part.frame_shape), np.float32)
+        )
+        denoise(self._denoisers, channel, frame.pixels, waiting.earlier, estimate, frame.index)
+        self._stores.of(part).write(estimate[0], place)
+        now = time.perf_counter_ns()
+        self._counts.first_denoised_ns = self._counts.first_denoised_ns or now
+        self._counts.latency.add(now - frame.received_ns)
+        self._counts.denoised_live += 1
+        if self._view is not None:
+            self._view.show(frame.pixels, estimate, waiting.recorded, self._denoisers)
+
+
+def denoise(
+    denoisers: ChannelDenoisers,
+    channel: int | str | None,
+    pixels: NDArray[Any],
+    earlier: list[Load],
+    estimate: NDArray[np.float32],
+    index: int,
+) -> None:
+    """Denoise one frame into `estimate` (2, Y, X): the same step live and afterwards."""
+    denoiser = denoisers.denoiser(channel, (pixels.shape[0], pixels.shape[1]))
+    denoiser.denoise(observations(pixels, earlier, denoiser.context_frames), estimate)
+    require_finite(estimate, f"frame {index}")
+
+
+class View:
+    """What a person sees while it runs: the newest frame and the trust figures.
+
+    Parameters
+    ----------
+    counts
+        Shown with every frame.
+    title, simulated
+        Shown with every frame.
+    preview
+        Whether to open a window; without one the trust figures are measured all the same.
+    saturation_adu, pixel_size_um
+        Of the camera.
+    """
+
+    def __init__(
+        self,
+        counts: Accounting,
+        *,
+        title: str,
+        simulated: bool,
+        preview: bool,
+        saturation_adu: float | None,
+        pixel_size_um: float | None,
+    ) -> None:
+        self._counts = counts
+        self._title = title
+        self._simulated = simulated
+        self._wanted = preview
+        self._saturation_adu = saturation_adu
+        self._pixel_size_um = pixel_size_um
+        self._link: PreviewLink | None = None
+        self._shown: tuple[tuple[int, ...], str] | None = None
+        self._began = time.monotonic()
+        self._next_trust = 0.0
+        self._noise: dict[str, Any] = {}
+        self.trust: dict[str, float | None] = {}
+
+    @property
+    def reason(self) -> str:
+        """Why there is no window; empty if there is one or none was wanted."""
+        return self._link.reason if self._link is not None else ""
+
+    def show(
+        self,
+        raw: NDArray[Any],
+        estimate: NDArray[np.float32] | None,
+        recorded: Recorded,
+        denoisers: ChannelDenoisers,
+    ) -> None:
+        """Show a frame. Never waits for the window, and copies what it keeps."""
+        channel = recorded.frame.axes.get("channel")
+        model = denoisers.model(channel)
+        if estimate is not None:
+            self._measure_trust(raw, estimate, model)
+        if not self._wanted:
+            return
+        link = self._link_for(raw)
+        figures = self._figures(recorded, denoisers, model)
+        if estimate is None:
+            link.show(raw, None, figures)
+        else:
+            link.show(raw, estimate[0], figures, estimate[1])
+
+    def close(self) -> None:
+        """Say that the run is over; the window may stay."""
+        if self._link is not None:
+            self._link.close()
+
+    def _link_for(self, raw: NDArray[Any]) -> PreviewLink:
+        kind = (raw.shape, str(raw.dtype))
+        if self._link is None or kind != self._shown:
+            if self._link is not None:
+                self._link.close(keep_window=False)  # another region: the window is built anew
+            self._shown = kind
+            self._link = PreviewLink.open(
+                frame_shape=(raw.shape[0], raw.shape[1]),
+                pixel_type=str(raw.dtype),
+                title=self._title,
+                saturation_adu=self._saturation_adu,
+                pixel_size_um=self._pixel_size_um,
+            )
+        return self._link
+
+    def _measure_trust(self, raw: NDArray[Any], estimate: NDArray[np.float32], model: Any) -> None:
+        from ..inference.trust import TrustFigures
+
+        now = time.monotonic()
+        if now < self._next_trust:
+            return
+        self._next_trust = now + TRUST_INTERVAL_S
+        figures = TrustFigures.measure(
+            raw,
+            estimate[0],
+            estimate[1],
+            self._noise_variance(model),
+            saturation_adu=self._saturation_adu,
+        )
+        self.trust = figures.result()
+
+    def _noise_variance(self, model: Any) -> Any:
+        if not isinstance(model, Bundle):
+            return None
+        if model.model_sha256 not in self._noise:
+            from ..calibration.noise_files import load_noise_model
+            from ..inference.trust import NoiseVariance
+
+            self._noise[model.model_sha256] = NoiseVariance(
+                load_noise_model(model.noise_model_path)
+            )
+        return self._noise[model.model_sha256]
+
+    def _figures(
+        self, recorded: Recorded, denoisers: ChannelDenoisers, model: Any
+    ) -> dict[str, float | int | str | None]:
+        frame, counts = recorded.frame, self._counts
+        channel = frame.axes.get("channel")
+        return {
+            "frame_index": frame.index,
+            "frame_rate_hz": counts.frame_rate_hz,
+            "latency_ms": (time.perf_counter_ns() - frame.received_ns) / 1e6,
+            "frames_recorded": counts.recorded,
+            "frames_denoised": counts.denoised,
+            "frames_skipped_live": counts.skipped_live,
+            **self.trust,
+            "provider": denoisers.result()["provider"],
+            "channel": None if channel is None else str(channel),
+            "model": model.path.name if isinstance(model, Bundle) else type(model).__name__,
+            "elapsed_s": time.monotonic() - self._began,
+            "simulated": self._simulated,
+        }

@@ -1,0 +1,89 @@
+"""What pycro-manager calls with every image, turned into a frame of our own.
+
+Owns the copy: whatever the user's script or pycro-manager does with the image afterwards, the
+frame stays as the camera gave it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import AcquisitionError
+from .frame import ROI, Frame
+
+PIXEL_TYPES = ("uint8", "uint16")
+
+
+def frame_from_image(
+    pixels: NDArray[Any],
+    axes: Mapping[str, int | str],
+    metadata: Mapping[str, Any],
+    *,
+    index: int,
+    received_ns: int,
+    camera_seen: str | None,
+) -> Frame:
+    """Copy an image into a frame.
+
+    Parameters
+    ----------
+    pixels
+        (Y, X) uint8 or uint16, ADU; not kept.
+    axes
+        Micro-Manager's, without the camera.
+    metadata
+        Micro-Manager's tags.
+    index, received_ns
+        Order and time of arrival.
+    camera_seen
+        The camera of the first frame; frames of another one get the axis `camera`.
+
+    Raises
+    ------
+    AcquisitionError
+        For colour images and pixel types that no camera model knows.
+    """
+    if pixels.ndim != 2 or pixels.dtype.name not in PIXEL_TYPES:
+        raise AcquisitionError(
+            f"frame {index} is {pixels.dtype} of shape {pixels.shape}, expected a grey image "
+            f"(Y, X) of {' or '.join(PIXEL_TYPES)}; change the camera's PixelType, or attach "
+            "ahead of the function that changes the image"
+        )
+    own = pixels.copy()
+    own.flags.writeable = False
+    named = {name: _plain(value) for name, value in axes.items()}
+    camera = metadata.get("Camera")
+    if camera_seen is not None and camera is not None and str(camera) != camera_seen:
+        named.setdefault("camera", str(camera))
+    return Frame(
+        pixels=own,
+        index=index,
+        axes=named,
+        roi=_roi(metadata, pixels),
+        exposure_ms=_number(metadata.get("Exposure"), math.nan),
+        received_ns=received_ns,
+        metadata={name: value for name, value in metadata.items() if name != "Axes"},
+    )
+
+
+def _roi(metadata: Mapping[str, Any], pixels: NDArray[Any]) -> ROI:
+    binning = max(1, int(_number(str(metadata.get("Binning", 1)).lower().split("x")[0], 1)))
+    x, y = (_number(metadata.get(f"ROI-{axis}-start"), 0) for axis in "XY")
+    height, width = pixels.shape
+    return ROI(int(x) * binning, int(y) * binning, width * binning, height * binning)
+
+
+def _number(value: Any, otherwise: float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return otherwise
+
+
+def _plain(value: Any) -> int | str:
+    return value if isinstance(value, str) else int(np.asarray(value).item())
