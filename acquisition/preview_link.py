@@ -33,6 +33,7 @@ COPY_SHARE = 0.05
 """At most this share of the caller's time goes into copying, whatever the frame size."""
 PATIENCE_S = 0.25
 """A window that has not taken the last picture gets the next one only after this time."""
+MAX_CHANNELS = 12
 SNAPSHOT_TIMEOUT_S = 60.0
 
 # Windows: no console window beside ours, and Ctrl-C does not reach it. Zero elsewhere.
@@ -64,6 +65,7 @@ class PreviewLink:
         self._reason = reason
         self._closed_by_user = False
         self._lock = threading.Lock()
+        self._channels: list[str] = []
         self._due = 0.0
         self._sent_at = 0.0
         self._window: _WindowProcess | None = None
@@ -159,13 +161,17 @@ class PreviewLink:
             (Y, X), ADU; None if there is none. The uncertainty is copied only while somebody
             looks at it.
         figures
-            What is known of this frame, see docs/preview.md.
+            What is known of this frame, see docs/preview.md. In a run of several channels the
+            window shows the first one until another is chosen there.
         """
         now = time.perf_counter()
-        if self._mailbox is None or now < self._due or not self._lock.acquire(blocking=False):
+        if self._mailbox is None or not self._lock.acquire(blocking=False):
             return
         try:
-            self._show(now, raw, denoised, figures, uncertainty)
+            # Before the throttle, which may be in step with the channels and see only one.
+            channel = self._noted_channel(figures)
+            if now >= self._due:
+                self._show(now, channel, raw, denoised, figures, uncertainty)
         except Exception as error:  # the preview is never worth a frame
             level = logging.DEBUG if self._reason else logging.WARNING  # say it once
             self._reason = f"a picture could not be shown: {error}"
@@ -176,21 +182,31 @@ class PreviewLink:
     def _show(
         self,
         now: float,
+        channel: str,
         raw: NDArray[Any],
         denoised: NDArray[Any] | None,
         figures: Mapping[str, float | int | str | None],
         uncertainty: NDArray[Any] | None,
     ) -> None:
-        self._due = now + SHORTEST_INTERVAL_S
         if self._window is not None and self._window.gone:
             self._take_leave(self._window)
         mailbox = self._mailbox
         if mailbox is None or (not mailbox.taken and now - self._sent_at < PATIENCE_S):
             return
-        mailbox.put(raw, denoised, uncertainty if mailbox.wants_uncertainty else None, figures)
+        if self._channels and channel != (mailbox.wanted_channel or self._channels[0]):
+            return  # channels in turns would flicker
+        self._due = now + SHORTEST_INTERVAL_S
+        wanted = uncertainty if mailbox.wants_uncertainty else None
+        mailbox.put(raw, denoised, wanted, figures, self._channels)
         self._sent_at = now
         cost = time.perf_counter() - now
         self._due = now + max(SHORTEST_INTERVAL_S, cost / COPY_SHARE)
+
+    def _noted_channel(self, figures: Mapping[str, float | int | str | None]) -> str:
+        channel = str(figures.get("channel") or "")
+        if channel and channel not in self._channels and len(self._channels) < MAX_CHANNELS:
+            self._channels.append(channel)
+        return channel
 
     def close(self, *, keep_window: bool = True) -> None:
         """Say that the run is over. The window stays with the last picture until it is closed.

@@ -20,7 +20,7 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -65,6 +65,7 @@ _READER_FIELDS = np.dtype(
         ("state", "<u4"),
         ("wants_uncertainty", "<u4"),
         ("reason", "S496"),
+        ("wanted_channel", "S128"),
     ]
 )
 
@@ -96,6 +97,8 @@ class Picture:
         What was said of this frame: numbers and words by name.
     step
         Every `step`-th pixel of the camera frame, in both directions.
+    channels
+        All channels of the run so far; this frame is of one of them.
     """
 
     raw: NDArray[Any]
@@ -103,6 +106,7 @@ class Picture:
     uncertainty: NDArray[np.float32] | None
     figures: Mapping[str, Any]
     step: int = 1
+    channels: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +205,7 @@ class MailboxWriter:
         denoised: NDArray[Any] | None,
         uncertainty: NDArray[Any] | None,
         figures: Mapping[str, Any],
+        channels: Sequence[str] = (),
     ) -> None:
         """Overwrite the slot with this picture. Copies; the arrays are the caller's again.
 
@@ -225,6 +230,7 @@ class MailboxWriter:
                 "denoised": denoised is not None,
                 "uncertainty": uncertainty is not None,
                 "figures": dict(figures),
+                "channels": list(channels),
             },
             default=_plain,
         ).encode("utf-8")
@@ -273,6 +279,11 @@ class MailboxWriter:
     def wants_uncertainty(self) -> bool:
         """Whether the reader is showing the uncertainty just now."""
         return bool(self._reader["wants_uncertainty"])
+
+    @property
+    def wanted_channel(self) -> str:
+        """The channel that is being looked at; "" as long as nobody chose."""
+        return bytes(self._reader["wanted_channel"].item()).decode("utf-8", "replace")
 
     def end(self, *, please_close: bool = False) -> None:
         """Say that no further picture will come, and whether the reader should go."""
@@ -351,6 +362,7 @@ class MailboxReader:
             uncertainty=copied(layout.uncertainty_at, "<f4") if document["uncertainty"] else None,
             figures=document["figures"],
             step=int(document["step"]),
+            channels=document["channels"],
         )
 
     @property
@@ -366,6 +378,10 @@ class MailboxReader:
     def want_uncertainty(self, wanted: bool) -> None:
         """Tell the writer whether the uncertainty is being looked at: it costs a copy."""
         self._reader["wants_uncertainty"] = wanted
+
+    def want_channel(self, channel: str) -> None:
+        """Ask the writer for the frames of this channel only."""
+        self._reader["wanted_channel"] = channel.encode("utf-8")[:128]
 
     def report(self, state: ReaderState, reason: str = "") -> None:
         """Tell the writer how this side is doing."""

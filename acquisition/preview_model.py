@@ -18,8 +18,8 @@ from typing import Any
 
 NOISE_SHARE_GOOD, NOISE_SHARE_CARE = 0.90, 0.75
 """Share of what was removed that is camera noise: good from here, then care, then bad."""
-NOISE_LEFT_CARE = 2.0
-"""The noise is this many times what was removed: much of it is still in the picture."""
+NOISE_LEFT_CARE = 1.3
+"""The noise expected is this many times what was removed: some is still in the picture."""
 PATTERN_GOOD, PATTERN_CARE = 0.06, 0.15
 """Correlation of neighbouring pixels in what was removed."""
 UNCERTAINTY_GOOD, UNCERTAINTY_CARE = 0.08, 0.20
@@ -188,7 +188,7 @@ def _removed(share: float | None) -> Reading:
         return Reading(
             name,
             f"{100 / share:.0f} % of the noise",
-            "Much of the camera's noise is still in the picture.",
+            "Some of the camera's noise is still in the picture.",
             Light.CARE,
             "Still noisy",
         )
@@ -225,7 +225,7 @@ def _pattern(correlation: float | None) -> Reading:
 
 def _uncertainty(median_adu: float | None, shown_span_adu: float) -> Reading:
     name = "Uncertainty"
-    if median_adu is None or shown_span_adu <= 0:
+    if not median_adu or shown_span_adu <= 0:
         return Reading(name, "–", "This model gives none.", Light.UNKNOWN)
     share = median_adu / shown_span_adu
     light = _graded(share, UNCERTAINTY_GOOD, UNCERTAINTY_CARE)

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from PySide6.QtCore import QDateTime, QStandardPaths, Qt, QTimer
+from PySide6.QtCore import QDateTime, QRectF, QStandardPaths, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import (
     QApplication,
@@ -60,6 +60,7 @@ from .preview_widgets import (
     Lamp,
     Pill,
     ReadingRow,
+    StateLine,
     VerdictCard,
     difference_table,
     grey_table,
@@ -75,10 +76,12 @@ from .preview_widgets import (
 SIDE_WIDTH, PLOT_HEIGHT = 326, 104
 """In pixels, at the smallest text size."""
 TICK_MS = 20
-DRAWING_SHARE = 0.3
-"""Drawing takes at most this share of one core: the others belong to camera and denoiser."""
+CPU_SHARE = 0.3
+"""The window takes at most this share of one core: the rest is the camera's and denoiser's."""
 WORDS_INTERVAL_S = 0.3
 """Numbers that change faster than this cannot be read."""
+PLOTS_INTERVAL_S = 0.15
+"""Curves cost more to draw than images."""
 
 
 class PreviewWindow(QWidget):
@@ -96,7 +99,10 @@ class PreviewWindow(QWidget):
         super().__init__()
         self._reader = reader
         self._still = still
+        # One contrast per channel, kept while another one is looked at.
+        self._channel = ""
         self._contrast = SharedContrast()
+        self._contrasts = {self._channel: self._contrast}
         self._profile_range = SharedContrast()
         self._profile_range.set_automatic(CONTRAST_RULES[2])
         self._average = FigureAverage()
@@ -105,14 +111,14 @@ class PreviewWindow(QWidget):
         self._picture: Picture | None = None
         self._shape: tuple[int, ...] = ()
         self._pixel_size_um: float | None = reader.about.get("pixel_size_um")
-        self._saturation_adu = saturation(
-            str(reader.about.get("pixel_type", "uint16")), reader.about.get("saturation_adu")
-        )
+        self._saturation_adu: float | None = reader.about.get("saturation_adu")
         self._row = 0
         self._column: int | None = None
         self._held = False
         self._last_picture_s = time.monotonic()
         self._last_words_s = 0.0
+        self._last_plots_s = 0.0
+        self._cpu_s = time.process_time()
         self._scale = 0.0
         self._build()
         self._connect()
@@ -134,6 +140,8 @@ class PreviewWindow(QWidget):
         page.setContentsMargins(0, 0, 0, 0)
         page.setSpacing(0)
         page.addWidget(self._build_bar(title or "Live preview"))
+        self.state_line = StateLine()
+        page.addWidget(self.state_line)
         middle = QHBoxLayout()
         middle.setSpacing(0)
         middle.addLayout(self._build_images(), 1)
@@ -154,6 +162,11 @@ class PreviewWindow(QWidget):
         row.setSpacing(12)
         for widget in (self.title, self.badge, self.pill):
             row.addWidget(widget)
+        self.channel_box = QComboBox()
+        self.channel_box.setToolTip("The channel that is shown; all of them are recorded.")
+        self.channel_box.setVisible(False)
+        self.channel_box.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        row.addWidget(self.channel_box)
         row.addStretch(1)
         self.extra = QButtonGroup(self)
         for index, (text, tip) in enumerate(
@@ -191,8 +204,7 @@ class PreviewWindow(QWidget):
         row.setSpacing(10)
         for panel in self.panels:
             row.addWidget(panel, 1)
-            panel.box.setXLink(self.raw_panel.box if panel is not self.raw_panel else None)
-            panel.box.setYLink(self.raw_panel.box if panel is not self.raw_panel else None)
+            panel.moved.connect(self._show_range)
         self.extra_panel.setVisible(False)
         self.raw_panel.message.setText("Waiting for the first image")
         below = QHBoxLayout()
@@ -242,14 +254,21 @@ class PreviewWindow(QWidget):
         self.column_line = pg.InfiniteLine(angle=90, pen=pg.mkPen(RAW_COLOUR, width=1))
         self.column_line.setVisible(False)
         self.profile_plot.addItem(self.column_line)
-        return titled([label("section", "LINE PROFILE"), None, self.pixel_text], self.profile_plot)
+        legend = label("muted")
+        legend.setTextFormat(Qt.TextFormat.RichText)
+        legend.setText(
+            f'<span style="color:{RAW_COLOUR}">camera</span>&nbsp; '
+            f'<span style="color:{ACCENT}">denoised</span>'
+        )
+        head = [label("section", "LINE PROFILE"), legend, None, self.pixel_text]
+        return titled(head, self.profile_plot)
 
     def _build_side(self) -> QWidget:
         self.side = QFrame()
         self.side.setObjectName("side")
         self.verdict_card = VerdictCard()
         self.trust_rows = [ReadingRow() for _ in range(4)]
-        self.speed_rows = [ReadingRow(sentence=False) for _ in range(5)]
+        self.speed_rows = [ReadingRow(lamp=False) for _ in range(5)]
         self.run_form = QFormLayout()
         self.run_form.setVerticalSpacing(3)
         self.run_form.setHorizontalSpacing(12)
@@ -263,7 +282,6 @@ class PreviewWindow(QWidget):
         speed = QVBoxLayout()
         speed.setSpacing(4)
         for row in self.speed_rows:
-            row.lamp.setVisible(False)
             speed.addWidget(row)
         column.addLayout(speed)
         column.addStretch(1)
@@ -273,6 +291,7 @@ class PreviewWindow(QWidget):
 
     def _connect(self) -> None:
         self.extra.idClicked.connect(self._choose_extra)
+        self.channel_box.textActivated.connect(self._reader.want_channel)
         self.hold_button.toggled.connect(self.hold)
         self.fit_button.clicked.connect(later(self.fit))
         self.save_button.clicked.connect(later(self._ask_and_save))
@@ -293,7 +312,6 @@ class PreviewWindow(QWidget):
     # -- the clock ------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        started = time.monotonic()
         # A window that nobody sees leaves the picture in the mailbox: the writer then copies less.
         if not self.isMinimized() and not self._held:
             picture = self._reader.take()
@@ -304,8 +322,9 @@ class PreviewWindow(QWidget):
         if self._reader.please_close or self._over_and_unseen():
             self.close()
             return
-        spent_ms = 1000 * (time.monotonic() - started)
-        self._clock.start(round(max(TICK_MS, spent_ms / DRAWING_SHARE)))
+        spent_s = time.process_time() - self._cpu_s  # with what Qt painted since the last tick
+        self._cpu_s += spent_s
+        self._clock.start(round(max(TICK_MS, 1000 * spent_s / CPU_SHARE)))
 
     def _over_and_unseen(self) -> bool:
         # Without a screen nobody could ever close the window.
@@ -326,6 +345,7 @@ class PreviewWindow(QWidget):
         self._watch.arrived(now)
         self._picture = picture
         self._average.add(picture.figures, since_last)
+        self._turn_to_channel(picture)
         self._contrast.follow(
             picture.raw if picture.denoised is None else picture.denoised, since_last
         )
@@ -334,14 +354,33 @@ class PreviewWindow(QWidget):
             self._shape = picture.raw.shape
             shown = picture.raw if picture.denoised is None else picture.denoised
             self._row, self._column = telling_row(shown), None
-        self._draw(since_last)
+        self._draw_images()
+        if new_shape or now - self._last_plots_s > PLOTS_INTERVAL_S:
+            self._draw_histogram()
+            self._draw_profile(now - self._last_plots_s)
+            self._last_plots_s = now
         if new_shape:
             self.fit()
 
-    def _draw(self, since_last: float = 0.0) -> None:
-        self._draw_images()
-        self._draw_histogram()
-        self._draw_profile(since_last)
+    def _turn_to_channel(self, picture: Picture) -> None:
+        channel = str(picture.figures.get("channel") or "")
+        if channel != self._channel:
+            self._channel = channel
+            self._contrast = self._contrasts.setdefault(channel, SharedContrast())
+            self._average = FigureAverage()
+            self._show_contrast_rule()
+        known = self.channel_box.count()
+        if len(picture.channels) > known:
+            self.channel_box.addItems(picture.channels[known:])
+            self.channel_box.setVisible(len(picture.channels) > 1)
+
+    def _show_contrast_rule(self) -> None:
+        for widget in (self.auto_box, self.rule_box):
+            widget.blockSignals(True)
+        self.auto_box.setChecked(self._contrast.automatic)
+        self.rule_box.setCurrentIndex(CONTRAST_RULES.index(self._contrast.rule))
+        for widget in (self.auto_box, self.rule_box):
+            widget.blockSignals(False)
 
     def _draw_images(self) -> None:
         picture = self._picture
@@ -353,7 +392,8 @@ class PreviewWindow(QWidget):
         self.raw_panel.hint.setText(
             "raw" if picture.step == 1 else f"raw, one pixel in {picture.step} shown"
         )
-        common = (limits, picture.raw, self._saturation_adu)
+        saturation_adu = saturation(picture.raw.dtype.name, self._saturation_adu)
+        common = (limits, picture.raw, saturation_adu)
         self.raw_panel.show_image(picture.raw, *common, pixel_size_um)
         self.denoised_panel.show_image(picture.denoised, *common)
         self.denoised_panel.message.setText(
@@ -439,13 +479,13 @@ class PreviewWindow(QWidget):
         self.verdict_card.show_verdict(verdict(readings))
         for row, reading in zip(self.speed_rows, speed_readings(figures), strict=True):
             row.show_reading(reading)
-            row.setToolTip(reading.sentence)
         self._show_run(run_lines(figures))
         self.badge.setVisible(bool(figures.get("simulated")))
+        words, light = self._watch.words(self.stream_state(), now)
         if self._held:
-            self.pill.show_state("Held – press space to go on", Light.CARE)
-        else:
-            self.pill.show_state(*self._watch.words(self.stream_state(), now))
+            words, light = "Held – press space to go on", Light.CARE
+        self.pill.show_state(words, light)
+        self.state_line.show_light(Light.UNKNOWN if self._still else light)
 
     def _show_run(self, lines: list[tuple[str, str]]) -> None:
         if self.run_form.rowCount() != len(lines):
@@ -463,7 +503,13 @@ class PreviewWindow(QWidget):
 
     def fit(self) -> None:
         """Show the whole image in every panel."""
-        self.raw_panel.fit()
+        for panel in self.panels:
+            panel.fit()
+
+    def _show_range(self, rectangle: QRectF) -> None:
+        for panel in self.panels:
+            if panel is not self.sender():
+                panel.show_range(rectangle)
 
     def hold(self, held: bool) -> None:
         """Keep the picture on the screen, or go on."""
@@ -504,7 +550,8 @@ class PreviewWindow(QWidget):
         if self._picture is not None:
             shown = self._picture.denoised
             self._contrast.follow(self._picture.raw if shown is None else shown, 0.0)
-            self._draw()
+            self._draw_images()
+            self._draw_histogram()
 
     def _levels_dragged(self) -> None:
         low, high = self.levels.getRegion()

@@ -59,7 +59,6 @@ def style_sheet(scale: float) -> str:
     QToolTip {{ background: {RAISED}; color: {TEXT}; border: 1px solid {BORDER}; padding: 4px; }}
     #bar, #side {{ background: {SURFACE}; }}
     #bar QWidget, #side QWidget {{ background: transparent; }}
-    #bar {{ border-bottom: 1px solid {BORDER}; }}
     #side {{ border-left: 1px solid {BORDER}; }}
     #title {{ font-size: {px(15)}; font-weight: 600; }}
     #section {{ color: {MUTED}; font-size: {px(11)}; font-weight: 600; letter-spacing: 1px; }}
@@ -67,7 +66,7 @@ def style_sheet(scale: float) -> str:
     #small {{ color: {MUTED}; font-size: {px(12)}; }}
     #value {{ font-weight: 600; }}
     #panel {{ font-size: {px(14)}; font-weight: 600; }}
-    #headline {{ font-size: {px(16)}; font-weight: 600; }}
+    #headline {{ font-size: {px(15)}; font-weight: 600; }}
     #badge {{ color: {LIGHT_COLOURS[Light.CARE]}; border: 1px solid {LIGHT_COLOURS[Light.CARE]};
               border-radius: {px(4)}; padding: {px(2)} {px(8)}; font-size: {px(11)};
               font-weight: 700; letter-spacing: 1px; }}
@@ -85,6 +84,9 @@ def style_sheet(scale: float) -> str:
     QComboBox QAbstractItemView {{ background: {RAISED}; color: {TEXT};
               selection-background-color: #1f3f3a; }}
     QCheckBox {{ font-size: {px(12)}; spacing: {px(6)}; }}
+    QCheckBox::indicator {{ width: {px(11)}; height: {px(11)}; border: 1px solid {MUTED};
+              border-radius: {px(3)}; background: {RAISED}; }}
+    QCheckBox::indicator:checked {{ background: {ACCENT}; border-color: {ACCENT}; }}
     """
 
 
@@ -186,13 +188,13 @@ class Lamp(QWidget):
 class ReadingRow(QWidget):
     """One judged figure: lamp, name, value, and what it means."""
 
-    def __init__(self, *, sentence: bool = True) -> None:
+    def __init__(self, *, lamp: bool = True) -> None:
         super().__init__()
         self.lamp = Lamp(18)
+        self.lamp.setVisible(lamp)
         self.name = label("name")
         self.value = label("value")
         self.sentence = label("small", wrap=True)
-        self.sentence.setVisible(sentence)
         top = QHBoxLayout()
         top.setSpacing(6)
         top.addWidget(self.name)
@@ -213,7 +215,11 @@ class ReadingRow(QWidget):
         self.lamp.set_light(reading.light)
         self.name.setText(reading.name)
         self.value.setText(reading.value)
+        self.value.setStyleSheet(
+            f"color: {LIGHT_COLOURS[reading.light]};" if reading.light >= Light.CARE else ""
+        )
         self.sentence.setText(reading.sentence)
+        self.sentence.setVisible(bool(reading.sentence))
 
 
 class VerdictCard(QFrame):
@@ -271,12 +277,14 @@ class ScaleBar(QWidget):
         self.setAttribute(Qt.WidgetAttribute.WA_NoSystemBackground)
         self.setStyleSheet("background: transparent;")
         self._length = 0.0
+        self._corner = QPointF()
         self._text = ""
 
-    def show_scale(self, um_per_screen_pixel: float) -> None:
-        """Choose the length for this magnification."""
-        length_um = nice_scale_bar(um_per_screen_pixel * self.width())
+    def show_scale(self, um_per_screen_pixel: float, visible: QRectF) -> None:
+        """Choose the length for this magnification; `visible` is where the image is."""
+        length_um = nice_scale_bar(um_per_screen_pixel * visible.width())
         self._length = length_um / um_per_screen_pixel
+        self._corner = visible.bottomLeft()
         self._text = f"{length_um:g} µm" if length_um >= 1 else f"{length_um * 1000:g} nm"
         self.update()
 
@@ -286,7 +294,7 @@ class ScaleBar(QWidget):
             return
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        left, bottom = 14.0, self.height() - 14.0
+        left, bottom = self._corner.x() + 14, self._corner.y() - 14
         bar = QRectF(left, bottom - 4, self._length, 4)
         painter.fillRect(bar.adjusted(-1, -1, 1, 1), QColor(0, 0, 0, 170))
         painter.fillRect(bar, QColor(TEXT))
@@ -303,6 +311,7 @@ class ImagePanel(QWidget):
 
     pointed = Signal(float, float)
     fit_asked = Signal()
+    moved = Signal(QRectF)
 
     def __init__(self, name: str, hint: str, table: NDArray[np.uint8]) -> None:
         super().__init__()
@@ -316,7 +325,7 @@ class ImagePanel(QWidget):
         self.item = pg.ImageItem(axisOrder="row-major")
         self.box.addItem(self.item)
         self.row_line = QGraphicsLineItem()
-        self.row_line.setPen(pg.mkPen(QColor(94, 200, 181, 150), width=1))
+        self.row_line.setPen(pg.mkPen(QColor(94, 200, 181, 95), width=1))
         self.row_line.setVisible(False)
         self.box.addItem(self.row_line, ignoreBounds=True)
         self.message = label("overlay", "", wrap=True)
@@ -341,6 +350,7 @@ class ImagePanel(QWidget):
         column.addLayout(head)
         column.addWidget(self.view, 1)
         self.box.sigRangeChanged.connect(self.draw)
+        self.box.sigRangeChangedManually.connect(self._tell_range)
         self.view.sigDeviceRangeChanged.connect(self._lay_over)
         scene: QGraphicsScene = self.view.scene()
         scene.sigMouseMoved.connect(self._moved)  # type: ignore[attr-defined]
@@ -384,13 +394,23 @@ class ImagePanel(QWidget):
         self.item.setImage(greys, autoLevels=False, levels=None, lut=self._table)
         self.item.setRect(QRectF(*part.rectangle))
         if self._pixel_size_um and width:
-            self.scale_bar.show_scale(self._pixel_size_um * (right - left) / width)
+            zoom = width / (right - left)  # screen pixels per image pixel
+            image = QRectF(-left * zoom, -top * zoom, shape[1] * zoom, shape[0] * zoom)
+            visible = image & QRectF(0, 0, width, height)
+            self.scale_bar.show_scale(self._pixel_size_um / zoom, visible)
 
     def fit(self) -> None:
         """Show the whole image."""
         if self._image is not None:
             height, width = self._image.shape
-            self.box.setRange(QRectF(0, 0, width, height), padding=0)
+            self.show_range(QRectF(0, 0, width, height))
+
+    def show_range(self, rectangle: QRectF) -> None:
+        """Show this part of the image."""
+        self.box.setRange(rectangle, padding=0)
+
+    def _tell_range(self, *_: object) -> None:
+        self.moved.emit(self.box.viewRect())
 
     def show_row(self, row: int | None) -> None:
         """Mark the row of the line profile."""
@@ -433,6 +453,20 @@ def plot() -> Any:
         axis.setStyle(tickLength=-4)
     item.getAxis("left").setWidth(48)
     return widget
+
+
+class StateLine(QFrame):
+    """A line across the window that lights up when the run needs a look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFixedHeight(2)
+        self.show_light(Light.UNKNOWN)
+
+    def show_light(self, light: Light) -> None:
+        """Take the light's colour, or none while all is well."""
+        colour = LIGHT_COLOURS[light] if light >= Light.CARE else BORDER
+        self.setStyleSheet(f"background: {colour};")
 
 
 def titled(head: Sequence[QWidget | None], body: QWidget) -> QWidget:

@@ -1,16 +1,14 @@
 """The process of the preview window: `python -m quietscope.acquisition.preview_window`.
 
-Owns how the window's process starts and ends: it finds out whether Qt can be loaded, says why
-not in words that name the missing library, and never prints a traceback. It imports no Qt before
-it knows.
+Owns how that process starts and ends: options, priority, fonts, the place on the screen, the
+picture of the window for a report; and that a failure reaches the acquisition as one line and
+never as a traceback. It imports no Qt before `preview_qt` has said that it can be loaded.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,34 +17,12 @@ from typing import TYPE_CHECKING
 import psutil
 
 from .preview_mailbox import MailboxError, MailboxReader, ReaderState
+from .preview_qt import explained, obstacle
 
 if TYPE_CHECKING:
     from PySide6.QtWidgets import QApplication
 
     from .preview_view import PreviewWindow
-
-_PACKAGES = {
-    "libEGL.so": "libegl1",
-    "libGL.so": "libgl1",
-    "libxkbcommon.so": "libxkbcommon0",
-    "libxkbcommon-x11.so": "libxkbcommon-x11-0",
-    "libdbus-1.so": "libdbus-1-3",
-    "libfontconfig.so": "libfontconfig1",
-    "libglib-2.0.so": "libglib2.0-0",
-    "libxcb-cursor.so": "libxcb-cursor0",
-    "libxcb-icccm.so": "libxcb-icccm4",
-    "libxcb-image.so": "libxcb-image0",
-    "libxcb-keysyms.so": "libxcb-keysyms1",
-    "libxcb-randr.so": "libxcb-randr0",
-    "libxcb-render-util.so": "libxcb-render-util0",
-    "libxcb-shape.so": "libxcb-shape0",
-    "libxcb-sync.so": "libxcb-sync1",
-    "libxcb-util.so": "libxcb-util1",
-    "libxcb-xfixes.so": "libxcb-xfixes0",
-    "libxcb-xkb.so": "libxcb-xkb1",
-    "libX11-xcb.so": "libx11-xcb1",
-}
-"""Debian and Ubuntu packages of the system libraries that Qt loads."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,42 +33,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MailboxError as error:
         print(error, file=sys.stderr)
         return 1
+    reason = obstacle()
+    if reason:
+        return _fail(reader, reason)
     try:
-        _give_way()
-        application = _application(reader)
-        from .preview_view import PreviewWindow
-
-        window = PreviewWindow(reader, still=options.snapshot is not None)
-        if options.snapshot is not None:
-            return _snapshot(window, reader, options.snapshot, options.size)
-        _place(window)
-        window.show()
-        reader.report(ReaderState.SHOWN)
-        return application.exec()
+        return _run(reader, options)
     except Exception as error:  # the acquisition says it in one line; nobody reads a traceback
-        return _fail(reader, _explained(error))
+        return _fail(reader, explained(error))
 
 
-def missing_library() -> str:
-    """Return what keeps Qt from loading on this machine, in words; "" if nothing does."""
-    try:
-        import PySide6.QtWidgets
-    except ImportError as error:
-        return _explained(error)
-    if sys.platform != "linux":
-        return ""
-    # Qt ends the whole process if its platform plugin cannot be loaded: try that first.
-    wanted = os.environ.get("QT_QPA_PLATFORM", "").split(":")[0]
-    if not wanted:
-        wanted = "xcb" if os.environ.get("DISPLAY") else "wayland"
-    plugins = Path(str(PySide6.QtWidgets.__file__)).parent / "Qt" / "plugins" / "platforms"
-    plugin = plugins / f"libq{wanted}.so"
-    if plugin.exists():
-        try:
-            ctypes.CDLL(str(plugin))
-        except OSError as error:
-            return _explained(error)
-    return ""
+def _run(reader: MailboxReader, options: argparse.Namespace) -> int:
+    from .preview_view import PreviewWindow
+
+    _give_way()
+    application = _application(reader)
+    window = PreviewWindow(reader, still=options.snapshot is not None)
+    if options.snapshot is not None:
+        return _snapshot(window, reader, options.snapshot, options.size)
+    _place(window)
+    window.show()
+    reader.report(ReaderState.SHOWN)
+    return application.exec()
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -111,9 +72,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _application(reader: MailboxReader) -> QApplication:
-    reason = missing_library()
-    if reason:
-        raise MailboxError(reason)
     from PySide6.QtCore import QMessageLogContext, QtMsgType, qInstallMessageHandler
     from PySide6.QtWidgets import QApplication
 
@@ -177,22 +135,11 @@ def _snapshot(
 
 def _give_way() -> None:
     """Let camera and denoiser go first when the cores are busy."""
-    below_normal = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 5)
+    below_normal = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 10)
     try:
         psutil.Process().nice(below_normal)
     except psutil.Error:
         return
-
-
-def _explained(error: Exception) -> str:
-    """Return one line that names the library Qt lacks and how to get it."""
-    text = str(error).split("\n")[0]
-    library = text.split(":")[0]
-    if "cannot open shared object file" not in text:
-        return f"the preview window cannot open: {text}"
-    package = next((p for name, p in _PACKAGES.items() if library.startswith(name)), None)
-    remedy = f"on Debian or Ubuntu: apt-get install {package}" if package else "install it"
-    return f"the preview window needs the system library {library}, which is missing; {remedy}"
 
 
 def _fail(reader: MailboxReader, reason: str) -> int:
