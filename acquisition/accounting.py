@@ -45,6 +45,13 @@ class Durations:
         figures = {f"p{p}": self.percentile_ms(p) for p in (50, 95, 99)}
         return {**figures, "max": self.longest_ns / 1e6 if self.longest_ns else None}
 
+    def histogram(self) -> list[tuple[float, int]]:
+        """Return (upper limit in ms, how many) for every class that holds something."""
+        return [
+            (_SHORTEST_NS * math.exp((place + 1) * _STEP) / 1e6, int(self._counts[place]))
+            for place in np.flatnonzero(self._counts)
+        ]
+
 
 @dataclass
 class Accounting:
@@ -101,6 +108,7 @@ class Accounting:
             "first_missing_frame": self.first_missing,
             "frame_rate_hz": self.frame_rate_hz,
             "latency_ms": self.latency.result(),
+            "latency_histogram_ms": self.latency.histogram(),
             "hook_ms": self.hook.result(),
         }
 

@@ -1,0 +1,138 @@
+"""`quietscope doctor`: what this machine has, and what is missing for live denoising.
+
+Owns the questions and their remedies; each answer is asked of the thing itself, not of a list.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+
+from . import __version__
+from .console import Outcome, progress
+from .errors import QuietscopeError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One answer: what was found, whether live denoising can work with it, and what to do."""
+
+    name: str
+    passed: bool
+    value: str
+    advice: str = ""
+
+
+def doctor(
+    folder: Annotated[
+        Path, typer.Option(help="Where runs would be recorded; its disk is examined.")
+    ] = Path(),
+) -> Outcome:
+    """Examine this machine: core, camera, inference, training, screen and disk."""
+    questions: dict[str, Callable[[], Finding]] = {
+        "machine": _machine,
+        "core": _core,
+        "inference": _inference,
+        "training": _training,
+        "preview": _preview,
+        "disk": lambda: _disk(folder),
+    }
+    findings = []
+    with progress() as bar:
+        task = bar.add_task("examining", total=len(questions), note="")
+        for name, ask in questions.items():
+            bar.update(task, note=name)
+            findings.append(_answer(name, ask))
+            bar.advance(task)
+    return Outcome(
+        result={
+            "version": __version__,
+            "passed": all(finding.passed for finding in findings),
+            "checks": [asdict(finding) for finding in findings],
+        },
+        summary=[_line(finding) for finding in findings],
+    )
+
+
+def _answer(name: str, ask: Callable[[], Finding]) -> Finding:
+    try:
+        return ask()
+    except (QuietscopeError, ImportError, OSError) as error:
+        return Finding(name, False, str(error), "see the message; reinstall with pip if in doubt")
+
+
+def _line(finding: Finding) -> str:
+    mark = "ok  " if finding.passed else "FAIL"
+    advice = f"\n     → {finding.advice}" if finding.advice else ""
+    return f"{mark} {finding.name:<10} {finding.value}{advice}"
+
+
+def _machine() -> Finding:
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    memory_gib = psutil.virtual_memory().total / 2**30
+    return Finding(
+        "machine",
+        sys.version_info >= (3, 11) and memory_gib >= 4,
+        f"quietscope {__version__}, Python {platform.python_version()} on "
+        f"{platform.system()} {platform.release()}, {cores} cores, {memory_gib:.0f} GiB memory",
+    )
+
+
+def _core() -> Finding:
+    from .acquisition.microscope import MicroscopeSettings, open_microscope
+
+    with open_microscope(MicroscopeSettings()) as microscope:
+        version = microscope.core.get_version_info()
+        fingerprint = microscope.fingerprint()
+    return Finding("core", True, f"{version} with {fingerprint.camera} (demo camera) answers")
+
+
+def _inference() -> Finding:
+    from .inference.providers import working_provider
+
+    provider, remark = working_provider()
+    advice = "" if provider != "CPUExecutionProvider" else remark
+    return Finding("inference", True, f"ONNX Runtime runs on {provider}", advice)
+
+
+def _training() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        device = str(torch.cuda.get_device_name())
+    else:
+        device = f"the CPU, {torch.get_num_threads()} threads"
+    return Finding("training", True, f"torch {torch.__version__} on {device}")
+
+
+def _preview() -> Finding:
+    from .acquisition.preview_link import missing_screen
+
+    problem = missing_screen()
+    return Finding(
+        "preview",
+        True,
+        "a window can be shown" if not problem else f"no window: {problem}",
+        "" if not problem else "recording and denoising work all the same",
+    )
+
+
+def _disk(folder: Path) -> Finding:
+    usage = shutil.disk_usage(folder)
+    free_gib = usage.free / 2**30
+    writable = os.access(folder, os.W_OK)
+    return Finding(
+        "disk",
+        writable and free_gib >= 10,
+        f"{folder.resolve()}: {free_gib:.0f} GiB free" + ("" if writable else ", read-only"),
+        "" if free_gib >= 10 else "a 2048² camera at 100 frames/s fills 10 GiB in 13 s",
+    )

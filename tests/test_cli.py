@@ -1,0 +1,116 @@
+"""The command line keeps its promises to people and to programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from quietscope.cli import app
+from typer.testing import CliRunner
+
+COMMANDS = (
+    "demo",
+    "calibrate",
+    "fit-noise",
+    "record",
+    "train",
+    "live",
+    "denoise",
+    "evaluate",
+    "bench",
+    "retrain",
+    "doctor",
+)
+
+
+def quietscope(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, as a person does."""
+    return subprocess.run(
+        [sys.executable, "-m", "quietscope.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=150,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert shown.exit_code == 0, shown.output
+    assert "--json" in shown.output
+
+
+def test_help_starts_fast_because_it_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, quietscope.cli\n"
+        "heavy = {'torch', 'onnxruntime', 'matplotlib', 'pymmcore', 'pyqtgraph', 'skimage'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_wrong_usage_is_status_2() -> None:
+    assert quietscope("train").returncode == 2
+    assert quietscope("no-such-command").returncode == 2
+
+
+@pytest.fixture
+def bad_stacks(tmp_path: Path) -> dict[str, Path]:
+    folder = tmp_path / "with spaces"
+    folder.mkdir()
+    frames = np.random.default_rng(0).normal(100, 5, (8, 64, 64)).astype(np.float32)
+    frames[3, 5, 5] = np.nan
+    tifffile.imwrite(folder / "nan.tif", frames, imagej=False)
+    tifffile.imwrite(folder / "constant.tif", np.full((8, 64, 64), 100, np.uint16))
+    (folder / "empty.ome.zarr").mkdir()
+    (folder / "text.tif").write_text("no image", encoding="utf-8")
+    return {
+        "missing": folder / "missing.tif",
+        "nan": folder / "nan.tif",
+        "constant": folder / "constant.tif",
+        "empty": folder / "empty.ome.zarr",
+        "text": folder / "text.tif",
+    }
+
+
+@pytest.mark.parametrize("kind", ["missing", "nan", "constant", "empty", "text"])
+def test_bad_training_data_is_one_line_and_leaves_nothing(
+    kind: str, bad_stacks: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    done = quietscope("train", bad_stacks[kind], "--out", out, "--steps", 5, "--json")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, done.stderr
+    assert bad_stacks[kind].name in lines[0]
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_doctor_answers_in_json() -> None:
+    done = quietscope("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    names = {check["name"] for check in answer["checks"]}
+    assert {"machine", "core", "inference", "training", "preview", "disk"} <= names
+    assert all(check["passed"] for check in answer["checks"] if check["name"] != "disk")
+
+
+def test_an_output_that_holds_something_is_not_touched(tmp_path: Path) -> None:
+    precious = tmp_path / "thesis"
+    precious.mkdir()
+    (precious / "chapter1.txt").write_text("years of work", encoding="utf-8")
+    for extra in ([], ["--overwrite"]):
+        done = quietscope("demo", "--out", precious, "--no-preview", *extra)
+        assert done.returncode == 1
+        assert str(precious) in done.stderr
+    assert (precious / "chapter1.txt").read_text(encoding="utf-8") == "years of work"
