@@ -64,6 +64,37 @@ class Reading:
     light: Light
     headline: str = ""
 
+    @property
+    def explanation(self) -> str:
+        """How the figure comes about, for those who want to know."""
+        return _EXPLANATIONS.get(self.name, "")
+
+
+_EXPLANATIONS = {
+    "What was removed": (
+        "The camera's image minus the denoised one is what was removed. Its strength is compared "
+        "with the noise that this camera was measured to have. 100 %: noise and nothing else."
+    ),
+    "Pattern in it": (
+        "Camera noise differs at random from pixel to pixel. If neighbouring pixels of what was "
+        "removed resemble each other, edges or fine structure went with the noise. "
+        "0 is none, 1 is complete."
+    ),
+    "Uncertainty": (
+        "The model's own estimate of its error, for a typical pixel; in brackets as a share of "
+        "the range from black to white on the screen."
+    ),
+    "Saturation": (
+        "Pixels at the camera's highest value. The true brightness there is unknown, and no "
+        "denoising can bring it back."
+    ),
+    "Delay of the view": "From the moment the camera delivered a frame until it was denoised.",
+    "Skipped in this view": (
+        "Frames that came while the previous one was still being denoised. They are in the "
+        "recording, and are denoised after the acquisition."
+    ),
+}
+
 
 class FigureAverage:
     """Exponential averages of the figures that change with each frame; the rest as it comes."""
@@ -94,11 +125,11 @@ class FigureAverage:
 
 
 def number(figures: Mapping[str, Any], name: str) -> float | None:
-    """Return a figure as a finite number, or None if it is absent or none."""
+    """Return a figure as a number, or None if it is absent or none that could be read."""
     value = figures.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if abs(value) < 1e12 else None
 
 
 def trust_readings(figures: Mapping[str, Any], shown_span_adu: float) -> list[Reading]:
@@ -119,11 +150,14 @@ def trust_readings(figures: Mapping[str, Any], shown_span_adu: float) -> list[Re
     ]
 
 
-def verdict(readings: Iterable[Reading]) -> Reading:
+def verdict(readings: Iterable[Reading], *, denoised: bool = True) -> Reading:
     """Return the one judgement of the picture: that of the worst figure."""
     worst = max(readings, key=lambda reading: reading.light)
+    if not denoised:
+        sentence = "No model denoises this run; the camera's images are recorded as they are."
+        return Reading("Verdict", "", sentence, Light.UNKNOWN, "Recording only")
     if worst.light is Light.UNKNOWN:
-        sentence = "The figures appear as soon as a model denoises this run."
+        sentence = "The figures appear with the first denoised image."
         return Reading("Verdict", "", sentence, Light.UNKNOWN, "Not judged yet")
     if worst.light is Light.GOOD:
         sentence = "What was removed is camera noise, and the light is right."
@@ -146,7 +180,7 @@ def speed_readings(figures: Mapping[str, Any]) -> list[Reading]:
         Reading(
             "Delay of the view",
             "–" if delay is None else duration(delay / 1000),
-            "From the camera to the denoised picture.",
+            "" if delay is None else "From the camera to the denoised picture.",
             _graded(delay, DELAY_GOOD_MS, DELAY_CARE_MS),
         ),
         Reading("Recorded", _count(recorded), "", Light.UNKNOWN),
@@ -236,7 +270,7 @@ def _uncertainty(median_adu: float | None, shown_span_adu: float) -> Reading:
             "Small differences may not be real",
         ),
         Light.BAD: (
-            "Faint detail is a guess: give it more light or exposure.",
+            "Faint detail is a guess: use more light or a longer exposure.",
             "Too little light",
         ),
     }[light]
@@ -257,7 +291,7 @@ def _saturation(share: float | None) -> Reading:
             "A few pixels are too bright",
         ),
         Light.BAD: (
-            "Brightness is lost where it is marked red: use less light or exposure.",
+            "Brightness is lost where it is marked red: use less light.",
             "Too much light",
         ),
     }[light]

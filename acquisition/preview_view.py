@@ -344,8 +344,8 @@ class PreviewWindow(QWidget):
         self._last_picture_s = now
         self._watch.arrived(now)
         self._picture = picture
-        self._average.add(picture.figures, since_last)
         self._turn_to_channel(picture)
+        self._average.add(picture.figures, since_last)
         self._contrast.follow(
             picture.raw if picture.denoised is None else picture.denoised, since_last
         )
@@ -476,7 +476,8 @@ class PreviewWindow(QWidget):
         readings = trust_readings(figures, self._contrast.limits.span if self._picture else 0.0)
         for row, reading in zip(self.trust_rows, readings, strict=True):
             row.show_reading(reading)
-        self.verdict_card.show_verdict(verdict(readings))
+        denoised = self._picture is None or self._picture.denoised is not None
+        self.verdict_card.show_verdict(verdict(readings, denoised=denoised))
         for row, reading in zip(self.speed_rows, speed_readings(figures), strict=True):
             row.show_reading(reading)
         self._show_run(run_lines(figures))

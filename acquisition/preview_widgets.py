@@ -220,6 +220,7 @@ class ReadingRow(QWidget):
         )
         self.sentence.setText(reading.sentence)
         self.sentence.setVisible(bool(reading.sentence))
+        self.setToolTip(reading.explanation)
 
 
 class VerdictCard(QFrame):
