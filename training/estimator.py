@@ -69,7 +69,8 @@ def reflected(frames: Tensor, stride: int) -> Tensor:
 
     Reflection about the last pixel keeps every pixel on its own sub-lattice, so that the copies
     cannot show a blind-spot network its target. Written with indices because that holds for any
-    size, also for frames smaller than the padding.
+    size, also for frames smaller than the padding. (A single row or column has nothing to mirror:
+    it is repeated.)
     """
     rows = _reflected_index(frames.shape[2], stride, frames.device)
     columns = _reflected_index(frames.shape[3], stride, frames.device)

@@ -121,7 +121,7 @@ def _replacement(
     dx = _offsets(len(x), plan.span_x, generator)
     # Never the pixel itself.
     dx = torch.where((dy == 0) & (dx == 0), 1 + plan.span_x, dx)
-    return newest[patch, _mirrored(y + dy, newest.shape[1]), _mirrored(x + dx, newest.shape[2])]
+    return newest[patch, _inside(y, dy, newest.shape[1]), _inside(x, dx, newest.shape[2])]
 
 
 def _offsets(count: int, span: int, generator: torch.Generator) -> Tensor:
@@ -129,9 +129,10 @@ def _offsets(count: int, span: int, generator: torch.Generator) -> Tensor:
     return torch.randint(-reach, reach + 1, (count,), generator=generator)
 
 
-def _mirrored(place: Tensor, length: int) -> Tensor:
-    place = place.abs()
-    return torch.minimum(place, 2 * (length - 1) - place)
+def _inside(place: Tensor, step: Tensor | int, length: int) -> Tensor:
+    # Beyond the border, step the other way: a mirror at the border would lead back to the pixel.
+    there = place + step
+    return torch.where((there < 0) | (there >= length), place - step, there)
 
 
 _AROUND = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if (dy, dx) != (0, 0)]
@@ -141,7 +142,7 @@ def _median_around(newest: Tensor, spot: tuple[Tensor, Tensor, Tensor]) -> Tenso
     patch, y, x = spot
     around = torch.stack(
         [
-            newest[patch, _mirrored(y + dy, newest.shape[1]), _mirrored(x + dx, newest.shape[2])]
+            newest[patch, _inside(y, dy, newest.shape[1]), _inside(x, dx, newest.shape[2])]
             for dy, dx in _AROUND
         ]
     )  # (24, M)

@@ -60,7 +60,9 @@ from .variance import calibrate_variance
 logger = logging.getLogger(__name__)
 
 VALIDATIONS = 12
-CHECKPOINT_SECONDS = 20.0
+PATIENCE = 4
+OVERFITTED_NATS = 0.005
+CHECKPOINT_SECONDS = 60.0
 LARGEST_GRADIENT_NORM = 1.0
 MOST_BAD_STEPS = 20
 VALIDATION_EDGE = 256
@@ -102,7 +104,20 @@ class Run:
     schedule: Schedule
     step: int = 0
     losses: list[LossRow] = field(default_factory=list)
+    best: list[Tensor] = field(default_factory=list)
+    """The averaged weights that predicted held-out frames best."""
     bad_steps: int = 0
+
+    @property
+    def best_score(self) -> float:
+        """The least loss on held-out frames."""
+        return min((row.validation_loss for row in self.losses), default=float("inf"))
+
+    @torch.no_grad()
+    def put_best(self) -> None:
+        """Put the best weights into the network."""
+        for live, value in zip(self.learner.network.parameters(), self.best, strict=True):
+            live.copy_(value)
 
 
 def fit(
@@ -158,6 +173,8 @@ def fit(
     held_out = _held_out_frames(recordings, estimator)
     _loop(run, recordings, options, held_out, checkpoint, on_progress)
     run.average.exchange()
+    if run.losses and run.losses[-1].validation_loss > run.best_score + OVERFITTED_NATS:
+        run.put_best()
     if isinstance(learner, GaussianLearner):
         calibrate_variance(learner, held_out, _chance(options.seed, 0))
     return estimator.eval(), run
@@ -194,15 +211,19 @@ def _loop(
             recent.append(_step(run, frames, _chance(options.seed, run.step)))
             run.step += 1
             progress = run.schedule.progress(run.step)
-            if progress >= next_validation + 1 / VALIDATIONS or progress >= 1:
+            due = progress >= next_validation + 1 / VALIDATIONS or progress >= 1
+            if due:
                 next_validation = progress
                 _validate(run, held_out, float(np.nanmean(recent)), options.seed)
                 recent.clear()
             if run.step % 20 == 0 and on_progress is not None:
                 on_progress(_report(run, recent))
-            if checkpoint is not None and time.monotonic() - last_saved > CHECKPOINT_SECONDS:
-                save_checkpoint(checkpoint, _state(run, options))
+            if due or time.monotonic() - last_saved > CHECKPOINT_SECONDS:
+                if checkpoint is not None:
+                    save_checkpoint(checkpoint, _state(run, options))
                 last_saved = time.monotonic()
+            if _overfits(run):
+                break
 
 
 def _batch(recordings: Recordings, options: TrainingOptions, transpose: bool, step: int) -> Tensor:
@@ -249,10 +270,21 @@ def _precision() -> contextlib.AbstractContextManager[object]:
 def _validate(run: Run, held_out: Sequence[Tensor], loss: float, seed: int) -> None:
     with run.average.applied():
         scores = [
-            float(run.learner.score(frame, _chance(seed, -1)))
+            float(run.learner.score(frame, _chance(seed, 0)))
             for frame in held_out[:VALIDATION_FRAMES]
         ]
-    run.losses.append(LossRow(run.step, run.schedule.elapsed, loss, float(np.mean(scores))))
+    score = float(np.mean(scores))
+    if all(score < row.validation_loss for row in run.losses):
+        run.best = [value.clone() for value in run.average.values]
+    run.losses.append(LossRow(run.step, run.schedule.elapsed, loss, score))
+
+
+def _overfits(run: Run) -> bool:
+    """Return whether held-out frames have been predicted worse than before for a while."""
+    scores = [row.validation_loss for row in run.losses]
+    return len(scores) > PATIENCE and all(
+        score > min(scores) + OVERFITTED_NATS for score in scores[-PATIENCE:]
+    )
 
 
 def _held_out_frames(recordings: Recordings, estimator: Estimator) -> list[Tensor]:
@@ -285,6 +317,7 @@ def _state(run: Run, options: TrainingOptions) -> dict[str, Any]:
         "network": run.learner.network.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "average": run.average.state(),
+        "best": run.best,
         "losses": [asdict(row) for row in run.losses],
     }
 
@@ -302,6 +335,7 @@ def _restore(run: Run, state: dict[str, Any], options: TrainingOptions, started:
     run.learner.network.load_state_dict(state["network"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.average.restore(**state["average"])
+    run.best = state["best"]
     run.losses = [LossRow(**row) for row in state["losses"]]
     run.schedule = Schedule(
         seconds=options.seconds, steps=options.steps, started=started, spent=state["elapsed"]

@@ -1,0 +1,199 @@
+"""The noise model in torch, the posterior, the lattice: physics that must hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from quietscope.calibration.noise_model import MixtureTable
+from quietscope.training.algorithms import LatticeLearner
+from quietscope.training.estimator import Estimator, reflected
+from quietscope.training.lattice import LatticePrior
+from quietscope.training.masking import MaskPlan, hide
+from quietscope.training.noise import TabulatedNoise
+from quietscope.training.options import NetworkPlan, TrainingOptions
+from quietscope.training.posterior import GaussianPosterior, SampledPosterior
+from quietscope.training.variance import calibrate_variance
+from scipy.stats import norm
+
+CENTRE, SCALE = 50.0, 20.0
+SMALL = NetworkPlan(width=16, depth=1)
+
+
+class PoissonGaussian:
+    """Gain 2 ADU/e⁻, offset 10 ADU, read noise 3 ADU, as a mixture of two shifted halves."""
+
+    signal_range_adu = (10.0, 210.0)
+
+    def variance(self, signal):
+        return 2.0 * np.clip(np.asarray(signal) - 10.0, 0, None) + 9.0
+
+    def log_likelihood(self, observation, signal):
+        shift = 0.5 * np.sqrt(self.variance(signal))
+        spread = np.sqrt(0.75 * self.variance(signal))
+        halves = [norm.logpdf(observation, signal + s, spread) for s in (shift, -shift)]
+        return np.logaddexp(*halves) - np.log(2)
+
+    def mixture(self, signal):
+        signal = np.asarray(signal, dtype=float)
+        shift = 0.5 * np.sqrt(self.variance(signal))
+        return MixtureTable(
+            signal=signal,
+            weights=np.full((2, signal.size), 0.5),
+            offsets=np.stack([shift, -shift]),
+            variances=np.tile(0.75 * self.variance(signal), (2, 1)),
+        )
+
+
+@pytest.fixture
+def noise() -> TabulatedNoise:
+    return TabulatedNoise(
+        PoissonGaussian(), low_adu=0.0, high_adu=220.0, centre_adu=CENTRE, scale_adu=SCALE
+    )
+
+
+def units(adu):
+    return torch.as_tensor((np.asarray(adu, dtype=np.float32) - CENTRE) / SCALE).float()
+
+
+def test_the_table_gives_the_noise_models_variance_in_network_units(noise):
+    signal = np.array([20.0, 55.5, 100.0, 199.3])
+    expected = PoissonGaussian().variance(signal) / SCALE**2
+    np.testing.assert_allclose(noise.variance(units(signal)), expected, rtol=1e-4)
+
+
+def test_the_table_gives_the_noise_models_likelihood(noise):
+    observation, signal = np.array([30.0, 90.0, 150.0]), np.array([25.0, 100.0, 148.0])
+    expected = PoissonGaussian().log_likelihood(observation, signal) + np.log(SCALE)
+    found = noise.log_likelihood(units(observation), units(signal))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_signals_beyond_the_table_take_its_ends(noise):
+    ends = noise.variance(units([0.0, 220.0]))
+    beyond = noise.variance(units([-500.0, 9000.0]))
+    np.testing.assert_allclose(beyond, ends, rtol=1e-3)
+
+
+def test_the_posterior_is_the_minimum_of_squared_error(noise):
+    # Signals drawn from the prior, observations from the camera: no other weight does better.
+    chance = np.random.default_rng(0)
+    signal = chance.normal(100, 10, 200_000)
+    observation = chance.normal(signal, np.sqrt(PoissonGaussian().variance(100.0)))
+    posterior = GaussianPosterior(noise, uses_observation=True)
+    predicted = torch.stack(
+        [units(np.full_like(signal, 100)), torch.full(signal.shape, 2 * np.log(10 / SCALE))]
+    ).float()[None, :, :, None]
+    mean, variance = posterior(units(observation)[None, None, :, None], predicted)
+    error = (mean.flatten() - units(signal)) ** 2
+    for weight in (0.0, 0.2, 0.6, 1.0):
+        other = units(100.0) + weight * (units(observation) - units(100.0))
+        assert error.mean() < ((other - units(signal)) ** 2).mean()
+    assert error.mean() == pytest.approx(float(variance.mean()), rel=0.02)
+
+
+def test_a_masked_network_does_not_count_the_observation_twice(noise):
+    posterior = GaussianPosterior(noise, uses_observation=False)
+    predicted = torch.zeros(1, 2, 4, 4)
+    mean, _ = posterior(torch.full((1, 1, 4, 4), 3.0), predicted)
+    assert torch.equal(mean, predicted[:, :1])
+
+
+def test_sampled_posterior_leans_to_samples_that_explain_the_observation(noise):
+    samples = units([[60.0, 100.0, 140.0]]).reshape(1, 3, 1, 1)
+    mean, variance = SampledPosterior(noise)(units([140.0]).reshape(1, 1, 1, 1), samples)
+    likelihood = PoissonGaussian().log_likelihood(140.0, np.array([60.0, 100.0, 140.0]))
+    weights = np.exp(likelihood) / np.exp(likelihood).sum()
+    assert float(mean) * SCALE + CENTRE == pytest.approx(weights @ [60, 100, 140], abs=0.1)
+    assert float(variance) >= 0
+
+
+@pytest.mark.parametrize("context", [0, 2])
+def test_no_pixel_of_the_newest_frame_reaches_its_own_prior(context):
+    network = LatticePrior(context, SMALL).eval()
+    frames = torch.randn(1, 1 + context, 32, 32, requires_grad=True)
+    for y, x in ((8, 8), (9, 12), (13, 10), (15, 17)):
+        gradient = torch.autograd.grad(network(frames)[0, :, y, x].sum(), frames)[0]
+        assert gradient[0, 0, y, x] == 0
+        assert gradient[0, 0].abs().sum() > 0
+        assert context == 0 or gradient[0, 1, y, x] != 0
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (5, 4), (17, 33), (32, 32)])
+def test_reflection_never_shows_the_target_through_the_padding(shape):
+    # Also at the borders of frames whose size is no multiple of the stride.
+    network = LatticePrior(0, SMALL).eval()
+    frames = torch.randn(1, 1, *shape, requires_grad=True)
+    predicted = network(reflected(frames, network.stride))
+    for y, x in {(0, 0), (shape[0] - 1, shape[1] - 1), (shape[0] // 2, shape[1] // 2)}:
+        gradient = torch.autograd.grad(predicted[0, :, y, x].sum(), frames, retain_graph=True)[0]
+        assert gradient[0, 0, y, x] == 0
+
+
+def test_flipping_the_image_flips_the_prior():
+    network = LatticePrior(0, SMALL).eval()
+    frames = torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        straight, flipped = network(frames), network(frames.flip(3)).flip(3)
+    torch.testing.assert_close(straight, flipped, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        MaskPlan(0.02),
+        MaskPlan(0.02, replacement="median"),
+        MaskPlan(0.01, span_x=3),
+        MaskPlan(0.01, span_y=2),
+    ],
+)
+def test_hidden_pixels_carry_nothing_of_themselves(plan):
+    chance = torch.Generator().manual_seed(1)
+    frames = torch.arange(4 * 2 * 32 * 32, dtype=torch.float32).reshape(4, 2, 32, 32)
+    masked, (patch, y, x) = hide(frames, plan, chance)
+    assert (masked[patch, 0, y, x] != frames[patch, 0, y, x]).all()
+    assert torch.equal(masked[:, 1], frames[:, 1])
+    share = (masked[:, 0] != frames[:, 0]).float().mean()
+    spans = (2 * plan.span_x + 1) * (2 * plan.span_y + 1)
+    assert 0.5 * plan.fraction < share < 1.7 * plan.fraction * spans
+
+
+def test_structured_masks_hide_the_whole_line():
+    frames = torch.arange(64.0 * 64).reshape(1, 1, 64, 64)
+    masked, (_, y, x) = hide(frames, MaskPlan(0.003, span_x=2), torch.Generator().manual_seed(0))
+    for row, column in zip(y.tolist(), x.tolist(), strict=True):
+        for place in range(max(0, column - 2), min(63, column + 2) + 1):
+            assert masked[0, 0, row, place] != frames[0, 0, row, place]
+
+
+def test_missing_context_is_the_same_as_none_in_training(noise):
+    network = LatticePrior(2, SMALL)
+    estimator = Estimator(
+        network,
+        GaussianPosterior(noise, uses_observation=True),
+        stride=network.stride,
+        centre_adu=CENTRE,
+        scale_adu=SCALE,
+    )
+    observations = torch.randint(10, 200, (1, 3, 16, 16), dtype=torch.uint8)
+    observations[0, 2] = 0
+    frames = estimator.to_network_units(observations.float())
+    assert (frames[0, 2] == 0).all()
+    assert (frames[0, 1] != 0).any()
+
+
+def test_an_overconfident_variance_is_corrected_on_held_out_frames(noise):
+    learner = LatticeLearner(TrainingOptions(preset="fast"), noise)
+    chance = np.random.default_rng(3)
+    truth = 100 + chance.normal(0, 12, (1, 1, 256, 256))
+    observed = chance.normal(truth, np.sqrt(PoissonGaussian().variance(truth)))
+
+    class Overconfident(torch.nn.Module):
+        def predict_target(self, frames):
+            mean = torch.full_like(frames[:, :, ::2, ::2], float(units(100.0)))
+            return frames[:, :, ::2, ::2], torch.cat([mean, torch.full_like(mean, -5.0)], dim=1)
+
+    learner.network = Overconfident()
+    gain, floor = calibrate_variance(learner, [units(observed)], torch.Generator())
+    calibrated = gain * np.exp(-5.0) + floor
+    assert calibrated * SCALE**2 == pytest.approx(12**2, rel=0.15)

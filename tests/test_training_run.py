@@ -1,0 +1,321 @@
+"""Whole training runs on small simulated recordings: quality, budgets, resuming, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from quietscope.inference.bundle import open_bundle
+from quietscope.outputs import OutputError
+from quietscope.stacks import StackError, stack_from_array
+from quietscope.training.checkpoint import load_checkpoint, save_checkpoint, working_file
+from quietscope.training.errors import TrainingDataError, TrainingError
+from quietscope.training.options import TrainingOptions
+from quietscope.training.recordings import load_recordings
+from quietscope.training.train import train
+
+OFFSET, GAIN, READ = 100.0, 2.0, 3.0
+QUICK = TrainingOptions(preset="fast", steps=120, batch=8, patch=32)
+
+
+def scene(frames: int, shape=(72, 90), speed: float = 1.0) -> np.ndarray:
+    """Photoelectrons of a blob that moves over still stripes, (frames, Y, X)."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    stripes = 12 * (np.sin(x / 6.0 + y / 11.0) > 0.3)
+    return np.stack(
+        [
+            4 + stripes + 60 * np.exp(-((y - 36) ** 2 + (x - 20 - speed * t) ** 2) / 60.0)
+            for t in range(frames)
+        ]
+    )
+
+
+def camera(photoelectrons: np.ndarray, seed: int = 0) -> np.ndarray:
+    chance = np.random.default_rng(seed)
+    electrons = chance.poisson(photoelectrons) + READ * chance.standard_normal(
+        photoelectrons.shape
+    )
+    return np.clip(np.rint(OFFSET + GAIN * electrons), 0, 65535).astype(np.uint16)
+
+
+def decibels(estimate: np.ndarray, truth: np.ndarray) -> float:
+    return 10 * np.log10(np.ptp(truth) ** 2 / np.mean((estimate - truth) ** 2))
+
+
+@pytest.fixture(scope="module")
+def photoelectrons() -> np.ndarray:
+    return scene(24)
+
+
+@pytest.fixture(scope="module")
+def recording(photoelectrons):
+    return stack_from_array(camera(photoelectrons))
+
+
+@pytest.fixture(scope="module")
+def trained(recording, tmp_path_factory):
+    out = tmp_path_factory.mktemp("with space") / "model"
+    remarks = []
+    options = dataclasses.replace(QUICK, steps=400, context_frames=1)
+    result = train([recording], out, options, on_remark=remarks.append)
+    return result, remarks
+
+
+def run_graph(bundle, observations):
+    session = onnxruntime.InferenceSession(
+        str(bundle.model_path), providers=["CPUExecutionProvider"]
+    )
+    return session.run(["denoised", "uncertainty"], {"observations": observations})
+
+
+def test_the_model_is_closer_to_the_truth_than_the_camera(trained, recording, photoelectrons):
+    result, _ = trained
+    truth = OFFSET + GAIN * photoelectrons[23]
+    denoised, uncertainty = run_graph(result.bundle, recording.observations(23, 1)[None])
+    raw = decibels(recording.frame(23).astype(float), truth)
+    assert decibels(denoised[0, 0], truth) > raw + 6
+    assert (uncertainty > 0).all()
+    # Honest within what 400 steps on a few frames allow.
+    assert 0.6 < np.std((denoised[0, 0] - truth) / uncertainty[0, 0]) < 1.6
+
+
+def test_the_model_works_without_the_context_it_was_trained_with(
+    trained, recording, photoelectrons
+):
+    result, _ = trained
+    observations = recording.observations(23, 1)[None].copy()
+    observations[:, 1] = 0
+    truth = OFFSET + GAIN * photoelectrons[23]
+    denoised, _ = run_graph(result.bundle, observations)
+    raw = decibels(recording.frame(23).astype(float), truth)
+    assert decibels(denoised[0, 0], truth) > raw + 5
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 33, 47), (3, 2, 64, 64), (1, 2, 5, 6), (1, 2, 72, 1)])
+def test_the_graph_takes_any_size(trained, shape):
+    result, _ = trained
+    observations = camera(np.full(shape, 20.0))
+    for output in run_graph(result.bundle, observations):
+        assert output.shape == (shape[0], 1, *shape[2:])
+        assert np.isfinite(output).all()
+
+
+def test_the_bundle_is_sealed_and_complete(trained):
+    result, remarks = trained
+    bundle = open_bundle(result.bundle.path)
+    assert set(bundle.manifest.sha256) == {
+        "model.onnx", "noise_model.npz", "checkpoint.pt", "losses.csv", "report.html",
+    }  # fmt: skip
+    assert bundle.manifest.noise_model == "bootstrapped"
+    assert any("noise model" in remark for remark in remarks)
+    assert bundle.manifest.context_frames == 1
+    assert bundle.manifest.pixel_type == "uint16"
+    assert bundle.manifest.training.stacks[0].frames == 24
+    assert result.parity_max_relative_error < 1e-3
+    onnx.checker.check_model(str(bundle.model_path), full_check=True)
+    assert not working_file(result.bundle.path).exists()
+    rows = (bundle.path / "losses.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "step,seconds,loss,validation_loss"
+    assert int(rows[-1].split(",")[0]) == 400
+
+
+def test_the_result_has_the_promised_keys(trained):
+    result, _ = trained
+    promised = {
+        "algorithm", "preset", "steps", "seconds", "parameters",
+        "parity_max_relative_error", "validation_loss",
+    }  # fmt: skip
+    assert promised <= set(result.result())
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path / "checkpoint.pt", weights_only=True)["network"]
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_resumes_to_the_same_model_and_seeds_matter(recording, tmp_path):
+    def kill(progress):
+        if progress.step >= 80:
+            raise Killed
+
+    train([recording], tmp_path / "whole", QUICK)
+    with pytest.raises(Killed):
+        train([recording], tmp_path / "killed", QUICK, on_progress=kill)
+    assert not (tmp_path / "killed").exists()
+    assert working_file(tmp_path / "killed").is_file()
+    train([recording], tmp_path / "killed", dataclasses.replace(QUICK, resume=True))
+    train([recording], tmp_path / "other", dataclasses.replace(QUICK, seed=1))
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    assert not same(weights(tmp_path / "whole"), weights(tmp_path / "other"))
+
+
+def test_resuming_with_other_options_is_refused(recording, tmp_path):
+    def kill(progress):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train([recording], tmp_path / "model", QUICK, on_progress=kill)
+    changed = dataclasses.replace(QUICK, batch=4, resume=True)
+    with pytest.raises(TrainingError, match="batch is 4, the unfinished run had 8"):
+        train([recording], tmp_path / "model", changed)
+
+
+def test_a_failed_write_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "model.unfinished.pt"
+    save_checkpoint(path, {"step": 1})
+
+    def full(_state, staging):
+        Path(staging).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="last good checkpoint is intact"):
+        save_checkpoint(path, {"step": 2})
+    assert load_checkpoint(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = tmp_path / "model.unfinished.pt"
+    path.write_bytes(b"\x80\x04nonsense")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        load_checkpoint(path)
+
+
+def test_the_time_budget_holds(recording, tmp_path):
+    started = time.monotonic()
+    options = dataclasses.replace(QUICK, steps=None, seconds=12.0)
+    result = train([recording], tmp_path / "model", options)
+    assert result.steps > 20
+    # Generous, because the export's share of the budget is an estimate on a busy computer.
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("algorithm", ["n2v", "n2v2", "structn2v", "pn2v"])
+def test_every_masked_method_denoises(recording, photoelectrons, tmp_path, algorithm):
+    options = dataclasses.replace(QUICK, algorithm=algorithm, steps=350, samples=16)
+    result = train([recording], tmp_path / "model", options)
+    truth = OFFSET + GAIN * photoelectrons[23]
+    denoised, uncertainty = run_graph(result.bundle, recording.observations(23, 0)[None])
+    assert decibels(denoised[0, 0], truth) > decibels(recording.frame(23).astype(float), truth) + 3
+    assert (uncertainty >= 0).all()
+
+
+def refused(stacks, tmp_path, match, error=TrainingDataError):
+    with pytest.raises(error, match=match) as caught:
+        train(stacks, tmp_path / "model", QUICK)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_constant_images_are_refused(tmp_path):
+    refused(
+        [stack_from_array(np.full((5, 64, 64), 100, np.uint16))], tmp_path, "every pixel is 100"
+    )
+
+
+def test_saturated_stacks_are_refused(tmp_path, recording):
+    pixels = recording.frames(range(6))
+    pixels[:, 20:] = 65535
+    refused([stack_from_array(pixels)], tmp_path, "saturated at 65535")
+
+
+def test_frames_smaller_than_a_patch_are_refused(tmp_path):
+    pixels = camera(scene(5, shape=(20, 60)))
+    refused([stack_from_array(pixels)], tmp_path, "20×60 pixels, expected at least 32×32")
+
+
+def test_nan_is_refused(tmp_path):
+    pixels = camera(scene(5)).astype(np.float32)
+    pixels[2, 3, 4] = np.nan
+    refused([stack_from_array(pixels)], tmp_path, "NaN", StackError)
+
+
+def test_mixed_types_and_shapes_are_refused(tmp_path, recording):
+    narrow = stack_from_array(np.zeros((5, 72, 90), np.uint8))
+    small = stack_from_array(camera(scene(5, shape=(64, 64))))
+    refused([recording, narrow], tmp_path, "pixels are uint8")
+    refused([recording, small], tmp_path, "frames are 64×64")
+
+
+def test_an_unnamed_channel_is_refused(tmp_path):
+    pixels = camera(scene(8)).reshape(4, 2, 72, 90)
+    refused([stack_from_array(pixels, axes=("time", "channel"))], tmp_path, "--channel")
+
+
+def test_a_noise_model_for_other_intensities_is_refused(tmp_path, trained):
+    from quietscope.calibration.noise_files import load_noise_model
+
+    noise_model = load_noise_model(trained[0].bundle.noise_model_path)
+    bright = stack_from_array(camera(scene(5) + 5000))
+    with pytest.raises(TrainingDataError, match="outside"):
+        train([bright], tmp_path / "model", QUICK, noise_model=noise_model)
+
+
+def test_an_existing_bundle_is_not_replaced(trained, recording):
+    with pytest.raises(OutputError, match="already exists"):
+        train([recording], trained[0].bundle.path, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("choices", "match"),
+    [
+        ({"steps": 5, "seconds": 60.0}, "one budget"),
+        ({"context_frames": -1}, "context_frames is -1"),
+        ({"context_frames": 99}, "at most"),
+        ({"patch": 50}, "multiple of 16"),
+        ({"algorithm": "bm3d"}, "lattice"),
+        ({"batch": 0}, "batch is 0"),
+    ],
+)
+def test_options_that_cannot_be_trained_are_refused(choices, match):
+    with pytest.raises(TrainingError, match=match):
+        TrainingOptions(**choices)
+
+
+def test_memory_is_bounded_and_held_out_frames_are_not_drawn():
+    # Every pixel holds its frame's number.
+    pixels = np.broadcast_to(np.arange(400, dtype=np.uint16)[:, None, None], (400, 64, 64)).copy()
+    recordings = load_recordings(
+        [stack_from_array(pixels)], context_frames=2, patch=32, memory_mib=1
+    )
+    part = recordings.footage[0]
+    assert part.pixels.nbytes <= 1.3 * 2**20
+    held_out = set(part.pixels[part.held_out][:, 0, 0].tolist())
+    drawn = recordings.sampler.draw(300, np.random.default_rng(0))
+    assert held_out.isdisjoint(drawn[:, 0, 0, 0].tolist())
+    # Context is the preceding frame, or missing at the start of a stretch.
+    newest, before = drawn[:, 0, 0, 0], drawn[:, 1, 0, 0]
+    assert (np.isnan(before) | (before == newest - 1)).all()
+    assert np.isfinite(before).mean() > 0.7
+
+
+def test_patches_are_drawn_more_often_where_there_is_structure():
+    pixels = np.full((6, 256, 256), 100, np.uint16) + np.arange(6, dtype=np.uint16)[:, None, None]
+    chance = np.random.default_rng(0)
+    pixels[:, 32:96, 32:96] += (100 * (chance.random((64, 64)) > 0.9)).astype(np.uint16)
+    recordings = load_recordings(
+        [stack_from_array(pixels)], context_frames=0, patch=32, memory_mib=64
+    )
+    drawn = recordings.sampler.draw(400, chance)
+    share = np.mean(drawn.max(axis=(1, 2, 3)) > 150)
+    assert share > 0.4  # the structure covers 6 % of the frame
+
+
+def test_a_single_frame_is_enough_to_start(tmp_path):
+    stack = stack_from_array(camera(scene(1)))
+    result = train([stack], tmp_path / "model", dataclasses.replace(QUICK, steps=60))
+    assert result.steps == 60
