@@ -122,6 +122,7 @@ def fit_camera(
     offset_adu: float | FloatArray | None = None,
     exposures_ms: Sequence[float | None] | None = None,
     fingerprint: CameraFingerprint | None = None,
+    data: Sequence[Stack] = (),
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> Calibration:
@@ -140,6 +141,8 @@ def fit_camera(
         Exposure of each level; taken from the stacks' own attributes where not given.
     fingerprint
         Camera and setting.
+    data
+        Recordings to be denoised: whether their range of intensities is covered is checked.
     seed
         Of the draw of pixels for likelihood fits.
     on_progress
@@ -186,7 +189,10 @@ def fit_camera(
         histogram=rivals["histogram"],  # type: ignore[arg-type]
         levels=_level_results(usable_levels, noise_model, maps),
         held_out_nll={name: float(values.mean()) for name, values in nll.items()},
-        checks=_checks(statistics, usable_levels, dark_statistics, noise_model, maps, nll),
+        checks=(
+            *_checks(statistics, usable_levels, dark_statistics, noise_model, maps, nll),
+            *(checking.coverage_of_data(noise_model, stack) for stack in data),
+        ),
         seconds=time.perf_counter() - begun,
     )
     return replace(made, noise_model=replace(noise_model, record=jsonable(made.result())))

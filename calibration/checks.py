@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Check:
     serious: bool = True
 
     @property
-    def colour(self) -> str:
+    def colour(self) -> Literal["green", "amber", "red"]:
         """Green, amber or red."""
         return "green" if self.passed else ("red" if self.serious else "amber")
 

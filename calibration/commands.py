@@ -3,7 +3,170 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ..console import Outcome
+import typer
 
-COMMANDS: dict[str, Callable[..., Outcome]] = {}
+from ..console import Outcome, progress
+from ..outputs import require_absent
+from .errors import CalibrationError
+
+if TYPE_CHECKING:
+    from ..stacks import Stack
+
+
+def fit_noise(
+    stacks: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Repeats of one static scene: one stack per light level, or one stack of a scene "
+            "with bright and dark parts. OME-Zarr, Zarr, TIFF or NDTiff."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The noise model to write (npz).")],
+    dark: Annotated[Path | None, typer.Option(help="Repeats without light.")] = None,
+    offset: Annotated[
+        str | None,
+        typer.Option(metavar="ADU|MAP.tif", help="Known offset instead of dark frames."),
+    ] = None,
+    bootstrap: Annotated[
+        bool, typer.Option("--bootstrap", help="Ordinary noisy recordings instead of repeats.")
+    ] = False,
+    channel: Annotated[int, typer.Option(min=0, help="Channel of the stacks.")] = 0,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="A recording to be denoised: is its range of intensities covered?"),
+    ] = None,
+    juglab: Annotated[
+        Path | None, typer.Option(help="Write it for PPN2V, DivNoising and CAREamics as well.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="The figure page; next to --out when not given.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the draw of pixels.")] = 0,
+) -> Outcome:
+    """Fit a noise model to recorded repeats, or to ordinary data with --bootstrap."""
+    page = report or out.with_suffix(".html")
+    for path in (out, page, *([juglab] if juglab else [])):
+        require_absent(path, overwrite=overwrite)
+    opened = [_open(path, channel) for path in stacks]
+    if bootstrap:
+        if dark is not None or offset is not None:
+            raise typer.BadParameter("--bootstrap needs repeats for --dark or --offset; leave it")
+        result, summary, model = _bootstrapped(opened, seed)
+    else:
+        result, summary, model = _calibrated(opened, dark, offset, channel, seed, page, data)
+    model.save(out, overwrite=overwrite)
+    summary.append(f"noise model {out}" + ("" if bootstrap else f", figures {page}"))
+    if juglab is not None:
+        from .noise_files import save_juglab_noise_model
+
+        cost = save_juglab_noise_model(model, juglab, overwrite=overwrite)
+        summary.append(f"for PPN2V and CAREamics {juglab} (differs by {cost:.2g} nats)")
+    return Outcome({**result, "out": str(out)}, summary)
+
+
+def _open(path: Path, channel: int) -> Stack:
+    from ..stacks import open_stack
+
+    stack = open_stack(path)
+    channels = stack.sizes.get("channel", 1)
+    if channel >= channels:
+        raise CalibrationError(
+            f"{path}: has {channels} channels, --channel {channel} asks for another; count from 0"
+        )
+    return stack.channel(channel)
+
+
+def _calibrated(
+    stacks: list[Stack],
+    dark: Path | None,
+    offset: str | None,
+    channel: int,
+    seed: int,
+    page: Path,
+    data: list[Path] | None,
+) -> tuple[dict[str, Any], list[str], Any]:
+    from .camera import fit_camera
+
+    with progress() as bar:
+        task = bar.add_task("reading frames", total=100, note="")
+        calibration = fit_camera(
+            stacks,
+            dark=None if dark is None else _open(dark, channel),
+            offset_adu=None if offset is None else read_offset(offset),
+            data=[_open(path, channel) for path in data or []],
+            seed=seed,
+            on_progress=lambda step, share: bar.update(
+                task, description=step, completed=int(100 * share)
+            ),
+        )
+    calibration.write_report(page)
+    return (
+        {**calibration.result(), "report": str(page)},
+        calibration.summary(),
+        calibration.noise_model,
+    )
+
+
+def _bootstrapped(stacks: list[Stack], seed: int) -> tuple[dict[str, Any], list[str], Any]:
+    import time
+
+    from .bootstrap import bootstrap_noise_model
+
+    begun = time.perf_counter()
+    model = bootstrap_noise_model(stacks, seed=seed)
+    law = model.photon_transfer
+    low, high = model.signal_range_adu
+    result = {
+        "gain_adu_per_e": law.gain_adu_per_e,
+        "offset_adu": None,
+        "read_noise_e": None,
+        "saturation_adu": law.saturation_adu,
+        "source": model.source,
+        "levels": [
+            {"mean_adu": mean, "variance_adu2": variance, "model_variance_adu2": variance}
+            for mean, variance in zip(
+                model.signal_adu.tolist(), model.variance_adu2.tolist(), strict=True
+            )
+        ],
+        "held_out_nll": {},
+        "checks": [],
+        "seconds": time.perf_counter() - begun,
+    }
+    summary = [
+        "bootstrapped from ordinary data, not calibrated: good enough to start, no offset known",
+        f"gain          about {law.gain_adu_per_e:.3g} ADU/e⁻",
+        f"signals       {low:.0f} to {high:.0f} ADU, beyond it a straight line",
+    ]
+    return result, summary, model
+
+
+def read_offset(text: str) -> Any:
+    """Return --offset as a number, or as a map (Y, X) from a one-frame image file.
+
+    Raises
+    ------
+    CalibrationError
+        If it is neither.
+    """
+    import numpy as np
+
+    from ..stacks import open_stack
+
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    stack = open_stack(text)
+    if len(stack) != 1:
+        raise CalibrationError(
+            f"--offset {text}: holds {len(stack)} frames, expected one map of the offset; give "
+            "repeats without light as --dark instead"
+        )
+    return stack.frame(0).astype(np.float64)
+
+
+COMMANDS: dict[str, Callable[..., Outcome]] = {"fit-noise": fit_noise}

@@ -41,6 +41,12 @@ class PixelMaps:
     dead: NDArray[np.bool_]
 
     @property
+    def noise_adu(self) -> FloatArray:
+        """Standard deviation without light, ADU."""
+        noise: FloatArray = np.sqrt(self.variance_adu2)
+        return noise
+
+    @property
     def usable(self) -> FloatArray:
         """1 where a pixel is neither hot nor dead."""
         return 1.0 - (self.hot | self.dead)
