@@ -1,8 +1,8 @@
 """Record what a calibration needs: dark frames and a ladder of light levels.
 
 Owns the choice of levels, the recording through pycro-manager, the search for saturation, the
-running photon-transfer figures, and the `calibrate` command. What the frames say about the camera is
-worked out by `calibration`.
+running photon-transfer figures, and the `calibrate` command. What the frames say about the camera
+is worked out by `calibration`.
 
 Light is varied by exposure time, by a property of a device (lamp, laser), or by hand.
 """

@@ -208,8 +208,8 @@ def _require_usable(
         if stack.frame_shape != first.frame_shape or stack.dtype != first.dtype:
             raise CalibrationError(
                 f"{stack.path}: frames of {stack.frame_shape} {stack.dtype}, expected "
-                f"{first.frame_shape} {first.dtype} as in {first.path}; record all levels with one "
-                "ROI, binning and pixel type"
+                f"{first.frame_shape} {first.dtype} as in {first.path}; record all levels "
+                "with one ROI, binning and pixel type"
             )
         if stack.sizes.get("channel", 1) > 1:
             raise CalibrationError(
@@ -284,8 +284,8 @@ def _without_saturated(
     ]
     if not kept:
         raise CalibrationError(
-            f"light levels: every one of them reaches {limit:.0f} ADU, where the camera saturates; "
-            "use less light or shorter exposures"
+            f"light levels: every one of them reaches {limit:.0f} ADU, where the camera "
+            "saturates; use less light or shorter exposures"
         )
     return kept, limit, len(kept) < len(levels)
 
@@ -396,7 +396,8 @@ def calibration_summary(calibration: Calibration) -> list[str]:
         least = -law.intercept_adu2 / law.gain_adu_per_e
         lines.append(
             "offset        not known, nor read noise: give --dark or --offset "
-            f"(the offset is {max(least, 0.0):.1f} ADU if there is no read noise, more if there is)"
+            f"(the offset is {max(least, 0.0):.1f} ADU if there is no read noise, "
+            "more if there is)"
         )
     seen = "" if law.saturation_reached else " (not reached; from the pixel type)"
     lines.append(f"saturation    {law.saturation_adu:.0f} ADU{seen}")

@@ -206,8 +206,8 @@ def coverage_of_data(noise_model: NoiseModel, stack: Stack, *, frames: int = 8) 
         "coverage_of_data",
         float(outside.mean()),
         0.01,
-        f"the recording reaches from {pixels.min():.0f} to {pixels.max():.0f} ADU, the calibration "
-        f"from {low:.0f} to {high:.0f}: calibrate with darker or brighter levels",
+        f"the recording reaches from {pixels.min():.0f} to {pixels.max():.0f} ADU, the "
+        f"calibration from {low:.0f} to {high:.0f}: calibrate with darker or brighter levels",
     )
 
 

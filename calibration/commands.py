@@ -120,7 +120,7 @@ def _bootstrapped(stacks: list[Stack], seed: int) -> tuple[dict[str, Any], list[
     model = bootstrap_noise_model(stacks, seed=seed)
     law = model.photon_transfer
     low, high = model.signal_range_adu
-    result = {
+    result: dict[str, Any] = {
         "gain_adu_per_e": law.gain_adu_per_e,
         "offset_adu": None,
         "read_noise_e": None,

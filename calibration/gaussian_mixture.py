@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 
 from .errors import CalibrationError
 from .fingerprint import CameraFingerprint
-from .likelihood import Codes, mixture_log_likelihood
+from .likelihood import SIXTEEN_BIT, Codes, mixture_log_likelihood
 from .maps import PixelMaps
 from .noise_model import FloatArray, MixtureTable
 from .photon_transfer import QUANTISATION_VARIANCE_ADU2, PhotonTransfer
@@ -78,7 +78,7 @@ class GaussianMixtureNoiseModel:
     shape_offsets: FloatArray
     shape_variances: FloatArray
     photon_transfer: PhotonTransfer
-    codes: Codes = Codes()
+    codes: Codes = SIXTEEN_BIT
     fingerprint: CameraFingerprint = field(default_factory=CameraFingerprint)
     source: Literal["calibrated", "bootstrapped"] = "calibrated"
     maps: PixelMaps | None = None
@@ -176,7 +176,7 @@ def fit_gaussian_mixture(
     observation: FloatArray,
     photon_transfer: PhotonTransfer,
     *,
-    codes: Codes = Codes(),
+    codes: Codes = SIXTEEN_BIT,
     fingerprint: CameraFingerprint | None = None,
     source: Literal["calibrated", "bootstrapped"] = "calibrated",
     components: int = COMPONENTS,
@@ -186,8 +186,8 @@ def fit_gaussian_mixture(
 
     The variance of a maximum-likelihood mixture equals that of its sample, so it is taken from
     the pairs of each stretch of signal directly; the form is then fitted to the standardised
-    residuals with the camera's rounding and clipping in the likelihood. Nothing is drawn at random:
-    the same pairs give the same model to the bit.
+    residuals with the camera's rounding and clipping in the likelihood. Nothing is drawn at
+    random: the same pairs give the same model to the bit.
 
     Parameters
     ----------
@@ -213,8 +213,8 @@ def fit_gaussian_mixture(
     cells = _cells(count, min(VARIANCE_KNOTS, max(1, signal.size // PAIRS_PER_KNOT)))
     cell_of_bin = np.repeat(np.arange(len(cells)), [stop - start for start, stop in cells])
     cell_count = _sum_cells(count, cells)
-    knots = _sum_cells(np.bincount(place, signal, _FINE_BINS), cells) / cell_count
-    found = _sum_cells(np.bincount(place, residual_square, _FINE_BINS), cells) / cell_count
+    knots = _sum_cells(_weighted(place, signal), cells) / cell_count
+    found = _sum_cells(_weighted(place, residual_square), cells) / cell_count
     model = GaussianMixtureNoiseModel(
         signal_adu=knots,
         variance_adu2=_leaning_on_law(found, cell_count, photon_transfer.variance(knots)),
@@ -251,6 +251,10 @@ def _fine_bins(signal: FloatArray, coordinate: tuple[FloatArray, FloatArray]) ->
         (np.interp(signal, grid, value) * scale).astype(np.intp), _FINE_BINS - 1
     )
     return bins
+
+
+def _weighted(place: np.ndarray, values: FloatArray) -> FloatArray:
+    return np.bincount(place, values, _FINE_BINS).astype(np.float64)
 
 
 def _cells(count: FloatArray, wanted: int) -> list[tuple[int, int]]:

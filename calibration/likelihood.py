@@ -33,6 +33,9 @@ class Codes(NamedTuple):
     step: float = 1.0
 
 
+SIXTEEN_BIT = Codes()
+
+
 def mixture_log_likelihood(
     observation: FloatArray,
     means: FloatArray,

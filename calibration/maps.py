@@ -49,7 +49,8 @@ class PixelMaps:
     @property
     def usable(self) -> FloatArray:
         """1 where a pixel is neither hot nor dead."""
-        return 1.0 - (self.hot | self.dead)
+        sound: FloatArray = 1.0 - (self.hot | self.dead).astype(np.float64)
+        return sound
 
 
 def pixel_maps(dark: LevelStatistics, levels: Sequence[LevelStatistics]) -> PixelMaps:

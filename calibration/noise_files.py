@@ -163,7 +163,8 @@ def _from_arrays(arrays: Mapping[str, Any]) -> GaussianMixtureNoiseModel:
     _require_sound(tables)
     maps = None
     if "map_offset_adu" in arrays:
-        maps = PixelMaps(**{name: arrays.get(f"map_{name}") for name in MAPS})
+        found: dict[str, Any] = {name: arrays.get(f"map_{name}") for name in MAPS}
+        maps = PixelMaps(**found)
     source = header.source
     if source not in ("calibrated", "bootstrapped"):
         raise ValueError(f"source {source!r}")
@@ -172,13 +173,13 @@ def _from_arrays(arrays: Mapping[str, Any]) -> GaussianMixtureNoiseModel:
         photon_transfer=PhotonTransfer(
             gain=_interval(header.gain),
             intercept_adu2=header.intercept_adu2,
-            offset=header.offset and _interval(header.offset),
-            read_noise=header.read_noise and _interval(header.read_noise),
+            offset=_interval_or_none(header.offset),
+            read_noise=_interval_or_none(header.read_noise),
             dark_variance_adu2=header.dark_variance_adu2,
             saturation_adu=header.saturation_adu,
             saturation_reached=header.saturation_reached,
             nonlinearity=header.nonlinearity,
-            excess_noise_ratio=header.excess_noise_ratio and _interval(header.excess_noise_ratio),
+            excess_noise_ratio=_interval_or_none(header.excess_noise_ratio),
         ),
         codes=Codes(*header.codes),
         fingerprint=header.fingerprint,
@@ -190,6 +191,10 @@ def _from_arrays(arrays: Mapping[str, Any]) -> GaussianMixtureNoiseModel:
 
 def _interval(found: _Interval) -> Interval:
     return Interval(found.value, found.low, found.high)
+
+
+def _interval_or_none(found: _Interval | None) -> Interval | None:
+    return None if found is None else _interval(found)
 
 
 def _require_sound(tables: Mapping[str, FloatArray]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from .errors import CalibrationError
@@ -160,7 +160,7 @@ def transfer_points(
 
 
 def _grouped(
-    level: LevelStatistics, number: int, sort_half: int, mask: FloatArray | None
+    level: LevelStatistics, number: int, sort_half: int, mask: NDArray[np.bool_] | None
 ) -> list[tuple[float, float, float, float]]:
     key = level.half_means_adu[sort_half].ravel()
     mean = level.half_means_adu[1 - sort_half].ravel()
@@ -172,14 +172,15 @@ def _grouped(
     place = np.searchsorted(edges, key, side="right")
     counts = np.bincount(place, minlength=groups)
     pairs_per_half = max(1.0, level.frames / 4) if level.frames >= 4 else 1.0
-    rows = []
+    rows: list[tuple[float, float, float, float]] = []
     for group in np.flatnonzero(counts >= 2):
         chosen = place == group
         found = float(variance[chosen].mean())
         # The scatter among pixels holds every moment of the noise, so no Gaussian is assumed.
         scatter = float(variance[chosen].std(ddof=1) / np.sqrt(counts[group]))
         least = found * np.sqrt(2 / (counts[group] * pairs_per_half)) * 0.5
-        rows.append((float(mean[chosen].mean()), found, max(scatter, least, 1e-12), number))
+        error = max(scatter, float(least), 1e-12)
+        rows.append((float(mean[chosen].mean()), found, error, float(number)))
     return rows
 
 
@@ -303,8 +304,8 @@ def fit_photon_transfer(
     line = weighted_line(points.mean_adu, points.variance_adu2, points.error_adu2)
     if line.slope <= 0:
         raise CalibrationError(
-            f"light levels: variance falls with light (slope {line.slope:.3g} ADU), expected it to "
-            "rise; check that the camera is not saturated, gamma-corrected or averaging frames"
+            f"light levels: variance falls with light (slope {line.slope:.3g} ADU), expected it "
+            "to rise; check that the camera is not saturated, gamma-corrected or averaging frames"
         )
     rounding = QUANTISATION_VARIANCE_ADU2 if quantised else 0.0
     offset = _offset(levels, dark, offset_adu, usable)
@@ -412,7 +413,7 @@ def _dark_variance(dark: LevelStatistics | None, usable: FloatArray | None) -> I
 
 
 def _read_noise(variance: Interval | None, rounding: float, gain: Interval) -> Interval | None:
-    """Standard deviation without light in electrons; gain and variance are independent."""
+    """Return the noise without light in electrons; gain and variance are independent."""
     if variance is None:
         return None
     value, low, high = (

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .errors import CalibrationError
-from .likelihood import Codes, mixture_log_likelihood
+from .likelihood import SIXTEEN_BIT, Codes, mixture_log_likelihood
 from .noise_model import FloatArray, MixtureTable
 from .photon_transfer import PhotonTransfer
 
@@ -27,7 +27,7 @@ class PoissonGaussianNoiseModel:
 
     photon_transfer: PhotonTransfer
     signal_range_adu: tuple[float, float]
-    codes: Codes = Codes()
+    codes: Codes = SIXTEEN_BIT
 
     def variance(self, signal: ArrayLike) -> FloatArray:
         """Return Var[observation | signal] in ADU², elementwise."""
