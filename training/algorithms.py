@@ -59,7 +59,7 @@ class GaussianLearner(Learner):
 class LatticeLearner(GaussianLearner):
     """`lattice`: predict one sub-lattice from the other three; marginal likelihood."""
 
-    learning_rate = 2e-3
+    learning_rate = 4e-3
 
     def __init__(self, options: TrainingOptions, noise: TabulatedNoise) -> None:
         self.network: LatticePrior = LatticePrior(options.context_frames, options.plan)

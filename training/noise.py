@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..calibration.noise_model import NoiseModel
+from ..calibration.photon_transfer import QUANTISATION_VARIANCE_ADU2
 
 GRID_POINTS = 512
-QUANTISATION_VARIANCE_ADU2 = 1 / 12
-"""A camera that counts in whole ADU is never more certain than this."""
 
 
 class TabulatedNoise(nn.Module):

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.noise_model import NoiseModel
+from ..calibration.photon_transfer import QUANTISATION_VARIANCE_ADU2
 from ..inference.denoiser import Denoiser
 
 ALPHA = 0.5
@@ -83,13 +84,14 @@ def split(
     noisier = newest + ALPHA * np.sqrt(noise_variance) * chance.standard_normal(newest.shape)
     seen = observations.copy()
     seen[0] = _as_pixels(noisier, observations.dtype)
-    # From what was really added, rounding included.
+    # From what was really added, which is not quite what was drawn: pixels are whole numbers.
     added = seen[0].astype(np.float64) - newest
+    rounding = QUANTISATION_VARIANCE_ADU2 if observations.dtype.kind == "u" else 0.0
     return Split(
         seen=seen,
         compared=newest - added / ALPHA**2,
         brightness=1.0,
-        noise_variance=noise_variance * (1 + 1 / ALPHA**2),
+        noise_variance=noise_variance * (1 + 1 / ALPHA**2) + rounding / ALPHA**4,
     )
 
 
