@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..console import Outcome, progress, stderr
+from .light_ladder import calibrate
 from .microscope import MicroscopeSettings
 from .microscope_options import takes_microscope
 
@@ -125,4 +126,8 @@ def _summary(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-COMMANDS: dict[str, Callable[..., Outcome]] = {"record": record, "live": live}
+COMMANDS: dict[str, Callable[..., Outcome]] = {
+    "calibrate": takes_microscope(calibrate),
+    "record": record,
+    "live": live,
+}
