@@ -1,0 +1,130 @@
+"""Frame rate with the stream attached against without it, in paired runs on the demo camera.
+
+Each round runs every variant once, in an order that turns with the round; the figure is the
+median over rounds of the ratio to that round's bare run. Rates count from `acquire` to the end of
+the acquisition, so waiting for a slow consumer is included.
+
+    python benchmarks/stream_frame_rate.py --exposure-ms 10 --frames 600 --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from quietscope.acquisition import LiveDenoiser
+from quietscope.acquisition.microscope import MicroscopeSettings, open_microscope
+from quietscope.outputs import write_json
+from scipy import ndimage
+
+VARIANTS = ("bare", "record", "record and denoise")
+
+
+class Smoothing:
+    """A denoiser that costs what the live preset costs on two cores: about 40 ms at 512²."""
+
+    context_frames = 0
+
+    def __init__(self, frame_shape: tuple[int, int]) -> None:
+        self.frame_shape = frame_shape
+
+    def denoise(self, observations: NDArray[Any], out: NDArray[np.float32]) -> None:
+        ndimage.gaussian_filter(observations[0].astype(np.float32), 3, output=out[0])
+        out[1] = 1.0
+
+    def close(self) -> None:
+        pass
+
+
+def rate(frames: int, hook: Callable[..., Any] | None) -> float:
+    from pycromanager import Acquisition, multi_d_acquisition_events
+
+    events = multi_d_acquisition_events(num_time_points=frames)
+    acquisition = Acquisition(image_process_fn=hook)
+    began = time.perf_counter()
+    acquisition.acquire(events)
+    acquisition.mark_finished()
+    acquisition.await_completion()
+    return frames / (time.perf_counter() - began)
+
+
+def run(variant: str, frames: int, shape: tuple[int, int], folder: Path, model: Any) -> dict:
+    if variant == "bare":
+        return {"rate_hz": rate(frames, None)}
+    denoiser = None if variant == "record" else (model or Smoothing(shape))
+    live = LiveDenoiser(denoiser, folder / "run", overwrite=True, complete_afterwards=False)
+    with live:
+        measured = rate(frames, live.image_process_fn)
+    report = live.report
+    assert report["frames_recorded"] == frames, report
+    return {
+        "rate_hz": measured,
+        "hook_ms": report["hook_ms"],
+        "latency_ms": report["latency_ms"],
+        "frames_denoised_live": report["frames_denoised_live"],
+    }
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--exposure-ms", type=float, default=10.0)
+    options.add_argument("--side", type=int, default=512, help="512 or, with a larger chip, more")
+    options.add_argument("--frames", type=int, default=600)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--model", type=Path, help="a bundle; by default a Gaussian filter")
+    options.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    options.add_argument("--folder", type=Path, help="where runs are written")
+    options.add_argument("--out", type=Path, help="JSON file for the figures")
+    chosen = options.parse_args()
+
+    rounds: list[dict[str, Any]] = []
+    with (
+        open_microscope(MicroscopeSettings(exposure_ms=chosen.exposure_ms)) as microscope,
+        tempfile.TemporaryDirectory(dir=chosen.folder) as folder,
+    ):
+        if chosen.side != 512:
+            microscope.set_property("OnCameraCCDXSize", chosen.side)
+            microscope.set_property("OnCameraCCDYSize", chosen.side)
+        run("bare", 20, microscope.frame_shape, Path(folder), None)  # warm up
+        for turn in range(chosen.rounds):
+            order = chosen.variants[turn % 3 :] + chosen.variants[: turn % 3]
+            found = {
+                v: run(v, chosen.frames, microscope.frame_shape, Path(folder), chosen.model)
+                for v in order
+            }
+            rounds.append(found)
+            print(json.dumps({v: round(f["rate_hz"], 1) for v, f in found.items()}))
+    figures = {
+        "hardware": "2 CPU cores",
+        "side": chosen.side,
+        "exposure_ms": chosen.exposure_ms,
+        "frames": chosen.frames,
+        "ratio_to_bare": {
+            v: statistics.median(r[v]["rate_hz"] / r["bare"]["rate_hz"] for r in rounds)
+            for v in chosen.variants
+            if v != "bare"
+        },
+        "hook_p99_ms": {
+            v: statistics.median(r[v]["hook_ms"]["p99"] for r in rounds)
+            for v in chosen.variants
+            if v != "bare"
+        },
+        "rounds": rounds,
+    }
+    print(json.dumps({k: v for k, v in figures.items() if k != "rounds"}, indent=2))
+    if chosen.out:
+        with nullcontext():
+            write_json(chosen.out, figures)
+
+
+if __name__ == "__main__":
+    main()
