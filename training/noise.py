@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..calibration.noise_model import NoiseModel
-from ..calibration.photon_transfer import QUANTISATION_VARIANCE_ADU2
 
 GRID_POINTS = 512
+LEAST_VARIANCE = 1e-7
+"""In network units²: keeps a noiseless camera from dividing by zero."""
 
 
 class TabulatedNoise(nn.Module):
@@ -47,7 +48,7 @@ class TabulatedNoise(nn.Module):
     ) -> None:
         super().__init__()
         table = noise_model.mixture(np.linspace(low_adu, high_adu, GRID_POINTS))
-        floor = QUANTISATION_VARIANCE_ADU2
+        floor = LEAST_VARIANCE * scale_adu**2
         self.components = int(table.weights.shape[0])
         self.first = (low_adu - centre_adu) / scale_adu
         self.per_point = (high_adu - low_adu) / scale_adu / (GRID_POINTS - 1)
