@@ -10,6 +10,7 @@ version. Knows neither how a model is trained nor how it is run.
         model.onnx        camera pixels in; `denoised` and `uncertainty` out
         noise_model.npz   the noise model that the graph holds, for people and for retraining
         checkpoint.pt     weights for resuming and retraining (loaded with weights_only=True)
+        golden.npz        a piece of a frame and the answer that every machine has to give
         losses.csv        the training curve
         report.html       the same for a person
 """
@@ -40,6 +41,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 NOISE_MODEL = "noise_model.npz"
 CHECKPOINT = "checkpoint.pt"
+GOLDEN = "golden.npz"
 LOSSES = "losses.csv"
 REPORT = "report.html"
 REQUIRED_FILES = (MODEL, NOISE_MODEL)
@@ -107,6 +109,11 @@ class Bundle:
     def model_sha256(self) -> str:
         """Identifies the model everywhere: in denoised images, reports and decisions."""
         return self.manifest.sha256[MODEL]
+
+    @property
+    def has_golden(self) -> bool:
+        """Whether the bundle holds an answer to check this machine against."""
+        return GOLDEN in self.manifest.sha256
 
     @property
     def noise_model_path(self) -> Path:

@@ -6,17 +6,32 @@ the model was not built for. Which processor runs it is settled in `providers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .buffers import Buffers, CudaBuffers, HostBuffers
 from .bundle import Bundle, open_bundle
 from .errors import BundleError, FrameMismatchError, InferenceError
-from .graph import INPUT, OUTPUTS, GraphContract, read_contract
-from .providers import Precision, Provider, RunningSession, open_session
+from .golden import Golden
+from .graph import INPUT, GraphContract, read_contract
+from .precision import reduced_model, require_precision
+from .providers import (
+    Precision,
+    Provider,
+    RunningSession,
+    open_session,
+    option_name,
+    session_options_of,
+    working_provider,
+)
+
+logger = logging.getLogger(__name__)
 
 WARM_UP_RUNS = 3
 """The first plans the memory, the second uses the plan, the third is as fast as the rest."""
@@ -25,7 +40,8 @@ WARM_UP_RUNS = 3
 class OnnxDenoiser:
     """Denoise frames of one shape with the model of a bundle.
 
-    The session is built, bound and warmed up here; the first frame is as fast as the last. Use it
+    The session is built, bound, warmed up and checked against the bundle's golden answer here; the
+    first frame is as fast as the last. Use it
     from one thread at a time; several instances run side by side.
 
     Parameters
@@ -37,7 +53,7 @@ class OnnxDenoiser:
     provider
         What must run it. `auto` takes CUDA where it works and the CPU elsewhere.
     precision
-        fp32 everywhere.
+        fp32 everywhere; fp16 on GPU, int8 on CPU: the network alone is reduced.
     threads
         Of the CPU provider; None leaves one core to camera and GUI.
 
@@ -49,6 +65,8 @@ class OnnxDenoiser:
         The processor, for a person.
     remark
         Why a GPU that is there is not used; empty otherwise.
+    golden_difference
+        How far the golden answer was missed, see `golden`; None if the bundle holds none.
     model_sha256, noise_model_sha256
         What ran, for reports and denoised images.
 
@@ -57,7 +75,7 @@ class OnnxDenoiser:
     BundleError
         If the bundle cannot be used.
     ProviderError
-        If the provider asked for is not the one that would run.
+        If the provider asked for is not the one that would run, or computes something else.
     """
 
     def __init__(
@@ -72,21 +90,15 @@ class OnnxDenoiser:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.precision = precision
         self._frame_shape = _checked_shape(frame_shape)
-        contract = _matching_contract(self.bundle)
-        self.pixel_type = np.dtype(contract.pixel_type)
-        self._observations = np.zeros((1, contract.observations, *frame_shape), self.pixel_type)
-        self._outputs = [np.empty((1, 1, *frame_shape), np.float32) for _ in OUTPUTS]
-        self._running: RunningSession | None = open_session(
-            self.bundle.model_path,
-            provider=provider,
-            free_dimensions=contract.overrides(1, frame_shape),
-            threads=threads,
-        )
+        self._contract = _matching_contract(self.bundle)
+        self.pixel_type = np.dtype(self._contract.pixel_type)
+        chosen, self.remark = _settled(provider)
+        opening = _Opening(self.bundle, self._contract, chosen, precision, threads)
+        self._running: RunningSession | None
+        self._running, self._buffers, self._binding = opening.ready(self._frame_shape)
         self.provider = self._running.provider
         self.device = self._running.device
-        self.remark = self._running.remark
-        self._binding = self._bind(self._running.session)
-        self._warm_up()
+        self.golden_difference = opening.check_golden()
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -96,7 +108,7 @@ class OnnxDenoiser:
     @property
     def context_frames(self) -> int:
         """How many preceding frames the model wants."""
-        return int(self._observations.shape[1]) - 1
+        return self._contract.observations - 1
 
     @property
     def model_sha256(self) -> str:
@@ -119,9 +131,9 @@ class OnnxDenoiser:
             If the denoiser was closed or the run failed.
         """
         self._require_fit(observations, out)
-        np.copyto(self._observations[0], observations)
+        np.copyto(self._buffers.observations[0], observations)
         self._run()
-        for plane, output in zip(out, self._outputs, strict=True):
+        for plane, output in zip(out, self._buffers.outputs, strict=True):
             np.copyto(plane, output[0, 0])
 
     def bare_run(self, observations: NDArray[Any]) -> Callable[[], object]:
@@ -132,8 +144,12 @@ class OnnxDenoiser:
 
     def close(self) -> None:
         """Release the session. May be called more than once."""
+        if self._running is None:
+            return
+        # The binding holds the session's memory: first to go.
         self._binding = None
         self._running = None
+        self._buffers.close()
 
     def __enter__(self) -> OnnxDenoiser:
         return self
@@ -141,23 +157,12 @@ class OnnxDenoiser:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _bind(self, session: Any) -> Any:
-        import onnxruntime as ort
-
-        binding = session.io_binding()
-        binding.bind_cpu_input(INPUT, self._observations)
-        for name, array in zip(OUTPUTS, self._outputs, strict=True):
-            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
-        return binding
-
-    def _warm_up(self) -> None:
-        for _ in range(WARM_UP_RUNS):
-            self._run()
-
     def _run(self) -> None:
         session = self._session()
         try:
+            self._buffers.upload()
             session.run_with_iobinding(self._binding)
+            self._buffers.download()
         except Exception as error:  # ONNX Runtime raises its own types, one per status code
             reason = str(error).strip().splitlines()[0]
             raise InferenceError(
@@ -171,7 +176,7 @@ class OnnxDenoiser:
         return self._running.session
 
     def _require_fit(self, observations: NDArray[Any], out: NDArray[np.float32]) -> None:
-        expected = self._observations.shape[1:]
+        expected = (self._contract.observations, *self._frame_shape)
         if observations.shape != expected:
             raise FrameMismatchError(
                 f"observations have shape {observations.shape}, the model takes {expected} "
@@ -186,6 +191,86 @@ class OnnxDenoiser:
             raise FrameMismatchError(
                 f"out is {out.dtype} {out.shape}, expected float32 {(2, *expected[1:])}"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """How a session for a bundle is opened, whatever the frame shape."""
+
+    bundle: Bundle
+    contract: GraphContract
+    provider: Provider
+    precision: Precision
+    threads: int | None
+
+    def ready(self, frame_shape: tuple[int, int]) -> tuple[RunningSession, Buffers, Any]:
+        """Open a session, bind its memory, warm it up. Faster options first, if they work."""
+        model = self._model()
+        attempts = session_options_of(self.provider, self._cache_name(frame_shape))
+        for options in attempts[:-1]:
+            try:
+                return self._attempt(model, frame_shape, options)
+            except Exception as error:  # capturing a CUDA graph fails in ways of its own
+                logger.info("%s does not run with %s: %s", self.provider, options, error)
+        return self._attempt(model, frame_shape, attempts[-1])
+
+    def check_golden(self) -> float | None:
+        """Compare with the bundle's stored answer; None if it holds none."""
+        if not self.bundle.has_golden:
+            return None
+        golden = Golden(self.bundle)
+        options = session_options_of(self.provider, self._cache_name(golden.frame_shape))[-1]
+        running = self._open(self._model(), golden.frame_shape, options)
+        return golden.require(running, self.bundle, self.precision)
+
+    def _attempt(
+        self,
+        model: Path | bytes,
+        frame_shape: tuple[int, int],
+        options: Mapping[str, str],
+    ) -> tuple[RunningSession, Buffers, Any]:
+        running = self._open(model, frame_shape, options)
+        on_gpu = option_name(running.provider) in ("cuda", "tensorrt")
+        shape = (1, self.contract.observations, *frame_shape)
+        pixel_type = np.dtype(self.contract.pixel_type)
+        buffers = CudaBuffers(shape, pixel_type) if on_gpu else HostBuffers(shape, pixel_type)
+        binding = running.session.io_binding()
+        buffers.bind(binding)
+        for _ in range(WARM_UP_RUNS):
+            running.session.run_with_iobinding(binding)
+        return running, buffers, binding
+
+    def _open(
+        self,
+        model: Path | bytes,
+        frame_shape: tuple[int, int],
+        options: Mapping[str, str],
+    ) -> RunningSession:
+        return open_session(
+            model,
+            provider=self.provider,
+            free_dimensions=self.contract.overrides(1, frame_shape),
+            threads=self.threads,
+            options=options,
+        )
+
+    def _model(self) -> Path | bytes:
+        if self.precision == "fp32":
+            return self.bundle.model_path
+        require_precision(self.precision, self.provider)
+        return reduced_model(self.bundle, self.precision)
+
+    def _cache_name(self, frame_shape: tuple[int, int]) -> str:
+        rows, columns = frame_shape
+        return f"{self.bundle.model_sha256[:16]}-{rows}x{columns}-{self.precision}"
+
+
+def _settled(provider: Provider) -> tuple[Provider, str]:
+    """Return the provider that `auto` means here, and a remark if a GPU lies idle."""
+    if provider != "auto":
+        return provider, ""
+    found, remark = working_provider()
+    return option_name(found), remark
 
 
 def _checked_shape(frame_shape: tuple[int, int]) -> tuple[int, int]:

@@ -237,6 +237,7 @@ def _quiet(active: bool) -> Iterator[None]:
         ort.set_default_logger_severity(USUAL)
 
 
+@cache
 def working_provider() -> tuple[str, str]:
     """Return the provider that `auto` takes on this machine, and a remark if a GPU lies idle.
 
@@ -253,6 +254,46 @@ def _identity() -> bytes:
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
     opset = helper.make_opsetid("", 18)
     return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString())
+
+
+# -------------------------------------------------------------------------------- options
+
+
+def session_options_of(provider: Provider, cache: str) -> list[dict[str, str]]:
+    """Return the options to try for a provider, the fastest first.
+
+    Parameters
+    ----------
+    provider
+        One that is settled, not `auto`.
+    cache
+        Name of the folder for compiled engines: one per model, shape and precision.
+    """
+    if provider == "cuda":
+        exhaustive = {"cudnn_conv_algo_search": "EXHAUSTIVE", "cudnn_conv_use_max_workspace": "1"}
+        # A captured graph replays all kernels with one launch; some graphs cannot be captured.
+        return [{**exhaustive, "enable_cuda_graph": "1"}, exhaustive]
+    if provider == "tensorrt":
+        folder = engine_cache(cache)
+        folder.mkdir(parents=True, exist_ok=True)
+        return [
+            {
+                "trt_engine_cache_enable": "1",
+                "trt_engine_cache_path": str(folder),
+                "trt_timing_cache_enable": "1",
+                "trt_timing_cache_path": str(folder.parent),
+                "trt_fp16_enable": "1" if cache.endswith("fp16") else "0",
+                "trt_cuda_graph_enable": "1",
+            }
+        ]
+    return [{}]
+
+
+def engine_cache(name: str) -> Path:
+    """Return the folder in which TensorRT keeps what it compiled under this name."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("quietscope", appauthor=False) / "tensorrt" / name
 
 
 # ------------------------------------------------------------------------------ libraries

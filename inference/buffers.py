@@ -1,0 +1,163 @@
+"""The memory that a session reads and writes, bound once.
+
+Owns where observations and results lie: in this process's memory on the CPU, on the GPU with
+page-locked memory on this side otherwise. Nothing is allocated after construction.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InferenceError
+from .graph import INPUT, OUTPUTS
+
+logger = logging.getLogger(__name__)
+
+
+class Buffers(Protocol):
+    """Host arrays, and how they reach the session and come back."""
+
+    observations: NDArray[Any]
+    outputs: Sequence[NDArray[np.float32]]
+
+    def bind(self, binding: Any) -> None:
+        """Bind inputs and outputs to a session's IOBinding."""
+        ...
+
+    def upload(self) -> None:
+        """Bring `observations` to where the session reads them."""
+        ...
+
+    def download(self) -> None:
+        """Bring the results to `outputs`."""
+        ...
+
+    def close(self) -> None:
+        """Release what was taken."""
+        ...
+
+
+class HostBuffers:
+    """Memory of this process, which the session reads and writes directly.
+
+    Parameters
+    ----------
+    shape
+        (1, 1 + T, Y, X) of the observations.
+    pixel_type
+        Of the camera.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], pixel_type: np.dtype[Any]) -> None:
+        self.observations = np.zeros(shape, pixel_type)
+        self.outputs: Sequence[NDArray[np.float32]] = [
+            np.zeros((1, 1, *shape[2:]), np.float32) for _ in OUTPUTS
+        ]
+
+    def bind(self, binding: Any) -> None:
+        """See `Buffers`."""
+        import onnxruntime as ort
+
+        binding.bind_cpu_input(INPUT, self.observations)
+        for name, array in zip(OUTPUTS, self.outputs, strict=True):
+            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+
+    def upload(self) -> None:
+        """Nothing to do: the session reads this memory."""
+
+    def download(self) -> None:
+        """Nothing to do: the session wrote this memory."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class CudaBuffers(HostBuffers):
+    """Memory of the GPU at fixed addresses, as CUDA graphs need it, and page-locked host memory.
+
+    Page-locked memory is copied several times faster; where it cannot be had, ordinary memory
+    serves.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], pixel_type: np.dtype[Any]) -> None:
+        import onnxruntime as ort
+
+        super().__init__(shape, pixel_type)
+        self._device = [
+            ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, "cuda")
+            for array in (self.observations, *self.outputs)
+        ]
+        self._runtime = _CudaRuntime()
+        self._locked = [
+            array for array in (self.observations, *self.outputs) if self._runtime.lock(array)
+        ]
+
+    def bind(self, binding: Any) -> None:
+        """See `Buffers`."""
+        binding.bind_ortvalue_input(INPUT, self._device[0])
+        for name, value in zip(OUTPUTS, self._device[1:], strict=True):
+            binding.bind_ortvalue_output(name, value)
+
+    def upload(self) -> None:
+        """Copy the observations to the GPU."""
+        self._runtime.copy(
+            self._device[0].data_ptr(), self.observations.ctypes.data, self.observations.nbytes
+        )
+
+    def download(self) -> None:
+        """Copy the results from the GPU."""
+        for value, array in zip(self._device[1:], self.outputs, strict=True):
+            self._runtime.copy(array.ctypes.data, value.data_ptr(), array.nbytes)
+
+    def close(self) -> None:
+        """Unlock the host memory and let the GPU's go."""
+        while self._locked:
+            self._runtime.unlock(self._locked.pop())
+        self._device.clear()
+
+
+class _CudaRuntime:
+    """The three calls of the CUDA runtime that ONNX Runtime's Python interface does not offer."""
+
+    _TO_WHEREVER_THE_ADDRESSES_SAY = 4
+
+    def __init__(self) -> None:
+        import onnxruntime as ort
+
+        major = str(ort.cuda_version).split(".")[0]
+        windows = sys.platform == "win32"
+        self._library = ctypes.CDLL(
+            f"cudart64_{major}.dll" if windows else f"libcudart.so.{major}"
+        )
+        size, pointer = ctypes.c_size_t, ctypes.c_void_p
+        self._library.cudaHostRegister.argtypes = [pointer, size, ctypes.c_uint]
+        self._library.cudaHostUnregister.argtypes = [pointer]
+        self._library.cudaMemcpy.argtypes = [pointer, pointer, size, ctypes.c_int]
+
+    def lock(self, array: NDArray[Any]) -> bool:
+        status = int(self._library.cudaHostRegister(array.ctypes.data, array.nbytes, 0))
+        if status:
+            logger.info(
+                "host memory is not page-locked (CUDA error %d): copies are slower", status
+            )
+        return status == 0
+
+    def unlock(self, array: NDArray[Any]) -> None:
+        self._library.cudaHostUnregister(array.ctypes.data)
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        status = int(
+            self._library.cudaMemcpy(target, source, size, self._TO_WHEREVER_THE_ADDRESSES_SAY)
+        )
+        if status:
+            raise InferenceError(
+                f"copying between host and GPU failed (CUDA error {status}); restart the program, "
+                "or pass --provider cpu"
+            )

@@ -1,0 +1,179 @@
+"""The same model in numbers of fewer bits, where a processor computes those faster.
+
+Owns which parts of a graph may be reduced: the network between its first and its last convolution.
+Camera pixels, normalisation, the noise model and the posterior stay in float32 (a 16-bit camera
+counts further than half precision does). What it costs is measured by
+`benchmarks/inference_precision.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InferenceError
+from .graph import INPUT, load_model
+from .providers import Precision
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+
+_ELEMENTWISE = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "Resize")
+_JOINING = ("Add", "Concat")
+
+
+def require_precision(precision: str, provider: str) -> None:
+    """Raise InferenceError if no such precision is offered on this provider."""
+    if precision not in get_args(Precision):
+        raise InferenceError(
+            f"precision is {precision!r}, expected one of {', '.join(get_args(Precision))}"
+        )
+    on_cpu = provider == "cpu"
+    if precision == "fp16" and on_cpu:
+        raise InferenceError(
+            "precision fp16 is for GPUs, a CPU computes it through float32 and slower; pass "
+            "--precision int8 or fp32"
+        )
+    if precision == "int8" and not on_cpu:
+        raise InferenceError("precision int8 is for CPUs; pass --precision fp16 on a GPU")
+
+
+def reduced_model(bundle: Bundle, precision: Precision) -> bytes:
+    """Return the graph of `bundle` with its network in `precision`, serialised.
+
+    Raises
+    ------
+    InferenceError
+        If the bundle holds no frames to find the ranges for int8 from.
+    """
+    if precision == "fp16":
+        return half_precision(load_model(bundle.model_path))
+    from .golden import Golden
+
+    if not bundle.has_golden:
+        raise InferenceError(
+            f"{bundle.path}: int8 takes its ranges from golden.npz, which this bundle lacks; "
+            "train the model anew or pass --precision fp32"
+        )
+    return eight_bits(load_model(bundle.model_path), Golden(bundle).observations)
+
+
+def half_precision(model: Any) -> bytes:
+    """Convert the network inside `model` (an onnx.ModelProto) to float16."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    _name_nodes(model)
+    inner = _network_nodes(model.graph)
+    converted = convert_float_to_float16(
+        model,
+        keep_io_types=True,
+        disable_shape_infer=True,
+        op_block_list=[],
+        node_block_list=[node.name for node in model.graph.node if node.name not in inner],
+    )
+    return bytes(converted.SerializeToString())
+
+
+def eight_bits(model: Any, observations: NDArray[Any]) -> bytes:
+    """Quantise the network inside `model` to 8 bits, with the ranges that `observations` give.
+
+    Parameters
+    ----------
+    model
+        An onnx.ModelProto.
+    observations
+        (1 + T, Y, X) in the camera's pixel type.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    _name_nodes(model)
+    inner = _network_nodes(model.graph)
+    kinds = sorted({node.op_type for node in model.graph.node if node.name in inner})
+    with tempfile.TemporaryDirectory(prefix="quietscope-") as folder, _quiet_log():
+        source, target = Path(folder) / "model.onnx", Path(folder) / "reduced.onnx"
+        onnx.save(model, str(source))
+        quantize_static(
+            str(source),
+            str(target),
+            _Frames(observations),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=kinds,
+            nodes_to_quantize=sorted(inner),
+        )
+        return target.read_bytes()
+
+
+class _Frames:
+    """What the quantiser runs to see the range of every tensor: all eight orientations."""
+
+    def __init__(self, observations: NDArray[Any]) -> None:
+        edge = min(observations.shape[1:])
+        square = observations[:, :edge, :edge]
+        self._frames: Iterator[NDArray[Any]] = iter(
+            [
+                np.rot90(piece, turns, (1, 2))
+                for turns in range(4)
+                for piece in (square, square[:, ::-1])
+            ]
+        )
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        frame = next(self._frames, None)
+        return None if frame is None else {INPUT: np.ascontiguousarray(frame[np.newaxis])}
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        raise NotImplementedError
+
+
+def _network_nodes(graph: Any) -> set[str]:
+    """Return the names of the nodes between the first and the last convolution."""
+    convolutions = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    consumers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    makers = {name: node for node in graph.node for name in node.output}
+    inner: dict[str, Any] = {node.name: node for node in convolutions}
+    for node in graph.node:
+        sources = [makers.get(name) for name in node.input if name in makers]
+        inside = bool(sources) and all(s is not None and s.name in inner for s in sources)
+        if inside and node.op_type in (*_ELEMENTWISE, *_JOINING):
+            inner[node.name] = node
+    first = {n.name for n in convolutions if not _made_inside(n, makers, inner)}
+    last = {n.name for n in convolutions if not _used_inside(n, consumers, inner)}
+    return set(inner) - first - last
+
+
+def _made_inside(node: Any, makers: dict[str, Any], inner: dict[str, Any]) -> bool:
+    maker = makers.get(node.input[0])
+    return maker is not None and maker.name in inner
+
+
+def _used_inside(node: Any, consumers: dict[str, list[Any]], inner: dict[str, Any]) -> bool:
+    return any(user.name in inner for user in consumers.get(node.output[0], []))
+
+
+def _name_nodes(model: Any) -> None:
+    for number, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{number}"
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    # The quantiser recommends a preparation that the export has done already.
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
