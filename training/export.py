@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..inference.golden import write_golden
+from ..inference.graph_rewriting import rewrite_for_speed
 from .errors import ExportError
 from .estimator import Estimator
 
@@ -35,7 +37,7 @@ def export_graph(estimator: Estimator, path: Path, observations: Sequence[NDArra
     estimator
         Trained; put into evaluation mode.
     path
-        The ONNX file.
+        The ONNX file; a golden answer is written beside it.
     observations
         Real frames (1 + T, Y, X) in the camera's pixel type; the first gives type and T.
 
@@ -48,7 +50,9 @@ def export_graph(estimator: Estimator, path: Path, observations: Sequence[NDArra
     estimator.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     try:
         _write(estimator, path, observations[0])
-        return _parity(estimator, path, observations)
+        parity = _parity(estimator, path, observations)
+        write_golden(path.parent, observations[0])
+        return parity
     except ExportError:
         raise
     except Exception as error:  # the exporter, the checker and the runtime have no common base
@@ -78,6 +82,9 @@ def _write(estimator: Estimator, path: Path, observation: NDArray[Any]) -> None:
         if program is None:
             raise ExportError("the exporter returned no graph; report this as a defect")
         program.save(str(path), external_data=False)
+    graph = onnx.load(str(path))
+    rewrite_for_speed(graph)
+    onnx.save(graph, str(path))
     onnx.checker.check_model(str(path), full_check=True)
 
 
