@@ -353,6 +353,7 @@ class AxisMap:
         self.position_names: dict[int, str] = {}
         self._as_they_appear = number_as_they_appear
         self._positions: dict[_Others, int] = {}
+        self._next_position = 0
         self._labels: dict[str, dict[int | str, int]] = {}
         self._sizes: dict[str, int] = {}
 
@@ -374,14 +375,17 @@ class AxisMap:
 
     def _position(self, others: _Others) -> int | None:
         value = others[0][1] if len(others) == 1 and others[0][0] == "position" else None
-        if isinstance(value, int) and value >= 0 and not self._as_they_appear:
-            return value
+        is_index = isinstance(value, int) and value >= 0 and not self._as_they_appear
+        if is_index and value not in self._positions.values():
+            self._next_position = max(self._next_position, int(value or 0) + 1)
+            return int(value or 0)
         if others not in self._positions:
-            number = len(self._positions)
+            number = self._next_position
             self._positions[others] = number
+            self._next_position = number + 1
             if value != number and others:
                 self.position_names[number] = ", ".join(f"{k} {v}" for k, v in others)
-        only_one = len(self._positions) == 1
+        only_one = self._next_position == 1
         return None if not others and only_one else self._positions[others]
 
     def _channel(self, channel: int | str | None, camera: int | str | None) -> int:
@@ -396,9 +400,10 @@ class AxisMap:
         size = self._sizes.get(axis, 0)
         labels = self._labels.setdefault(axis, {})
         plain = _plain(value)
-        if isinstance(plain, int) and 0 <= plain < size + MAX_JUMP and plain not in labels:
-            self._sizes[axis] = max(size, plain + 1)
-            return plain
+        is_index = isinstance(plain, int) and 0 <= plain < size + MAX_JUMP
+        if is_index and plain not in labels and plain not in labels.values():
+            self._sizes[axis] = max(size, int(plain) + 1)
+            return int(plain)
         if plain not in labels:
             labels[plain] = size
             self._sizes[axis] = size + 1
