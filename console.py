@@ -53,4 +53,5 @@ def progress() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=stderr,
         transient=True,
+        disable=not stderr.is_terminal,  # a log file wants the results alone
     )

@@ -10,7 +10,7 @@ step is the same function that the command of that name calls.
         library/
             runs/specimen, runs/live    raw.ome.zarr, denoised.ome.zarr, report.json, events.log
             models/, current.json       bundles, and the pointer to the one in use
-        report.json, report.html
+        report.json, report.html, picture.png
 """
 
 from __future__ import annotations
@@ -299,7 +299,7 @@ def _retrain(state: _Demo) -> None:
 
 
 def _report(state: _Demo, *, seconds: float) -> dict[str, Any]:
-    from .demo_report import write_demo_report
+    from .demo_report import write_demo_picture, write_demo_report
 
     report = {
         **state.live,
@@ -315,14 +315,18 @@ def _report(state: _Demo, *, seconds: float) -> dict[str, Any]:
 
     def work(tell: Tell) -> str:
         tell(0.0, "drawing")
+        shown = {
+            "run": state.library / "runs" / "live",
+            "specimen": state.specimen,
+            "first_index": LIVE_FIRST_INDEX,
+        }
+        write_demo_picture(state.out / "picture.png", **shown)
         write_demo_report(
             state.out / "report.html",
             report,
-            run=state.library / "runs" / "live",
             bundle=state.training.bundle.path,
             calibration=state.calibration,
-            specimen=state.specimen,
-            first_index=LIVE_FIRST_INDEX,
+            **shown,
         )
         return str(state.out / "report.html")
 

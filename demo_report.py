@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from .inference.bundle import LOSSES
+from .outputs import new_file
 from .page import Light, Page
 from .stacks import open_stack
 
@@ -38,14 +39,7 @@ def write_demo_report(
     first_index: int,
 ) -> None:
     """Write the page to `path`."""
-    raw = open_stack(run / "raw.ome.zarr")
-    denoised = open_stack(run / "denoised.ome.zarr").channel(0)
-    last = len(raw) - 1
-    frame = _Frame(
-        raw.frame(last).astype(np.float64),
-        denoised.frame(last).astype(np.float64),
-        specimen.truth(first_index + last).astype(np.float64),
-    )
+    frame = _last_frame(run, specimen, first_index)
     page = Page(
         "What quietscope saw",
         "One run of the demo: Micro-Manager's demo camera, calibrated for real; in front of it a "
@@ -81,6 +75,35 @@ def write_demo_report(
     page.heading("The retraining")
     page.text(f"{report['retrain']['decision'].capitalize()}: {report['retrain']['reason']}.")
     page.write(path)
+
+
+def write_demo_picture(path: Path, *, run: Path, specimen: Specimen, first_index: int) -> None:
+    """Write one raw frame beside its denoised form as a PNG, at the same contrast."""
+    frame = _last_frame(run, specimen, first_index)
+    low, high = frame.limits
+    figure = Figure(figsize=(10, 5.05), facecolor="#111418")
+    axes = figure.subplots(
+        1, 2, gridspec_kw={"wspace": 0.015, "left": 0, "right": 1, "top": 0.99, "bottom": 0}
+    )
+    for panel, name in zip(axes, ("raw", "denoised"), strict=True):
+        panel.imshow(frame.views[name], cmap="gray", vmin=low, vmax=high, interpolation="lanczos")
+        panel.axis("off")
+        panel.text(
+            0.02, 0.97, name, color="white", fontsize=15, va="top", transform=panel.transAxes
+        )
+    with new_file(path) as staging:
+        figure.savefig(staging, format="png", dpi=110, facecolor=figure.get_facecolor())
+
+
+def _last_frame(run: Path, specimen: Specimen, first_index: int) -> _Frame:
+    raw = open_stack(run / "raw.ome.zarr")
+    denoised = open_stack(run / "denoised.ome.zarr").channel(0)
+    last = len(raw) - 1
+    return _Frame(
+        raw.frame(last).astype(np.float64),
+        denoised.frame(last).astype(np.float64),
+        specimen.truth(first_index + last).astype(np.float64),
+    )
 
 
 class _Frame:

@@ -31,11 +31,11 @@ h1 { font-size: 1.9rem; margin: 0 0 .3rem; letter-spacing: -.02em; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; padding-top: 1.2rem;
   border-top: 1px solid var(--line); }
 p { max-width: 46rem; margin: .4rem 0 .8rem; } .lead { font-size: 1.1rem; color: var(--soft); }
-figure { margin: 1rem 0; } figure img { width: 100%; height: auto; border-radius: 6px;
+figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; border-radius: 6px;
   background: #fff; } figcaption { color: var(--soft); font-size: .92rem; max-width: 56rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem;
   margin: 1.2rem 0; } .tile { background: var(--card); border-radius: 8px; padding: .9rem 1rem; }
-.tile b { display: block; font-size: 1.5rem; letter-spacing: -.02em; }
+.tile b { display: block; font-size: 1.3rem; letter-spacing: -.02em; }
 .tile span { color: var(--soft); font-size: .88rem; }
 table { border-collapse: collapse; margin: .8rem 0; font-size: .95rem; }
 th, td { text-align: left; padding: .35rem 1.2rem .35rem 0; border-bottom: 1px solid var(--line);

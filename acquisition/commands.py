@@ -85,8 +85,9 @@ def _acquire(
     from .run_acquisition import run_acquisition
 
     with open_microscope(settings) as microscope, progress() as bar:
-        events = planned_events(microscope, frames)
-        recording = bar.add_task("recording", total=len(events), note="")
+        # Counted before they are made: a run that does not fit on the disk is refused at once.
+        expected = frames * len(planned_events(microscope, 1))
+        recording = bar.add_task("recording", total=expected, note="")
 
         def show_completion(done: int, to_do: int) -> None:
             bar.update(recording, description="denoising skipped frames")
@@ -95,12 +96,14 @@ def _acquire(
         with LiveDenoiser(
             output=out,
             mode="sink",
-            expected_frames=len(events),
+            expected_frames=expected,
             on_progress=show_completion,
             **options,
         ) as stream:
             run_acquisition(
-                stream, events, on_frames=lambda done: bar.update(recording, completed=done)
+                stream,
+                planned_events(microscope, frames),
+                on_frames=lambda done: bar.update(recording, completed=done),
             )
         report = stream.report
     if report["preview"] not in (None, "shown"):

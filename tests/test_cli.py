@@ -114,3 +114,23 @@ def test_an_output_that_holds_something_is_not_touched(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert str(precious) in done.stderr
     assert (precious / "chapter1.txt").read_text(encoding="utf-8") == "years of work"
+
+
+def test_a_run_that_does_not_fit_on_the_disk_does_not_begin(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = quietscope("record", "--out", run, "--frames", 1_000_000_000)
+    assert done.returncode == 1
+    assert "GiB is free" in done.stderr
+    assert not run.exists()
+
+
+def test_a_recorded_run_is_not_recorded_over(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert quietscope("record", "--out", run, "--frames", 3).returncode == 0
+    before = sorted((file.name, file.stat().st_size) for file in run.rglob("*"))
+    again = quietscope("record", "--out", run, "--frames", 5)
+    assert again.returncode == 1
+    assert "--overwrite" in again.stderr
+    assert sorted((file.name, file.stat().st_size) for file in run.rglob("*")) == before
+    replaced = quietscope("record", "--out", run, "--frames", 5, "--overwrite", "--json")
+    assert json.loads(replaced.stdout)["frames_recorded"] == 5
