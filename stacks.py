@@ -7,8 +7,10 @@ Writing lives in `acquisition` and `inference`.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -387,25 +389,32 @@ def _natural(name: str) -> tuple[int, str]:
 def _open_ndtiff(path: Path) -> Stack:
     from ndstorage import Dataset
 
-    dataset: Any = Dataset(str(path))
-    values = {name: sorted(found, key=str) for name, found in dataset.axes.items()}
-    if all(isinstance(v, int) for found in values.values() for v in found):
-        values = {name: sorted(found) for name, found in values.items()}
+    # The library reports its progress on standard output, which belongs to --json.
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset: Any = Dataset(str(path))
+    values = {name: _in_order(found) for name, found in dataset.axes.items()}
     names = list(values)
 
     def read(position: tuple[int, ...]) -> NDArray[Any]:
-        axes = {name: values[name][i] for name, i in zip(names, position, strict=True)}
+        axes = {name: values[name][i] for name, i in zip(names, position, strict=False)}
         if not dataset.has_image(**axes):
             raise StackError(f"{path}: has no image at {axes}; the acquisition is incomplete")
         return np.asarray(dataset.read_image(**axes))
 
+    weakref.finalize(read, dataset.close)
     first = read(tuple(0 for _ in names))
     return Stack(
         path=path,
         sizes={name: len(found) for name, found in values.items()} or {"time": 1},
         frame_shape=(first.shape[0], first.shape[1]),
         dtype=first.dtype,
-        read=read if names else lambda _: first,
+        read=read,
         channel_names=tuple(str(name) for name in values.get("channel", [])),
         attributes=dict(dataset.summary_metadata or {}),
     )
+
+
+def _in_order(values: Iterable[int | str]) -> list[int | str]:
+    """Sort an axis: numbers by size, names by letter."""
+    found = list(values)
+    return sorted(found) if all(isinstance(v, int) for v in found) else sorted(found, key=str)

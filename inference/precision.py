@@ -66,19 +66,74 @@ def reduced_model(bundle: Bundle, precision: Precision) -> bytes:
 
 
 def half_precision(model: Any) -> bytes:
-    """Convert the network inside `model` (an onnx.ModelProto) to float16."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    """Convert the network inside `model` (an onnx.ModelProto) to float16.
 
+    Written here because ONNX Runtime's own converter gives two nodes one name where a tensor
+    crosses the border more than once.
+    """
     _name_nodes(model)
-    inner = _network_nodes(model.graph)
-    converted = convert_float_to_float16(
-        model,
-        keep_io_types=True,
-        disable_shape_infer=True,
-        op_block_list=[],
-        node_block_list=[node.name for node in model.graph.node if node.name not in inner],
-    )
-    return bytes(converted.SerializeToString())
+    graph = model.graph
+    inner = [node for node in graph.node if node.name in _network_nodes(graph)]
+    made_inside = {name for node in inner for name in node.output}
+    _halve_weights(graph, inner)
+    nodes, entered = [], set()
+    for node in graph.node:
+        if node in inner:
+            for place, name in _tensors_in(node):
+                if name not in made_inside and not name.endswith(_HALF):
+                    if name not in entered:
+                        nodes.append(_cast(name, name + _HALF))
+                        entered.add(name)
+                    node.input[place] = name + _HALF
+        else:
+            for place, name in enumerate(node.input):
+                if name in made_inside:
+                    node.input[place] = name + _WHOLE
+        nodes.append(node)
+        if node in inner:
+            nodes += [_cast(name, name + _WHOLE) for name in node.output]
+    kept = _used_only(nodes, graph.output)
+    del graph.node[:]
+    graph.node.extend(kept)
+    del graph.value_info[:]
+    return bytes(model.SerializeToString())
+
+
+_HALF, _WHOLE = ".half", ".whole"
+
+
+def _tensors_in(node: Any) -> list[tuple[int, str]]:
+    """Return place and name of the inputs whose numbers are reduced (not a Resize's scales)."""
+    places = 1 if node.op_type in _ELEMENTWISE else len(node.input)
+    return [(place, node.input[place]) for place in range(places)]
+
+
+def _halve_weights(graph: Any, inner: list[Any]) -> None:
+    from onnx import numpy_helper
+
+    weights = {weight.name: weight for weight in graph.initializer}
+    halved = set()
+    for node in inner:
+        for place, name in _tensors_in(node):
+            if name not in weights:
+                continue
+            if name not in halved:
+                half = numpy_helper.to_array(weights[name]).astype(np.float16)
+                graph.initializer.append(numpy_helper.from_array(half, name + _HALF))
+                halved.add(name)
+            node.input[place] = name + _HALF
+
+
+def _cast(source: str, target: str) -> Any:
+    from onnx import TensorProto, helper
+
+    to = TensorProto.FLOAT16 if target.endswith(_HALF) else TensorProto.FLOAT
+    return helper.make_node("Cast", [source], [target], name=f"Cast_{target}", to=to)
+
+
+def _used_only(nodes: list[Any], outputs: Any) -> list[Any]:
+    used = {name for node in nodes for name in node.input} | {output.name for output in outputs}
+    return [node for node in nodes if used.intersection(node.output)]
 
 
 def eight_bits(model: Any, observations: NDArray[Any]) -> bytes:
