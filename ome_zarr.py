@@ -392,7 +392,10 @@ class AxisMap:
         if camera is None and not isinstance(channel, str):
             return self._index("channel", channel or 0)
         name = " ".join(str(part) for part in (channel, camera) if part is not None)
-        self.know_channels([name])
+        if name not in self.channel_names:
+            # A channel that so far was but a number keeps its place.
+            numbered = range(len(self.channel_names), self._sizes.get("channel", 0))
+            self.know_channels([*(str(number) for number in numbered), name])
         return self.channel_names.index(name)
 
     def _index(self, axis: str, value: int | str) -> int:

@@ -26,7 +26,7 @@ def frame_from_image(
     *,
     index: int,
     received_ns: int,
-    camera_seen: str | None,
+    name_camera: bool,
 ) -> Frame:
     """Copy an image into a frame.
 
@@ -40,8 +40,8 @@ def frame_from_image(
         Micro-Manager's tags.
     index, received_ns
         Order and time of arrival.
-    camera_seen
-        The camera of the first frame; frames of another one get the axis `camera`.
+    name_camera
+        Whether the camera becomes an axis, because there are several.
 
     Raises
     ------
@@ -57,9 +57,8 @@ def frame_from_image(
     own = pixels.copy()
     own.flags.writeable = False
     named = {name: _plain(value) for name, value in axes.items()}
-    camera = metadata.get("Camera")
-    if camera_seen is not None and camera is not None and str(camera) != camera_seen:
-        named.setdefault("camera", str(camera))
+    if name_camera:
+        named.setdefault("camera", str(metadata.get("Camera", "")))
     return Frame(
         pixels=own,
         index=index,

@@ -145,7 +145,7 @@ class LiveDenoiser:
         self._dataset: Any = None
         self._indices = count()
         self._arrival = threading.Lock()
-        self._first_camera: str | None = None
+        self._first_camera: Any = None
         self._state = "new"
         self._errors: list[BaseException] = []
         self._began_ns = 0
@@ -279,10 +279,8 @@ class LiveDenoiser:
                 metadata,
                 index=next(self._indices),
                 received_ns=received_ns,
-                camera_seen=self._first_camera,
+                name_camera=self._is_one_of_several(metadata.get("Camera")),
             )
-            if self._first_camera is None:
-                self._first_camera = str(metadata.get("Camera", ""))
             self._count_arrival(received_ns)
             taken = self._recorder.put(frame)
         self._counts.hook.add(time.perf_counter_ns() - received_ns)
@@ -290,6 +288,12 @@ class LiveDenoiser:
             raise AcquisitionError(
                 f"recording has failed, the acquisition ends: {self._recorder.error}"
             ) from self._recorder.error
+
+    def _is_one_of_several(self, camera: Any) -> bool:
+        """Whether this camera's frames need its name: Micro-Manager gives all the same axes."""
+        if self._first_camera is None:
+            self._first_camera = camera
+        return self._scene.cameras > 1 or camera != self._first_camera
 
     def _count_arrival(self, received_ns: int) -> None:
         counts = self._counts
@@ -487,6 +491,7 @@ class _Scene:
         self.pixel_type: str | None = None
         self.saturation_adu: float | None = None
         self.exposure_ms: float | None = None
+        self.cameras = 1
 
     @classmethod
     def ask(
@@ -519,6 +524,7 @@ class _Scene:
         self.saturation_adu = microscope.saturation_adu
         self.exposure_ms = microscope.exposure_ms
         self.simulated = microscope.has_demo_camera
+        self.cameras = int(microscope.core.get_number_of_camera_channels())
 
 
 def _readable(error: BaseException, path: Path) -> BaseException:

@@ -53,23 +53,31 @@ class Part:
     axis_map: AxisMap = field(default_factory=AxisMap)
     raw: OmeZarrWriter | None = None
     _untimed: dict[Place, int] = field(default_factory=dict)
-    _repeat: int = 1
+    _first_axes: dict[str, int | str] | None = None
+    _pass: int = 0
 
     def place(self, frame: Frame) -> Place:
         """Return a place that no other frame has: what was recorded is never written over.
 
-        Frames whose axes came before (a second acquisition in one run, say) become a further
-        position.
+        Frames whose axes came before become a further position: all that follow when a second
+        acquisition begins, the one frame when it alone was taken again.
         """
         axes = _with_time(frame.axes)
         if "time" not in axes:
             return self._untimed_place(axes)
-        place = self.axis_map.place(axes)
+        place = self._place_in_pass(axes, self._pass)
         if self.raw is None or not self.raw.holds(place):
+            self._first_axes = self._first_axes or axes
             return place
-        while self.raw.holds(self.axis_map.place({**axes, "repeat": self._repeat})):
-            self._repeat += 1
-        return self.axis_map.place({**axes, "repeat": self._repeat})
+        number = self._pass + 1
+        while self.raw.holds(self._place_in_pass(axes, number)):
+            number += 1
+        if axes == self._first_axes:
+            self._pass = number
+        return self._place_in_pass(axes, number)
+
+    def _place_in_pass(self, axes: Mapping[str, int | str], number: int) -> Place:
+        return self.axis_map.place({**axes, "repeat": number} if number else axes)
 
     def _untimed_place(self, axes: Mapping[str, int | str]) -> Place:
         """Use the order of arrival as time."""
