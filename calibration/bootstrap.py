@@ -28,6 +28,7 @@ from .photon_transfer import (
     PhotonTransfer,
     weighted_line,
 )
+from .repeats import Pairs
 
 MAX_PIXELS = 6_000_000
 MAX_FRAMES = 64
@@ -76,8 +77,7 @@ def bootstrap_noise_model(
     law = _law(bins, noise, _full_scale(stacks[0]), integer=integer)
     scaled = bins.rescaled(observation[inside], noise)
     return fit_gaussian_mixture(
-        bins.signal,
-        scaled,
+        Pairs(bins.signal, scaled, np.ones(scaled.size)),
         law,
         codes=Codes(0.0, law.saturation_adu, 1.0) if integer else Codes(-np.inf, np.inf, 0.0),
         source="bootstrapped",

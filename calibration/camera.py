@@ -28,7 +28,13 @@ from .maps import PixelMaps, pixel_maps
 from .noise_model import FloatArray, NoiseModel
 from .photon_transfer import PhotonTransfer, fit_photon_transfer, transfer_points
 from .plain_models import HistogramNoiseModel, PoissonGaussianNoiseModel, fit_histogram
-from .repeats import LevelStatistics, level_statistics, signal_observation_pairs
+from .repeats import (
+    LevelStatistics,
+    Pairs,
+    joined,
+    level_statistics,
+    signal_observation_pairs,
+)
 
 MAX_PAIRS = 10_000_000
 HELD_OUT_SHARE = 0.2
@@ -176,10 +182,10 @@ def fit_camera(
     codes = Codes(0.0, saturation, 1.0) if integer else Codes(-np.inf, np.inf, 0.0)
     known, held = _pairs(lit, usable, held_out=False), _pairs(lit, usable, held_out=True)
     rivals = _fit_models(known, law, codes, fingerprint, report)
-    nll = {name: -model.log_likelihood(held[1], held[0]) for name, model in rivals.items()}
-    everything = tuple(np.concatenate([a, b]) for a, b in zip(known, held, strict=True))
+    signal = held.unbiased_signal
+    nll = {name: -model.log_likelihood(held.observation, signal) for name, model in rivals.items()}
     noise_model = fit_gaussian_mixture(
-        everything[0], everything[1], law, codes=codes, fingerprint=fingerprint
+        joined([known, held]), law, codes=codes, fingerprint=fingerprint
     )
     noise_model = replace(noise_model, maps=maps)
     report("checking", 1.0)
@@ -292,38 +298,35 @@ def _without_saturated(
 
 def _pairs(
     levels: Sequence[LevelStatistics], usable: NDArray[np.bool_] | None, *, held_out: bool
-) -> tuple[FloatArray, FloatArray]:
+) -> Pairs:
     """Pairs of one share of the pixels: held out are whole pixels, never single frames."""
-    signals, observations = [], []
+    parts = []
     stride = round(1 / HELD_OUT_SHARE)
     for level in levels:
         chosen = (np.arange(level.sample.shape[1]) % stride == stride - 1) == held_out
         if usable is not None:
             chosen &= usable[level.sample_index]
-        signal, observation = signal_observation_pairs(level.sample[:, chosen])
-        signals.append(signal)
-        observations.append(observation)
-    return np.concatenate(signals), np.concatenate(observations)
+        parts.append(signal_observation_pairs(level.sample[:, chosen]))
+    return joined(parts)
 
 
 def _fit_models(
-    pairs: tuple[FloatArray, FloatArray],
+    pairs: Pairs,
     law: PhotonTransfer,
     codes: Codes,
     fingerprint: CameraFingerprint | None,
     report: Progress,
 ) -> dict[str, NoiseModel]:
-    signal, observation = pairs
+    signal = pairs.unbiased_signal
     return {
         "gaussian_mixture": fit_gaussian_mixture(
-            signal,
-            observation,
+            pairs,
             law,
             codes=codes,
             fingerprint=fingerprint,
             on_progress=lambda share: report("fitting the noise model", share),
         ),
-        "histogram": fit_histogram(signal, observation),
+        "histogram": fit_histogram(signal, pairs.observation),
         "gaussian": PoissonGaussianNoiseModel(
             law, (float(signal.min()), float(signal.max())), codes
         ),

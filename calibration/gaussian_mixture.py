@@ -24,16 +24,20 @@ from scipy.optimize import minimize
 
 from .errors import CalibrationError
 from .fingerprint import CameraFingerprint
-from .likelihood import SIXTEEN_BIT, Codes, mixture_log_likelihood
+from .likelihood import SIXTEEN_BIT, Codes, log_mass, mixture_log_likelihood
 from .maps import PixelMaps
 from .noise_model import FloatArray, MixtureTable
 from .photon_transfer import QUANTISATION_VARIANCE_ADU2, PhotonTransfer
+from .repeats import Pairs
 
 COMPONENTS = 3
 VARIANCE_KNOTS = 40
 SHAPE_KNOTS = 10
 PAIRS_PER_KNOT = 2000
 PAIRS_PER_SHAPE = 20_000
+KNOT_SPACING = 0.25
+"""Standard deviations of the noise between knots, where pairs are plenty and codes are few."""
+FEW_CODES = 2.0
 LAW_TRUST = 0.03
 """Relative deviation from the photon-transfer law that is expected before looking at a knot's
 own pairs: knots with few pairs lean on the law, knots with many speak for themselves."""
@@ -56,7 +60,9 @@ class GaussianMixtureNoiseModel:
     shape_signal_adu
         (H,) knots of the standardised form.
     shape_weights, shape_offsets, shape_variances
-        (K, H): Σ w = 1, Σ w·o = 0, Σ w·(v + o²) = 1.
+        (K, H): Σ w = 1, Σ w·o = 0, Σ w·(v + o²) = 1. Between two knots the form is a mixture of
+        both, so that mean and variance stay what they are and components need no matching; the
+        table therefore has 2K components: those of even and those of odd knots.
     photon_transfer
         The law outside the calibrated range.
     codes
@@ -124,14 +130,26 @@ class GaussianMixtureNoiseModel:
 
     def components(self, signal: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return weights, offsets (ADU) and variances (ADU²) of the components, (K, M) each."""
-        place = self._place(signal)
-        weights = _rows(place, self.shape_weights)
-        offsets = _rows(place, self.shape_offsets)
-        shares = _rows(place, self.shape_variances)
-        offsets = offsets - (weights * offsets).sum(axis=0)
-        scale = (weights * (shares + offsets**2)).sum(axis=0)
         total = self.variance(signal)
-        return weights, offsets * np.sqrt(total / scale), shares * total / scale
+        number = self.shape_signal_adu.size
+        if number == 1:
+            tables = (self.shape_weights, self.shape_offsets, self.shape_variances)
+            weights, offsets, shares = (np.repeat(t, signal.size, axis=1) for t in tables)
+            return weights, offsets * np.sqrt(total), shares * total
+        knots = np.arange(number, dtype=np.float64)
+        place = np.interp(signal, self.shape_signal_adu, knots)
+        left = np.minimum(place.astype(np.intp), number - 2)
+        share = place - left
+        even = left + left % 2
+        odd = left + 1 - left % 2
+        of_even = np.where(left % 2 == 0, 1 - share, share)
+        weights = np.concatenate(
+            [self.shape_weights[:, even] * of_even, self.shape_weights[:, odd] * (1 - of_even)]
+        )
+        both = np.concatenate([even, odd]).reshape(2, -1)
+        offsets = np.concatenate([self.shape_offsets[:, at] for at in both]) * np.sqrt(total)
+        variances = np.concatenate([self.shape_variances[:, at] for at in both]) * total
+        return weights, offsets, variances
 
     def log_likelihood(self, observation: ArrayLike, signal: ArrayLike) -> FloatArray:
         """Return log p(observation | signal), elementwise and broadcast; ADU in, nats out.
@@ -158,22 +176,12 @@ class GaussianMixtureNoiseModel:
         weights, offsets, variances = self.components(grid)
         return MixtureTable(signal=grid, weights=weights, offsets=offsets, variances=variances)
 
-    def _place(self, signal: FloatArray) -> tuple[FloatArray, FloatArray]:
-        knots = np.arange(self.shape_signal_adu.size, dtype=np.float64)
-        return np.interp(signal, self.shape_signal_adu, knots), knots
-
-
-def _rows(place: tuple[FloatArray, FloatArray], table: FloatArray) -> FloatArray:
-    position, knots = place
-    return np.stack([np.interp(position, knots, row) for row in table])
-
 
 # ------------------------------------------------------------------------------- the fit
 
 
 def fit_gaussian_mixture(
-    signal: FloatArray,
-    observation: FloatArray,
+    pairs: Pairs,
     photon_transfer: PhotonTransfer,
     *,
     codes: Codes = SIXTEEN_BIT,
@@ -191,8 +199,8 @@ def fit_gaussian_mixture(
 
     Parameters
     ----------
-    signal, observation
-        (M,) pairs, ADU, residuals unbiased (see `signal_observation_pairs`).
+    pairs
+        Signals and observations (see `signal_observation_pairs`).
     photon_transfer
         The law that knots with few pairs lean on, and that holds outside the range.
 
@@ -201,20 +209,20 @@ def fit_gaussian_mixture(
     CalibrationError
         With fewer than 1,000 pairs.
     """
-    if signal.size < 1000:
+    if len(pairs) < 1000:
         raise CalibrationError(
-            f"noise model: {signal.size} signal-observation pairs, expected at least 1000; "
+            f"noise model: {len(pairs)} signal-observation pairs, expected at least 1000; "
             "give more repeats or larger frames"
         )
-    coordinate = _stabilising_coordinate(signal, photon_transfer)
-    place = _fine_bins(signal, coordinate)
-    residual_square = (observation - signal) ** 2
+    coordinate = _stabilising_coordinate(pairs.signal, photon_transfer)
+    place = _fine_bins(pairs.signal, coordinate)
     count = np.bincount(place, minlength=_FINE_BINS).astype(np.float64)
-    cells = _cells(count, min(VARIANCE_KNOTS, max(1, signal.size // PAIRS_PER_KNOT)))
+    width = float(coordinate[1][-1]) / _FINE_BINS
+    cells = _cells(count, width)
     cell_of_bin = np.repeat(np.arange(len(cells)), [stop - start for start, stop in cells])
     cell_count = _sum_cells(count, cells)
-    knots = _sum_cells(_weighted(place, signal), cells) / cell_count
-    found = _sum_cells(_weighted(place, residual_square), cells) / cell_count
+    knots = _sum_cells(_weighted(place, pairs.signal), cells) / cell_count
+    found = _sum_cells(_weighted(place, pairs.squares), cells) / cell_count
     model = GaussianMixtureNoiseModel(
         signal_adu=knots,
         variance_adu2=_leaning_on_law(found, cell_count, photon_transfer.variance(knots)),
@@ -227,9 +235,9 @@ def fit_gaussian_mixture(
         fingerprint=fingerprint or CameraFingerprint(),
         source=source,
     )
-    groups = _shape_groups(cell_count)
+    groups = _shape_groups(cells, cell_count, np.sqrt(model.variance_adu2), width, codes)
     group_of_bin = groups[cell_of_bin]
-    return _fit_shapes(model, signal, observation, group_of_bin[place], components, on_progress)
+    return _fit_shapes(model, pairs, group_of_bin[place], components, on_progress)
 
 
 def _stabilising_coordinate(
@@ -257,16 +265,20 @@ def _weighted(place: np.ndarray, values: FloatArray) -> FloatArray:
     return np.bincount(place, values, _FINE_BINS).astype(np.float64)
 
 
-def _cells(count: FloatArray, wanted: int) -> list[tuple[int, int]]:
-    """Join neighbouring bins until each cell holds its share of the pairs.
+def _cells(count: FloatArray, width: float) -> list[tuple[int, int]]:
+    """Join neighbouring bins (each `width` standard deviations wide) into cells.
 
-    A cell also ends before a wide gap without light, so that no knot stands where no pair is.
+    A cell ends with its share of the pairs, or when it is wide and holds enough, and before a
+    wide gap without light, so that no knot stands where no pair is.
     """
-    share = count.sum() / wanted
+    share = count.sum() / VARIANCE_KNOTS
+    enough = max(PAIRS_PER_KNOT, share / 8)
     gap = max(4, _FINE_BINS // 64)
     cells, start, held, empty = [], 0, 0.0, 0
     for place, found in enumerate(count):
-        if found and held and ((empty >= gap and held >= share / 8) or held >= share):
+        wide = (place - start) * width >= KNOT_SPACING
+        full = held >= max(share, PAIRS_PER_KNOT) or (wide and held >= enough)
+        if found and held and (full or (empty >= gap and held >= share / 8)):
             cells.append((start, place))
             start, held = place, 0.0
         held += found
@@ -286,14 +298,26 @@ def _leaning_on_law(found: FloatArray, count: FloatArray, law: FloatArray) -> Fl
     return (own * found + trusted * law) / (own + trusted)
 
 
-def _shape_groups(cell_count: FloatArray) -> np.ndarray:
-    """Return the shape group of every variance cell: neighbours joined, enough pairs in each."""
+def _shape_groups(
+    cells: list[tuple[int, int]],
+    cell_count: FloatArray,
+    sigma: FloatArray,
+    width: float,
+    codes: Codes,
+) -> np.ndarray:
+    """Return the shape group of every variance cell: neighbours joined, enough pairs in each.
+
+    Where the noise spans a few codes only, its form changes with every fraction of a code, and
+    the groups are narrow.
+    """
     share = max(cell_count.sum() / SHAPE_KNOTS, PAIRS_PER_SHAPE)
-    group, held = 0, 0.0
+    group, held, begun = 0, 0.0, cells[0][0]
     groups = np.empty(cell_count.size, dtype=np.intp)
     for cell, found in enumerate(cell_count):
-        if held >= share:
-            group, held = group + 1, 0.0
+        wide = (cells[cell][0] - begun) * width >= KNOT_SPACING
+        coarse = sigma[cell] < FEW_CODES * codes.step
+        if held >= share or (coarse and wide and held >= PAIRS_PER_SHAPE):
+            group, held, begun = group + 1, 0.0, cells[cell][0]
         groups[cell] = group
         held += found
     if group and held < share / 4:
@@ -303,24 +327,25 @@ def _shape_groups(cell_count: FloatArray) -> np.ndarray:
 
 def _fit_shapes(
     model: GaussianMixtureNoiseModel,
-    signal: FloatArray,
-    observation: FloatArray,
+    pairs: Pairs,
     group: np.ndarray,
     components: int,
     on_progress: Callable[[float], None] | None,
 ) -> GaussianMixtureNoiseModel:
-    scale = np.sqrt(model.variance(signal))
-    z = (observation - signal) / scale
+    # The form is that of the residuals as they are, in units of their own standard deviation.
+    scale = np.sqrt(model.variance(pairs.signal) / pairs.restore)
+    z = (pairs.observation - pairs.signal) / scale
+    clipped = pairs.observation <= model.codes.low
     number = int(group.max()) + 1
+    order = np.argsort(group, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(group, minlength=number))[:-1])
     shapes, knots = [], []
     start: FloatArray | None = None
-    for index in range(number):
-        chosen = group == index
-        clipped = chosen & (observation <= model.codes.low + 1e-6)
-        residuals = _Residuals.of(z, scale, chosen, clipped, model.codes)
+    for index, chosen in enumerate(parts):
+        residuals = _Residuals.of(z[chosen], scale[chosen], clipped[chosen], model.codes)
         shape, start = _fit_shape(residuals, components, start)
         shapes.append(shape)
-        knots.append(float(signal[chosen].mean()))
+        knots.append(float(pairs.signal[chosen].mean()))
         if on_progress is not None:
             on_progress((index + 1) / number)
     stacked = np.stack(shapes, axis=-1)
@@ -335,41 +360,47 @@ def _fit_shapes(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Residuals:
-    """Standardised residuals of one stretch of signal, counted on a fine grid."""
+    """Rounding intervals of standardised residuals in one stretch of signal, counted."""
 
-    z: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    rounding_variance: FloatArray
     count: FloatArray
-    clipped_z: FloatArray
-    clipped_count: FloatArray
-    half_step: float
-    """Half a rounding step in units of the standard deviation."""
 
     @classmethod
-    def of(
-        cls,
-        z: FloatArray,
-        scale: FloatArray,
-        chosen: np.ndarray,
-        clipped: np.ndarray,
-        codes: Codes,
-    ) -> _Residuals:
-        centres, count = _counted(z[chosen & ~clipped])
-        clipped_centres, clipped_count = _counted(z[clipped])
-        half = codes.step / 2 * float((1 / scale[chosen]).mean())
-        return cls(centres, count, clipped_centres, clipped_count, half)
+    def of(cls, z: FloatArray, scale: FloatArray, clipped: np.ndarray, codes: Codes) -> _Residuals:
+        """Count residuals `z` (in units of `scale`) on a fine grid."""
+        bins = int(2 * _Z_LIMIT / _Z_STEP)
+        place = np.clip(((z + _Z_LIMIT) / _Z_STEP).astype(np.intp), 0, bins - 1)
+        place += bins * clipped
+        count = np.bincount(place, minlength=2 * bins).astype(np.float64)
+        used = count > 0
+        count = count[used]
+        centre = np.bincount(place, z, 2 * bins)[used] / count
+        # Float pixels have no rounding interval: the density is taken over a grid step.
+        step = codes.step / scale if codes.step else np.full(z.size, _Z_STEP)
+        half = np.bincount(place, step, 2 * bins)[used] / count / 2
+        below = np.arange(2 * bins)[used] >= bins
+        return cls(
+            lower=np.where(below, -np.inf, centre - half),
+            upper=centre + half,
+            rounding_variance=QUANTISATION_VARIANCE_ADU2 * (2 * half) ** 2,
+            count=count,
+        )
 
     @property
     def total(self) -> float:
-        return float(self.count.sum() + self.clipped_count.sum())
+        return float(self.count.sum())
 
-
-def _counted(z: FloatArray) -> tuple[FloatArray, FloatArray]:
-    bins = int(2 * _Z_LIMIT / _Z_STEP)
-    place = np.clip(((z + _Z_LIMIT) / _Z_STEP).astype(np.intp), 0, bins - 1)
-    count = np.bincount(place, minlength=bins).astype(np.float64)
-    centres = np.bincount(place, z, bins)
-    used = count > 0
-    return centres[used] / count[used], count[used]
+    def negative_log_likelihood(self, shape: FloatArray) -> FloatArray:
+        """Return the mean loss of B candidates (B, 3, K), (B,)."""
+        # (K, B, 1): components first, as the likelihood wants them.
+        weights, offsets, variances = np.moveaxis(shape, (1, 2), (0, 1))[..., None]
+        found = log_mass(
+            self.lower, self.upper, offsets, variances, weights, self.rounding_variance
+        )
+        result: FloatArray = -(found @ self.count) / self.total
+        return result
 
 
 def _fit_shape(
@@ -383,7 +414,14 @@ def _fit_shape(
     starts = [first] if start is None else [start, first]
     best = min(
         (
-            minimize(_shape_loss, x, args=(residuals,), method="L-BFGS-B", options={"maxiter": 80})
+            minimize(
+                _shape_loss,
+                x,
+                args=(residuals,),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": 100},
+            )
             for x in starts
         ),
         key=lambda found: float(found.fun),
@@ -391,9 +429,9 @@ def _fit_shape(
     # More parameters have to earn their keep (Schwarz 1978): where the noise is Gaussian the
     # model says so.
     penalty = (3 * components - 3) / 2 * np.log(max(residuals.total, 2)) / residuals.total
-    if float(best.fun) + penalty >= _negative_log_likelihood(gaussian, residuals):
+    if float(best.fun) + penalty >= float(residuals.negative_log_likelihood(gaussian[None])[0]):
         return gaussian, first
-    return _shape(best.x), best.x
+    return _shape(best.x[None])[0], best.x
 
 
 def _spread_start(components: int) -> FloatArray:
@@ -402,34 +440,24 @@ def _spread_start(components: int) -> FloatArray:
 
 
 def _shape(raw: FloatArray) -> FloatArray:
-    """Return (3, K) weights, offsets, variances with mean 0 and variance 1."""
-    logits, offsets, log_shares = raw.reshape(3, -1)
-    weights = np.exp(logits - logits.max())
-    weights /= weights.sum()
-    offsets = offsets - (weights * offsets).sum()
+    """Return (B, 3, K) weights, offsets, variances with mean 0 and variance 1, of B candidates."""
+    logits, offsets, log_shares = np.moveaxis(raw.reshape(raw.shape[0], 3, -1), 1, 0)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    offsets = offsets - (weights * offsets).sum(axis=1, keepdims=True)
     shares = np.exp(np.clip(log_shares, -12, 12))
-    scale = (weights * (shares + offsets**2)).sum()
+    scale = (weights * (shares + offsets**2)).sum(axis=1, keepdims=True)
     shares, offsets = shares / scale, offsets / np.sqrt(scale)
     # The floor on the shares is paid for by the offsets, so that the variance stays 1.
     shares = LEAST_COMPONENT_SHARE + (1 - LEAST_COMPONENT_SHARE) * shares
     offsets = offsets * np.sqrt(1 - LEAST_COMPONENT_SHARE)
-    return np.stack([weights, offsets, shares])
+    return np.stack([weights, offsets, shares], axis=1)
 
 
-def _shape_loss(raw: FloatArray, residuals: _Residuals) -> float:
-    return _negative_log_likelihood(_shape(raw), residuals) + 1e-6 * float((raw**2).mean())
-
-
-def _negative_log_likelihood(shape: FloatArray, residuals: _Residuals) -> float:
-    weights, offsets, variances = (row[:, None] for row in shape)
-    step = 2 * residuals.half_step
-    codes = Codes(-np.inf, np.inf, step)
-    total = residuals.count @ mixture_log_likelihood(
-        residuals.z, offsets, variances, weights, codes
-    )
-    if residuals.clipped_count.size:
-        # Below the first code lies all that the camera could not report.
-        total += residuals.clipped_count @ mixture_log_likelihood(
-            residuals.clipped_z, offsets, variances, weights, Codes(1e9, 2e9, step)
-        )
-    return float(-total / residuals.total)
+def _shape_loss(raw: FloatArray, residuals: _Residuals) -> tuple[float, FloatArray]:
+    """Return the loss and its gradient; all forward differences in one call."""
+    step = 1e-6
+    candidates = raw + np.concatenate([np.zeros((1, raw.size)), step * np.eye(raw.size)])
+    losses = residuals.negative_log_likelihood(_shape(candidates))
+    losses += 1e-6 * (candidates**2).mean(axis=1)
+    return float(losses[0]), (losses[1:] - losses[0]) / step

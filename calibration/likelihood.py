@@ -61,33 +61,54 @@ def mixture_log_likelihood(
     if codes.step == 0:
         deviation = (observation - means) ** 2 / variances
         density = weights * np.exp(-0.5 * deviation) / np.sqrt(2 * np.pi * variances)
-        total = density.sum(axis=0)
-        result: FloatArray = np.log(np.maximum(total, _TINY))
-        return np.where(total > _TINY, result, _far(observation, means, variances, weights))
-    latent = np.maximum(
-        variances - QUANTISATION_VARIANCE_ADU2 * codes.step**2, LEAST_LATENT_VARIANCE_ADU2
-    )
-    sigma = np.sqrt(latent)
+        return _log(density.sum(axis=0), observation, means, variances, weights)
     half = codes.step / 2
-    lower = (observation - half - means) / sigma
-    upper = (observation + half - means) / sigma
-    lower = np.where(observation <= codes.low, -np.inf, lower)
-    upper = np.where(observation >= codes.high, np.inf, upper)
-    # Use the tail on the side of the observation: differences of numbers near 1 lose digits.
-    flip = lower > 0
-    mass = np.where(flip, ndtr(-lower) - ndtr(-upper), ndtr(upper) - ndtr(lower))
-    total = (weights * mass).sum(axis=0) / codes.step
-    near: FloatArray = np.log(np.maximum(total, _TINY))
-    if (total > _TINY).all():
-        return near
-    return np.where(total > _TINY, near, _far(observation, means, latent, weights))
+    return log_mass(
+        np.where(observation <= codes.low, -np.inf, observation - half),
+        np.where(observation >= codes.high, np.inf, observation + half),
+        means,
+        variances,
+        weights,
+        QUANTISATION_VARIANCE_ADU2 * codes.step**2,
+    ) - np.log(codes.step)
 
 
-def _far(
-    observation: FloatArray, means: FloatArray, variances: FloatArray, weights: FloatArray
+def log_mass(
+    lower: FloatArray,
+    upper: FloatArray,
+    means: FloatArray,
+    variances: FloatArray,
+    weights: FloatArray,
+    rounding_variance: FloatArray | float,
 ) -> FloatArray:
-    """Log density where the probability itself is below what a double can hold."""
-    edge = np.maximum(np.abs(observation - means) - 0.5, 0.0)
+    """Return the log of the mixture's mass between `lower` and `upper`.
+
+    Components come first in `means`, `variances` and `weights`; all else broadcasts.
+    `rounding_variance` is the part of the variances that rounding made.
+    """
+    latent = np.maximum(variances - rounding_variance, LEAST_LATENT_VARIANCE_ADU2)
+    sigma = np.sqrt(latent)
+    below, above = (lower - means) / sigma, (upper - means) / sigma
+    # Use the tail on the side of the interval: differences of numbers near 1 lose digits.
+    flip = below > 0
+    below, above = np.where(flip, -above, below), np.where(flip, -below, above)
+    total = (weights * (ndtr(above) - ndtr(below))).sum(axis=0)
+    nearest = np.where(np.isfinite(lower), lower, upper)
+    return _log(total, nearest, means, latent, weights)
+
+
+def _log(
+    total: FloatArray,
+    observation: FloatArray,
+    means: FloatArray,
+    variances: FloatArray,
+    weights: FloatArray,
+) -> FloatArray:
+    """Return log(total), continued by the tail of the nearest component where it vanishes."""
+    near: FloatArray = np.log(np.maximum(total, _TINY))
+    lost = total <= _TINY
+    if not lost.any():
+        return near
+    edge = np.maximum(np.abs(observation - means) - 1.0, 0.0)
     terms = np.log(np.maximum(weights, _TINY)) + log_ndtr(-edge / np.sqrt(variances))
-    largest: FloatArray = terms.max(axis=0)
-    return np.minimum(largest, np.log(_TINY))
+    return np.where(lost, np.minimum(terms.max(axis=0), np.log(_TINY)), near)

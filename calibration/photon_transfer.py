@@ -16,7 +16,7 @@ from scipy import stats
 
 from .errors import CalibrationError
 from .noise_model import FloatArray
-from .repeats import BLOCK_FRAMES, LevelStatistics, signal_observation_pairs
+from .repeats import LevelStatistics, signal_observation_pairs
 
 QUANTISATION_VARIANCE_ADU2 = 1 / 12
 """Variance of rounding to whole ADU, which EMVA 1288 takes out of the read noise."""
@@ -451,13 +451,13 @@ def _excess_noise_ratio(levels: Sequence[LevelStatistics], line: Line) -> Interv
 
 def third_cumulant(level: LevelStatistics) -> tuple[float, float, float]:
     """Return the mean, the third cumulant (ADU³) and its standard error of a level's sample."""
-    signal, observation = signal_observation_pairs(level.sample)
-    block = min(level.frames, BLOCK_FRAMES)
-    cube = (observation - signal) ** 3
-    # The block mean holds the observation itself: undo what that takes from the third cumulant.
-    restore = 1 / max((1 - 2 / block) * np.sqrt(block / (block - 1)), 1e-3) if block > 2 else 1.0
+    pairs = signal_observation_pairs(level.sample)
+    # Of W repeats about their own mean, the third cumulant is (1 − 1/W)(1 − 2/W) of the true one.
+    share = 1 - 1 / pairs.restore
+    cube = (pairs.observation - pairs.signal) ** 3
+    cube *= pairs.restore / np.maximum(1 - 2 * share, 0.05)
     return (
-        float(signal.mean()),
-        float(cube.mean()) * restore,
-        float(cube.std() / np.sqrt(cube.size)) * restore + 1e-12,
+        float(pairs.signal.mean()),
+        float(cube.mean()),
+        float(cube.std() / np.sqrt(cube.size)) + 1e-12,
     )

@@ -8,7 +8,7 @@ Standard 1288, release 4.0, section 6.6). Knows nothing of gain or models.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -243,14 +243,61 @@ class _Accumulator:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Signals and observations of the same pixels.
+
+    Attributes
+    ----------
+    signal
+        (M,) ADU: mean over a block of W repeats that holds the observation itself.
+    observation
+        (M,) ADU, as the camera gave it.
+    restore
+        (M,) W/(W − 1): by this the variance of observation − signal is too small, because the
+        mean holds the observation. 1 where signal and observation are independent.
+    """
+
+    signal: FloatArray
+    observation: FloatArray
+    restore: FloatArray
+
+    def __len__(self) -> int:
+        return self.signal.size
+
+    @property
+    def squares(self) -> FloatArray:
+        """Squared residuals, unbiased, ADU²."""
+        found: FloatArray = (self.observation - self.signal) ** 2 * self.restore
+        return found
+
+    @property
+    def unbiased_signal(self) -> FloatArray:
+        """The signal moved away from its observation until the residual's variance is right.
+
+        For scoring models: the observation stays a code that the camera can give.
+        """
+        residual = self.observation - self.signal
+        moved: FloatArray = self.observation - residual * np.sqrt(self.restore)
+        return moved
+
+
+def joined(pairs: Sequence[Pairs]) -> Pairs:
+    """Return several sets of pairs as one."""
+    return Pairs(
+        np.concatenate([part.signal for part in pairs]),
+        np.concatenate([part.observation for part in pairs]),
+        np.concatenate([part.restore for part in pairs]),
+    )
+
+
 def signal_observation_pairs(
     sample: NDArray[np.float32], *, block_frames: int = BLOCK_FRAMES
-) -> tuple[FloatArray, FloatArray]:
-    """Return (signal, observation) pairs of the ladder, unbiased for the number of repeats.
+) -> Pairs:
+    """Return the (signal, observation) pairs of repeats.
 
     The signal of a pixel is its mean over a block of W consecutive frames, so that bleaching and
-    drift slower than that stay out. The mean holds the observation itself, which makes residuals
-    too small by 1 − 1/W; they are scaled back.
+    drift slower than that stay out.
 
     Parameters
     ----------
@@ -258,19 +305,19 @@ def signal_observation_pairs(
         (N, P) observations of P pixels in time order, ADU.
     block_frames
         Upper limit of W.
-
-    Returns
-    -------
-    signal, observation
-        (M,) each, ADU.
     """
     frames = sample.shape[0]
     blocks = max(1, -(-frames // block_frames))
-    signals, observations = [], []
+    parts = []
     for block in np.array_split(np.arange(frames), blocks):
         values = sample[block].astype(np.float64)
         mean = values.mean(axis=0)
-        scale = np.sqrt(len(block) / (len(block) - 1)) if len(block) > 1 else 1.0
-        signals.append(np.broadcast_to(mean, values.shape).ravel())
-        observations.append((mean + (values - mean) * scale).ravel())
-    return np.concatenate(signals), np.concatenate(observations)
+        restore = len(block) / (len(block) - 1) if len(block) > 1 else 1.0
+        parts.append(
+            Pairs(
+                np.broadcast_to(mean, values.shape).ravel(),
+                values.ravel(),
+                np.full(values.size, restore),
+            )
+        )
+    return joined(parts)
