@@ -41,6 +41,10 @@ def denoise(
     provider: ProviderOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(min=0, help="Edge of tiles, pixels; 0 never tiles. The result is the same."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on where an earlier run stopped.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
     force: ForceOption = False,
@@ -57,6 +61,7 @@ def denoise(
             provider=provider,  # type: ignore[arg-type]
             precision=precision,  # type: ignore[arg-type]
             threads=threads,
+            tile=tile,
             resume=resume,
             overwrite=overwrite,
             force=force,
@@ -91,6 +96,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder for SSIM and root-squared-error maps.")
     ] = None,
     provider: ProviderOption = "auto",
+    precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     force: ForceOption = False,
 ) -> Outcome:
@@ -105,6 +111,7 @@ def evaluate(
             truth=None if truth is None else open_stack(truth),
             static=static,
             provider=provider,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
             threads=threads,
             force=force,
             figures=figures,

@@ -21,10 +21,10 @@ from ..stacks import Stack
 from .bundle import Bundle, open_bundle
 from .denoiser import Denoiser
 from .errors import FrameMismatchError, InferenceError
-from .onnx_denoiser import OnnxDenoiser
-from .providers import Provider, all_cores
+from .providers import Precision, Provider, all_cores
 from .scores import nrmse, psnr_db, ssim_map
 from .stack_denoising import ChannelModels, ObservationReader
+from .tiling import open_denoiser
 from .trust import NoiseVariance, lag_one_correlation, residual_variances
 
 FloatImage = NDArray[np.float64]
@@ -106,6 +106,7 @@ def evaluate(
     noise_model: NoiseModel | None = None,
     frames: Iterable[int] | None = None,
     provider: Provider = "auto",
+    precision: Precision = "fp32",
     threads: int | None = None,
     force: bool = False,
     figures: Path | None = None,
@@ -128,7 +129,7 @@ def evaluate(
         Of the camera; by default the bundle's own.
     frames
         Score only these, by index.
-    provider, threads
+    provider, precision, threads
         For a bundle; see `OnnxDenoiser`.
     force
         Score although the camera differs from the model's.
@@ -150,7 +151,7 @@ def evaluate(
     """
     references = _references(stack, truth, static)
     denoiser, noise_model, remarks, owned = _prepared(
-        stack, bundle_or_denoiser, noise_model, provider, threads, force
+        stack, bundle_or_denoiser, noise_model, provider, precision, threads, force
     )
     chosen = list(range(len(stack))) if frames is None else sorted(set(frames))
     if not chosen:
@@ -177,6 +178,7 @@ def _prepared(
     model: Bundle | Path | str | Denoiser,
     noise_model: NoiseModel | None,
     provider: Provider,
+    precision: Precision,
     threads: int | None,
     force: bool,
 ) -> tuple[Denoiser, NoiseModel | None, list[str], bool]:
@@ -186,8 +188,12 @@ def _prepared(
 
     bundle = model if isinstance(model, Bundle) else open_bundle(model)
     remarks = ChannelModels.open(stack, bundle).require_match(stack, force=force)
-    denoiser = OnnxDenoiser(
-        bundle, stack.frame_shape, provider=provider, threads=threads or all_cores()
+    denoiser = open_denoiser(
+        bundle,
+        stack.frame_shape,
+        provider=provider,
+        precision=precision,
+        threads=threads or all_cores(),
     )
     return denoiser, noise_model or load_noise_model(bundle.noise_model_path), remarks, True
 

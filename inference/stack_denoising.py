@@ -28,6 +28,7 @@ from .bundle import Bundle, open_bundle
 from .errors import FrameMismatchError, InferenceError
 from .onnx_denoiser import OnnxDenoiser
 from .providers import Precision, Provider, all_cores
+from .tiling import TiledDenoiser, open_denoiser
 
 OnProgress = Callable[[int, int], None]
 Models = Bundle | Path | str | Mapping[str, Bundle | Path | str]
@@ -44,6 +45,7 @@ def denoise_stack(
     provider: Provider = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
+    tile: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     force: bool = False,
@@ -65,6 +67,9 @@ def denoise_stack(
         The store to write.
     provider, precision, threads
         See `OnnxDenoiser`; all cores by default, nothing else waits for them.
+    tile
+        Edge of the tiles that frames are divided into, pixels; by default only frames beyond the
+        memory are. The result is the same.
     resume
         Go on with a store that an earlier run with the same models left unfinished.
     overwrite
@@ -100,9 +105,10 @@ def denoise_stack(
     with ExitStack() as open_things:
         denoisers = {
             path: open_things.enter_context(
-                OnnxDenoiser(
+                open_denoiser(
                     model,
                     stack.frame_shape,
+                    tile=tile,
                     provider=provider,
                     precision=precision,
                     threads=threads or all_cores(),
@@ -153,7 +159,7 @@ def _run(
     wanted: Iterable[int],
     total: int,
     models: ChannelModels,
-    denoisers: Mapping[Path, OnnxDenoiser],
+    denoisers: Mapping[Path, OnnxDenoiser | TiledDenoiser],
     stores: Sequence[Any],
     on_progress: OnProgress | None,
 ) -> _Counts:

@@ -136,6 +136,17 @@ def test_chosen_frames_only(make_bundle, tmp_path):
     assert not written.frame(0).any()
 
 
+def test_tiles_give_the_same_store(make_bundle, tmp_path):
+    random = np.random.default_rng(0)
+    stack = stack_from_array(random.integers(0, 4096, (2, 200, 300), dtype=np.uint16))
+    bundle = make_bundle()
+    for name, tile in (("whole", 0), ("tiled", 64)):
+        run(stack, bundle, tmp_path / f"{name}.ome.zarr", tile=tile)
+    whole, tiled = (open_stack(tmp_path / f"{name}.ome.zarr") for name in ("whole", "tiled"))
+    for index in range(2):
+        np.testing.assert_allclose(tiled.frame(index), whole.frame(index), rtol=1e-6)
+
+
 # --------------------------------------------------------------------------------- resuming
 
 
