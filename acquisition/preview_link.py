@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -66,6 +67,7 @@ class PreviewLink:
         self._closed_by_user = False
         self._lock = threading.Lock()
         self._channels: list[str] = []
+        self._costs_s: deque[float] = deque(maxlen=5)
         self._due = 0.0
         self._sent_at = 0.0
         self._window: _WindowProcess | None = None
@@ -199,8 +201,9 @@ class PreviewLink:
         wanted = uncertainty if mailbox.wants_uncertainty else None
         mailbox.put(raw, denoised, wanted, figures, self._channels)
         self._sent_at = now
-        cost = time.perf_counter() - now
-        self._due = now + max(SHORTEST_INTERVAL_S, cost / COPY_SHARE)
+        # The median: one copy that a busy machine interrupted must not freeze the view.
+        self._costs_s.append(time.perf_counter() - now)
+        self._due = now + max(SHORTEST_INTERVAL_S, statistics.median(self._costs_s) / COPY_SHARE)
 
     def _noted_channel(self, figures: Mapping[str, float | int | str | None]) -> str:
         channel = str(figures.get("channel") or "")
@@ -264,7 +267,7 @@ def render_snapshot(
     raw: NDArray[Any],
     denoised: NDArray[Any] | None,
     figures: Mapping[str, float | int | str | None],
-    png_path: Path,
+    png_path: Path | str,
     *,
     uncertainty: NDArray[Any] | None = None,
     title: str = "",
@@ -298,6 +301,7 @@ def render_snapshot(
         "saturation_adu": saturation_adu,
         "pixel_size_um": pixel_size_um,
     }
+    png_path = Path(png_path).absolute()
     try:
         mailbox = MailboxWriter.create((raw.shape[0], raw.shape[1]), str(raw.dtype), about)
     except (AcquisitionError, TypeError, IndexError) as error:
@@ -306,7 +310,7 @@ def render_snapshot(
         mailbox.put(raw, denoised, uncertainty, figures)
         width, height = size
         command = window_command(mailbox.path)
-        command += ["--snapshot", str(png_path.absolute()), "--size", f"{width}x{height}"]
+        command += ["--snapshot", str(png_path), "--size", f"{width}x{height}"]
         window = _WindowProcess(command, {"QT_QPA_PLATFORM": "offscreen"})
         if not window.wait(SNAPSHOT_TIMEOUT_S):
             window.kill()
@@ -350,7 +354,7 @@ class _WindowProcess:
             cwd=tempfile.gettempdir(),  # the window must not keep a data folder in use
             env={**os.environ, **threads, **(environment or {})},
             # Ctrl-C in the terminal is for the acquisition; the window shows how that ends.
-            start_new_session=sys.platform != "win32",
+            process_group=None if sys.platform == "win32" else 0,
             creationflags=_NO_CONSOLE,
         )
         self._said: deque[bytes] = deque(maxlen=20)

@@ -62,6 +62,7 @@ from .preview_widgets import (
     ReadingRow,
     StateLine,
     VerdictCard,
+    coloured,
     difference_table,
     grey_table,
     label,
@@ -254,13 +255,8 @@ class PreviewWindow(QWidget):
         self.column_line = pg.InfiniteLine(angle=90, pen=pg.mkPen(RAW_COLOUR, width=1))
         self.column_line.setVisible(False)
         self.profile_plot.addItem(self.column_line)
-        legend = label("muted")
-        legend.setTextFormat(Qt.TextFormat.RichText)
-        legend.setText(
-            f'<span style="color:{RAW_COLOUR}">camera</span>&nbsp; '
-            f'<span style="color:{ACCENT}">denoised</span>'
-        )
-        head = [label("section", "LINE PROFILE"), legend, None, self.pixel_text]
+        self.pixel_text.setTextFormat(Qt.TextFormat.RichText)  # its colours are the legend
+        head = [label("section", "LINE PROFILE"), None, self.pixel_text]
         return titled(head, self.profile_plot)
 
     def _build_side(self) -> QWidget:
@@ -458,15 +454,19 @@ class PreviewWindow(QWidget):
 
     def _pixel_words(self, picture: Picture) -> str:
         if self._column is None or self._column >= picture.raw.shape[1]:
-            return f"row {self._row * picture.step}"
+            words = [f"row {self._row * picture.step}", coloured("camera", RAW_COLOUR)]
+            if picture.denoised is not None:
+                words.append(coloured("denoised", ACCENT))
+            return "&nbsp;&nbsp; ".join(words)
         here = (self._row, self._column)
-        words = f"x {here[1] * picture.step}  y {here[0] * picture.step}"
-        words += f"   camera {picture.raw[here]:.5g}"
+        words = [f"x {self._column * picture.step}, y {self._row * picture.step}"]
+        words.append(coloured(f"camera {picture.raw[here]:.5g}", RAW_COLOUR))
         if picture.denoised is not None:
-            words += f"   denoised {picture.denoised[here]:.4g}"
-        if picture.uncertainty is not None:
-            words += f" ± {picture.uncertainty[here]:.2g}"
-        return words + " ADU"
+            value = f"{picture.denoised[here]:.4g}"
+            if picture.uncertainty is not None:
+                value += f" ± {picture.uncertainty[here]:.2g}"
+            words.append(coloured(f"denoised {value}", ACCENT))
+        return "&nbsp;&nbsp; ".join(words)
 
     def refresh(self) -> None:
         """Write all words and numbers anew."""
@@ -575,7 +575,8 @@ class PreviewWindow(QWidget):
         picture = self.grab()  # before the dialog: this very moment
         folder = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.PicturesLocation)
         stamp = QDateTime.currentDateTime().toString("yyyy-MM-dd HH-mm-ss")
-        suggestion = str(Path(folder) / f"quietscope {stamp}.png")
+        place = Path(folder) if Path(folder).is_dir() else Path.home()
+        suggestion = str(place / f"quietscope {stamp}.png")
         path, _ = QFileDialog.getSaveFileName(self, "Save picture", suggestion, "Picture (*.png)")
         if path and not picture.save(path, "PNG"):
             self.pill.show_state(f"{path} could not be written", Light.BAD)

@@ -7,6 +7,7 @@ in twelve. It decides nothing about figures, contrast or the stream.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -121,6 +122,11 @@ def label(name: str, text: str = "", *, wrap: bool = False) -> QLabel:
     widget.setWordWrap(wrap)
     widget.setTextFormat(Qt.TextFormat.PlainText)
     return widget
+
+
+def coloured(text: str, colour: str) -> str:
+    """Return `text` as rich text of this colour."""
+    return f'<span style="color:{colour}">{text}</span>'
 
 
 def rule() -> QFrame:
@@ -263,10 +269,7 @@ class Pill(QLabel):
         self.setTextFormat(Qt.TextFormat.RichText)
         colour = LIGHT_COLOURS[light]
         text_colour = TEXT if light in (Light.GOOD, Light.UNKNOWN) else colour
-        self.setText(
-            f'<span style="color:{colour}">●</span>&nbsp; '
-            f'<span style="color:{text_colour}">{words}</span>'
-        )
+        self.setText(f"{coloured('●', colour)}&nbsp; {coloured(html.escape(words), text_colour)}")
 
 
 class ScaleBar(QWidget):

@@ -107,9 +107,12 @@ def _provide_fonts() -> None:
 def _place(window: PreviewWindow) -> None:
     from PySide6.QtGui import QGuiApplication
 
+    # Nearly the whole of a laptop's screen; room for Micro-Manager beside it on a large one.
     space = QGuiApplication.primaryScreen().availableGeometry()
-    width = min(round(space.width() * 0.9), 1800)
-    window.resize(width, min(round(space.height() * 0.88), round(width * 0.62)))
+    large = space.width() > 1600
+    width = round(space.width() * (0.9 if large else 1.0))
+    height = round(space.height() * (0.88 if large else 0.95))
+    window.resize(min(width, 1800), min(height, 1120))
 
 
 def _snapshot(

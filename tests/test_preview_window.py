@@ -174,11 +174,12 @@ def test_the_mouse_shows_pixel_and_profile(window, writer, until):
     assert until(lambda: writer.taken)
     window.raw_panel.pointed.emit(50.4, 40.9)
     raw, denoised = specimen()
-    assert window.pixel_text.text() == f"x 50  y 40   camera {raw[40, 50]}   denoised 420 ADU"
+    for words in ("x 50, y 40", f"camera {raw[40, 50]}<", "denoised 420<"):
+        assert words in window.pixel_text.text()
     _, profile = window.denoised_profile.getData()
     assert np.array_equal(profile, denoised[40])
     window.raw_panel.pointed.emit(-5, 1e6)
-    assert "x 50  y 40" in window.pixel_text.text(), "outside the image nothing changes"
+    assert "x 50, y 40" in window.pixel_text.text(), "outside the image nothing changes"
 
 
 def test_a_third_image_shows_what_was_removed_or_the_uncertainty(window, writer, until):
@@ -269,8 +270,11 @@ def test_the_words_grow_with_the_window(window):
 
 
 def test_everything_fits_at_the_smallest_size(window, writer, until):
-    put(writer, {**FIGURES, "residual_explained": 0.1, "uncertainty_adu_median": 1e3})
+    figures = {**FIGURES, "residual_explained": 0.1, "uncertainty_adu_median": 1e3}
+    window.show_extra(1)
+    put(writer, figures, np.full((120, 160), 123.4, np.float32), ["GFP", "a long channel name"])
     assert until(lambda: window.verdict_card.lamp.light is Light.BAD)
+    window.raw_panel.pointed.emit(50.4, 40.9)
     window.resize(1280, 720)
     until(lambda: False, 0.1)
     assert window.width() == 1280, "no text forces the window to be wider"
