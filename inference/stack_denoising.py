@@ -104,18 +104,18 @@ def denoise_stack(
     wanted = _in_reading_order(stack, None if frames is None else set(frames))
     with ExitStack() as open_things:
         denoisers = {
-            path: open_things.enter_context(
-                open_denoiser(
-                    model,
-                    stack.frame_shape,
-                    tile=tile,
-                    provider=provider,
-                    precision=precision,
-                    threads=threads or all_cores(),
-                )
+            path: open_denoiser(
+                model,
+                stack.frame_shape,
+                tile=tile,
+                provider=provider,
+                precision=precision,
+                threads=threads or all_cores(),
             )
             for path, model in models.distinct().items()
         }
+        for denoiser in denoisers.values():
+            open_things.callback(denoiser.close)
         first = next(iter(denoisers.values()))
         record = models.record(stack, provider=first.provider, precision=precision) | (
             {"forced": remarks} if remarks else {}

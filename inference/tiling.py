@@ -179,7 +179,7 @@ class TiledDenoiser:
         for rows, columns in self._tiles:
             piece = observations[:, rows.start : rows.stop, columns.start : columns.stop]
             self._denoise_tile(
-                _marked(piece, present, rows, columns, expected), rows, columns, out
+                _marked(piece, present, rows, columns, self._frame_shape), rows, columns, out
             )
 
     def _denoise_tile(
