@@ -8,6 +8,7 @@ must not cost the acquisition a single frame; it is a plain child process rather
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import statistics
@@ -211,13 +212,20 @@ class PreviewLink:
             self._channels.append(channel)
         return channel
 
-    def close(self, *, keep_window: bool = True) -> None:
+    def close(
+        self,
+        *,
+        keep_window: bool = True,
+        figures: Mapping[str, float | int | str | None] | None = None,
+    ) -> None:
         """Say that the run is over. The window stays with the last picture until it is closed.
 
         Parameters
         ----------
         keep_window
             False asks the window to go as well, without waiting for it.
+        figures
+            Final figures (counts of frames) to put beside the last picture.
         """
         if not self._lock.acquire(timeout=0.5):
             return
@@ -226,6 +234,8 @@ class PreviewLink:
                 self._take_leave(self._window)
             mailbox, self._mailbox = self._mailbox, None
             if mailbox is not None:
+                with contextlib.suppress(TypeError, ValueError):
+                    mailbox.correct(figures or {})
                 mailbox.end(please_close=not keep_window)
                 mailbox.close(remove=False)  # the window still needs it, and removes it
         finally:

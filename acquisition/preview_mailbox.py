@@ -143,6 +143,7 @@ class MailboxWriter:
     def __init__(self, path: Path, layout: _Layout, about: Mapping[str, Any]) -> None:
         self.path = path
         self._layout = layout
+        self._document: dict[str, Any] = {}
         self._map = _mapped(path)
         self._writer = _fields(self._map, _WRITER_FIELDS, 0)
         self._reader = _fields(self._map, _READER_FIELDS, _READER_AT)
@@ -222,25 +223,20 @@ class MailboxWriter:
         step = self._layout.step_that_fits(raw.shape, raw_type.itemsize)
         thinned = (slice(None, None, step), slice(None, None, step))
         raw = raw[thinned]
-        document = json.dumps(
-            {
-                "shape": raw.shape,
-                "raw_type": raw_type.str,
-                "step": step,
-                "denoised": denoised is not None,
-                "uncertainty": uncertainty is not None,
-                "figures": dict(figures),
-                "channels": list(channels),
-            },
-            default=_plain,
-        ).encode("utf-8")
-        if len(document) > _DOCUMENT_BYTES:
-            raise ValueError(f"figures take {len(document)} bytes, at most {_DOCUMENT_BYTES} fit")
+        document = {
+            "shape": raw.shape,
+            "raw_type": raw_type.str,
+            "step": step,
+            "denoised": denoised is not None,
+            "uncertainty": uncertainty is not None,
+            "figures": dict(figures),
+            "channels": list(channels),
+        }
+        text = _encoded(document)
 
         generation = self.generation | 1
         self._writer["generation"] = generation
-        self._map[_DOCUMENT_AT : _DOCUMENT_AT + len(document)] = document
-        self._writer["document_bytes"] = len(document)
+        self._write_document(text)
         # np.copyto gives up the GIL and takes it again: a memory barrier, also on ARM.
         np.copyto(_plane(self._map, _PIXELS_AT, raw.shape, raw_type), raw, casting="unsafe")
         for image, offset in (
@@ -253,7 +249,23 @@ class MailboxWriter:
                     image[thinned],
                     casting="unsafe",
                 )
+        self._document = document
         self._writer["generation"] = generation + 1
+
+    def correct(self, figures: Mapping[str, Any]) -> None:
+        """Replace figures of the picture in the slot, for counts that are final only later."""
+        if not self._document:
+            return
+        self._document["figures"] |= figures
+        text = _encoded(self._document)
+        generation = self.generation | 1
+        self._writer["generation"] = generation
+        self._write_document(text)
+        self._writer["generation"] = generation + 1
+
+    def _write_document(self, text: bytes) -> None:
+        self._map[_DOCUMENT_AT : _DOCUMENT_AT + len(text)] = text
+        self._writer["document_bytes"] = len(text)
 
     @property
     def generation(self) -> int:
@@ -442,6 +454,13 @@ def _plane(
 
 def _rounded(size: int) -> int:
     return -(-size // 4096) * 4096
+
+
+def _encoded(document: Mapping[str, Any]) -> bytes:
+    text = json.dumps(document, default=_plain).encode("utf-8")
+    if len(text) > _DOCUMENT_BYTES:
+        raise ValueError(f"figures take {len(text)} bytes, at most {_DOCUMENT_BYTES} fit")
+    return text
 
 
 def _plain(value: Any) -> Any:

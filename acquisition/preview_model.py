@@ -303,7 +303,7 @@ def _skipped(skipped: float | None, recorded: float | None) -> Reading:
     name = "Skipped in this view"
     if not skipped:
         return Reading(name, "–" if skipped is None else "none", "", Light.UNKNOWN)
-    share = f" ({percent(skipped / recorded)})" if recorded else ""
+    share = f" ({percent(skipped / recorded)})" if recorded and recorded >= 1 else ""
     sentence = "They are recorded, and denoised afterwards."
     return Reading(name, f"{_count(skipped)}{share}", sentence, Light.UNKNOWN)
 

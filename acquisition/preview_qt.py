@@ -55,14 +55,8 @@ def obstacle() -> str:
         )
     if sys.platform != "linux":
         return ""
-    folder = Path(str(PySide6.__file__)).parent / "Qt" / "plugins" / "platforms"
-    plugin = folder / f"libq{_platform()}.so"
-    if plugin.exists():
-        try:
-            ctypes.CDLL(str(plugin))
-        except OSError as error:
-            return explained(error)
-    return ""
+    problems = [_plugin_problem(platform) for platform in _platforms()]
+    return "" if "" in problems else problems[0]
 
 
 def explained(error: Exception) -> str:
@@ -71,11 +65,8 @@ def explained(error: Exception) -> str:
     if "cannot open shared object file" not in text:
         return f"the preview window cannot open: {text}"
     first = text.split(":")[0]
-    known = dict(_ALWAYS)
-    if _platform() == "xcb":
-        known |= _ON_X11
-    elif _platform() == "wayland":
-        known |= _ON_WAYLAND
+    platform = _platforms()[-1]
+    known = _ALWAYS | {"xcb": _ON_X11, "wayland": _ON_WAYLAND}.get(platform, {})
     missing = [first, *(name for name in known if name != first and not _loads(name))]
     packages = [known[name] for name in missing if name in known]
     remedy = f"; on Debian or Ubuntu: apt-get install {' '.join(packages)}" if packages else ""
@@ -98,11 +89,27 @@ def loses_none() -> bool:
     return sys.getrefcount(None) - before < -calls // 2
 
 
-def _platform() -> str:
-    wanted = os.environ.get("QT_QPA_PLATFORM", "").split(":")[0].split(";")[0]
+def _platforms() -> list[str]:
+    """Return the names of the platform plugins that Qt may use here, one of which must load."""
+    wanted = os.environ.get("QT_QPA_PLATFORM", "").split(":")[0]
     if wanted:
-        return wanted
-    return "wayland" if os.environ.get("WAYLAND_DISPLAY") else "xcb"
+        return wanted.split(";")
+    found = ["wayland"] if os.environ.get("WAYLAND_DISPLAY") else []
+    return found + (["xcb"] if os.environ.get("DISPLAY") or not found else [])
+
+
+def _plugin_problem(platform: str) -> str:
+    import PySide6
+
+    folder = Path(str(PySide6.__file__)).parent / "Qt" / "plugins" / "platforms"
+    plugin = folder / f"libq{platform}.so"
+    if not plugin.exists():
+        return ""  # a plugin of another name or place: let Qt find it
+    try:
+        ctypes.CDLL(str(plugin))
+    except OSError as error:
+        return explained(error)
+    return ""
 
 
 def _loads(library: str) -> bool:

@@ -607,7 +607,7 @@ class PreviewWindow(QWidget):
         self._reader.report(ReaderState.CLOSED_BY_USER if by_user else ReaderState.SHOWN)
         self._reader.close(remove=self._reader.ended or not self._writer.alive())
         super().closeEvent(event)
-        QApplication.quit()
+        QApplication.exit()  # quit() would close this window once more
 
 
 class _Process:

@@ -388,7 +388,9 @@ class ImagePanel(QWidget):
         (left, right), (top, bottom) = self.box.viewRange()
         width, height = round(self.box.width()), round(self.box.height())
         shape = (self._image.shape[0], self._image.shape[1])
-        part = visible_part(shape, (left, right), (top, bottom), (width, height))
+        sharp = self.devicePixelRatioF()
+        screen = (round(width * sharp), round(height * sharp))
+        part = visible_part(shape, (left, right), (top, bottom), screen)
         raw = self._raw
         greys = screen_greys(
             self._image[part.rows, part.columns],

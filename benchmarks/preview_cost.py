@@ -1,8 +1,8 @@
 """What the preview costs the acquisition: time in `show`, and the window's share of a core.
 
-Feeds noise at the camera's pace to a real window (offscreen where there is no screen) and times
-every call of `PreviewLink.show`. `busy` keeps every core at work meanwhile, as a denoiser on the
-CPU would, and counts its work with and without the window.
+Feeds noise at the camera's pace to a real window (offscreen where there is no screen), times
+every call of `PreviewLink.show` and reads the window's CPU time; once on a quiet machine and once
+with every core at work, as a denoiser on the CPU would keep it.
 
     python benchmarks/preview_cost.py --seconds 6
 """
@@ -35,13 +35,9 @@ FIGURES = {
 }
 BUSY = """
 import sys, time
-import numpy as np
-matrix = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
-end, count = time.monotonic() + float(sys.argv[1]), 0
+end = time.monotonic() + float(sys.argv[1])
 while time.monotonic() < end:
-    matrix @ matrix
-    count += 1
-print(count)
+    pass
 """
 
 
@@ -50,7 +46,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="per frame size")
     parser.add_argument("--frame-rate-hz", type=float, default=100.0)
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of the busy comparison")
     parser.add_argument("--out", type=Path, help="also write the result here")
     options = parser.parse_args()
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
@@ -60,8 +55,11 @@ def main() -> None:
         "frame_rate_hz": options.frame_rate_hz,
     }
     for size in (512, 2048):
-        result[f"{size}x{size}"] = cost(size, options.seconds, 1 / options.frame_rate_hz)
-    result["busy_work_with_window_ratio"] = busy_ratio(options.rounds, options.seconds)
+        interval_s = 1 / options.frame_rate_hz
+        result[f"{size}x{size}"] = cost(size, options.seconds, interval_s)
+        result[f"{size}x{size}, all cores busy"] = cost(
+            size, options.seconds, interval_s, busy=True
+        )
     print(json.dumps(result, indent=2))
     if options.out:
         write_json(options.out, result)
@@ -94,14 +92,21 @@ def feed(link: PreviewLink, size: int, seconds: float, interval_s: float) -> lis
     return calls
 
 
-def cost(size: int, seconds: float, interval_s: float) -> dict[str, float]:
+def cost(size: int, seconds: float, interval_s: float, *, busy: bool = False) -> dict[str, float]:
+    """Measure one frame size; `busy` keeps every core at work meanwhile."""
     link = opened(size)
     (window,) = psutil.Process().children()
     feed(link, size, 1.0, interval_s)
+    workers = [
+        subprocess.Popen([sys.executable, "-c", BUSY, str(seconds)])
+        for _ in range(psutil.cpu_count() or 1 if busy else 0)
+    ]
     before = window.cpu_times()
     calls = feed(link, size, seconds, interval_s)
     after = window.cpu_times()
     link.close(keep_window=False)
+    for worker in workers:
+        worker.wait()
     window.wait(20)
     used = after.user + after.system - before.user - before.system
     return {
@@ -112,32 +117,6 @@ def cost(size: int, seconds: float, interval_s: float) -> dict[str, float]:
         "pictures_per_second": round(sum(call > 0.1 for call in calls) / seconds, 1),
         "window_share_of_one_core": round(used / seconds, 3),
     }
-
-
-def busy_ratio(rounds: int, seconds: float) -> float:
-    """Return how much of its work a busy machine still does with the window open (median)."""
-
-    def work(*, preview: bool) -> int:
-        link = opened(512) if preview else None
-        command = [sys.executable, "-c", BUSY, str(seconds)]
-        one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        workers = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=one_thread)
-            for _ in range(psutil.cpu_count() or 1)
-        ]
-        if link is not None:
-            feed(link, 512, seconds, 0.01)
-        done = sum(int(worker.communicate()[0]) for worker in workers)
-        if link is not None:
-            link.close(keep_window=False)
-        return done
-
-    ratios = []
-    for turn in range(rounds):
-        order = (True, False) if turn % 2 else (False, True)
-        done = {preview: work(preview=preview) for preview in order}
-        ratios.append(done[True] / done[False])
-    return round(float(np.median(ratios)), 3)
 
 
 if __name__ == "__main__":

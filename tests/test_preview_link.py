@@ -121,9 +121,10 @@ def test_pictures_reach_the_window_and_it_goes_when_it_is_asked_to(offscreen, ma
     assert eventually(lambda: link.show(RAW, DENOISED, FIGURES) or mailbox.generation >= 8)
     assert eventually(lambda: mailbox.taken)
     window = link._window
-    link.close(keep_window=False)
+    link.close(keep_window=False, figures={"frames_recorded": 100})
     assert window.wait(10)
     assert window.returncode == 0
+    assert not window._said, "the window has nothing to complain about"
     assert not link.closed_by_user
     assert not list(mailboxes.iterdir()), "whoever leaves last removes the file"
 
@@ -140,9 +141,12 @@ def test_without_a_screen_to_close_it_on_the_window_ends_with_the_run(offscreen,
 def test_closing_the_window_in_mid_run_is_the_users_right(offscreen, mailboxes, monkeypatch):
     window_script(monkeypatch, "QTimer.singleShot(400, self.close)")
     link = opened()
+    window = link._window
     assert eventually(lambda: link.show(RAW, DENOISED, FIGURES) or not link.available)
     assert link.closed_by_user
     assert link.reason == "the preview window was closed"
+    assert window.returncode == 0
+    assert not window._said
     link.show(RAW, DENOISED, FIGURES)
     link.close()
     assert link.closed_by_user

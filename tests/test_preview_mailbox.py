@@ -136,6 +136,19 @@ def test_a_failed_put_leaves_the_mailbox_usable(writer):
     reader.close()
 
 
+def test_final_figures_are_put_beside_the_last_picture(writer):
+    reader = MailboxReader(writer.path)
+    writer.correct({"frames_recorded": 1})
+    assert reader.take() is None, "without a picture there is nothing to correct"
+    writer.put(*picture(5), None, {"frames_recorded": 97, "provider": "cpu"})
+    assert reader.take() is not None
+    writer.correct({"frames_recorded": np.int64(100)})
+    taken = reader.take()
+    assert taken.figures == {"frames_recorded": 100, "provider": "cpu"}
+    assert (taken.raw == 5).all()
+    reader.close()
+
+
 @pytest.mark.parametrize("shape", [(60, 2000), (1, 1), (1001, 999), (1024, 1024)])
 @pytest.mark.parametrize("pixel_type", [np.uint8, np.uint16, np.float32])
 def test_the_frame_may_change_shape_and_type_during_a_run(writer, shape, pixel_type):
