@@ -14,6 +14,7 @@ yet put on the disk (some seconds).
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -50,7 +51,7 @@ _TCZ = tuple[int, int, int]
 
 _CONTEXT = ts.Context({"file_io_sync": False, "cache_pool": {"total_bytes_limit": 0}})
 _CHUNK_FILE = re.compile(r"c\.(\d+)\.(\d+)\.(\d+)\.0\.0")
-_OS_ERROR = re.compile(r"\[OS error \d+: ([^\]]+?)\s*\]")
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
 class Place(NamedTuple):
@@ -324,9 +325,10 @@ class OmeZarrWriter:
         if isinstance(error, OutputError):
             return error
         found = _OS_ERROR.search(str(error))
-        reason = found.group(1) if found else getattr(error, "strerror", None) or str(error)
+        known = os.strerror(int(found.group(1))) if found else getattr(error, "strerror", None)
+        reason = known or str(error)
         return OutputError(
-            f"{self.path}: cannot be written ({' '.join(str(reason).split())}); check the disk's "
+            f"{self.path}: cannot be written ({' '.join(reason.split())}); check the disk's "
             "free space and your right to write there. Frames before this one are kept"
         )
 

@@ -49,6 +49,7 @@ def run_acquisition(
                 on_frames(live.report["frames_recorded"])
     except KeyboardInterrupt:
         acquisition.abort()
+        acquisition.mark_finished()  # abort() clears the queue, the mark of its end included
         _await_end(acquisition)
         raise
     _await_end(acquisition)

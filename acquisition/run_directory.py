@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -28,7 +29,7 @@ from typing import IO, Any
 import psutil
 
 from ..ome_zarr import Place
-from ..outputs import OutputError, clear_directory, jsonable, write_json
+from ..outputs import OutputError, jsonable, require_absent, write_json
 from .frame import Frame
 
 logger = logging.getLogger(__name__)
@@ -79,22 +80,47 @@ class RunDirectory:
             If another program writes there, something is there already, or it cannot be written.
         """
         self._refuse_if_in_use()
-        clear_directory(self.path, overwrite=overwrite)
+        require_absent(self.path, overwrite=overwrite)
         try:
-            descriptor = os.open(self.lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(_this_program(), file)
-            self._claimed = True
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            self._empty(overwrite=overwrite)
             self._events = self.events.open("a", encoding="utf-8")
-        except FileExistsError:
-            self._refuse_if_in_use()
-            raise
         except OSError as error:
             self.release()
             raise OutputError(
                 f"{self.path}: cannot be written ({error.strerror}); choose a folder that you may "
                 "write to"
             ) from error
+
+    def _take_lock(self) -> None:
+        """Create the lock file in one step: of several programs exactly one succeeds."""
+        if self.lock.exists():
+            # Left by a program that is gone. Only one of several can rename it.
+            stale = self.lock.with_name(f"{self.lock.name}.{os.getpid()}")
+            self.lock.replace(stale)
+            stale.unlink()
+        try:
+            descriptor = os.open(self.lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError as error:
+            raise OutputError(
+                f"{self.path}: another program has just begun to write there; choose another --out"
+            ) from error
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(_this_program(), file)
+        self._claimed = True
+
+    def _empty(self, *, overwrite: bool) -> None:
+        for item in self.path.iterdir():
+            if item == self.lock:
+                continue
+            if not overwrite:
+                self.release()
+                require_absent(self.path)
+            if item.is_dir():
+                shutil.rmtree(item)
+            else:
+                item.unlink()
 
     def release(self) -> None:
         """Let others write here. May be called more than once."""

@@ -1,0 +1,550 @@
+"""Everything that can break while the camera runs, on the real core and in real processes.
+
+The camera is the core's own test device, which writes the number of each image into its pixels:
+what is recorded is compared with what the camera counted, without our own bookkeeping in between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from mm_test_adapters import device_adapter_path
+from pycromanager import Acquisition, multi_d_acquisition_events
+from quietscope.acquisition import LiveDenoiser
+from quietscope.acquisition.errors import AcquisitionError, MissingFramesError
+from quietscope.acquisition.microscope import BUFFER_MB, MicroscopeSettings, open_microscope
+from quietscope.acquisition.run_directory import RunDirectory
+from quietscope.inference.errors import FrameMismatchError, InferenceError
+from quietscope.ome_zarr import written_frames
+from quietscope.outputs import OutputError
+from quietscope.stacks import open_stack
+
+SIDE = 128
+
+CAMERA = f"""
+Property,Core,Initialize,0
+Device,Hub,SequenceTester,THub
+Device,Numbering,SequenceTester,TCamera-0
+Parent,Numbering,Hub
+Property,Numbering,ImageMode,MachineReadable
+Property,Numbering,ImageWidth,{SIDE}
+Property,Numbering,ImageHeight,{SIDE}
+Property,Core,Initialize,1
+Property,Core,Camera,Numbering
+"""
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    config = tmp_path_factory.mktemp("config") / "numbering camera.cfg"
+    config.write_text(CAMERA, encoding="utf-8")
+    return MicroscopeSettings(mm_dir=Path(device_adapter_path()), config=config)
+
+
+@pytest.fixture(scope="module")
+def microscope(settings):
+    with open_microscope(settings) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def _quiet_engine(capfd):
+    """The engine prints the tracebacks of what these tests provoke."""
+
+
+def number_of(image) -> int:
+    """Return the number that the camera wrote into its image (MessagePack, second element)."""
+    first, *rest = image.ravel()[1:6].tolist()
+    width = {0xCC: 1, 0xCD: 2, 0xCE: 4}.get(first)
+    return first if width is None else int.from_bytes(bytes(rest[:width]), "big")
+
+
+def recorded_numbers(run: Path) -> list[int]:
+    """Return the camera's numbers of what is recorded, in the order of time."""
+    store = run / "raw.ome.zarr"
+    stack = open_stack(store)
+    return [number_of(stack.frame(int(i))) for i in np.flatnonzero(written_frames(store).ravel())]
+
+
+def assert_gapless(numbers: list[int], count: int | None = None) -> None:
+    assert all(after == before + 1 for before, after in pairwise(numbers))
+    assert count is None or len(numbers) == count
+
+
+def acquire(hook, frames, *, each=True):
+    """Acquire single images (paced by the stream) or, with `each=False`, one hardware sequence."""
+    events = multi_d_acquisition_events(num_time_points=frames)
+    with Acquisition(image_process_fn=hook) as acquisition:
+        for event in events if each else [events]:
+            acquisition.acquire(event)
+
+
+def report_of(run: Path) -> dict:
+    return json.loads((run / "report.json").read_text(encoding="utf-8"))
+
+
+class Copying:
+    """A denoiser that gives back what it gets, and can be made to fail at a frame."""
+
+    context_frames = 0
+
+    def __init__(self, shape=(SIDE, SIDE), *, at=None, fault=None):
+        self.frame_shape = shape
+        self.at = at
+        self.fault = fault
+        self.calls = 0
+
+    def denoise(self, observations, out):
+        out[0] = observations[0]
+        out[1] = 1
+        self.calls += 1
+        if self.calls == self.at:
+            self.fault(out)
+
+    def close(self):
+        pass
+
+
+# -------------------------------------------------------------------------- the denoiser
+
+
+def raises(out):
+    raise ValueError("the network exploded")
+
+
+def gives_nan(out):
+    out[0, 3, 3] = np.nan
+
+
+def hangs(out):
+    time.sleep(3)
+
+
+@pytest.mark.parametrize(("fault", "message"), [(raises, "exploded"), (gives_nan, "NaN")])
+def test_a_denoiser_that_fails_costs_no_raw_frame(microscope, tmp_path, fault, message):
+    run = tmp_path / "run"
+    with (
+        pytest.raises((AcquisitionError, FrameMismatchError), match=message),
+        LiveDenoiser(Copying(at=4, fault=fault), run, mode="sink") as live,
+    ):
+        acquire(live.image_process_fn, 60)
+    assert_gapless(recorded_numbers(run), 60)
+    report = report_of(run)
+    assert report["frames_recorded"] == 60
+    assert report["frames_denoised"] < 60
+    assert not report["complete"]
+    assert message in report["errors"][0]
+
+
+def test_a_denoiser_that_hangs_costs_no_raw_frame_and_no_time_at_the_camera(microscope, tmp_path):
+    run = tmp_path / "run"
+    with LiveDenoiser(Copying(at=2, fault=hangs), run, mode="sink") as live:
+        began = time.monotonic()
+        acquire(live.image_process_fn, 100)
+        assert time.monotonic() - began < 3  # the acquisition did not wait for the denoiser
+    assert_gapless(recorded_numbers(run), 100)
+    report = report_of(run)
+    assert report["complete"]
+    assert report["frames_skipped_live"] >= 90
+    assert report["frames_denoised"] == 100
+    denoised = open_stack(run / "denoised.ome.zarr")
+    np.testing.assert_array_equal(list(denoised), list(open_stack(run)))
+
+
+def test_ten_times_slower_than_the_camera(microscope, tmp_path):
+    class Slow(Copying):
+        def denoise(self, observations, out):
+            time.sleep(0.02)
+            super().denoise(observations, out)
+
+    run = tmp_path / "run"
+    with LiveDenoiser(Slow(), run, mode="sink") as live:
+
+        def hook(image, metadata):
+            time.sleep(0.002)
+            return live.image_process_fn(image, metadata)
+
+        acquire(hook, 80)
+    assert_gapless(recorded_numbers(run), 80)
+    report = report_of(run)
+    assert report["frames_skipped_live"] > 50
+    assert report["frames_denoised"] == 80
+    # The view stays young: at most the frames that wait, and the one in work, lie between.
+    assert report["latency_ms"]["p95"] < 200
+
+
+def test_a_model_that_is_replaced_in_mid_run(tmp_path, make_bundle):
+    """What runs goes on; what would have to be loaded anew is refused, and raw is complete."""
+    bundle = make_bundle(pixel_type="uint16")
+    run = tmp_path / "run"
+    images = [np.full((32, 32), 100 + t, "uint16") for t in range(20)]
+
+    def deliver(live, images, start):
+        for t, image in enumerate(images, start):
+            live.image_process_fn(image, {"Axes": {"time": t}})
+            time.sleep(0.01)
+
+    def whole_run():
+        with LiveDenoiser(bundle, run, provider="cpu") as live:
+            deliver(live, images[:10], 0)
+            wait_for(lambda: live.report["frames_denoised_live"] > 0)
+            (bundle / "model.onnx").write_bytes(b"something else")
+            deliver(live, images[10:], 10)
+            deliver(live, [np.zeros((16, 16), "uint16")] * 5, 0)
+
+    with pytest.raises(InferenceError, match=r"model\.onnx was changed"):
+        whole_run()
+    np.testing.assert_array_equal(list(open_stack(run)), images)
+    assert len(open_stack(run / "raw-2.ome.zarr")) == 5
+    assert report_of(run)["frames_recorded"] == 25
+    assert report_of(run)["frames_denoised_live"] > 0
+
+
+# ------------------------------------------------------------------------------ the disk
+
+
+def test_a_disk_that_gets_full_ends_the_acquisition_with_everything_kept(microscope, tmp_path):
+    run = tmp_path / "run"
+    free = shutil.disk_usage(tmp_path).free
+    hog = tmp_path / "somebody elses data"
+
+    def whole_run():
+        with LiveDenoiser(output=run, mode="sink", reserve_bytes=free - 64 * 2**20) as live:
+
+            def hook(image, metadata):
+                if metadata["Axes"]["time"] == 50:
+                    hog.write_bytes(os.urandom(2**20) * 256)
+                time.sleep(0.002)
+                return live.image_process_fn(image, metadata)
+
+            acquire(hook, 5000)
+
+    with pytest.raises(OutputError, match="disk is nearly full"):
+        whole_run()
+    numbers = recorded_numbers(run)
+    assert 50 <= len(numbers) < 5000
+    assert_gapless(numbers)
+    assert report_of(run)["frames_recorded"] == len(numbers)
+    assert "nearly full" in (run / "events.log").read_text(encoding="utf-8")
+
+
+def tiny_disk(tmp_path, megabytes):
+    """Mount a real disk of that size; only an administrator of Linux can."""
+    folder = tmp_path / "tiny disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(command).returncode:
+        pytest.skip("a disk of its own can only be mounted by root on Linux")
+    return folder
+
+
+def noise(t):
+    return np.random.default_rng(t).integers(0, 2**16, (256, 256)).astype("uint16")
+
+
+def deliver_noise(live, frames):
+    for t in range(frames):
+        live.image_process_fn(noise(t), {"Axes": {"time": t}})
+
+
+def test_a_full_disk_for_raw(tmp_path):
+    disk = tiny_disk(tmp_path, 8)
+    try:
+        with (
+            pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"),
+            LiveDenoiser(output=disk / "run", mode="sink", reserve_bytes=0) as live,
+        ):
+            deliver_noise(live, 200)
+        written = written_frames(disk / "run" / "raw.ome.zarr").ravel()
+        stack = open_stack(disk / "run")
+        assert written.sum() >= 40
+        for t in np.flatnonzero(written):
+            np.testing.assert_array_equal(stack.frame(int(t)), noise(int(t)))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_for_the_denoised_store_costs_no_raw_frame(tmp_path):
+    disk = tiny_disk(tmp_path, 4)
+    run = tmp_path / "run"
+    linked = LiveDenoiser(Copying((256, 256)), run, mode="sink")
+    linked._run.denoised = lambda part=1: disk / f"denoised-{part}.ome.zarr"
+    try:
+        with pytest.raises(OutputError, match="No space left on device"), linked as live:
+            deliver_noise(live, 100)
+        np.testing.assert_array_equal(list(open_stack(run)), [noise(t) for t in range(100)])
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert report_of(run)["frames_recorded"] == 100
+
+
+def test_a_place_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "a file").write_text("", encoding="utf-8")
+    with (
+        pytest.raises(OutputError, match=r"a folder that you may write to|no folder on the way"),
+        LiveDenoiser(output=tmp_path / "a file" / "run"),
+    ):
+        pass
+
+
+# ------------------------------------------------------------------- the camera's buffer
+
+
+def test_an_overflow_is_an_error_with_the_first_missing_frame(microscope, tmp_path):
+    """The camera is faster than anything; a small buffer and a slow script make it overflow."""
+    run = tmp_path / "run"
+    core = microscope.core
+
+    def whole_run():
+        with LiveDenoiser(output=run, mode="sink") as live:
+
+            def hook(image, metadata):
+                time.sleep(0.005)
+                return live.image_process_fn(image, metadata)
+
+            acquire(hook, 20_000, each=False)
+
+    core.set_circular_buffer_memory_footprint(32)
+    try:
+        with pytest.raises(MissingFramesError, match="frames that the camera took never came"):
+            whole_run()
+    finally:
+        core.set_circular_buffer_memory_footprint(BUFFER_MB)
+    numbers = recorded_numbers(run)
+    report = report_of(run)
+    assert_gapless(numbers)
+    assert 0 < len(numbers) < 20_000
+    assert report["first_missing_frame"] == report["frames_recorded"] == len(numbers)
+
+
+# -------------------------------------------------------------------------- the user
+
+
+def test_an_exception_in_the_users_own_hook(microscope, tmp_path):
+    run = tmp_path / "run"
+
+    def whole_run():
+        with LiveDenoiser(output=run) as live:
+
+            def hook(image, metadata):
+                if metadata["Axes"]["time"] == 30:
+                    raise RuntimeError("my own mistake")
+                return live.image_process_fn(image, metadata)
+
+            acquire(hook, 200)
+
+    with pytest.raises(Exception, match="my own mistake"):
+        whole_run()
+    numbers = recorded_numbers(run)
+    assert_gapless(numbers[:30], 30)  # the image on which the hook failed never came to us
+    assert len(numbers) == report_of(run)["frames_delivered"]
+    assert report_of(run)["errors"] == []
+
+
+def test_an_acquisition_that_the_user_aborts(microscope, tmp_path):
+    run = tmp_path / "run"
+    with LiveDenoiser(Copying(), run) as live:
+        acquisition = Acquisition(image_process_fn=live.image_process_fn)
+        for event in multi_d_acquisition_events(num_time_points=2000):
+            acquisition.acquire(event)
+        while live.report["frames_recorded"] < 20:
+            time.sleep(0.005)
+        acquisition.abort()
+        acquisition.mark_finished()
+        acquisition.await_completion()
+    numbers = recorded_numbers(run)
+    assert 20 <= len(numbers) < 2000
+    assert_gapless(numbers, report_of(run)["frames_delivered"])
+    assert report_of(run)["complete"]
+
+
+def test_the_preview_blocked_and_then_killed(microscope, tmp_path, monkeypatch):
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    run = tmp_path / "run"
+    before = set(psutil.Process().children())
+    with LiveDenoiser(Copying(), run, mode="sink", preview=True) as live:
+        acquire(live.image_process_fn, 20)
+        wait_for(lambda: set(psutil.Process().children()) - before)
+        [window] = set(psutil.Process().children()) - before
+        window.suspend()
+        acquire(live.image_process_fn, 100)
+        window.kill()
+        acquire(live.image_process_fn, 20)
+    report = report_of(run)
+    assert report["frames_recorded"] == report["frames_denoised"] == 140
+    assert report["complete"]
+    assert report["hook_ms"]["p95"] < 100
+
+
+# -------------------------------------------------------------------- whole programs
+
+
+def start(program: str, *arguments: object) -> subprocess.Popen:
+    """Run a script in a process of its own, as a user would."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def logged(run: Path) -> int:
+    log = run / "frames.jsonl"
+    return log.read_text(encoding="utf-8").count("\n") if log.exists() else 0
+
+
+PROGRAM = """
+    import sys, time
+    from pathlib import Path
+    from pycromanager import Acquisition, multi_d_acquisition_events
+    from quietscope.acquisition import LiveDenoiser
+    from quietscope.acquisition.microscope import MicroscopeSettings, open_microscope
+
+    config, run, model = sys.argv[1:4]
+    from mm_test_adapters import device_adapter_path
+    settings = MicroscopeSettings(mm_dir=Path(device_adapter_path()), config=Path(config))
+    with open_microscope(settings) as microscope:
+        with LiveDenoiser(model or None, run, mode="sink", provider="cpu") as live:
+            def hook(image, metadata):
+                time.sleep(0.002)
+                return live.image_process_fn(image, metadata)
+            with Acquisition(image_process_fn=hook) as acquisition:
+                acquisition.acquire(multi_d_acquisition_events(num_time_points=20_000))
+"""
+
+
+def test_kill_in_mid_run_and_denoise_afterwards(settings, tmp_path, make_bundle):
+    from quietscope.inference.stack_denoising import denoise_stack
+
+    run, bundle = tmp_path / "run", make_bundle(pixel_type="uint8", context_frames=1)
+    program = start(PROGRAM, settings.config, run, bundle)
+    wait_for(lambda: logged(run) > 200 or program.poll() is not None)
+    program.kill()
+    _, said = program.communicate()
+    assert logged(run) > 200, said
+
+    numbers = recorded_numbers(run)
+    assert_gapless(numbers)
+    assert len(numbers) >= logged(run) - 100  # what was in flight or waited is all that can go
+    partly = int(written_frames(run / "denoised.ome.zarr").sum())
+    assert partly > 0
+    out = run / "denoised.ome.zarr"
+    counts = denoise_stack(open_stack(run), bundle, out, resume=True, provider="cpu")
+    assert counts["frames_kept"] == partly
+    assert counts["frames_denoised"] + partly == len(numbers)
+    np.testing.assert_array_equal(
+        written_frames(out).ravel()[: len(numbers)], np.ones(len(numbers), bool)
+    )
+    # A program that is gone holds no lock.
+    again = RunDirectory(run)
+    again.claim(overwrite=True)
+    again.release()
+
+
+ENDLESS = ["--frames", "100000", "--exposure-ms", "2", "--roi", "0,0,64,64"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C reaches the whole console there")
+@pytest.mark.parametrize("command", ["record", "live"])
+def test_ctrl_c_ends_a_command_cleanly(tmp_path, make_bundle, command):
+    run = tmp_path / "run"
+    extra = ["--model", str(make_bundle()), "--no-preview"] if command == "live" else []
+    program = subprocess.Popen(
+        [sys.executable, "-m", "quietscope.cli", command, "--out", str(run), *extra, *ENDLESS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    wait_for(lambda: logged(run) > 100 or program.poll() is not None)
+    program.send_signal(signal.SIGINT)
+    _, complained = program.communicate(timeout=60)
+    assert program.returncode == 1, complained
+    assert "stopped by the user" in complained
+    assert "Traceback" not in complained
+    assert not (run / "run.lock").exists()
+    report = report_of(run)
+    assert report["frames_recorded"] == report["frames_delivered"] == logged(run) > 100
+    assert written_frames(run / "raw.ome.zarr").sum() == report["frames_recorded"]
+
+
+def test_a_second_program_is_refused(settings, tmp_path):
+    run = tmp_path / "run"
+    first = start(PROGRAM, settings.config, run, "")
+    try:
+        wait_for(lambda: logged(run) > 10 or first.poll() is not None)
+        message = f"is being written by process {first.pid}"
+        for options in ({}, {"overwrite": True}):
+            with pytest.raises(OutputError, match=message), LiveDenoiser(output=run, **options):
+                pass
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_two_programs_that_start_together(tmp_path):
+    """Of many that claim the same directory at the same time exactly one gets it."""
+    claimed, refused = [], []
+    barrier = threading.Barrier(8)
+
+    def claim():
+        run = RunDirectory(tmp_path / "run")
+        barrier.wait()
+        try:
+            run.claim()
+            claimed.append(run)
+        except OutputError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=claim) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(claimed), len(refused)) == (1, 7)
+    claimed[0].release()
+
+
+# -------------------------------------------------------------------------- the long run
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(microscope, tmp_path):
+    """Four thousand frames into the run as much memory is in use as after eight hundred."""
+    seen = {}
+    process = psutil.Process()
+    run = tmp_path / "run"
+    with LiveDenoiser(Copying(), run, mode="sink", complete_afterwards=False) as live:
+
+        def hook(image, metadata):
+            t = metadata["Axes"]["time"]
+            if t % 800 == 0:
+                seen[t] = process.memory_info().rss
+            return live.image_process_fn(image, metadata)
+
+        acquire(hook, 4801, each=False)
+    assert_gapless(recorded_numbers(run), 4801)
+    one_copy_of_all = 4000 * SIDE * SIDE
+    assert seen[4800] - seen[800] < one_copy_of_all / 4
