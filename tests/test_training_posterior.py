@@ -70,7 +70,7 @@ def test_the_table_gives_the_noise_models_likelihood(noise):
 
 
 def test_signals_beyond_the_table_take_its_ends(noise):
-    ends = noise.variance(units([0.0, 220.0]))
+    ends = noise.variance(units([10.0, 220.0]))
     beyond = noise.variance(units([-500.0, 9000.0]))
     np.testing.assert_allclose(beyond, ends, rtol=1e-3)
 
@@ -81,8 +81,9 @@ def test_the_posterior_is_the_minimum_of_squared_error(noise):
     signal = chance.normal(100, 10, 200_000)
     observation = chance.normal(signal, np.sqrt(PoissonGaussian().variance(100.0)))
     posterior = GaussianPosterior(noise, uses_observation=True)
+    spread = 10 / np.sqrt(PoissonGaussian().variance(100.0))
     predicted = torch.stack(
-        [units(np.full_like(signal, 100)), torch.full(signal.shape, 2 * np.log(10 / SCALE))]
+        [units(np.full_like(signal, 100)), torch.full(signal.shape, spread)]
     ).float()[None, :, :, None]
     mean, variance = posterior(units(observation)[None, None, :, None], predicted)
     error = (mean.flatten() - units(signal)) ** 2
@@ -191,9 +192,9 @@ def test_an_overconfident_variance_is_corrected_on_held_out_frames(noise):
     class Overconfident(torch.nn.Module):
         def predict_target(self, frames):
             mean = torch.full_like(frames[:, :, ::2, ::2], float(units(100.0)))
-            return frames[:, :, ::2, ::2], torch.cat([mean, torch.full_like(mean, -5.0)], dim=1)
+            return frames[:, :, ::2, ::2], torch.cat([mean, torch.full_like(mean, 0.1)], dim=1)
 
     learner.network = Overconfident()
     gain, floor = calibrate_variance(learner, [units(observed)], torch.Generator())
-    calibrated = gain * np.exp(-5.0) + floor
-    assert calibrated * SCALE**2 == pytest.approx(12**2, rel=0.15)
+    calibrated = (gain * 0.1**2 + floor) * PoissonGaussian().variance(100.0)
+    assert calibrated == pytest.approx(12**2, rel=0.15)

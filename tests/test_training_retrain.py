@@ -7,6 +7,7 @@ from datetime import datetime, time
 
 import numpy as np
 import pytest
+import torch
 from quietscope.inference.errors import BundleError, InferenceError
 from quietscope.inference.library import Library
 from quietscope.ome_zarr import OmeZarrWriter
@@ -16,6 +17,16 @@ from quietscope.training.overnight import Window
 from quietscope.training.retrain import retrain_once
 from quietscope.training.splitting import counts_photons, split, squared_error
 from scipy.ndimage import gaussian_filter
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    # Patches this small gain nothing from more, and on a busy computer they wait for each other.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 QUICK = TrainingOptions(preset="fast", steps=60, batch=8, patch=32)
 

@@ -20,6 +20,16 @@ from quietscope.training.options import TrainingOptions
 from quietscope.training.recordings import load_recordings
 from quietscope.training.train import train
 
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    # Patches this small gain nothing from more, and on a busy computer they wait for each other.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 OFFSET, GAIN, READ = 100.0, 2.0, 3.0
 QUICK = TrainingOptions(preset="fast", steps=120, batch=8, patch=32)
 

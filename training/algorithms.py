@@ -16,7 +16,7 @@ from .lattice import LatticePrior
 from .masking import MaskedPrior, MaskPlan, hide
 from .noise import TabulatedNoise
 from .options import TrainingOptions
-from .posterior import GaussianPosterior, SampledPosterior, marginal_nll
+from .posterior import START_SPREAD, GaussianPosterior, SampledPosterior, marginal_nll
 
 
 class Learner(ABC):
@@ -45,15 +45,17 @@ class GaussianLearner(Learner):
     @abstractmethod
     def predict_hidden(
         self, frames: Tensor, chance: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return hidden observations and the prior's mean and variance there, of one shape."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return hidden observations and what `GaussianPosterior.prior` says there."""
 
     def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return the mean negative marginal log-likelihood of the hidden observations."""
-        return self._nll(*self.predict_hidden(frames, chance))
+        target, mean, ratio, noise_variance = self.predict_hidden(frames, chance)
+        return marginal_nll(target, mean, (1 + ratio) * noise_variance).mean()
 
-    def _nll(self, target: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        return marginal_nll(target, mean, variance + self.posterior.noise.variance(mean)).mean()
+    def _start(self) -> None:
+        with torch.no_grad():
+            self.network.network.head.bias[1] = START_SPREAD  # type: ignore[index]
 
 
 class LatticeLearner(GaussianLearner):
@@ -64,6 +66,7 @@ class LatticeLearner(GaussianLearner):
     def __init__(self, options: TrainingOptions, noise: TabulatedNoise) -> None:
         self.network: LatticePrior = LatticePrior(options.context_frames, options.plan)
         self.posterior = GaussianPosterior(noise, uses_observation=True)
+        self._start()
 
     def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return the mean negative marginal log-likelihood of the hidden sub-lattice."""
@@ -71,7 +74,7 @@ class LatticeLearner(GaussianLearner):
 
     def predict_hidden(
         self, frames: Tensor, chance: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return one sub-lattice and its prediction, (B, 1, P/2, P/2) each."""
         target, predicted = self.network.predict_target(frames)
         return target, *self.posterior.prior(predicted)
@@ -98,17 +101,20 @@ class MaskedLearner(GaussianLearner):
             options.context_frames, options.plan, artefact_free=artefact_free
         )
         self.posterior = GaussianPosterior(noise, uses_observation=False)
+        self._start()
         self.mask = mask
         self.transpose = mask.span_x == mask.span_y
 
     def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return squared error plus the likelihood loss of the variance."""
-        target, mean, variance = self.predict_hidden(frames, chance)
-        return functional.mse_loss(mean, target) + self._nll(target, mean.detach(), variance)
+        target, mean, ratio, noise_variance = self.predict_hidden(frames, chance)
+        variance = (1 + ratio) * noise_variance.detach()
+        likelihood = marginal_nll(target, mean.detach(), variance).mean()
+        return functional.mse_loss(mean, target) + likelihood
 
     def predict_hidden(
         self, frames: Tensor, chance: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Hide pixels; return them and their prediction, (M, 1) each."""
         masked, (patch, y, x) = hide(frames, self.mask, chance)
         predicted = self.network(masked)[patch, :, y, x]  # (M, 2)

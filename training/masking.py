@@ -83,8 +83,8 @@ def hide(
         Index arrays (patch, y, x) of the pixels that carry the loss.
     """
     count, _, height, width = frames.shape
-    places = _places(count, height, width, plan.fraction, generator)
-    patch, y, x = places
+    drawn = _places(count, height, width, plan.fraction, generator)
+    patch, y, x = (place.to(frames.device) for place in drawn)
     newest = frames[:, 0]
     masked = newest.clone()
     for dy in range(-plan.span_y, plan.span_y + 1):
@@ -93,7 +93,7 @@ def hide(
             inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
             spot = (patch[inside], ys[inside], xs[inside])
             masked[spot] = _replacement(newest, spot, plan, generator)
-    return torch.cat([masked[:, None], frames[:, 1:]], dim=1), places
+    return torch.cat([masked[:, None], frames[:, 1:]], dim=1), (patch, y, x)
 
 
 def _places(
@@ -102,6 +102,7 @@ def _places(
     # One pixel per box at a random place in it: hidden pixels are spread, not clumped.
     box = max(1, round(fraction**-0.5))
     rows, columns = -(-height // box), -(-width // box)
+    # Chance is drawn on the CPU, so that a seed means the same on every device.
     dy = torch.randint(box, (count, rows, columns), generator=generator)
     dx = torch.randint(box, (count, rows, columns), generator=generator)
     y = dy + box * torch.arange(rows)[None, :, None]
@@ -117,8 +118,8 @@ def _replacement(
     if plan.replacement == "median":
         return _median_around(newest, spot)
     patch, y, x = spot
-    dy = _offsets(len(y), plan.span_y, generator)
-    dx = _offsets(len(x), plan.span_x, generator)
+    dy = _offsets(len(y), plan.span_y, generator).to(y.device)
+    dx = _offsets(len(x), plan.span_x, generator).to(x.device)
     # Never the pixel itself.
     dx = torch.where((dy == 0) & (dx == 0), 1 + plan.span_x, dx)
     return newest[patch, _inside(y, dy, newest.shape[1]), _inside(x, dx, newest.shape[2])]

@@ -29,7 +29,8 @@ class TabulatedNoise(nn.Module):
     noise_model
         What the camera does.
     low_adu, high_adu
-        The signals that the table covers; beyond them its ends are used.
+        The signals that the table covers, from the least that was calibrated; beyond them its
+        ends are used.
     centre_adu, scale_adu
         The network's units.
     """
@@ -47,6 +48,9 @@ class TabulatedNoise(nn.Module):
         scale_adu: float,
     ) -> None:
         super().__init__()
+        # Below what was calibrated the law runs towards no noise at all: an estimate that strays
+        # there would trust the observation blindly.
+        low_adu = min(max(low_adu, noise_model.signal_range_adu[0]), high_adu - 1e-3 * scale_adu)
         table = noise_model.mixture(np.linspace(low_adu, high_adu, GRID_POINTS))
         floor = LEAST_VARIANCE * scale_adu**2
         self.components = int(table.weights.shape[0])

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 from .noise import TabulatedNoise
 
-LOG_VARIANCE_RANGE = (-14.0, 6.0)
+LEAST_RATIO = 1e-3
+"""Of prior to noise variance. No prediction rests on more than about a thousand pixels' worth of
+light, so none is more certain than that."""
+START_SPREAD = 0.7
+"""What the network's second output should be before training: half the noise's variance."""
 
 
 def marginal_nll(observation: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
@@ -26,7 +30,11 @@ def marginal_nll(observation: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
 
 class GaussianPosterior(nn.Module):
-    """A network output of (mean, log variance) as a Gaussian prior.
+    """A network output of (mean, spread) as a Gaussian prior.
+
+    The prior's variance is spread² times the noise's. A logarithm of the variance would do as
+    well, until a step too far brings it where its gradient vanishes: there the network stays sure
+    of itself, and wrong. The square has no such place.
 
     Parameters
     ----------
@@ -38,16 +46,16 @@ class GaussianPosterior(nn.Module):
         estimate is the network's mean, and its uncertainty the network's own.
     """
 
-    variance_gain: Tensor
-    variance_floor: Tensor
+    ratio_gain: Tensor
+    ratio_floor: Tensor
 
     def __init__(self, noise: TabulatedNoise, *, uses_observation: bool) -> None:
         super().__init__()
         self.noise = noise
         self.uses_observation = uses_observation
         # Fitted on held-out frames after training: the network's own variance is overconfident.
-        self.register_buffer("variance_gain", torch.ones(()))
-        self.register_buffer("variance_floor", torch.zeros(()))
+        self.register_buffer("ratio_gain", torch.ones(()))
+        self.register_buffer("ratio_floor", torch.tensor(LEAST_RATIO))
 
     def forward(self, observation: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Return the signal's mean and variance, (N, 1, Y, X) each.
@@ -55,17 +63,20 @@ class GaussianPosterior(nn.Module):
         For Poisson noise, whose variance is the signal, the mean is exact under a gamma prior as
         well: few photons do not break it.
         """
-        mean, prior_variance = self.prior(predicted)
+        mean, ratio, noise_variance = self.prior(predicted)
         if not self.uses_observation:
-            return mean, prior_variance
-        noise_variance = self.noise.variance(mean)
-        gain = prior_variance / (prior_variance + noise_variance)
-        return mean + (observation - mean) * gain, gain * noise_variance
+            return mean, ratio * noise_variance
+        share = ratio / (ratio + 1)
+        return mean + (observation - mean) * share, share * noise_variance
 
-    def prior(self, predicted: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the prior's mean and variance for network outputs (N, 2, Y, X)."""
-        variance = torch.exp(predicted[:, 1:].clamp(*LOG_VARIANCE_RANGE))
-        return predicted[:, :1], self.variance_gain * variance + self.variance_floor
+    def prior(self, predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean, ratio of prior to noise variance, and noise variance at the mean.
+
+        For network outputs (N, 2, …), (N, 1, …) each.
+        """
+        mean = predicted[:, :1]
+        ratio = self.ratio_gain * predicted[:, 1:] ** 2 + self.ratio_floor
+        return mean, ratio, self.noise.variance(mean)
 
 
 class SampledPosterior(nn.Module):

@@ -7,7 +7,6 @@ is used, make the uncertainty honest, export, seal. The methods are in `algorith
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -45,6 +44,7 @@ from .augmentation import augmented
 from .average import WeightAverage
 from .checkpoint import load_checkpoint, save_checkpoint, working_file
 from .correlation import noise_correlation
+from .device import Workers, join_workers
 from .errors import TrainingDataError, TrainingError
 from .estimator import Estimator
 from .export import export_graph
@@ -98,6 +98,7 @@ class LossRow:
 class Run:
     """The moving parts of one run."""
 
+    workers: Workers
     learner: Learner
     optimizer: torch.optim.Optimizer
     average: WeightAverage
@@ -107,6 +108,10 @@ class Run:
     best: list[Tensor] = field(default_factory=list)
     """The averaged weights that predicted held-out frames best."""
     bad_steps: int = 0
+
+    def progress(self) -> float:
+        """Return the share of the budget that is used, the same in every worker."""
+        return self.workers.agreed(self.schedule.progress(self.step))
 
     @property
     def best_score(self) -> float:
@@ -155,11 +160,15 @@ def fit(
     noise = TabulatedNoise(
         noise_model, low_adu=recordings.low_adu, high_adu=recordings.high_adu, **units
     )
+    workers = join_workers()
     learner = learner_for(options, noise)
+    learner.posterior.to(workers.device)
+    learner.network.to(workers.device)
     learner.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if warm_start is not None:
         learner.network.load_state_dict(warm_start)
     run = Run(
+        workers=workers,
         learner=learner,
         optimizer=torch.optim.Adam(learner.network.parameters(), lr=1e-3, fused=True),
         average=WeightAverage(learner.network),
@@ -170,14 +179,14 @@ def fit(
     )
     if checkpoint is not None and options.resume:
         _restore(run, load_checkpoint(checkpoint), options, started)
-    held_out = _held_out_frames(recordings, estimator)
+    held_out = _held_out_frames(recordings, estimator, workers.device)
     _loop(run, recordings, options, held_out, checkpoint, on_progress)
     run.average.exchange()
     if run.losses and run.losses[-1].validation_loss > run.best_score + OVERFITTED_NATS:
         run.put_best()
     if isinstance(learner, GaussianLearner):
         calibrate_variance(learner, held_out, _chance(options.seed, 0))
-    return estimator.eval(), run
+    return estimator.cpu().eval(), run
 
 
 def _with_mask(options: TrainingOptions, recordings: Recordings) -> TrainingOptions:
@@ -200,17 +209,17 @@ def _loop(
     peak = options.learning_rate or run.learner.learning_rate
     next_validation, last_saved, recent = run.schedule.progress(run.step), time.monotonic(), []
     with ThreadPoolExecutor(1, thread_name_prefix="patches") as reader:
-        pending = reader.submit(_batch, recordings, options, run.learner.transpose, run.step)
-        while (progress := run.schedule.progress(run.step)) < 1:
-            frames = pending.result()
-            pending = reader.submit(
-                _batch, recordings, options, run.learner.transpose, run.step + 1
-            )
+        pending = reader.submit(_batch, recordings, options, run, run.step)
+        progress = run.progress()
+        while progress < 1:
+            frames = pending.result().to(run.workers.device, non_blocking=True)
+            pending = reader.submit(_batch, recordings, options, run, run.step + 1)
             for group in run.optimizer.param_groups:
                 group["lr"] = peak * learning_rate_share(progress)
-            recent.append(_step(run, frames, _chance(options.seed, run.step)))
+            chance = _chance(options.seed, run.step, run.workers.rank)
+            recent.append(_step(run, frames, chance))
             run.step += 1
-            progress = run.schedule.progress(run.step)
+            progress = run.progress()
             due = progress >= next_validation + 1 / VALIDATIONS or progress >= 1
             if due:
                 next_validation = progress
@@ -219,32 +228,34 @@ def _loop(
             if run.step % 20 == 0 and on_progress is not None:
                 on_progress(_report(run, recent))
             if due or time.monotonic() - last_saved > CHECKPOINT_SECONDS:
-                if checkpoint is not None:
+                if checkpoint is not None and run.workers.leads:
                     save_checkpoint(checkpoint, _state(run, options))
                 last_saved = time.monotonic()
             if _overfits(run):
                 break
 
 
-def _batch(recordings: Recordings, options: TrainingOptions, transpose: bool, step: int) -> Tensor:
+def _batch(recordings: Recordings, options: TrainingOptions, run: Run, step: int) -> Tensor:
     # A source of chance per step, not one that runs on: a resumed run draws the same patches.
-    chance = np.random.default_rng([options.seed, step])
+    chance = np.random.default_rng([options.seed, step, run.workers.rank])
     patches = recordings.sampler.draw(options.batch, chance)
     patches -= recordings.centre_adu
     patches /= recordings.scale_adu
-    return torch.from_numpy(augmented(patches, chance, transpose=transpose))
+    return torch.from_numpy(augmented(patches, chance, transpose=run.learner.transpose))
 
 
-def _chance(seed: int, step: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+def _chance(seed: int, step: int, rank: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_009 + rank) * 100_000_007 + step)
 
 
 def _step(run: Run, frames: Tensor, chance: torch.Generator) -> float:
     """Take one step; skip it if loss or gradient are not finite."""
     run.optimizer.zero_grad(set_to_none=True)
-    with _precision():
+    with run.workers.precision():
         loss = run.learner.loss(frames, chance)
     loss.backward()  # type: ignore[no-untyped-call]
+    parameters = run.learner.network.parameters()
+    run.workers.average(p.grad for p in parameters if p.grad is not None)
     norm = torch.nn.utils.clip_grad_norm_(run.learner.network.parameters(), LARGEST_GRADIENT_NORM)
     if not torch.isfinite(norm):
         run.bad_steps += 1
@@ -257,13 +268,6 @@ def _step(run: Run, frames: Tensor, chance: torch.Generator) -> float:
     run.optimizer.step()
     run.average.update()
     return float(loss.detach())
-
-
-def _precision() -> contextlib.AbstractContextManager[object]:
-    # bfloat16 only where the processor has it: elsewhere it is emulated and slow.
-    if torch.cpu._is_avx512_bf16_supported():
-        return torch.autocast("cpu", torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 @torch.no_grad()
@@ -287,7 +291,9 @@ def _overfits(run: Run) -> bool:
     )
 
 
-def _held_out_frames(recordings: Recordings, estimator: Estimator) -> list[Tensor]:
+def _held_out_frames(
+    recordings: Recordings, estimator: Estimator, device: torch.device
+) -> list[Tensor]:
     frames = []
     for observations in recordings.held_out(CALIBRATION_FRAMES):
         height, width = (
@@ -295,7 +301,7 @@ def _held_out_frames(recordings: Recordings, estimator: Estimator) -> list[Tenso
             for edge in observations.shape[1:]
         )
         crop = torch.from_numpy(observations[None, :, :height, :width])
-        frames.append(estimator.to_network_units(crop))
+        frames.append(estimator.to_network_units(crop.to(device)))
     return frames
 
 
@@ -454,6 +460,8 @@ def train(
         warm_start=warm_start,
         on_progress=on_progress,
     )
+    if not run.workers.leads:
+        raise SystemExit(0)  # under torchrun, process 0 writes for all
     result = _seal(
         out, estimator, run, recordings, noise_model, options, camera, channel, overwrite
     )
@@ -582,6 +590,6 @@ def _variance_figures(learner: Learner) -> dict[str, float | None]:
     if not isinstance(posterior, GaussianPosterior):
         return {}
     return {
-        "prior_variance_gain": float(posterior.variance_gain),
-        "prior_variance_floor": float(posterior.variance_floor),
+        "variance_ratio_gain": float(posterior.ratio_gain),
+        "variance_ratio_floor": float(posterior.ratio_floor),
     }

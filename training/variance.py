@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from .algorithms import GaussianLearner
+from .posterior import LEAST_RATIO
 
 MOST_PIXELS = 500_000
 
@@ -25,34 +26,30 @@ MOST_PIXELS = 500_000
 def calibrate_variance(
     learner: GaussianLearner, frames: Sequence[Tensor], chance: torch.Generator
 ) -> tuple[float, float]:
-    """Fit gain and floor (network units²) on held-out frames and set them in the posterior.
+    """Fit gain and floor of the variance ratio on held-out frames; set them in the posterior.
 
     `frames` are (1, 1 + T, Y, X) in network units, Y and X multiples of the network's stride.
     """
     posterior = learner.posterior
-    posterior.variance_gain.fill_(1.0)
-    posterior.variance_floor.fill_(0.0)
+    posterior.ratio_gain.fill_(1.0)
+    posterior.ratio_floor.fill_(0.0)
     parts = [learner.predict_hidden(frame, chance) for frame in frames]
-    target, mean, prior = (torch.cat([part[i].flatten() for part in parts]) for i in range(3))
-    thin = max(1, len(target) // MOST_PIXELS)
-    target, mean, prior = target[::thin], mean[::thin], prior[::thin]
-    noise = posterior.noise.variance(mean)
-    gain, floor = _fit(
-        *(t.double().numpy() for t in ((target - mean) ** 2, prior, noise)),
+    target, mean, ratio, noise = (
+        torch.cat([part[i].flatten() for part in parts]).double().cpu().numpy() for i in range(4)
     )
-    posterior.variance_gain.fill_(gain)
-    posterior.variance_floor.fill_(floor)
+    thin = max(1, len(target) // MOST_PIXELS)
+    gain, floor = _fit(((target - mean) ** 2 / noise)[::thin], ratio[::thin])
+    posterior.ratio_gain.fill_(gain)
+    posterior.ratio_floor.fill_(floor)
     return gain, floor
 
 
-def _fit(
-    squared: NDArray[np.float64], prior: NDArray[np.float64], noise: NDArray[np.float64]
-) -> tuple[float, float]:
-    typical = float(prior.mean())
+def _fit(squared: NDArray[np.float64], ratio: NDArray[np.float64]) -> tuple[float, float]:
+    """Maximise the likelihood of squared residuals, in units of the noise variance."""
 
     def nll(logs: NDArray[np.float64]) -> float:
-        variance = math.exp(logs[0]) * prior + math.exp(logs[1]) * typical + noise
+        variance = 1 + math.exp(logs[0]) * ratio + LEAST_RATIO + math.exp(logs[1])
         return float((squared / variance + np.log(variance)).mean())
 
-    best = minimize(nll, x0=np.array([0.0, -6.0]), method="Nelder-Mead", options={"maxiter": 80})
-    return math.exp(best.x[0]), math.exp(best.x[1]) * typical
+    best = minimize(nll, x0=np.array([0.0, -5.0]), method="Nelder-Mead", options={"maxiter": 80})
+    return math.exp(best.x[0]), LEAST_RATIO + math.exp(best.x[1])
