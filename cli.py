@@ -109,14 +109,16 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
         typer.echo(line)
 
 
-for _name, _command in {
+COMMANDS: dict[str, Command] = {
     "demo": demo,
     **ACQUISITION,
     **CALIBRATION,
     **TRAINING,
     **INFERENCE,
     "doctor": doctor,
-}.items():
+}
+
+for _name, _command in COMMANDS.items():
     app.command(_name)(_with_shared_options(_command))
 
 
