@@ -213,7 +213,6 @@ class View:
         self._saturation_adu = saturation_adu
         self._pixel_size_um = pixel_size_um
         self._link: PreviewLink | None = None
-        self._shown: tuple[tuple[int, ...], str] | None = None
         self._began = time.monotonic()
         self._next_trust = 0.0
         self._noise: dict[str, Any] = {}
@@ -245,17 +244,26 @@ class View:
         else:
             link.show(raw, estimate[0], figures, estimate[1])
 
-    def close(self) -> None:
-        """Say that the run is over; the window may stay."""
+    def finish(self) -> None:
+        """Say that no further frame will be shown, while skipped ones are still denoised."""
         if self._link is not None:
-            self._link.close()
+            self._link.finish()
+
+    def close(self) -> None:
+        """Leave the final counts beside the last frame; the window may stay."""
+        if self._link is not None:
+            counts = self._counts
+            self._link.close(
+                figures={
+                    "frames_recorded": counts.recorded,
+                    "frames_denoised": counts.denoised,
+                    "frames_skipped_live": counts.skipped_live,
+                }
+            )
 
     def _link_for(self, raw: NDArray[Any]) -> PreviewLink:
-        kind = (raw.shape, str(raw.dtype))
-        if self._link is None or kind != self._shown:
-            if self._link is not None:
-                self._link.close(keep_window=False)  # another region: the window is built anew
-            self._shown = kind
+        # One window for the run: it takes frames of any shape, as regions and cameras change.
+        if self._link is None:
             self._link = PreviewLink.open(
                 frame_shape=(raw.shape[0], raw.shape[1]),
                 pixel_type=str(raw.dtype),

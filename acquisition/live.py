@@ -310,6 +310,7 @@ class LiveDenoiser:
         self._keep(self._recorder.error)
         self._note_overflow()
         self._attempt(self._denoise_stage.close)
+        self._view.finish()
         self._keep(self._denoise_stage.error)
         if error is not None:
             self._run.log(f"ended by {type(error).__name__}: {_one_line(error)}")

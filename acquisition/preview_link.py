@@ -212,6 +212,15 @@ class PreviewLink:
             self._channels.append(channel)
         return channel
 
+    def finish(self) -> None:
+        """Say that no further picture will come; figures may still be corrected by `close`."""
+        if self._lock.acquire(timeout=0.5):
+            try:
+                if self._mailbox is not None:
+                    self._mailbox.end()
+            finally:
+                self._lock.release()
+
     def close(
         self,
         *,

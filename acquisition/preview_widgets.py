@@ -452,6 +452,7 @@ def plot() -> Any:
     widget.setMouseEnabled(False, False)
     widget.setFrameShape(QFrame.Shape.NoFrame)
     item = widget.getPlotItem()
+    item.layout.setContentsMargins(0, 6, 0, 0)  # or the topmost number is cut off
     for side in ("left", "bottom"):
         axis = item.getAxis(side)
         axis.setPen(pg.mkPen(BORDER))

@@ -129,6 +129,19 @@ def test_pictures_reach_the_window_and_it_goes_when_it_is_asked_to(offscreen, ma
     assert not list(mailboxes.iterdir()), "whoever leaves last removes the file"
 
 
+def test_the_last_counts_may_come_after_the_last_picture(link):
+    reader = preview_mailbox.MailboxReader(link._mailbox.path)
+    link.show(RAW, DENOISED, {"frames_denoised": 90})
+    link.finish()
+    assert reader.ended
+    assert reader.take().figures == {"frames_denoised": 90}
+    link.close(figures={"frames_denoised": 100})
+    assert reader.take().figures == {"frames_denoised": 100}
+    link.finish()
+    link.close()
+    reader.close(remove=True)
+
+
 def test_without_a_screen_to_close_it_on_the_window_ends_with_the_run(offscreen, mailboxes):
     link = opened()
     assert link.wait_until_shown(), link.reason
