@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,18 +49,26 @@ def denoise(
     resume: Annotated[bool, typer.Option(help="Go on where an earlier run stopped.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
     force: ForceOption = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Dask scheduler (tcp://…), or `local` for processes on this machine."),
+    ] = None,
 ) -> Outcome:
     """Denoise a stack into an OME-Zarr."""
     from ..stacks import open_stack
+    from .cluster import denoise_on_cluster
     from .stack_denoising import denoise_stack
 
+    run: Callable[..., dict[str, Any]] = denoise_stack
+    if scheduler is not None:
+        run = partial(denoise_on_cluster, scheduler=scheduler)
     with _progress("denoising") as on_progress:
-        result = denoise_stack(
+        result = run(
             open_stack(stack),
             parse_models(model),
             out,
-            provider=provider,  # type: ignore[arg-type]
-            precision=precision,  # type: ignore[arg-type]
+            provider=provider,
+            precision=precision,
             threads=threads,
             tile=tile,
             resume=resume,

@@ -101,7 +101,7 @@ def denoise_stack(
     began = time.perf_counter()
     models = ChannelModels.open(stack, bundle)
     remarks = models.require_match(stack, force=force)
-    wanted = _in_reading_order(stack, None if frames is None else set(frames))
+    wanted = in_reading_order(stack, None if frames is None else set(frames))
     with ExitStack() as open_things:
         denoisers = {
             path: open_denoiser(
@@ -164,7 +164,7 @@ def _run(
     on_progress: OnProgress | None,
 ) -> _Counts:
     counts = _Counts()
-    recorded = _recorded_frames(stack)
+    recorded = recorded_frames(stack)
     estimate = np.empty((2, *stack.frame_shape), np.float32)
 
     def remaining() -> Iterator[int]:
@@ -224,7 +224,7 @@ def _require_same_models(path: Path, record: Mapping[str, Any]) -> None:
         )
 
 
-def _recorded_frames(stack: Stack) -> NDArray[np.bool_] | None:
+def recorded_frames(stack: Stack) -> NDArray[np.bool_] | None:
     """Tell which frames the recording really holds, None if it does not say."""
     from ..ome_zarr import written_frames
 
@@ -239,7 +239,7 @@ def _frame_count(stack: Stack, frames: Iterable[int] | None) -> int:
     return len(stack) if frames is None else len(set(frames))
 
 
-def _in_reading_order(stack: Stack, chosen: set[int] | None) -> Iterator[int]:
+def in_reading_order(stack: Stack, chosen: set[int] | None) -> Iterator[int]:
     """Go through time within each channel, plane and position: context frames are read once."""
     streams = [range(size) for name, size in stack.sizes.items() if name != "time"]
     names = [name for name in stack.sizes if name != "time"]

@@ -1,0 +1,149 @@
+"""Denoising on a real local Dask cluster: the same store, also when a worker dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from quietscope.inference.errors import InferenceError
+from quietscope.inference.stack_denoising import denoise_stack
+from quietscope.ome_zarr import OmeZarrWriter
+from quietscope.stacks import open_stack, stack_from_array
+from scipy import ndimage
+
+distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+
+from quietscope.inference.cluster import denoise_on_cluster  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    # Dask's own event loop leaves sockets to the collector when a worker is killed.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+SHAPE = (24, 32)
+SIZES = {"position": 2, "time": 15, "channel": 2}
+
+
+@pytest.fixture
+def recording(tmp_path):
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 4096, (*SIZES.values(), *SHAPE), dtype=np.uint16)
+    with OmeZarrWriter(tmp_path / "raw.ome.zarr", frame_shape=SHAPE, dtype="uint16") as writer:
+        for place in np.ndindex(*SIZES.values()):
+            axes = dict(zip(SIZES, place, strict=True))
+            if axes != {"position": 1, "time": 14, "channel": 1}:  # never recorded
+                writer.write(pixels[place], axes)
+    return open_stack(tmp_path / "raw.ome.zarr")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as running:
+        yield running
+
+
+def assert_complete(recording, out):
+    written = open_stack(out)
+    assert dict(written.sizes) == dict(recording.sizes)
+    for index in range(len(recording) - 1):
+        expected = ndimage.uniform_filter(
+            recording.frame(index).astype(np.float64), 3, mode="nearest"
+        )
+        np.testing.assert_allclose(written.frame(index), expected, rtol=1e-5)
+
+
+def test_the_same_store_from_many_processes(cluster, recording, make_bundle, tmp_path):
+    steps = []
+    result = denoise_on_cluster(
+        recording,
+        make_bundle(),
+        tmp_path / "out.ome.zarr",
+        cluster.scheduler_address,
+        part_frames=7,
+        provider="cpu",
+        on_progress=lambda *step: steps.append(step),
+    )
+    assert result["frames_denoised"] == 59
+    assert result["frames_absent"] == 1
+    assert result["parts"] == 9
+    assert steps[-1] == (59, 59)
+    assert_complete(recording, tmp_path / "out.ome.zarr")
+
+
+def test_context_reaches_across_parts(cluster, recording, make_bundle, tmp_path):
+    bundle = make_bundle(context_frames=2)
+    for name, run in (
+        ("alone", denoise_stack),
+        ("together", lambda *a, **k: denoise_on_cluster(*a, cluster.scheduler_address, **k)),
+    ):
+        options = {} if name == "alone" else {"part_frames": 4}
+        run(recording, bundle, tmp_path / f"{name}.ome.zarr", provider="cpu", **options)
+    alone, together = (open_stack(tmp_path / f"{n}.ome.zarr") for n in ("alone", "together"))
+    for index in range(len(alone)):
+        np.testing.assert_array_equal(together.frame(index), alone.frame(index))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_worker_that_dies_costs_a_retry_not_data(cluster, recording, make_bundle, tmp_path):
+    with distributed.Client(cluster) as client:
+        workers = dict(client.run(os.getpid))
+        killed = []
+
+        def kill_one(done, total):
+            if not killed:
+                killed.append(next(iter(workers.values())))
+                os.kill(killed[0], signal.SIGKILL)
+
+        result = denoise_on_cluster(
+            recording,
+            make_bundle(),
+            tmp_path / "out.ome.zarr",
+            cluster.scheduler_address,
+            part_frames=3,
+            provider="cpu",
+            on_progress=kill_one,
+        )
+        assert killed
+        assert result["frames_denoised"] + result["frames_kept"] == 59
+    assert_complete(recording, tmp_path / "out.ome.zarr")
+
+
+def test_a_part_that_fails_on_every_try_is_one_line(cluster, recording, make_bundle, tmp_path):
+    bundle = make_bundle()
+    denoise_on_cluster(
+        recording,
+        bundle,
+        tmp_path / "out.ome.zarr",
+        cluster.scheduler_address,
+        part_frames=60,
+        provider="cpu",
+    )
+    (bundle / "model.onnx").write_bytes(b"broken meanwhile")
+    from quietscope.inference.cluster import _run
+
+    with (
+        distributed.Client(cluster) as client,
+        pytest.raises(InferenceError, match=r"a part of 2 frames failed on 4 tries") as caught,
+    ):
+        _run(client, recording.path, bundle, tmp_path / "out.ome.zarr", [[0, 1]], {}, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_scheduler_that_is_not_there():
+    stack = stack_from_array(np.zeros((1, *SHAPE), np.uint16), path=os.curdir)
+    with pytest.raises(InferenceError, match="address that `dask scheduler` printed"):
+        denoise_on_cluster(stack, "model", "out.ome.zarr", "nowhere:1:2:3")
+
+
+def test_a_stack_in_memory_cannot_be_sent():
+    stack = stack_from_array(np.zeros((1, *SHAPE), np.uint16), path="in memory only")
+    with pytest.raises(InferenceError, match="save it first"):
+        denoise_on_cluster(stack, "model", "out.ome.zarr")
