@@ -212,7 +212,7 @@ class TestTotalVariation(_Classical):
 @pytest.mark.skipif(importlib.util.find_spec("bm3d") is None, reason="needs bm3d")
 class TestBM3D(_Classical):
     method = "bm3d"
-    rounding = 1e-2  # its threads add in any order, and a threshold follows
+    rounding = 0.1  # its threads add in any order, and a threshold follows
 
 
 # ------------------------------------------------------------------ what classical filters do

@@ -108,7 +108,7 @@ def both(bundle, seen, tile):
 
 @given(
     length=st.integers(1, 3000),
-    tile=st.integers(200, 800),
+    tile=st.integers(224, 800),
     reach=st.integers(0, 80),
     stride=st.sampled_from([1, 2, 4, 8, 16]),
 )
