@@ -23,6 +23,7 @@ from quietscope.training.options import TrainingOptions
 from quietscope.training.recordings import load_recordings
 from quietscope.training.train import fit
 from scipy.ndimage import gaussian_filter
+from scipy.special import expit
 
 GAIN, OFFSET, READ = 2.0, 100.0, 1.5
 EDGE = 256
@@ -72,7 +73,7 @@ class Scene:
         moving = np.zeros((EDGE, EDGE), bool)
         for cell in self.cells:
             for y, x, radius, brightness in self._bodies(cell, t):
-                shape = 1 / (1 + np.exp((np.hypot(self.y - y, self.x - x) - radius) / 1.2))
+                shape = expit((radius - np.hypot(self.y - y, self.x - x)) / 1.2)
                 texture = np.roll(self.texture, (round(y), round(x)), (0, 1))
                 image = image + brightness * shape * (1 + 0.35 * texture).clip(0.1)
                 moving |= np.hypot(self.y - y, self.x - x) < radius + 6

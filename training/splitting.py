@@ -3,10 +3,10 @@
 Owns the split and the score. Nothing is trained here.
 
 A camera with offset: x₁ = x + α·n and x₂ = x − n/α, where n is drawn with the camera's own noise
-variance. Their noises are uncorrelated (Oliveira et al. 2022, arXiv:2204.02449; Pang et al. 2021,
-arXiv:2102.02234). A photon counter: x₁ is a binomial share p of the counts and x₂ the rest, which
-are independent (Batson & Royer 2019). The model denoises x₁ and is scored against x₂, so that
-E[(f(x₁) − x₂)²] is its true squared error plus a constant that is the same for every model.
+variance, have uncorrelated noises (Oliveira et al. 2021, arXiv:2111.09447). A photon counter: x₁
+is a binomial share of the counts and x₂ the rest, which are independent (Oliveira et al. 2022,
+arXiv:2212.01943). The model denoises x₁ and is scored against x₂, so that E[(f(x₁) − x₂)²] is its
+true squared error plus a constant that is the same for every model.
 """
 
 from __future__ import annotations
