@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,18 @@ from ..inference.errors import BundleError, FrameMismatchError
 from ..inference.onnx_denoiser import OnnxDenoiser
 from ..inference.providers import Provider
 
-Model = Bundle | Path | str | Denoiser
+
+class DenoiserFactory(Protocol):
+    """Builds a denoiser for a frame shape: a class, say, whose argument is the shape."""
+
+    context_frames: int
+
+    def __call__(self, frame_shape: tuple[int, int], /) -> Denoiser:
+        """Return a denoiser for frames (Y, X)."""
+        ...
+
+
+Model = Bundle | Path | str | Denoiser | DenoiserFactory
 Models = Model | Mapping[str | int, Model] | None
 
 EVERY_CHANNEL = "*"
@@ -32,7 +43,8 @@ class ChannelDenoisers:
     ----------
     models
         None, one model for every channel, or a model for each channel by the channel's name.
-        A model is a bundle, a path to one, or any object that is a `Denoiser`.
+        A model is a bundle, a path to one, any object that is a `Denoiser`, or a class (or
+        function with `context_frames`) that builds one for a frame shape.
     provider
         What must run the bundles.
 
@@ -55,6 +67,7 @@ class ChannelDenoisers:
             )
         }
         self._sessions: dict[tuple[str, tuple[int, int]], OnnxDenoiser] = {}
+        self._built: dict[tuple[int, tuple[int, int]], Denoiser] = {}
 
     def __bool__(self) -> bool:
         return bool(self._models)
@@ -64,7 +77,7 @@ class ChannelDenoisers:
         """The bundles by channel; own denoisers have none."""
         return {c: model for c, model in self._models.items() if isinstance(model, Bundle)}
 
-    def model(self, channel: int | str | None) -> Bundle | Denoiser | None:
+    def model(self, channel: int | str | None) -> Bundle | Denoiser | DenoiserFactory | None:
         """Return what denoises a channel, None if nothing does."""
         key = 0 if channel is None else channel
         return self._models.get(key, self._models.get(EVERY_CHANNEL))
@@ -96,6 +109,11 @@ class ChannelDenoisers:
             raise FrameMismatchError(f"channel {channel} has no model; give it one")
         if isinstance(model, Bundle):
             return self._session(model, frame_shape)
+        if isinstance(model, type) or not isinstance(model, Denoiser):
+            key = (id(model), frame_shape)
+            if key not in self._built:
+                self._built[key] = model(frame_shape)
+            return self._built[key]
         if tuple(model.frame_shape) != frame_shape:
             raise FrameMismatchError(
                 f"frames are {frame_shape}, the denoiser takes {tuple(model.frame_shape)}; give a "
@@ -132,8 +150,8 @@ class ChannelDenoisers:
         }
 
     def close(self) -> None:
-        """Release the sessions that were built here, not the denoisers that were handed in."""
-        for session in self._sessions.values():
+        """Release what was built here, not the denoisers that were handed in."""
+        for session in (*self._sessions.values(), *self._built.values()):
             session.close()
 
     def _session(self, bundle: Bundle, frame_shape: tuple[int, int]) -> OnnxDenoiser:
@@ -149,7 +167,7 @@ class ChannelDenoisers:
         return self._sessions[key]
 
 
-def _opened(model: Model) -> Bundle | Denoiser:
+def _opened(model: Model) -> Bundle | Denoiser | DenoiserFactory:
     return open_bundle(model) if isinstance(model, str | Path) else model
 
 

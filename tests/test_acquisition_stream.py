@@ -290,6 +290,29 @@ def test_a_new_region_builds_a_new_session(microscope, tmp_path, make_bundle):
     assert open_stack(tmp_path / "run" / "denoised-2.ome.zarr").frame_shape == (16, 32)
 
 
+def test_a_denoiser_class_is_built_for_each_region(microscope, tmp_path):
+    class Half:
+        context_frames = 0
+
+        def __init__(self, frame_shape):
+            self.frame_shape = frame_shape
+
+        def denoise(self, observations, out):
+            out[:] = observations[0] / 2
+
+        def close(self):
+            pass
+
+    with LiveDenoiser(Half, tmp_path / "run") as live:
+        for shape in ((8, 8), (8, 16)):
+            for t in range(3):
+                image = np.full(shape, 100 + t, "uint16")
+                live.image_process_fn(image, {"Axes": {"time": t}})
+    for name in ("denoised.ome.zarr", "denoised-2.ome.zarr"):
+        values = [float(frame.mean()) for frame in open_stack(tmp_path / "run" / name)]
+        assert values == [50, 50.5, 51]
+
+
 def test_eight_bits(microscope, tmp_path):
     microscope.core.set_property("Camera", "PixelType", "8bit")
     try:
