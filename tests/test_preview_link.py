@@ -23,11 +23,21 @@ FIGURES = {"frame_index": 1, "latency_ms": 12.0, "provider": "cpu", "simulated":
 
 
 @pytest.fixture(scope="module")
-def qt(tmp_path_factory):
+def qt():
     """Skip, with the reason, where Qt cannot be loaded."""
-    snapshot = render_snapshot(RAW, DENOISED, {}, tmp_path_factory.mktemp("qt") / "probe.png")
-    if snapshot.path is None:
-        pytest.skip(snapshot.reason)
+    asked = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from quietscope.acquisition.preview_qt import obstacle; print(obstacle())",
+        ],
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if asked.stdout.strip():
+        pytest.skip(asked.stdout.strip())
 
 
 @pytest.fixture

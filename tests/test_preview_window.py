@@ -4,6 +4,8 @@ Skipped with the reason where Qt cannot be loaded.
 """
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -38,11 +40,21 @@ def specimen(shape=(120, 160)):
 
 
 @pytest.fixture(scope="module")
-def application(tmp_path_factory):
-    raw, denoised = specimen()
-    probe = render_snapshot(raw, denoised, {}, tmp_path_factory.mktemp("qt") / "probe.png")
-    if probe.path is None:
-        pytest.skip(probe.reason)
+def application():
+    # Asked in another process: Qt ends the process in which it cannot be loaded.
+    asked = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from quietscope.acquisition.preview_qt import obstacle; print(obstacle())",
+        ],
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if asked.stdout.strip():
+        pytest.skip(asked.stdout.strip())
     before = os.environ.get("QT_QPA_PLATFORM")
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
     from PySide6.QtWidgets import QApplication
@@ -67,9 +79,12 @@ def writer(tmp_path):
 
 
 @pytest.fixture
-def window(application, writer):
+def window(application, writer, monkeypatch):
     from quietscope.acquisition.preview_view import PreviewWindow
 
+    # Qt prints what a slot raises and goes on; here it fails the test.
+    raised = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: raised.append(error))
     shown = PreviewWindow(MailboxReader(writer.path))
     shown.resize(1280, 720)
     shown.show()
@@ -78,6 +93,7 @@ def window(application, writer):
         shown.close()
     shown.deleteLater()
     application.processEvents()
+    assert raised == []
 
 
 @pytest.fixture
