@@ -26,12 +26,13 @@ import typer
 from rich.markup import escape
 
 from .console import Outcome, progress, stderr
+from .inference.providers import Provider
 from .outputs import clear_directory, require_space, write_json
 
 if TYPE_CHECKING:
     from .acquisition.microscope import Microscope
     from .calibration.camera import Calibration
-    from .specimen import Specimen
+    from .specimen import CameraLaw, Specimen
     from .training.train import TrainingProgress, TrainingResult
 
 SIDE = 256
@@ -50,7 +51,7 @@ class _Demo:
     train_seconds: float
     preview: bool
     seed: int
-    provider: str
+    provider: Provider
     microscope: Microscope = field(init=False)
     calibration: Calibration = field(init=False)
     specimen: Specimen = field(init=False)
@@ -75,7 +76,7 @@ def demo(
     preview: Annotated[
         bool, typer.Option(help="Show the live window (where there is a screen).")
     ] = True,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
+    provider: Annotated[Provider, typer.Option(help="What runs the model.")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier demo in --out.")] = False,
     seed: Annotated[int, typer.Option(help="Of the simulated specimen and of training.")] = 0,
 ) -> Outcome:
@@ -148,7 +149,7 @@ def _introduce(microscope: Microscope) -> str:
 def _calibrate(state: _Demo, tell: Tell) -> str:
     from .acquisition.light_ladder import record_ladder
     from .calibration.camera import fit_camera
-    from .specimen import CameraLaw, Specimen
+    from .specimen import Specimen
 
     with record_ladder(state.microscope) as ladder:
         state.calibration = fit_camera(
@@ -159,13 +160,7 @@ def _calibrate(state: _Demo, tell: Tell) -> str:
         )
     state.calibration.noise_model.save(state.out / "camera.npz")
     state.calibration.write_report(state.out / "camera.html")
-    photon_transfer = state.calibration.photon_transfer
-    law = CameraLaw(
-        photon_transfer.gain_adu_per_e,
-        photon_transfer.offset_adu,
-        photon_transfer.read_noise_e,
-        photon_transfer.saturation_adu,
-    )
+    law = _camera_law(state.calibration)
     state.specimen = Specimen(state.microscope.frame_shape, law, seed=state.seed)
     checks = state.calibration.checks
     passed = sum(check.passed for check in checks)
@@ -173,6 +168,22 @@ def _calibrate(state: _Demo, tell: Tell) -> str:
         f"gain {law.gain_adu_per_e:.3f} ADU/e⁻, offset {law.offset_adu:.2f} ADU, read noise "
         f"{law.read_noise_e:.2f} e⁻ from {len(state.calibration.levels)} light levels; "
         f"{passed} of {len(checks)} checks good"
+    )
+
+
+def _camera_law(calibration: Calibration) -> CameraLaw:
+    """Return the law that the simulated specimen's noise follows: the camera's, as measured."""
+    from .calibration.errors import CalibrationError
+    from .specimen import CameraLaw
+
+    measured = calibration.photon_transfer
+    if measured.offset_adu is None or measured.read_noise_e is None:
+        raise CalibrationError("the demo camera gave no dark frames; run the demo again")
+    return CameraLaw(
+        measured.gain_adu_per_e,
+        measured.offset_adu,
+        measured.read_noise_e,
+        measured.saturation_adu,
     )
 
 
@@ -315,18 +326,16 @@ def _report(state: _Demo, *, seconds: float) -> dict[str, Any]:
 
     def work(tell: Tell) -> str:
         tell(0.0, "drawing")
-        shown = {
-            "run": state.library / "runs" / "live",
-            "specimen": state.specimen,
-            "first_index": LIVE_FIRST_INDEX,
-        }
-        write_demo_picture(state.out / "picture.png", **shown)
+        live_run = state.library / "runs" / "live"
+        write_demo_picture(state.out / "picture.png", live_run, state.specimen, LIVE_FIRST_INDEX)
         write_demo_report(
             state.out / "report.html",
             report,
+            live_run,
+            state.specimen,
+            LIVE_FIRST_INDEX,
             bundle=state.training.bundle.path,
             calibration=state.calibration,
-            **shown,
         )
         return str(state.out / "report.html")
 

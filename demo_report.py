@@ -31,12 +31,12 @@ RAW, DENOISED, TRUE = "#9aa3b2", "#0b6bcb", "#d9480f"
 def write_demo_report(
     path: Path,
     report: Mapping[str, Any],
-    *,
     run: Path,
-    bundle: Path,
-    calibration: Calibration,
     specimen: Specimen,
     first_index: int,
+    *,
+    bundle: Path,
+    calibration: Calibration,
 ) -> None:
     """Write the page to `path`."""
     frame = _last_frame(run, specimen, first_index)
@@ -72,12 +72,13 @@ def write_demo_report(
         _latencies(report),
         "Time from the camera's hook to the denoised image, for the frames that were shown live.",
     )
+    _add_window(page, path, frame, report)
     page.heading("The retraining")
     page.text(f"{report['retrain']['decision'].capitalize()}: {report['retrain']['reason']}.")
     page.write(path)
 
 
-def write_demo_picture(path: Path, *, run: Path, specimen: Specimen, first_index: int) -> None:
+def write_demo_picture(path: Path, run: Path, specimen: Specimen, first_index: int) -> None:
     """Write one raw frame beside its denoised form as a PNG, at the same contrast."""
     frame = _last_frame(run, specimen, first_index)
     low, high = frame.limits
@@ -100,7 +101,7 @@ def _last_frame(run: Path, specimen: Specimen, first_index: int) -> _Frame:
     denoised = open_stack(run / "denoised.ome.zarr").channel(0)
     last = len(raw) - 1
     return _Frame(
-        raw.frame(last).astype(np.float64),
+        raw.frame(last),
         denoised.frame(last).astype(np.float64),
         specimen.truth(first_index + last).astype(np.float64),
     )
@@ -110,9 +111,10 @@ class _Frame:
     """Three views of one frame, and where to look."""
 
     def __init__(
-        self, raw: NDArray[np.float64], denoised: NDArray[np.float64], true: NDArray[np.float64]
+        self, raw: NDArray[Any], denoised: NDArray[np.float64], true: NDArray[np.float64]
     ) -> None:
-        self.views = {"raw": raw, "denoised": denoised, "true": true}
+        self.raw_pixels = raw
+        self.views = {"raw": raw.astype(np.float64), "denoised": denoised, "true": true}
         self.limits = (float(np.percentile(true, 1)) - 4, float(np.percentile(true, 99.8)) + 2)
         size = min(64, *true.shape)
         self.square = _busiest_square(true, size)
@@ -145,6 +147,32 @@ def _headline(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         (f"{report['latency_ms']['p50']:.0f} ms", "camera to clean image, median"),
         (f"{report['calibration']['gain_adu_per_e']:.3f} ADU/e⁻", "camera gain, measured"),
     ]
+
+
+def _add_window(page: Page, path: Path, frame: _Frame, report: Mapping[str, Any]) -> None:
+    """Show the live window as it looked at the last frame, drawn without a screen."""
+    from .acquisition.preview_link import render_snapshot
+
+    figures = {
+        **(report["trust"] or {}),
+        "frame_index": report["frames_recorded"] - 1,
+        "frame_rate_hz": report["frame_rate_hz"],
+        "latency_ms": report["latency_ms"]["p50"],
+        "frames_recorded": report["frames_recorded"],
+        "frames_denoised": report["frames_denoised"],
+        "frames_skipped_live": report["frames_skipped_live"],
+        "provider": report["provider"],
+        "model": report["model_sha256"][:8],
+        "simulated": True,
+    }
+    picture = path.with_name("window.png")
+    snapshot = render_snapshot(
+        frame.raw_pixels, frame.views["denoised"].astype(np.float32), figures, picture
+    )
+    if snapshot.path is None:
+        page.text(f"The live window could not be drawn on this machine: {snapshot.reason}.")
+        return
+    page.picture(snapshot.path.read_bytes(), "The live window at the last frame.")
 
 
 def _images(frame: _Frame) -> Figure:

@@ -169,11 +169,13 @@ class _Thread:
         )
 
     def points(self, index: int) -> NDArray[np.float64]:
+        """Return the filament's points (N, 2) at frame `index`."""
         amplitude, pace, phase = self.sway
         along = np.linspace(0, np.pi, len(self.path))
         offset = amplitude * np.sin(along + pace * index + phase)
         across = np.gradient(self.path, axis=0)[:, ::-1] * np.array([1.0, -1.0])
-        return self.path + across / 0.7 * offset[:, None]
+        points: NDArray[np.float64] = self.path + across / 0.7 * offset[:, None]
+        return points
 
     def vesicles(self, points: NDArray[np.float64], index: int) -> NDArray[np.float64]:
         # A triangle wave: vesicles run to the end of the filament and back.
