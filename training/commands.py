@@ -124,6 +124,24 @@ def retrain(
     )
 
 
+def bioimage(
+    model: Annotated[Path, typer.Option(help="The bundle.")],
+    out: Annotated[Path, typer.Option(help="The package to write (a ZIP file).")],
+    author: Annotated[str, typer.Option(help="Who trained it.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+) -> Outcome:
+    """Write a model as a BioImage Model Zoo package, for Fiji, ilastik and CAREamics."""
+    from ..inference.bundle import open_bundle
+    from .bioimage import write_bioimage_package
+
+    bundle = open_bundle(model)
+    write_bioimage_package(bundle, out, author=author, overwrite=overwrite)
+    return Outcome(
+        result={"out": str(out), "model_sha256": bundle.model_sha256},
+        summary=[f"{out}: BioImage Model Zoo package of {model}"],
+    )
+
+
 def _noise_model(path: Path) -> Any:
     from ..calibration.noise_files import load_noise_model
 
@@ -162,4 +180,8 @@ def _shown(description: str) -> Iterator[Callable[[TrainingProgress], None]]:
         yield show
 
 
-COMMANDS: dict[str, Callable[..., Outcome]] = {"train": train, "retrain": retrain}
+COMMANDS: dict[str, Callable[..., Outcome]] = {
+    "train": train,
+    "retrain": retrain,
+    "bioimage": bioimage,
+}
