@@ -37,10 +37,13 @@ logger = logging.getLogger(__name__)
 
 LEVELS = 12
 FRAMES_PER_LEVEL = 50
-MAX_EXPOSURE_MS = 100.0
+LIGHT_SECONDS = 12.0
+"""How long the camera may expose in all, when the brightest exposure is found by trial."""
 TOP_SHARE = 0.85
 """How close to saturation the brightest level aims."""
 SATURATED_SHARE = 1e-4
+MEAN_OVER_TOP = 0.37
+"""Mean exposure of the ladder over its longest one."""
 LOWEST_SHARE = 1 / 256
 """The dimmest level, as a share of the brightest."""
 PATIENCE_S = 30.0
@@ -344,7 +347,8 @@ def _brightest_exposure_ms(
         exposure /= 4
     light = max(bright - offset, 1.0)
     wanted = exposure * TOP_SHARE * (microscope.saturation_adu - offset) / light
-    return float(min(wanted, max(MAX_EXPOSURE_MS, exposure)))
+    affordable = 1000 * LIGHT_SECONDS / (recorder.frames * recorder.levels * MEAN_OVER_TOP)
+    return float(min(wanted, max(affordable, exposure)))
 
 
 # -------------------------------------------------------------------------- the recording

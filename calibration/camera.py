@@ -181,18 +181,29 @@ def fit_camera(
     usable = maps.usable.ravel() > 0 if maps else None
     codes = Codes(0.0, saturation, 1.0) if integer else Codes(-np.inf, np.inf, 0.0)
     known, held = _pairs(lit, usable, held_out=False), _pairs(lit, usable, held_out=True)
-    rivals = _fit_models(known, law, codes, fingerprint, report)
+    mixture = fit_gaussian_mixture(
+        known,
+        law,
+        codes=codes,
+        fingerprint=fingerprint,
+        on_progress=lambda share: report("fitting the noise model", share),
+    )
+    gaussian = PoissonGaussianNoiseModel(law, mixture.signal_range_adu, codes)
+    histogram = fit_histogram(known.unbiased_signal, known.observation)
+    rivals: dict[str, NoiseModel] = {
+        "gaussian_mixture": mixture,
+        "histogram": histogram,
+        "gaussian": gaussian,
+    }
     signal = held.unbiased_signal
     nll = {name: -model.log_likelihood(held.observation, signal) for name, model in rivals.items()}
-    noise_model = fit_gaussian_mixture(
-        joined([known, held]), law, codes=codes, fingerprint=fingerprint
-    )
-    noise_model = replace(noise_model, maps=maps)
+    # The model that is kept is the very one that was scored on pixels that it never saw.
+    noise_model = replace(mixture, maps=maps)
     report("checking", 1.0)
     made = Calibration(
         noise_model=noise_model,
-        poisson_gaussian=PoissonGaussianNoiseModel(law, noise_model.signal_range_adu, codes),
-        histogram=rivals["histogram"],  # type: ignore[arg-type]
+        poisson_gaussian=gaussian,
+        histogram=histogram,
         levels=_level_results(usable_levels, noise_model, maps),
         held_out_nll={name: float(values.mean()) for name, values in nll.items()},
         checks=(
@@ -310,29 +321,6 @@ def _pairs(
     return joined(parts)
 
 
-def _fit_models(
-    pairs: Pairs,
-    law: PhotonTransfer,
-    codes: Codes,
-    fingerprint: CameraFingerprint | None,
-    report: Progress,
-) -> dict[str, NoiseModel]:
-    signal = pairs.unbiased_signal
-    return {
-        "gaussian_mixture": fit_gaussian_mixture(
-            pairs,
-            law,
-            codes=codes,
-            fingerprint=fingerprint,
-            on_progress=lambda share: report("fitting the noise model", share),
-        ),
-        "histogram": fit_histogram(signal, pairs.observation),
-        "gaussian": PoissonGaussianNoiseModel(
-            law, (float(signal.min()), float(signal.max())), codes
-        ),
-    }
-
-
 def _level_results(
     levels: Sequence[LevelStatistics],
     model: GaussianMixtureNoiseModel,
@@ -340,18 +328,21 @@ def _level_results(
 ) -> tuple[LevelResult, ...]:
     usable = None if maps is None else [maps.usable] * len(levels)
     points = transfer_points(levels, usable=usable)
-    order = np.lexsort((points.mean_adu, points.level))
-    # The two halves of the frames give each stretch of brightness twice, next to each other.
-    pairs = order.reshape(-1, 2) if order.size % 2 == 0 else order[:, None]
-    return tuple(
-        LevelResult(
-            mean_adu=float(points.mean_adu[pair].mean()),
-            variance_adu2=float(points.variance_adu2[pair].mean()),
-            model_variance_adu2=float(model.variance(points.mean_adu[pair]).mean()),
-            name=levels[int(points.level[pair[0]])].name,
-        )
-        for pair in pairs
-    )
+    results = []
+    for number, level in enumerate(levels):
+        own = np.flatnonzero(points.level == number)
+        own = own[np.argsort(points.mean_adu[own], kind="stable")]
+        # The two halves of the frames give each stretch of brightness twice, next to each other.
+        for pair in own.reshape(-1, 2) if own.size % 2 == 0 else own[:, None]:
+            results.append(
+                LevelResult(
+                    mean_adu=float(points.mean_adu[pair].mean()),
+                    variance_adu2=float(points.variance_adu2[pair].mean()),
+                    model_variance_adu2=float(model.variance(points.mean_adu[pair]).mean()),
+                    name=level.name,
+                )
+            )
+    return tuple(results)
 
 
 def _checks(

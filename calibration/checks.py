@@ -217,6 +217,8 @@ def spatial_correlation(levels: Sequence[LevelStatistics]) -> Check:
     for level in levels:
         pairs = level.frames - 1
         rows, columns = level.mean_adu.shape
+        if min(rows, columns) < 16:
+            continue  # too few pixels to tell
         accident = SIGNIFICANT * np.sqrt(1.5 / max(pairs * level.pixels, 1))
         for name, value in zip(("right", "lower"), level.lag_correlation, strict=True):
             if abs(value) > max(accident, worst):
@@ -227,7 +229,7 @@ def spatial_correlation(levels: Sequence[LevelStatistics]) -> Check:
         ):
             by_chance = SIGNIFICANT * np.sqrt(3 / max(pairs * lines, 1))
             share = (ratio - 1) / length
-            if length >= 16 and ratio - 1 > by_chance and share > worst:
+            if ratio - 1 > by_chance and share > worst:
                 worst, where = share, f"the pixels of a {name}"
     return _at_most(
         "spatial_correlation",

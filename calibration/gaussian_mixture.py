@@ -30,17 +30,18 @@ from .noise_model import FloatArray, MixtureTable
 from .photon_transfer import QUANTISATION_VARIANCE_ADU2, PhotonTransfer
 from .repeats import Pairs
 
-COMPONENTS = 3
-VARIANCE_KNOTS = 40
+COMPONENTS = 4
+MAX_VARIANCE_KNOTS = 256
 SHAPE_KNOTS = 10
 PAIRS_PER_KNOT = 2000
 PAIRS_PER_SHAPE = 20_000
-KNOT_SPACING = 0.25
-"""Standard deviations of the noise between knots, where pairs are plenty and codes are few."""
+KNOT_SPACING = 0.12
+"""Standard deviations of the noise between knots, where it spans only FEW_CODES."""
 FEW_CODES = 2.0
-LAW_TRUST = 0.03
-"""Relative deviation from the photon-transfer law that is expected before looking at a knot's
-own pairs: knots with few pairs lean on the law, knots with many speak for themselves."""
+BRIGHT_KNOT_SPACING = 2.0
+"""The same for brighter light."""
+LEAST_DEVIATION = 0.002
+"""Relative deviation from the photon-transfer law that is allowed for in any case."""
 LEAST_COMPONENT_SHARE = 0.05
 """No component is narrower than this share of the total variance."""
 _FINE_BINS = 1024
@@ -116,17 +117,22 @@ class GaussianMixtureNoiseModel:
     def variance(self, signal: ArrayLike) -> FloatArray:
         """Return Var[observation | signal] in ADU², elementwise.
 
-        Between knots it is interpolated; beyond them it continues with the slope of the
-        photon-transfer law.
+        Between knots it is interpolated. Brighter light continues with the slope of the
+        photon-transfer law; dimmer light on the line to the camera without light, where its
+        offset is known.
         """
         s = np.asarray(signal, dtype=np.float64)
+        law = self.photon_transfer
         low, high = self.signal_range_adu
-        inside = np.interp(s, self.signal_adu, self.variance_adu2)
-        beyond = s - np.clip(s, low, high)
-        total: FloatArray = np.maximum(
-            inside + self.photon_transfer.gain_adu_per_e * beyond, self.least_variance_adu2
+        total = np.interp(s, self.signal_adu, self.variance_adu2)
+        total = total + law.gain_adu_per_e * np.maximum(s - high, 0.0)
+        slope = law.gain_adu_per_e
+        if law.offset_adu is not None and law.offset_adu < low:
+            slope = (self.variance_adu2[0] - law.dark_variance_adu2) / (low - law.offset_adu)
+        floored: FloatArray = np.maximum(
+            total - slope * np.maximum(low - s, 0.0), self.least_variance_adu2
         )
-        return total
+        return floored
 
     def components(self, signal: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return weights, offsets (ADU) and variances (ADU²) of the components, (K, M) each."""
@@ -218,7 +224,7 @@ def fit_gaussian_mixture(
     place = _fine_bins(pairs.signal, coordinate)
     count = np.bincount(place, minlength=_FINE_BINS).astype(np.float64)
     width = float(coordinate[1][-1]) / _FINE_BINS
-    cells = _cells(count, width)
+    cells = _cells(count, width, _knot_spacing(coordinate, photon_transfer, codes))
     cell_of_bin = np.repeat(np.arange(len(cells)), [stop - start for start, stop in cells])
     cell_count = _sum_cells(count, cells)
     knots = _sum_cells(_weighted(place, pairs.signal), cells) / cell_count
@@ -265,26 +271,38 @@ def _weighted(place: np.ndarray, values: FloatArray) -> FloatArray:
     return np.bincount(place, values, _FINE_BINS).astype(np.float64)
 
 
-def _cells(count: FloatArray, width: float) -> list[tuple[int, int]]:
+def _knot_spacing(
+    coordinate: tuple[FloatArray, FloatArray], law: PhotonTransfer, codes: Codes
+) -> FloatArray:
+    """Return the least distance of knots at every fine bin, in standard deviations.
+
+    The variance of bright light hardly changes within the noise of one pixel; where the noise
+    spans a few codes only, it does.
+    """
+    grid, value = coordinate
+    middle = (np.arange(_FINE_BINS) + 0.5) / _FINE_BINS * value[-1]
+    sigma = np.sqrt(law.variance(np.interp(middle, value, grid)))
+    return np.where(sigma < FEW_CODES * codes.step, KNOT_SPACING, BRIGHT_KNOT_SPACING)
+
+
+def _cells(count: FloatArray, width: float, spacing: FloatArray) -> list[tuple[int, int]]:
     """Join neighbouring bins (each `width` standard deviations wide) into cells.
 
-    A cell ends with its share of the pairs, or when it is wide and holds enough, and before a
-    wide gap without light, so that no knot stands where no pair is.
+    A cell ends when it is wide and holds enough pairs, and before a wide gap without light, so
+    that no knot stands where no pair is.
     """
-    share = count.sum() / VARIANCE_KNOTS
-    enough = max(PAIRS_PER_KNOT, share / 8)
+    enough = max(PAIRS_PER_KNOT, count.sum() / MAX_VARIANCE_KNOTS)
     gap = max(4, _FINE_BINS // 64)
     cells, start, held, empty = [], 0, 0.0, 0
     for place, found in enumerate(count):
-        wide = (place - start) * width >= KNOT_SPACING
-        full = held >= max(share, PAIRS_PER_KNOT) or (wide and held >= enough)
-        if found and held and (full or (empty >= gap and held >= share / 8)):
+        wide = (place - start) * width >= spacing[place]
+        if found and held and ((wide and held >= enough) or (empty >= gap and held >= enough / 2)):
             cells.append((start, place))
             start, held = place, 0.0
         held += found
         empty = 0 if found else empty + 1
     cells.append((start, count.size))
-    if len(cells) > 1 and held < share / 8:
+    if len(cells) > 1 and held < enough / 2:
         cells[-2:] = [(cells[-2][0], count.size)]
     return cells
 
@@ -294,8 +312,20 @@ def _sum_cells(values: FloatArray, cells: list[tuple[int, int]]) -> FloatArray:
 
 
 def _leaning_on_law(found: FloatArray, count: FloatArray, law: FloatArray) -> FloatArray:
-    own, trusted = count / 2, 1 / LAW_TRUST**2
-    return (own * found + trusted * law) / (own + trusted)
+    """Weigh each knot's own variance against the photon-transfer law (empirical Bayes).
+
+    The law is trusted as far as the knots themselves bear it out: if they scatter about it by no
+    more than their numbers of pairs explain, they follow it; a camera that departs from it is
+    taken at its word.
+    """
+    deviation = found / law - 1
+    by_chance = 2 / count
+    real = float(np.average(deviation**2 - by_chance, weights=count))
+    # A single knot that departs must not be smoothed away by many that do not.
+    each = np.maximum(deviation**2 - 9 * by_chance, 0.0)
+    expected = np.maximum(max(real, LEAST_DEVIATION**2), each)
+    own = expected / (expected + by_chance)
+    return own * found + (1 - own) * law
 
 
 def _shape_groups(

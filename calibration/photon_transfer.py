@@ -153,43 +153,70 @@ def transfer_points(
     rows: list[tuple[float, float, float, float]] = []
     for number, level in enumerate(levels):
         mask = None if usable is None else usable[number].ravel() > 0
+        groups = _group_count(level)
+        if groups == 1:
+            rows.append(_whole(level, number, mask))
+            continue
         for sort_half in (0, 1):
-            rows.extend(_grouped(level, number, sort_half, mask))
+            rows.extend(_grouped(level, number, sort_half, mask, groups))
     table = np.array(rows, dtype=np.float64).reshape(-1, 4)
     return TransferPoints(table[:, 0], table[:, 1], table[:, 2], table[:, 3])
 
 
+_Row = tuple[float, float, float, float]
+
+
+def _whole(level: LevelStatistics, number: int, mask: NDArray[np.bool_] | None) -> _Row:
+    """Mean and variance of an evenly lit level: every difference of frames counts."""
+    mean, variance = level.mean_adu.ravel(), level.variance_adu2.ravel()
+    if mask is not None and mask.any():
+        mean, variance = mean[mask], variance[mask]
+    found = float(variance.mean())
+    error = _error_of_variance(variance, found, level.frames - 1)
+    return float(mean.mean()), found, error, float(number)
+
+
+def _error_of_variance(variances: FloatArray, found: float, differences: float) -> float:
+    """Return the standard error of a mean of single pixels' variances.
+
+    Their scatter holds every moment of the noise, so no Gaussian is assumed; few pixels tell
+    little of it, and then a Gaussian's is the least.
+    """
+    scatter = float(variances.std(ddof=1) / np.sqrt(variances.size)) if variances.size > 1 else 0.0
+    least = found * np.sqrt(3 / (variances.size * max(differences, 1.0)))
+    return max(scatter, float(least) * (1.0 if variances.size < 100 else 0.5), 1e-12)
+
+
 def _grouped(
-    level: LevelStatistics, number: int, sort_half: int, mask: NDArray[np.bool_] | None
-) -> list[tuple[float, float, float, float]]:
+    level: LevelStatistics,
+    number: int,
+    sort_half: int,
+    mask: NDArray[np.bool_] | None,
+    groups: int,
+) -> list[_Row]:
     key = level.half_means_adu[sort_half].ravel()
     mean = level.half_means_adu[1 - sort_half].ravel()
     variance = level.half_variances_adu2[1 - sort_half].ravel()
     if mask is not None and mask.any():
         key, mean, variance = key[mask], mean[mask], variance[mask]
-    groups = _group_count(level, key)
-    edges = np.quantile(key, np.linspace(0, 1, groups + 1)[1:-1]) if groups > 1 else []
+    edges = np.quantile(key, np.linspace(0, 1, groups + 1)[1:-1])
     place = np.searchsorted(edges, key, side="right")
     counts = np.bincount(place, minlength=groups)
-    pairs_per_half = max(1.0, level.frames / 4) if level.frames >= 4 else 1.0
-    rows: list[tuple[float, float, float, float]] = []
+    rows: list[_Row] = []
     for group in np.flatnonzero(counts >= 2):
         chosen = place == group
         found = float(variance[chosen].mean())
-        # The scatter among pixels holds every moment of the noise, so no Gaussian is assumed.
-        scatter = float(variance[chosen].std(ddof=1) / np.sqrt(counts[group]))
-        least = found * np.sqrt(2 / (counts[group] * pairs_per_half)) * 0.5
-        error = max(scatter, float(least), 1e-12)
+        error = _error_of_variance(variance[chosen], found, level.frames / 4)
         rows.append((float(mean[chosen].mean()), found, error, float(number)))
     return rows
 
 
-def _group_count(level: LevelStatistics, key: FloatArray) -> int:
-    spread = float(key.std())
-    noise = np.sqrt(level.variance / max(1.0, level.frames / 2))
-    if spread < 3 * noise:
+def _group_count(level: LevelStatistics) -> int:
+    """How many stretches of brightness a level has: 1 when its pixels are of one brightness."""
+    noise = np.sqrt(level.variance / level.frames)
+    if level.frames < 4 or float(level.mean_adu.std()) < 3 * noise:
         return 1
-    return int(np.clip(key.size // 500, 1, MAX_GROUPS))
+    return int(np.clip(level.pixels // 500, 1, MAX_GROUPS))
 
 
 @dataclass(frozen=True, slots=True)
