@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .errors import AcquisitionError
 from .frame import ROI, Frame
+from .frame_pool import FramePool
 
 PIXEL_TYPES = ("uint8", "uint16")
 
@@ -27,6 +28,7 @@ def frame_from_image(
     index: int,
     received_ns: int,
     name_camera: bool,
+    pool: FramePool,
 ) -> Frame:
     """Copy an image into a frame.
 
@@ -42,6 +44,8 @@ def frame_from_image(
         Order and time of arrival.
     name_camera
         Whether the camera becomes an axis, because there are several.
+    pool
+        Where the copy lies.
 
     Raises
     ------
@@ -54,8 +58,7 @@ def frame_from_image(
             f"(Y, X) of {' or '.join(PIXEL_TYPES)}; change the camera's PixelType, or attach "
             "ahead of the function that changes the image"
         )
-    own = pixels.copy()
-    own.flags.writeable = False
+    own = pool.copy(pixels)
     named = {name: _plain(value) for name, value in axes.items()}
     if name_camera:
         named.setdefault("camera", str(metadata.get("Camera", "")))

@@ -32,6 +32,7 @@ from .channel_denoisers import ChannelDenoisers, Models
 from .completion import complete
 from .denoise_stage import DenoisedStores, DenoiseStage, View
 from .errors import AcquisitionError, MissingFramesError
+from .frame_pool import FramePool
 from .hook import frame_from_image
 from .microscope import Microscope, MicroscopeSettings, running_core
 from .recorder import Part, Recorder
@@ -145,6 +146,7 @@ class LiveDenoiser:
         self._dataset: Any = None
         self._indices = count()
         self._arrival = threading.Lock()
+        self._pool = FramePool()
         self._first_camera: Any = None
         self._state = "new"
         self._errors: list[BaseException] = []
@@ -279,6 +281,7 @@ class LiveDenoiser:
                 metadata,
                 index=next(self._indices),
                 received_ns=received_ns,
+                pool=self._pool,
                 name_camera=self._is_one_of_several(metadata.get("Camera")),
             )
             self._count_arrival(received_ns)

@@ -23,7 +23,7 @@ from .run_directory import FrameLog, RunDirectory
 from .stage import Stage
 
 MAX_WAITING = 64
-MAX_WAITING_BYTES = 512 * 2**20
+MAX_WAITING_BYTES = 256 * 2**20
 """Frames on their way to the disk. Then the hook waits, and Micro-Manager's own buffer fills."""
 
 DISK_CHECK_S = 1.0

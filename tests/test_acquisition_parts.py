@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from quietscope.acquisition.accounting import Durations, FrameNumbers
 from quietscope.acquisition.context import Context, observations
 from quietscope.acquisition.errors import AcquisitionError, MicroscopeError
+from quietscope.acquisition.frame_pool import FramePool
 from quietscope.acquisition.microscope import MicroscopeSettings, close_core, open_microscope
 from quietscope.acquisition.microscope_options import settings_from_options
 from quietscope.acquisition.planned_events import planned_events, read_positions
@@ -140,6 +141,39 @@ def test_each_camera_counts_for_itself():
     numbers = FrameNumbers()
     tags = [{"Camera": c, "ImageNumber": n} for n in range(3) for c in ("left", "right")]
     assert [numbers.missing_before(t) for t in tags] == [0] * 6
+
+
+# ------------------------------------------------------------------------------ frame memory
+
+
+def test_memory_of_a_frame_is_used_again_only_when_nobody_holds_it():
+    pool = FramePool()
+    first = pool.copy(np.full((4, 6), 1, "uint16"))
+    view = first[1:3]
+    second = pool.copy(np.full((4, 6), 2, "uint16"))
+    del first
+    third = pool.copy(np.full((4, 6), 3, "uint16"))
+    assert (view == 1).all()
+    assert (second == 2).all()
+    assert (third == 3).all()
+    address = view.base.__array_interface__["data"] if view.base is not None else None
+    del view
+    fourth = pool.copy(np.full((4, 6), 4, "uint16"))
+    assert fourth.__array_interface__["data"] == address
+    with pytest.raises(ValueError, match="read-only"):
+        fourth[0, 0] = 9
+
+
+def test_frames_of_another_kind_get_memory_of_their_own():
+    pool = FramePool()
+    held = pool.copy(np.full((4, 6), 1, "uint16"))
+    other = pool.copy(np.full((6, 4), 2, "uint16"))
+    del held
+    again = pool.copy(np.full((6, 4), 3, "uint16"))
+    assert (other == 2).all()
+    assert (again == 3).all()
+    fortran = np.asfortranarray(np.arange(24, dtype="uint16").reshape(4, 6))
+    np.testing.assert_array_equal(pool.copy(fortran), fortran)
 
 
 # --------------------------------------------------------------------------------- context

@@ -1,0 +1,59 @@
+"""Memory for frames, used again when the last part of the stream has let go of a frame.
+
+Owns that memory. Fresh memory for each frame of a large camera costs several times the copy
+itself, because the operating system has to clear every page of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_IDLE_BYTES = 256 * 2**20
+"""Kept for frames to come; more is given back to the operating system."""
+
+_Kind = tuple[tuple[int, ...], np.dtype[Any]]
+
+
+class FramePool:
+    """Copies frames into memory that was used before. One thread copies, any thread lets go."""
+
+    def __init__(self) -> None:
+        self._kind: _Kind | None = None
+        self._idle: list[NDArray[Any]] = []
+
+    def copy(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Return a read-only copy of `pixels`.
+
+        Its memory comes back here when the copy and all its views are gone.
+        """
+        kind = (pixels.shape, pixels.dtype)
+        if kind != self._kind:
+            self._kind, self._idle = kind, []
+        try:
+            memory = self._idle.pop()
+        except IndexError:
+            memory = np.empty_like(pixels, order="C", subok=False)
+        np.copyto(memory, pixels)
+        return np.asarray(_Lease(self, memory, kind))
+
+    def take_back(self, memory: NDArray[Any], kind: _Kind) -> None:
+        """Keep `memory` for a frame to come, unless there is enough or frames changed."""
+        if kind == self._kind and (len(self._idle) + 1) * memory.nbytes <= MAX_IDLE_BYTES:
+            self._idle.append(memory)
+
+
+class _Lease:
+    """Lends memory to one array; the array holds this object, and the last view ends it."""
+
+    def __init__(self, pool: FramePool, memory: NDArray[Any], kind: _Kind) -> None:
+        self._pool = pool
+        self._memory = memory
+        self._kind = kind
+        address, _ = memory.__array_interface__["data"]
+        self.__array_interface__ = {**memory.__array_interface__, "data": (address, True)}
+
+    def __del__(self) -> None:
+        self._pool.take_back(self._memory, self._kind)
