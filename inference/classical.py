@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..calibration.noise_model import NoiseModel
 from .errors import FrameMismatchError, InferenceError
 
 FloatImage = NDArray[np.float32]
@@ -27,7 +28,8 @@ class ClassicalDenoiser:
     """A classical filter as a `Denoiser`.
 
     The frame is brought into units of its own noise first, so that one strength suits every
-    camera and exposure.
+    camera and exposure. With a noise model these units follow the signal: y = ∫ ds / σ(s) makes
+    the noise the same everywhere (Anscombe 1948, doi:10.1093/biomet/35.3-4.246, for any camera).
 
     Parameters
     ----------
@@ -35,8 +37,11 @@ class ClassicalDenoiser:
         A name of `METHODS`.
     frame_shape
         (Y, X) in pixels.
+    noise_model
+        Of the camera; without one the noise counts as the same in every pixel.
     noise_adu
-        Standard deviation of the noise in ADU; estimated from each frame by default.
+        Standard deviation of the noise in ADU where no noise model is given; estimated from each
+        frame by default.
 
     Raises
     ------
@@ -45,7 +50,12 @@ class ClassicalDenoiser:
     """
 
     def __init__(
-        self, method: str, frame_shape: tuple[int, int], *, noise_adu: float | None = None
+        self,
+        method: str,
+        frame_shape: tuple[int, int],
+        *,
+        noise_model: NoiseModel | None = None,
+        noise_adu: float | None = None,
     ) -> None:
         if method not in METHODS:
             raise InferenceError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
@@ -54,6 +64,9 @@ class ClassicalDenoiser:
         self._filter: Filter | None = METHODS[method]
         self._frame_shape = (int(frame_shape[0]), int(frame_shape[1]))
         self._noise_adu = noise_adu
+        # A mean of stabilised values is not the mean: a linear filter is left in ADU.
+        stabilises = noise_model is not None and method != "gaussian"
+        self._stabilising = _Stabilising(noise_model) if noise_model and stabilises else None
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -79,17 +92,57 @@ class ClassicalDenoiser:
                 f"out is {out.dtype} {out.shape}, expected float32 {(2, *self._frame_shape)}"
             )
         image = observations[0].astype(np.float32)
-        noise = self._noise_adu if self._noise_adu is not None else estimated_noise_adu(image)
-        floor = float(image.min())
-        if noise <= 0 or self.method == "identity":
+        units = self._stabilising or self._uniform(image)
+        if units is None or self.method == "identity":
             out[0] = image
         else:
-            out[0] = self._filter((image - floor) / noise) * noise + floor
+            stable = units.forward(image)
+            floor = stable.min()
+            out[0] = units.back(self._filter(stable - floor) + floor)
         out[1] = 0
+
+    def _uniform(self, image: FloatImage) -> _Uniform | None:
+        noise = self._noise_adu if self._noise_adu is not None else estimated_noise_adu(image)
+        return _Uniform(noise) if noise > 0 else None
 
     def close(self) -> None:
         """Release the filter. May be called more than once."""
         self._filter = None
+
+
+class _Uniform:
+    """Units of a noise that is the same in every pixel."""
+
+    def __init__(self, noise_adu: float) -> None:
+        self._noise = np.float32(noise_adu)
+
+    def forward(self, image: FloatImage) -> FloatImage:
+        return image / self._noise
+
+    def back(self, image: NDArray[Any]) -> NDArray[Any]:
+        return image * self._noise
+
+
+class _Stabilising:
+    """Units in which the noise of a camera is the same for every signal, as a table."""
+
+    def __init__(self, noise_model: NoiseModel) -> None:
+        low, high = noise_model.signal_range_adu
+        self._signal = low + (high - low) * np.linspace(0, 1, _TABLE) ** 2
+        noise = np.sqrt(np.maximum(noise_model.variance(self._signal), _LEAST_VARIANCE_ADU2))
+        steps = np.diff(self._signal) * 2 / (noise[1:] + noise[:-1])
+        self._stable = np.concatenate([[0.0], np.cumsum(steps)])
+
+    def forward(self, image: FloatImage) -> FloatImage:
+        return np.interp(image, self._signal, self._stable).astype(np.float32)
+
+    def back(self, image: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(np.interp(image, self._stable, self._signal))
+
+
+_TABLE = 4096
+_LEAST_VARIANCE_ADU2 = 1 / 12
+"""A camera that counts in whole ADU is never more certain than this."""
 
 
 def estimated_noise_adu(image: FloatImage) -> float:

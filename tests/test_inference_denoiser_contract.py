@@ -242,6 +242,28 @@ def test_filters_remove_noise_at_every_gain(method, gain):
     assert not out[1].any()
 
 
+class PhotonNoise:
+    """Var[x | s] = 4 s + 9: bright pixels are many times noisier than dark ones."""
+
+    signal_range_adu = (0.0, 65535.0)
+
+    def variance(self, signal):
+        return 4 * np.asarray(signal, float) + 9
+
+
+@pytest.mark.parametrize("method", ["gaussian", "median", "non-local-means", "total-variation"])
+def test_a_noise_model_makes_one_strength_fit_dark_and_bright(method):
+    random = np.random.default_rng(0)
+    signal = np.where(np.arange(96) < 48, 20.0, 20_000.0) * np.ones((96, 1))
+    noisy = signal + np.sqrt(PhotonNoise().variance(signal)) * random.standard_normal((96, 96))
+    out = np.empty((2, 96, 96), np.float32)
+    denoiser = ClassicalDenoiser(method, (96, 96), noise_model=PhotonNoise())
+    denoiser.denoise(np.clip(noisy, 0, None)[None].astype(np.float32), out)
+    for side in (slice(4, 40), slice(56, 92)):
+        left = (out[0] - signal)[:, side].std() / (noisy - signal)[:, side].std()
+        assert left < 0.7
+
+
 def test_the_identity_is_the_frame():
     frame = np.random.default_rng(0).integers(0, 65536, (1, 20, 20)).astype(np.uint16)
     out = np.empty((2, 20, 20), np.float32)
