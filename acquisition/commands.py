@@ -79,32 +79,40 @@ def _models(options: list[str]) -> str | dict[str, str]:
 def _acquire(
     settings: MicroscopeSettings, out: Path, frames: int, **options: Any
 ) -> dict[str, Any]:
+    from .follow import follow, is_running
     from .live import LiveDenoiser
     from .microscope import open_microscope
     from .planned_events import planned_events
     from .run_acquisition import run_acquisition
 
     with open_microscope(settings) as microscope, progress() as bar:
-        # Counted before they are made: a run that does not fit on the disk is refused at once.
-        expected = frames * len(planned_events(microscope, 1))
-        recording = bar.add_task("recording", total=expected, note="")
+        following = settings.attach and is_running(microscope)
+        events = [] if following else planned_events(microscope, frames)
+        recording = bar.add_task("recording", total=frames if following else len(events), note="")
+
+        def show(done: int) -> None:
+            bar.update(recording, completed=done)
 
         def show_completion(done: int, to_do: int) -> None:
-            bar.update(recording, description="denoising skipped frames")
-            bar.update(recording, completed=done, total=to_do)
+            bar.update(recording, description="denoising skipped frames", total=to_do)
+            bar.update(recording, completed=done)
 
         with LiveDenoiser(
             output=out,
             mode="sink",
-            expected_frames=expected,
+            camera=microscope.fingerprint(),
+            pixel_size_um=microscope.pixel_size_um,
+            simulated=microscope.has_demo_camera,
+            expected_frames=len(events),
+            raise_on_gap=not following,
             on_progress=show_completion,
             **options,
         ) as stream:
-            run_acquisition(
-                stream,
-                planned_events(microscope, frames),
-                on_frames=lambda done: bar.update(recording, completed=done),
-            )
+            if following:
+                stderr.print("the camera is running: following it, its images are not all seen")
+                follow(microscope, stream, frames, on_frames=show)
+            else:
+                run_acquisition(stream, events, port=settings.port, on_frames=show)
         report = stream.report
     if report["preview"] not in (None, "shown"):
         stderr.print(f"no preview: {report['preview']}")

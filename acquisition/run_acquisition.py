@@ -18,9 +18,15 @@ _CHECK_S = 0.1  # how soon Ctrl-C and the progress display are looked after
 
 
 def run_acquisition(
-    live: LiveDenoiser, events: Sequence[Event], *, on_frames: OnFrames | None = None
+    live: LiveDenoiser,
+    events: Sequence[Event],
+    *,
+    port: int = 4827,
+    on_frames: OnFrames | None = None,
 ) -> None:
     """Acquire `events` with `live` as the only storage.
+
+    `port` is that of a running Micro-Manager, where the core is not one of this process.
 
     Raises
     ------
