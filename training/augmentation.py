@@ -14,6 +14,7 @@ Patches = NDArray[np.float32]
 NO_CONTEXT_SHARE = 0.1
 GAP_SHARE = 0.15
 PASTED_SHARE = 0.3
+FLASH_SHARE = 0.2
 
 
 def augmented(patches: Patches, chance: np.random.Generator, *, transpose: bool) -> Patches:
@@ -23,7 +24,7 @@ def augmented(patches: Patches, chance: np.random.Generator, *, transpose: bool)
     """
     turned = np.stack([_turned(patch, chance, transpose=transpose) for patch in patches])
     if turned.shape[1] > 1:
-        _paste_from_elsewhere(turned, chance)
+        _disturb_past(turned, chance)
         _drop_context(turned, chance)
     return np.nan_to_num(turned, copy=False, nan=0.0)
 
@@ -50,22 +51,39 @@ def _drop_context(patches: Patches, chance: np.random.Generator) -> None:
             patch[1 + int(chance.integers(context_frames))] = 0
 
 
-def _paste_from_elsewhere(patches: Patches, chance: np.random.Generator) -> None:
-    # Things appear, vanish and flash: the past of a rectangle is taken from another patch, for
-    # all preceding frames (it has just appeared) or for some of them (a flash that is over).
-    count, frames, edge, _ = patches.shape
+def _disturb_past(patches: Patches, chance: np.random.Generator) -> None:
+    # What has just appeared, what has just gone, and what flashed once: the past of a rectangle is
+    # taken from another patch, or a spot lights up in one preceding frame.
     original = patches.copy()
-    for place in range(count):
-        if chance.random() >= PASTED_SHARE:
-            continue
-        other = original[int(chance.integers(count))]
-        height, width = (int(n) for n in chance.integers(4, edge // 2 + 1, size=2))
-        y, x = int(chance.integers(edge - height + 1)), int(chance.integers(edge - width + 1))
-        v, u = int(chance.integers(edge - height + 1)), int(chance.integers(edge - width + 1))
-        first, last = 1, frames
-        if chance.random() < 0.5:
-            first = 1 + int(chance.integers(frames - 1))
-            last = first + 1 + int(chance.integers(frames - first))
-        patches[place, first:last, y : y + height, x : x + width] = other[
-            first:last, v : v + height, u : u + width
-        ]
+    for patch in patches:
+        if chance.random() < PASTED_SHARE:
+            other = original[int(chance.integers(len(original)))]
+            _paste(patch, other, chance, all_frames=chance.random() < 0.6)
+        if chance.random() < FLASH_SHARE:
+            _flash(patch, chance)
+
+
+def _paste(patch: Patches, other: Patches, chance: np.random.Generator, all_frames: bool) -> None:
+    frames, edge, _ = patch.shape
+    height, width = (int(n) for n in chance.integers(4, edge // 2 + 1, size=2))
+    y, v = (int(n) for n in chance.integers(edge - height + 1, size=2))
+    x, u = (int(n) for n in chance.integers(edge - width + 1, size=2))
+    first, last = 1, frames
+    if not all_frames:
+        first = int(chance.integers(1, frames))
+        last = int(chance.integers(first + 1, frames + 1))
+    patch[first:last, y : y + height, x : x + width] = other[
+        first:last, v : v + height, u : u + width
+    ]
+
+
+def _flash(patch: Patches, chance: np.random.Generator) -> None:
+    frames, edge, _ = patch.shape
+    # The newest of the past half of the time: its echo is the one that shows most.
+    frame = 1 if chance.random() < 0.5 else int(chance.integers(1, frames))
+    y, x = chance.uniform(0, edge, size=2)
+    sigma = chance.uniform(1.0, 6.0)
+    height = chance.uniform(0.5, 5.0)
+    rows = np.exp(-0.5 * ((np.arange(edge) - y) / sigma) ** 2)
+    columns = np.exp(-0.5 * ((np.arange(edge) - x) / sigma) ** 2)
+    patch[frame] += (height * rows[:, None] * columns[None, :]).astype(np.float32)
