@@ -33,10 +33,11 @@ class Durations:
 
     def percentile_ms(self, percent: float) -> float | None:
         """Return a percentile in ms, None if nothing was counted."""
-        total = int(self._counts.sum())
+        reached = np.cumsum(self._counts)
+        total = int(reached[-1])
         if total == 0:
             return None
-        place = int(np.searchsorted(np.cumsum(self._counts), math.ceil(total * percent / 100)))
+        place = int(np.searchsorted(reached, math.ceil(total * percent / 100)))
         upper_ns = _SHORTEST_NS * math.exp((place + 1) * _STEP)
         return min(upper_ns, self.longest_ns) / 1e6
 
@@ -47,9 +48,10 @@ class Durations:
 
     def histogram(self) -> list[tuple[float, int]]:
         """Return (upper limit in ms, how many) for every class that holds something."""
+        counts = self._counts.copy()  # another thread may be counting
         return [
-            (_SHORTEST_NS * math.exp((place + 1) * _STEP) / 1e6, int(self._counts[place]))
-            for place in np.flatnonzero(self._counts)
+            (_SHORTEST_NS * math.exp((place + 1) * _STEP) / 1e6, int(counts[place]))
+            for place in np.flatnonzero(counts)
         ]
 
 

@@ -105,6 +105,27 @@ def test_durations_are_right_to_two_percent(durations_ns):
     assert durations.result()["max"] == max(durations_ns) / 1e6
 
 
+def test_figures_can_be_asked_for_while_they_are_counted():
+    durations = Durations()
+    stop = threading.Event()
+
+    def count():
+        while not stop.is_set():
+            for exponent in range(3, 11):
+                durations.add(10**exponent)
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        for _ in range(2000):
+            durations.histogram()
+            durations.result()
+    finally:
+        stop.set()
+        counting.join()
+    assert len(durations.histogram()) == 8
+
+
 def test_nothing_counted_is_none_and_not_zero():
     assert Durations().result() == {"p50": None, "p95": None, "p99": None, "max": None}
 
