@@ -426,12 +426,7 @@ class LiveDenoiser:
     def _denoised_attributes(self, part: Part) -> dict[str, Any]:
         names = part.axis_map.channel_names or ["0"]
         models = {
-            name: {
-                "model_sha256": bundle.model_sha256,
-                "noise_model_sha256": bundle.manifest.sha256[bundle.noise_model_path.name],
-                "algorithm": bundle.manifest.algorithm,
-                "context_frames": bundle.manifest.context_frames,
-            }
+            name: bundle.identity
             for name in names
             if (bundle := self._denoisers.bundle_of(name)) is not None
         }

@@ -116,6 +116,16 @@ class Bundle:
         return GOLDEN in self.manifest.sha256
 
     @property
+    def identity(self) -> dict[str, str | int]:
+        """What a denoised image says about its model; a store is resumed only if it agrees."""
+        return {
+            "model_sha256": self.model_sha256,
+            "noise_model_sha256": self.manifest.sha256[NOISE_MODEL],
+            "algorithm": self.manifest.algorithm,
+            "context_frames": self.manifest.context_frames,
+        }
+
+    @property
     def noise_model_path(self) -> Path:
         """The noise model that the graph holds."""
         return self.path / NOISE_MODEL

@@ -351,13 +351,7 @@ class ChannelModels:
     def record(self, stack: Stack, *, provider: str, precision: str) -> dict[str, Any]:
         """Return what the denoised images say about their origin."""
         models = {
-            name: {
-                "model_sha256": bundle.model_sha256,
-                "noise_model_sha256": bundle.manifest.sha256[bundle.noise_model_path.name],
-                "algorithm": bundle.manifest.algorithm,
-                "context_frames": bundle.manifest.context_frames,
-            }
-            for name, bundle in zip(self.names, self.by_channel, strict=True)
+            name: bundle.identity for name, bundle in zip(self.names, self.by_channel, strict=True)
         }
         first = next(iter(models.values()))
         return {
