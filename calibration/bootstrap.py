@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 
 from ..stacks import Stack
 from .errors import CalibrationError
-from .gaussian_mixture import GaussianMixtureNoiseModel, fit_gaussian_mixture
+from .gaussian_mixture import (
+    GaussianMixtureNoiseModel,
+    fit_gaussian_mixture,
+    leaning_on_law,
+)
 from .likelihood import Codes
 from .noise_model import FloatArray
 from .photon_transfer import (
@@ -30,14 +34,17 @@ from .photon_transfer import (
 )
 from .repeats import Pairs
 
-MAX_PIXELS = 6_000_000
+MAX_PIXELS = 2_000_000
 MAX_FRAMES = 64
 SMOOTHING_PIXELS = 1.5
 CLIPPED_PERCENT = 0.1
 """Of the signals at either end, as in PN2V's bootstrap."""
+PIXELS_PER_SPREAD = 500
 FLAT_SHARE = 0.5
 """Share of the pixels of each brightness, those with least structure around them, that count."""
 BINS = 48
+NEIGHBOURS_OF_HIGH_PASS = 4
+"""The high-pass filter sees each pixel several times, so its values are not independent."""
 Estimate = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -75,6 +82,9 @@ def bootstrap_noise_model(
     bins = _Bins(signal[inside], observation[inside], structure[inside])
     noise = bins.noise(temporal[inside], spatial[inside])
     law = _law(bins, noise, _full_scale(stacks[0]), integer=integer)
+    noise = leaning_on_law(
+        noise, bins.flat_count / NEIGHBOURS_OF_HIGH_PASS, law.variance(bins.centre)
+    )
     scaled = bins.rescaled(observation[inside], noise)
     return fit_gaussian_mixture(
         Pairs(bins.signal, scaled, np.ones(scaled.size)),
@@ -158,7 +168,7 @@ class _Bins:
     """Pixels sorted by brightness into bins of equal numbers."""
 
     def __init__(self, signal: FloatArray, observation: FloatArray, structure: FloatArray) -> None:
-        number = int(np.clip(signal.size // 2000, 1, BINS))
+        number = int(np.clip(signal.size // 1000, 1, BINS))
         # Half of the edges by rank, half by value: bright pixels are rare and matter.
         ranks = np.quantile(signal, np.linspace(0, 1, number // 2 + 1))
         values = np.linspace(signal.min(), signal.max(), number - number // 2 + 1)
@@ -177,6 +187,7 @@ class _Bins:
             self.flat[chosen] = structure[chosen] <= limit
         # A smoothing estimate is too low on peaks and too high in valleys; what pixels of one
         # estimate hold on average is their signal.
+        self.flat_count = np.bincount(self.place[self.flat]).astype(np.float64)
         estimated = self.mean(signal, self.flat)
         self.centre = self.mean(observation, self.flat)
         rising = np.maximum.accumulate(self.centre)
@@ -205,9 +216,13 @@ class _Bins:
     def rescaled(self, observation: FloatArray, noise: FloatArray) -> FloatArray:
         """Bring residuals to mean 0 and the bins' variance: what the estimate adds is removed."""
         residual = observation - self.signal
-        spread = self.mean(residual**2, np.ones_like(self.flat))
-        factor = np.sqrt(noise / np.where(spread > 0, spread, 1.0))
-        result: FloatArray = self.signal + residual * factor[self.place]
+        order = np.argsort(self.signal, kind="stable")
+        parts = np.array_split(order, max(1, order.size // PIXELS_PER_SPREAD))
+        middle = np.array([self.signal[part].mean() for part in parts])
+        spread = np.array([(residual[part] ** 2).mean() for part in parts])
+        wanted = np.interp(self.signal, self.centre, noise)
+        found = np.maximum(np.interp(self.signal, middle, spread), 1e-12)
+        result: FloatArray = self.signal + residual * np.sqrt(wanted / found)
         return result
 
 

@@ -231,7 +231,7 @@ def fit_gaussian_mixture(
     found = _sum_cells(_weighted(place, pairs.squares), cells) / cell_count
     model = GaussianMixtureNoiseModel(
         signal_adu=knots,
-        variance_adu2=_leaning_on_law(found, cell_count, photon_transfer.variance(knots)),
+        variance_adu2=leaning_on_law(found, cell_count, photon_transfer.variance(knots)),
         shape_signal_adu=knots[:1],
         shape_weights=np.full((components, 1), 1 / components),
         shape_offsets=np.zeros((components, 1)),
@@ -311,7 +311,7 @@ def _sum_cells(values: FloatArray, cells: list[tuple[int, int]]) -> FloatArray:
     return np.array([values[start:stop].sum() for start, stop in cells])
 
 
-def _leaning_on_law(found: FloatArray, count: FloatArray, law: FloatArray) -> FloatArray:
+def leaning_on_law(found: FloatArray, count: FloatArray, law: FloatArray) -> FloatArray:
     """Weigh each knot's own variance against the photon-transfer law (empirical Bayes).
 
     The law is trusted as far as the knots themselves bear it out: if they scatter about it by no

@@ -18,6 +18,8 @@ from .repeats import LevelStatistics
 HOT_SIGMA = 6.0
 DEAD_RESPONSE = 0.5
 """A pixel that sees less than this share of what the others see is called dead."""
+EVEN_FIELD = 0.1
+"""Spread of brightness about its neighbourhood up to which a level is an evenly lit field."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +31,7 @@ class PixelMaps:
     offset_adu, variance_adu2
         Mean and temporal variance without light.
     response
-        Response to light over that of the median pixel; None without light levels.
+        Response to light over that of the pixels around it; None without an evenly lit level.
     hot, dead
         Pixels that are far noisier or brighter without light, or do not respond.
     """
@@ -92,4 +94,6 @@ def _response(dark: LevelStatistics, levels: Sequence[LevelStatistics]) -> Float
     if float(np.median(light)) <= 10 * np.sqrt(dark.variance):
         return None
     response: FloatArray = light / np.maximum(around, 1e-9)
+    if _robust_sigma(response) > EVEN_FIELD:
+        return None  # a scene, not an even field: its structure is not the camera's
     return response

@@ -44,7 +44,7 @@ TABLES = (
 )
 MAPS = ("offset_adu", "variance_adu2", "response", "hot", "dead")
 JUGLAB_KEYS = ("trained_weight", "min_signal", "max_signal", "min_sigma")
-_JUGLAB_KNOTS = 129
+_JUGLAB_KNOTS = 513
 
 
 class _Interval(BaseModel):
@@ -141,7 +141,8 @@ def noise_model_sha256(path: Path | str) -> str:
 
 def _read_arrays(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise CalibrationError(f"{path}: a single array, expected an npz noise model")
             return {name: file[name] for name in file.files}
