@@ -34,7 +34,7 @@ class Learner(ABC):
 
     @abstractmethod
     def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
-        """Return −log p(hidden pixels | what the network saw), nats per pixel: for validation."""
+        """Return the loss on held-out frames; less is better."""
 
 
 class GaussianLearner(Learner):
@@ -106,11 +106,18 @@ class MaskedLearner(GaussianLearner):
         self.transpose = mask.span_x == mask.span_y
 
     def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
-        """Return squared error plus the likelihood loss of the variance."""
+        """Return squared error plus the weighted likelihood loss of the variance."""
         target, mean, ratio, noise_variance = self.predict_hidden(frames, chance)
         variance = (1 + ratio) * noise_variance.detach()
-        likelihood = marginal_nll(target, mean.detach(), variance).mean()
-        return functional.mse_loss(mean, target) + likelihood
+        # Weighted by the variance itself (Seitzer et al. 2022, arXiv:2203.09168): where hardly any
+        # noise is expected the bare likelihood would drown the squared error.
+        likelihood = marginal_nll(target, mean.detach(), variance) * variance.detach()
+        return functional.mse_loss(mean, target) + likelihood.mean()
+
+    def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
+        """Return the squared error at hidden pixels: what the mean is trained for."""
+        target, mean, _, _ = self.predict_hidden(frames, chance)
+        return functional.mse_loss(mean, target)
 
     def predict_hidden(
         self, frames: Tensor, chance: torch.Generator

@@ -14,7 +14,7 @@ Patches = NDArray[np.float32]
 NO_CONTEXT_SHARE = 0.1
 GAP_SHARE = 0.15
 PASTED_SHARE = 0.3
-FLASH_SHARE = 0.2
+FLASH_SHARE = 0.3
 
 
 def augmented(patches: Patches, chance: np.random.Generator, *, transpose: bool) -> Patches:

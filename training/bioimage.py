@@ -162,6 +162,6 @@ def _readme(bundle: Bundle) -> str:
         f"{manifest.context_frames} frames before it. Outputs: the estimated signal and its "
         "standard deviation, both in the camera's units.\n\n"
         "## Validation\n\n"
-        f"Loss on held-out frames: {manifest.training.validation_loss} nats per pixel. Compare "
+        f"Loss on held-out frames: {manifest.training.validation_loss}. Compare "
         "the standard deviation of residuals on your own frames with the noise model before use.\n"
     )

@@ -154,7 +154,7 @@ def _train_summary(result: dict[str, Any]) -> list[str]:
         f"{result['out']}: {result['algorithm']} model, preset {result['preset']}, "
         f"{result['context_frames']} preceding frames, {result['noise_model']} noise model",
         f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']} parameters"
-        + ("" if loss is None else f", loss on held-out frames {loss:.4f} nats per pixel"),
+        + ("" if loss is None else f", loss on held-out frames {loss:.4f}"),
         f"ONNX graph checked: differs from PyTorch by {result['parity_max_relative_error']:.1e}",
     ]
 
