@@ -371,11 +371,12 @@ class ChannelModels:
         Raises
         ------
         FrameMismatchError
-            If the pixels are of another type (or, with `force`, cannot be widened without loss).
+            If the pixels are of another type (or, with `force`, cannot be widened without loss),
+            or a channel is not the one that the model was trained on.
         CameraMismatchError
             If the recording names a camera or a setting that the model was not trained for.
         """
-        remarks = []
+        remarks = self._channel_remarks(stack, force)
         running = _recorded_camera(stack)
         for bundle in self.distinct().values():
             remarks += _pixel_type_remarks(stack, bundle, force)
@@ -385,6 +386,20 @@ class ChannelModels:
             else:
                 camera.require_match(running, what=f"the model {bundle.path}")
         return remarks
+
+    def _channel_remarks(self, stack: Stack, force: bool) -> list[str]:
+        """Say which channels differ from the one their model was trained on."""
+        found = [
+            (name, bundle.manifest.channel)
+            for name, bundle in zip(stack.channel_names, self.by_channel, strict=False)
+            if bundle.manifest.channel not in (None, name) and len(stack.channel_names) > 1
+        ]
+        if found and not force:
+            raise FrameMismatchError(
+                f"{stack.path}: channel {found[0][0]} would be denoised by a model of channel "
+                f"{found[0][1]}; give one model per channel (--model NAME=BUNDLE), or pass --force"
+            )
+        return [f"channel is {name}, trained on {trained}" for name, trained in found]
 
 
 def _opened(model: Bundle | Path | str) -> Bundle:

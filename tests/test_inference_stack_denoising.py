@@ -127,6 +127,25 @@ def test_channels_without_a_model_are_named(make_bundle, tmp_path, names):
         run(stack, dict.fromkeys(names, bundle), tmp_path / "out.ome.zarr")
 
 
+def test_a_model_of_another_channel_is_refused(make_bundle, tmp_path):
+    with OmeZarrWriter(
+        tmp_path / "raw.ome.zarr",
+        frame_shape=SHAPE,
+        dtype="uint16",
+        channel_names=["GFP", "DAPI"],
+    ) as writer:
+        for channel in ("GFP", "DAPI"):
+            writer.write(pixels(), {"time": 0, "channel": channel})
+    stack = open_stack(tmp_path / "raw.ome.zarr")
+    green, blue = make_bundle("green", channel="GFP"), make_bundle("blue", channel="DAPI")
+    with pytest.raises(FrameMismatchError, match="channel DAPI would be denoised by a model of"):
+        run(stack, green, tmp_path / "out.ome.zarr")
+    forced = run(stack, green, tmp_path / "out.ome.zarr", force=True)["forced"]
+    assert forced == ["channel is DAPI, trained on GFP"]
+    right = run(stack, {"GFP": green, "DAPI": blue}, tmp_path / "both.ome.zarr")
+    assert right["forced"] == []
+
+
 def test_chosen_frames_only(make_bundle, tmp_path):
     stack = stack_from_array(pixels(5))
     result = run(stack, make_bundle(), tmp_path / "out.ome.zarr", frames=[3, 1])
