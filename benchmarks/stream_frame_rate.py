@@ -15,7 +15,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +121,7 @@ def main() -> None:
     }
     print(json.dumps({k: v for k, v in figures.items() if k != "rounds"}, indent=2))
     if chosen.out:
-        with nullcontext():
-            write_json(chosen.out, figures)
+        write_json(chosen.out, figures)
 
 
 if __name__ == "__main__":
