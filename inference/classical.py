@@ -117,7 +117,8 @@ class _Uniform:
         self._noise = np.float32(noise_adu)
 
     def forward(self, image: FloatImage) -> FloatImage:
-        return image / self._noise
+        scaled: FloatImage = image / self._noise
+        return scaled
 
     def back(self, image: NDArray[Any]) -> NDArray[Any]:
         return image * self._noise

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from quietscope.inference.classical import ClassicalDenoiser
 from quietscope.inference.errors import FrameMismatchError, InferenceError
 from quietscope.inference.evaluation import evaluate
 from quietscope.inference.scores import nrmse, psnr_db, ssim_map
-from quietscope.stacks import stack_from_array
+from quietscope.stacks import open_stack, stack_from_array
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -131,6 +132,21 @@ def test_a_bundle_is_scored_with_its_own_noise_model(make_bundle):
     assert result["psnr_db"] is not None
     # A 3×3 mean leaves 1 − 1/9 of photon noise in the residual, and says so in its uncertainty.
     assert 0.9 < result["variance_ratio"] < 1.6
+
+
+@pytest.mark.realdata
+def test_real_repeats_score_as_measured_elsewhere(real_data):
+    """Photon counting, 50 repeats: single frames are 26.9 dB from the mean of the rest."""
+    paths = sorted((real_data / "nandb_fkbp_confocal").glob("*.tif"))
+    raw = []
+    for path in paths:
+        stack = open_stack(path)
+        denoiser = ClassicalDenoiser("gaussian", stack.frame_shape)
+        result = evaluate(stack, denoiser, static=True, frames=[0, 25]).result()
+        raw.append(result["psnr_raw_db"])
+        assert result["psnr_db"] > result["psnr_raw_db"] + 4
+        assert result["ssim"] > result["ssim_raw"]
+    assert np.mean(raw) == pytest.approx(26.9, abs=0.4)
 
 
 # ------------------------------------------------------------------------------- refusals
