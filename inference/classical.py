@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..calibration.noise_model import NoiseModel
 from .errors import FrameMismatchError, InferenceError
+from .trust import NoiseVariance
 
 FloatImage = NDArray[np.float32]
 Filter = Callable[[FloatImage], NDArray[Any]]
@@ -128,9 +129,9 @@ class _Stabilising:
     """Units in which the noise of a camera is the same for every signal, as a table."""
 
     def __init__(self, noise_model: NoiseModel) -> None:
-        low, high = noise_model.signal_range_adu
-        self._signal = low + (high - low) * np.linspace(0, 1, _TABLE) ** 2
-        noise = np.sqrt(np.maximum(noise_model.variance(self._signal), _LEAST_VARIANCE_ADU2))
+        table = NoiseVariance(noise_model)
+        self._signal = table.signal_adu
+        noise = np.sqrt(np.maximum(table.variance_adu2, _LEAST_VARIANCE_ADU2))
         steps = np.diff(self._signal) * 2 / (noise[1:] + noise[:-1])
         self._stable = np.concatenate([[0.0], np.cumsum(steps)])
 
@@ -141,7 +142,6 @@ class _Stabilising:
         return np.asarray(np.interp(image, self._stable, self._signal))
 
 
-_TABLE = 4096
 _LEAST_VARIANCE_ADU2 = 1 / 12
 """A camera that counts in whole ADU is never more certain than this."""
 

@@ -19,6 +19,9 @@ SAMPLED_PIXELS = 65_536
 """Enough for a ratio that is good to 1 %, few enough for less than a millisecond."""
 
 _GRID = 2048
+_BELOW = np.linspace(-0.1, 0, 20, endpoint=False)
+_ABOVE = np.linspace(1, 11, 201)[1:]
+"""Shares of the calibrated range: a frame brighter than the calibration is judged all the same."""
 
 
 class NoiseVariance:
@@ -27,17 +30,25 @@ class NoiseVariance:
     Parameters
     ----------
     noise_model
-        Any noise model. The table is densest at low signals, where the variance bends.
+        Any noise model. The table is densest at low signals, where the variance bends, and goes
+        on beyond the calibrated range, where the model follows photon transfer.
+
+    Attributes
+    ----------
+    signal_adu, variance_adu2
+        The table, (G,) each.
     """
 
     def __init__(self, noise_model: NoiseModel) -> None:
         low, high = noise_model.signal_range_adu
-        self._signal = low + (high - low) * np.linspace(0, 1, _GRID) ** 2
-        self._variance = np.asarray(noise_model.variance(self._signal), np.float64)
+        self.signal_adu = low + (high - low) * np.concatenate(
+            [_BELOW, np.linspace(0, 1, _GRID) ** 2, _ABOVE]
+        )
+        self.variance_adu2 = np.asarray(noise_model.variance(self.signal_adu), np.float64)
 
     def __call__(self, signal: NDArray[Any]) -> NDArray[np.float64]:
         """Return the variance in ADU² at `signal` in ADU, elementwise."""
-        variance: NDArray[np.float64] = np.interp(signal, self._signal, self._variance)
+        variance: NDArray[np.float64] = np.interp(signal, self.signal_adu, self.variance_adu2)
         return variance
 
 
