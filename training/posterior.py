@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from .noise import TabulatedNoise
 
-LEAST_RATIO = 1e-3
-"""Of prior to noise variance. No prediction rests on more than about a thousand pixels' worth of
-light, so none is more certain than that."""
+LEAST_RATIO = 5e-3
+"""Of prior to noise variance. No prediction rests on more than a few hundred pixels' worth of
+light, so none is more certain than that; and where the spread changes sign it is no certainty."""
 START_SPREAD = 0.7
 """What the network's second output should be before training: half the noise's variance."""
 
