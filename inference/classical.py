@@ -136,7 +136,8 @@ class _Stabilising:
         self._stable = np.concatenate([[0.0], np.cumsum(steps)])
 
     def forward(self, image: FloatImage) -> FloatImage:
-        return np.interp(image, self._signal, self._stable).astype(np.float32)
+        stable: FloatImage = np.interp(image, self._signal, self._stable).astype(np.float32)
+        return stable
 
     def back(self, image: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(np.interp(image, self._stable, self._signal))

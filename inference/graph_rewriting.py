@@ -23,9 +23,8 @@ _KEEP_CHANNELS = ("Add", "Relu", "LeakyRelu", "Resize", "MaxPool", "AveragePool"
 def rewrite_for_speed(model: Any) -> list[str]:
     """Rewrite `model` (an onnx.ModelProto) in place and return the rules that applied.
 
-    On 2 CPU cores the rules together take an eighth off a lattice graph; the results differ in
-    the last digits, as sums are taken in another order. `benchmarks/inference_rewriting.py`
-    measures it.
+    The results differ in the last digits, as sums are taken in another order. What it saves is
+    measured by `benchmarks/inference_speed.py`.
     """
     applied = []
     rules: dict[str, Callable[[_Graph], int]] = {

@@ -234,10 +234,14 @@ class _Opening:
         shape = (1, self.contract.observations, *frame_shape)
         pixel_type = np.dtype(self.contract.pixel_type)
         buffers = CudaBuffers(shape, pixel_type) if on_gpu else HostBuffers(shape, pixel_type)
-        binding = running.session.io_binding()
-        buffers.bind(binding)
-        for _ in range(WARM_UP_RUNS):
-            running.session.run_with_iobinding(binding)
+        try:
+            binding = running.session.io_binding()
+            buffers.bind(binding)
+            for _ in range(WARM_UP_RUNS):
+                running.session.run_with_iobinding(binding)
+        except Exception:
+            buffers.close()
+            raise
         return running, buffers, binding
 
     def _open(
