@@ -195,6 +195,10 @@ class OmeZarrWriter:
         self._in_flight.wait()
         return self._images[place.position or 0].read(place.tcz)
 
+    def frames_on_disk(self) -> int:
+        """Count the frames that are really there, also after a write has failed."""
+        return sum(image.frames_on_disk() for image in self._images.values())
+
     def flush(self) -> None:
         """Wait until every frame is written. Raises OutputError if one could not be."""
         self._in_flight.wait()
@@ -552,6 +556,9 @@ class _Image:
     def read(self, place: _TCZ) -> NDArray[Any]:
         array = self._backend.array if self._closed_array is None else self._closed_array
         return np.asarray(array[place].read().result())
+
+    def frames_on_disk(self) -> int:
+        return sum(1 for _ in _chunk_places(self.path / "0"))
 
     def name_channels(self, names: Sequence[str]) -> None:
         if len(names) <= self._named_channels:

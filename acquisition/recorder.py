@@ -162,6 +162,11 @@ class Recorder(Stage[Frame]):
             except OutputError as error:
                 self.error = self.error or error
         self._log.close()
+        if self.error is not None and self._store_raw:
+            # Frames that were handed to a failing disk are not there.
+            self._counts.recorded = sum(
+                part.raw.frames_on_disk() for part in self.parts if part.raw is not None
+            )
 
     def _handle(self, frame: Frame) -> None:
         self._require_space()

@@ -271,6 +271,8 @@ def test_a_full_disk_for_raw(tmp_path):
         written = written_frames(disk / "run" / "raw.ome.zarr").ravel()
         stack = open_stack(disk / "run")
         assert written.sum() >= 40
+        assert live.report["frames_recorded"] == written.sum()
+        assert not live.report["complete"]
         for t in np.flatnonzero(written):
             np.testing.assert_array_equal(stack.frame(int(t)), noise(int(t)))
     finally:
