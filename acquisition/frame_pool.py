@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 MAX_IDLE_BYTES = 256 * 2**20
 """Kept for frames to come; more is given back to the operating system."""
 
+PREPARED_BYTES = 128 * 2**20
+
 _Kind = tuple[tuple[int, ...], np.dtype[Any]]
 
 
@@ -23,6 +25,14 @@ class FramePool:
     def __init__(self) -> None:
         self._kind: _Kind | None = None
         self._idle: list[NDArray[Any]] = []
+
+    def prepare(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        """Get memory for the first frames ready, so that none of them has to wait for it."""
+        size = int(np.prod(shape)) * dtype.itemsize
+        self._kind = (shape, dtype)
+        self._idle = [np.zeros(shape, dtype) for _ in range(min(16, PREPARED_BYTES // size))]
+        for memory in self._idle:
+            memory.fill(1)  # zeros alone are not given real memory yet
 
     def copy(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Return a read-only copy of `pixels`.

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
@@ -250,6 +251,8 @@ class LiveDenoiser:
             reserve_bytes=self._reserve_bytes,
         )
         self._build_sessions()
+        if self._scene.frame_shape is not None and self._scene.pixel_type is not None:
+            self._pool.prepare(self._scene.frame_shape, np.dtype(self._scene.pixel_type))
         self._recorder.start()
         self._denoise_stage.start()
         self._state = "running"
