@@ -422,6 +422,19 @@ class _Residuals:
     def total(self) -> float:
         return float(self.count.sum())
 
+    @property
+    def look_gaussian(self) -> bool:
+        """Whether skewness and kurtosis are those of a Gaussian, with many codes in its width."""
+        width = float(self.rounding_variance @ self.count) / self.total
+        if width > QUANTISATION_VARIANCE_ADU2 / FEW_CODES**2 or np.isinf(self.lower).any():
+            return False
+        middle = (self.lower + self.upper) / 2
+        skewness = float(self.count @ middle**3) / self.total
+        kurtosis = float(self.count @ middle**4) / self.total - 3
+        return abs(skewness) < 3 * np.sqrt(6 / self.total) and abs(kurtosis) < 3 * np.sqrt(
+            24 / self.total
+        )
+
     def negative_log_likelihood(self, shape: FloatArray) -> FloatArray:
         """Return the mean loss of B candidates (B, 3, K), (B,)."""
         # (K, B, 1): components first, as the likelihood wants them.
@@ -441,6 +454,8 @@ def _fit_shape(
         [np.full(components, 1 / components), np.zeros(components), np.ones(components)]
     )
     first = _spread_start(components)
+    if residuals.look_gaussian:
+        return gaussian, first
     starts = [first] if start is None else [start, first]
     best = min(
         (

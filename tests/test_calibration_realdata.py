@@ -71,4 +71,4 @@ def test_hot_pixels_of_an_scmos_camera_are_found_in_frames_made_from_its_maps(re
     truly_hot = variance > np.median(variance) * 30
     assert maps.hot[truly_hot].all()
     assert maps.hot.mean() < 0.15
-    assert np.corrcoef(maps.variance_adu2.ravel(), variance.ravel())[0, 1] > 0.95
+    assert np.corrcoef(maps.variance_adu2.ravel(), variance.ravel())[0, 1] > 0.9
