@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.inference.bundle import open_bundle
 from quietscope.inference.evaluation import evaluate
 from quietscope.outputs import OutputError
@@ -18,7 +20,7 @@ from quietscope.training.checkpoint import load_checkpoint, save_checkpoint, wor
 from quietscope.training.errors import TrainingDataError, TrainingError
 from quietscope.training.options import TrainingOptions
 from quietscope.training.recordings import load_recordings
-from quietscope.training.train import train
+from quietscope.training.train import fit, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -343,3 +345,11 @@ def test_real_photon_counts_are_denoised(real_data, tmp_path):
     ]
     assert np.mean([score["psnr_db"] for score in scores]) > 33.5
     assert 0.6 < np.mean([score["uncertainty_z_std"] for score in scores]) < 1.5
+
+
+def test_a_budget_that_is_used_up_before_the_first_step_is_an_error(recording, tmp_path):
+    options = dataclasses.replace(QUICK, steps=None, seconds=1.0)
+    recordings = load_recordings([recording], context_frames=0, patch=32, memory_mib=64)
+    noise_model = bootstrap_noise_model([recording])
+    with pytest.raises(TrainingError, match="before the first step"):
+        fit(recordings, noise_model, options, started=time.monotonic() - 5)

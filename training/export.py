@@ -7,9 +7,11 @@ frames of several sizes. A graph that fails any of them never reaches a bundle.
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,17 @@ OUTPUTS = ("denoised", "uncertainty")
 LARGEST_RELATIVE_ERROR = 1e-3
 CROPS = ((1.0, 1.0), (0.61, 0.37), (0.5, 0.83))
 """Shares of the frame, in y and x, on which the graph is compared; made odd."""
+
+
+def load_exporter() -> float:
+    """Import what the export needs; return how many seconds that took.
+
+    Done before training, it tells how busy the computer is, and so how long the export will take.
+    """
+    started = time.monotonic()
+    for name in ("onnx", "onnxruntime", "onnxscript", "matplotlib.figure"):
+        import_module(name)
+    return time.monotonic() - started
 
 
 def export_graph(estimator: Estimator, path: Path, observations: Sequence[NDArray[Any]]) -> float:

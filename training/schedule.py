@@ -12,8 +12,9 @@ import time
 
 WARM_UP_SHARE = 0.02
 FINAL_SHARE = 0.01
-EXPORT_SECONDS = 12.0
-EXPORT_SHARE = 0.28
+EXPORT_SECONDS = 10.0
+"""What export, checks and report take on two idle cores, generously."""
+LARGEST_EXPORT_SHARE = 0.28
 
 
 class Schedule:
@@ -27,12 +28,20 @@ class Schedule:
         `time.monotonic()` when the run began: reading and checking count as well.
     spent
         Seconds used before a resume.
+    export_seconds
+        What to leave of a budget of seconds for the export.
     """
 
     def __init__(
-        self, *, seconds: float | None, steps: int | None, started: float, spent: float = 0.0
+        self,
+        *,
+        seconds: float | None,
+        steps: int | None,
+        started: float,
+        spent: float = 0.0,
+        export_seconds: float = EXPORT_SECONDS,
     ) -> None:
-        self._seconds = None if seconds is None else training_seconds(seconds)
+        self._seconds = None if seconds is None else training_seconds(seconds, export_seconds)
         self._steps = steps
         self._started = started - spent
 
@@ -53,9 +62,9 @@ class Schedule:
         return self.elapsed * (1 - progress) / progress if progress else math.nan
 
 
-def training_seconds(seconds: float) -> float:
+def training_seconds(seconds: float, export_seconds: float) -> float:
     """Return what remains for training when the export has had its share of the budget."""
-    return seconds - min(EXPORT_SECONDS, EXPORT_SHARE * seconds)
+    return seconds - min(export_seconds, LARGEST_EXPORT_SHARE * seconds)
 
 
 def learning_rate_share(progress: float) -> float:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,14 +48,14 @@ from .correlation import noise_correlation
 from .device import Workers, join_workers
 from .errors import TrainingDataError, TrainingError
 from .estimator import Estimator
-from .export import export_graph
+from .export import export_graph, load_exporter
 from .network import parameter_count
 from .noise import TabulatedNoise
 from .options import DEFAULT_SECONDS, TrainingOptions
 from .posterior import GaussianPosterior
 from .recordings import Recordings, load_recordings
 from .report import write_losses, write_report
-from .schedule import Schedule, learning_rate_share
+from .schedule import EXPORT_SECONDS, Schedule, learning_rate_share
 from .variance import calibrate_variance
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ MOST_BAD_STEPS = 20
 VALIDATION_EDGE = 256
 VALIDATION_FRAMES = 8
 CALIBRATION_FRAMES = 24
+EXPORTER_IMPORT_SECONDS = 1.5
+BUSIEST = 3.0
 BUNDLE_BYTES = 64 * 2**20
 MOST_OUTSIDE = 0.5
 NOTED_OUTSIDE = 0.01
@@ -131,6 +134,7 @@ def fit(
     options: TrainingOptions,
     *,
     started: float,
+    export_seconds: float = EXPORT_SECONDS,
     checkpoint: Path | None = None,
     warm_start: dict[str, Tensor] | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
@@ -147,6 +151,8 @@ def fit(
         The choices.
     started
         `time.monotonic()` at which the budget began to run.
+    export_seconds
+        What to leave of a budget of seconds for the export.
     checkpoint
         Where the state is kept, and resumed from with `options.resume`.
     warm_start
@@ -160,6 +166,13 @@ def fit(
     noise = TabulatedNoise(
         noise_model, low_adu=recordings.low_adu, high_adu=recordings.high_adu, **units
     )
+    schedule = partial(
+        Schedule,
+        seconds=options.seconds,
+        steps=options.steps,
+        started=started,
+        export_seconds=export_seconds,
+    )
     workers = join_workers()
     learner = learner_for(options, noise)
     learner.posterior.to(workers.device)
@@ -172,15 +185,22 @@ def fit(
         learner=learner,
         optimizer=torch.optim.Adam(learner.network.parameters(), lr=1e-3, fused=True),
         average=WeightAverage(learner.network),
-        schedule=Schedule(seconds=options.seconds, steps=options.steps, started=started),
+        schedule=schedule(),
     )
     estimator = Estimator(
         learner.network, learner.posterior, stride=learner.network.stride, **units
     )
     if checkpoint is not None and options.resume:
-        _restore(run, load_checkpoint(checkpoint), options, started)
+        state = load_checkpoint(checkpoint)
+        _restore(run, state, options)
+        run.schedule = schedule(spent=state["elapsed"])
     held_out = _held_out_frames(recordings, estimator, workers.device)
     _loop(run, recordings, options, held_out, checkpoint, on_progress)
+    if run.step == 0:
+        raise TrainingError(
+            f"the budget of {options.seconds:.0f} s was used up before the first step: reading and "
+            f"preparing took {run.schedule.elapsed:.0f} s; give more --minutes"
+        )
     run.average.exchange()
     if run.losses and run.losses[-1].validation_loss > run.best_score + OVERFITTED_NATS:
         run.put_best()
@@ -328,7 +348,7 @@ def _state(run: Run, options: TrainingOptions) -> dict[str, Any]:
     }
 
 
-def _restore(run: Run, state: dict[str, Any], options: TrainingOptions, started: float) -> None:
+def _restore(run: Run, state: dict[str, Any], options: TrainingOptions) -> None:
     saved, wanted = state["options"], _identity(options)
     different = sorted(name for name in wanted if saved.get(name) != wanted[name])
     if different:
@@ -343,9 +363,6 @@ def _restore(run: Run, state: dict[str, Any], options: TrainingOptions, started:
     run.average.restore(**state["average"])
     run.best = state["best"]
     run.losses = [LossRow(**row) for row in state["losses"]]
-    run.schedule = Schedule(
-        seconds=options.seconds, steps=options.steps, started=started, spent=state["elapsed"]
-    )
 
 
 def _identity(options: TrainingOptions) -> dict[str, Any]:
@@ -450,12 +467,14 @@ def train(
 
         noise_model = bootstrap_noise_model(stacks, seed=options.seed)
     require_range(noise_model, recordings, remark)
+    busy = load_exporter() / EXPORTER_IMPORT_SECONDS
     working = working_file(out)
     estimator, run = fit(
         recordings,
         noise_model,
         options,
         started=started,
+        export_seconds=EXPORT_SECONDS * min(max(1.0, busy), BUSIEST),
         checkpoint=working,
         warm_start=warm_start,
         on_progress=on_progress,
