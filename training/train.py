@@ -198,8 +198,8 @@ def fit(
     _loop(run, recordings, options, held_out, checkpoint, on_progress)
     if run.step == 0:
         raise TrainingError(
-            f"the budget of {options.seconds:.0f} s was used up before the first step: reading and "
-            f"preparing took {run.schedule.elapsed:.0f} s; give more --minutes"
+            f"the budget of {options.seconds:.0f} s was used up before the first step: reading "
+            f"and preparing took {run.schedule.elapsed:.0f} s; give more --minutes"
         )
     run.average.exchange()
     if run.losses and run.losses[-1].validation_loss > run.best_score + OVERFITTED_NATS:
