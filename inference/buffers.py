@@ -31,6 +31,10 @@ class Buffers(Protocol):
         """Bind inputs and outputs to a session's IOBinding."""
         ...
 
+    def write_to(self, out: NDArray[np.float32], binding: Any) -> bool:
+        """Let the session write into the caller's (2, Y, X) itself, if it can; say whether."""
+        ...
+
     def upload(self) -> None:
         """Bring `observations` to where the session reads them."""
         ...
@@ -60,13 +64,30 @@ class HostBuffers:
         self.outputs: Sequence[NDArray[np.float32]] = [
             np.zeros((1, 1, *shape[2:]), np.float32) for _ in OUTPUTS
         ]
+        self._target: NDArray[np.float32] | None = None
 
     def bind(self, binding: Any) -> None:
         """See `Buffers`."""
+        binding.bind_cpu_input(INPUT, self.observations)
+        self._bind_outputs(self.outputs, binding)
+
+    def write_to(self, out: NDArray[np.float32], binding: Any) -> bool:
+        """See `Buffers`; planes that are not contiguous are copied to afterwards."""
+        if out is self._target:
+            return True
+        if out[0].flags.c_contiguous:
+            self._bind_outputs([plane[np.newaxis, np.newaxis] for plane in out], binding)
+            self._target = out  # kept: the session holds its address
+            return True
+        if self._target is not None:
+            self._bind_outputs(self.outputs, binding)
+            self._target = None
+        return False
+
+    def _bind_outputs(self, arrays: Sequence[NDArray[np.float32]], binding: Any) -> None:
         import onnxruntime as ort
 
-        binding.bind_cpu_input(INPUT, self.observations)
-        for name, array in zip(OUTPUTS, self.outputs, strict=True):
+        for name, array in zip(OUTPUTS, arrays, strict=True):
             binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
 
     def upload(self) -> None:
@@ -104,6 +125,10 @@ class CudaBuffers(HostBuffers):
         binding.bind_ortvalue_input(INPUT, self._device[0])
         for name, value in zip(OUTPUTS, self._device[1:], strict=True):
             binding.bind_ortvalue_output(name, value)
+
+    def write_to(self, out: NDArray[np.float32], binding: Any) -> bool:
+        """No: the session writes to the GPU."""
+        return False
 
     def upload(self) -> None:
         """Copy the observations to the GPU."""

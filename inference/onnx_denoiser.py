@@ -131,10 +131,13 @@ class OnnxDenoiser:
             If the denoiser was closed or the run failed.
         """
         self._require_fit(observations, out)
+        self._session()
         np.copyto(self._buffers.observations[0], observations)
+        written = self._buffers.write_to(out, self._binding)
         self._run()
-        for plane, output in zip(out, self._buffers.outputs, strict=True):
-            np.copyto(plane, output[0, 0])
+        if not written:
+            for plane, output in zip(out, self._buffers.outputs, strict=True):
+                np.copyto(plane, output[0, 0])
 
     def bare_run(self, observations: NDArray[Any]) -> Callable[[], object]:
         """Return the session's own `run` on these observations, for comparison in benchmarks."""
