@@ -7,7 +7,6 @@ in `lattice` and `masking`.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,8 +113,3 @@ class MaxBlurPool(nn.Module):
 def parameter_count(module: nn.Module) -> int:
     """Return how many numbers training adjusts."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def state_bytes(state: dict[str, Any]) -> int:
-    """Return the size of a state dictionary in memory."""
-    return sum(v.numel() * v.element_size() for v in state.values() if isinstance(v, Tensor))

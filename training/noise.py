@@ -53,7 +53,6 @@ class TabulatedNoise(nn.Module):
         low_adu = min(max(low_adu, noise_model.signal_range_adu[0]), high_adu - 1e-3 * scale_adu)
         table = noise_model.mixture(np.linspace(low_adu, high_adu, GRID_POINTS))
         floor = LEAST_VARIANCE * scale_adu**2
-        self.components = int(table.weights.shape[0])
         self.first = (low_adu - centre_adu) / scale_adu
         self.per_point = (high_adu - low_adu) / scale_adu / (GRID_POINTS - 1)
         total = np.maximum(table.total_variance(), floor) / scale_adu**2

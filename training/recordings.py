@@ -86,11 +86,6 @@ class Recordings:
     pixel_type: str
     sampler: PatchSampler
 
-    @property
-    def context_frames(self) -> int:
-        """T."""
-        return int(self.footage[0].preceding.shape[1])
-
     def share_outside(self, low_adu: float, high_adu: float) -> float:
         """Return the share of pixels outside of a range."""
         outside = sum(
