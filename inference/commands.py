@@ -20,7 +20,7 @@ StackArgument = Annotated[
 ProviderOption = Annotated[
     str, typer.Option(help="auto, cpu, cuda, tensorrt or directml; never falls back in silence.")
 ]
-PrecisionOption = Annotated[str, typer.Option(help="fp32; fp16 on GPU; int8 on CPU.")]
+PrecisionOption = Annotated[str, typer.Option(help="fp32, or fp16 on a GPU.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; all cores by default.")
 ]

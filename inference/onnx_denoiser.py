@@ -19,8 +19,8 @@ from .buffers import Buffers, CudaBuffers, HostBuffers
 from .bundle import Bundle, open_bundle
 from .errors import BundleError, FrameMismatchError, InferenceError
 from .golden import Golden
-from .graph import INPUT, GraphContract, read_contract
-from .precision import reduced_model, require_precision
+from .graph import INPUT, GraphContract, load_model, read_contract
+from .precision import half_precision, require_precision
 from .providers import (
     Precision,
     Provider,
@@ -53,7 +53,7 @@ class OnnxDenoiser:
     provider
         What must run it. `auto` takes CUDA where it works and the CPU elsewhere.
     precision
-        fp32 everywhere; fp16 on GPU, int8 on CPU: the network alone is reduced.
+        fp32 everywhere; fp16 on GPU: the network alone is reduced.
     threads
         Of the CPU provider; None leaves one core to camera and GUI.
 
@@ -265,7 +265,7 @@ class _Opening:
         if self.precision == "fp32":
             return self.bundle.model_path
         require_precision(self.precision, self.provider)
-        return reduced_model(self.bundle, self.precision)
+        return half_precision(load_model(self.bundle.model_path))
 
     def _cache_name(self, frame_shape: tuple[int, int]) -> str:
         rows, columns = frame_shape

@@ -8,22 +8,12 @@ counts further than half precision does). What it costs is measured by
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import InferenceError
-from .graph import INPUT, load_model
 from .providers import Precision
-
-if TYPE_CHECKING:
-    from .bundle import Bundle
 
 _ELEMENTWISE = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "Resize")
 _JOINING = ("Add", "Concat")
@@ -35,34 +25,16 @@ def require_precision(precision: str, provider: str) -> None:
         raise InferenceError(
             f"precision is {precision!r}, expected one of {', '.join(get_args(Precision))}"
         )
-    on_cpu = provider == "cpu"
-    if precision == "fp16" and on_cpu:
+    if precision == "int8":
+        raise InferenceError(
+            "precision int8 is not offered: it loses several decibels on real data "
+            "(docs/inference.md); pass --precision fp32, or train with --preset fast for speed"
+        )
+    if precision == "fp16" and provider == "cpu":
         raise InferenceError(
             "precision fp16 is for GPUs, a CPU computes it through float32 and slower; pass "
-            "--precision int8 or fp32"
+            "--precision fp32"
         )
-    if precision == "int8" and not on_cpu:
-        raise InferenceError("precision int8 is for CPUs; pass --precision fp16 on a GPU")
-
-
-def reduced_model(bundle: Bundle, precision: Precision) -> bytes:
-    """Return the graph of `bundle` with its network in `precision`, serialised.
-
-    Raises
-    ------
-    InferenceError
-        If the bundle holds no frames to find the ranges for int8 from.
-    """
-    if precision == "fp16":
-        return half_precision(load_model(bundle.model_path))
-    from .golden import Golden
-
-    if not bundle.has_golden:
-        raise InferenceError(
-            f"{bundle.path}: int8 takes its ranges from golden.npz, which this bundle lacks; "
-            "train the model anew or pass --precision fp32"
-        )
-    return eight_bits(load_model(bundle.model_path), Golden(bundle).observations)
 
 
 def half_precision(model: Any) -> bytes:
@@ -71,9 +43,9 @@ def half_precision(model: Any) -> bytes:
     Written here because ONNX Runtime's own converter gives two nodes one name where a tensor
     crosses the border more than once.
     """
-    _name_nodes(model)
+    name_nodes(model)
     graph = model.graph
-    inner = [node for node in graph.node if node.name in _network_nodes(graph)]
+    inner = [node for node in graph.node if node.name in network_nodes(graph)]
     made_inside = {name for node in inner for name in node.output}
     _halve_weights(graph, inner)
     nodes, entered = [], set()
@@ -136,63 +108,11 @@ def _used_only(nodes: list[Any], outputs: Any) -> list[Any]:
     return [node for node in nodes if used.intersection(node.output)]
 
 
-def eight_bits(model: Any, observations: NDArray[Any]) -> bytes:
-    """Quantise the network inside `model` to 8 bits, with the ranges that `observations` give.
+def network_nodes(graph: Any) -> set[str]:
+    """Return the names of the nodes between the first and the last convolution.
 
-    Parameters
-    ----------
-    model
-        An onnx.ModelProto.
-    observations
-        (1 + T, Y, X) in the camera's pixel type.
+    Every node needs a name of its own; see `name_nodes`.
     """
-    import onnx
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-
-    _name_nodes(model)
-    inner = _network_nodes(model.graph)
-    kinds = sorted({node.op_type for node in model.graph.node if node.name in inner})
-    with tempfile.TemporaryDirectory(prefix="quietscope-") as folder, _quiet_log():
-        source, target = Path(folder) / "model.onnx", Path(folder) / "reduced.onnx"
-        onnx.save(model, str(source))
-        quantize_static(
-            str(source),
-            str(target),
-            _Frames(observations),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=kinds,
-            nodes_to_quantize=sorted(inner),
-        )
-        return target.read_bytes()
-
-
-class _Frames:
-    """What the quantiser runs to see the range of every tensor: all eight orientations."""
-
-    def __init__(self, observations: NDArray[Any]) -> None:
-        edge = min(observations.shape[1:])
-        square = observations[:, :edge, :edge]
-        self._frames: Iterator[NDArray[Any]] = iter(
-            [
-                np.rot90(piece, turns, (1, 2))
-                for turns in range(4)
-                for piece in (square, square[:, ::-1])
-            ]
-        )
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        frame = next(self._frames, None)
-        return None if frame is None else {INPUT: np.ascontiguousarray(frame[np.newaxis])}
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        raise NotImplementedError
-
-
-def _network_nodes(graph: Any) -> set[str]:
-    """Return the names of the nodes between the first and the last convolution."""
     convolutions = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose")]
     consumers: dict[str, list[Any]] = {}
     for node in graph.node:
@@ -219,16 +139,7 @@ def _used_inside(node: Any, consumers: dict[str, list[Any]], inner: dict[str, An
     return any(user.name in inner for user in consumers.get(node.output[0], []))
 
 
-def _name_nodes(model: Any) -> None:
+def name_nodes(model: Any) -> None:
+    """Give every node of an onnx.ModelProto a name of its own."""
     for number, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{number}"
-
-
-@contextmanager
-def _quiet_log() -> Iterator[None]:
-    # The quantiser recommends a preparation that the export has done already.
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
