@@ -144,11 +144,15 @@ def main() -> None:
                         f"{row['share_of_gemm']:.0%} of {row['gemm_gflops']:.0f} GFLOP/s",
                         flush=True,
                     )
-    load = psutil.getloadavg()[0]
-    write_json(
-        RESULTS,
-        {"hardware": cpu_name(all_cores()), "other_load": round(load, 1), "presets": found},
-    )
+            # After each preset, so that an interrupted run leaves what it measured.
+            write_json(
+                RESULTS,
+                {
+                    "hardware": cpu_name(all_cores()),
+                    "other_load": round(psutil.getloadavg()[0], 1),
+                    "presets": found,
+                },
+            )
 
 
 if __name__ == "__main__":
