@@ -597,11 +597,13 @@ def calibrate(
 ) -> Outcome:
     """Measure the camera: dark frames, a ladder of light levels, noise model, checks."""
     source = parse_light(light, light_range)
+    _refuse_what_has_no_use(microscope)
     require_absent(out, overwrite=overwrite)
     page = report or out.with_suffix(".html")
     require_absent(page, overwrite=overwrite)
     begun = time.perf_counter()
     with open_microscope(microscope) as opened, progress() as bar:
+        _choose_channel(opened)
         task = bar.add_task("recording", total=(levels + 1) * frames_per_level, note="")
 
         def show(line: str, done: int, total: int) -> None:
@@ -636,6 +638,36 @@ def calibrate(
         "stacks": None if keep_stacks is None else str(keep_stacks),
     }
     return Outcome(result, [*calibration.summary(), f"noise model {out}, figures {page}"])
+
+
+def _refuse_what_has_no_use(microscope: MicroscopeSettings) -> None:
+    """Refuse what moves or waits: a calibration looks at one still, even field."""
+    for option, given in (
+        ("--z", microscope.z_um),
+        ("--positions", microscope.positions),
+        ("--interval-s", microscope.interval_s),
+        ("--channel", microscope.channels[1:]),
+    ):
+        if given:
+            raise typer.BadParameter(
+                f"{option} has no use here: a calibration looks at one even field"
+                + (" in one channel" if option == "--channel" else "")
+            )
+
+
+def _choose_channel(microscope: Microscope) -> None:
+    """Set the light path of the channel that was asked for."""
+    core = microscope.core
+    for preset in microscope.settings.channels:
+        group = str(core.get_channel_group())
+        known = _strings(core.get_available_configs(group)) if group else []
+        if preset not in known:
+            raise MicroscopeError(
+                f"--channel {preset}: the channel group {group or '(none)'} has "
+                f"{', '.join(known) or 'no presets'}; choose one of them"
+            )
+        core.set_config(group, preset)
+        core.wait_for_config(group, preset)
 
 
 def _fit(ladder: LadderRecording, microscope: Microscope, seed: int, bar: Any) -> Calibration:

@@ -63,14 +63,16 @@ def mixture_log_likelihood(
         density = weights * np.exp(-0.5 * deviation) / np.sqrt(2 * np.pi * variances)
         return _log(density.sum(axis=0), observation, means, variances, weights)
     half = codes.step / 2
-    return log_mass(
+    mass = log_mass(
         np.where(observation <= codes.low, -np.inf, observation - half),
         np.where(observation >= codes.high, np.inf, observation + half),
         means,
         variances,
         weights,
         QUANTISATION_VARIANCE_ADU2 * codes.step**2,
-    ) - np.log(codes.step)
+    )
+    per_adu: FloatArray = mass - np.log(codes.step)
+    return per_adu
 
 
 def log_mass(

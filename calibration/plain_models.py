@@ -128,10 +128,10 @@ def fit_histogram(
         raise CalibrationError("histogram: no signal-observation pairs, expected some")
     low = float(np.floor(observation.min())) - 0.5
     high = float(np.ceil(observation.max())) + 0.5
-    # Bins narrower than one code would be empty in turn.
-    bins = int(min(bins, high - low))
-    edges = np.linspace(low, high, bins + 1)
-    width = edges[1] - edges[0]
+    # Whole codes per bin: else some bins hold one code more than others and look likelier.
+    width = float(np.ceil((high - low) / bins))
+    bins = int(np.ceil((high - low) / width))
+    edges = low + width * np.arange(bins + 1)
     row = np.clip(((signal - low) / width).astype(np.intp), 0, bins - 1)
     column = np.clip(((observation - low) / width).astype(np.intp), 0, bins - 1)
     count = np.bincount(row * bins + column, minlength=bins * bins).reshape(bins, bins)

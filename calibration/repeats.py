@@ -271,16 +271,6 @@ class Pairs:
         found: FloatArray = (self.observation - self.signal) ** 2 * self.restore
         return found
 
-    @property
-    def unbiased_signal(self) -> FloatArray:
-        """The signal moved away from its observation until the residual's variance is right.
-
-        For scoring models: the observation stays a code that the camera can give.
-        """
-        residual = self.observation - self.signal
-        moved: FloatArray = self.observation - residual * np.sqrt(self.restore)
-        return moved
-
 
 def joined(pairs: Sequence[Pairs]) -> Pairs:
     """Return several sets of pairs as one."""

@@ -156,3 +156,23 @@ def test_a_noise_model_of_another_camera_is_refused():
         model.fingerprint.require_match(
             camera.model_copy(update={"gain_setting": "16-bit"}), what="camera.npz"
         )
+
+
+def test_maps_give_every_pixel_its_own_noise():
+    rng = np.random.default_rng(1)
+    extra = np.zeros((FRAMES, *SHAPE))
+    extra[:, :, 32:] = rng.normal(0, 2.0, (FRAMES, SHAPE[0], 32))
+    levels = [stack(frames(e, i, read_extra=extra), f"{e}") for i, e in enumerate((20, 100, 500))]
+    model = fit_camera(levels, dark=stack(frames(0, 7, read_extra=extra), "dark")).noise_model
+    signal = np.full(SHAPE, OFFSET + GAIN * 50)
+    found = model.pixel_variance(signal)
+    quiet = GAIN**2 * (50 + READ**2)
+    assert found[:, :32].mean() == pytest.approx(quiet, rel=0.06)
+    assert found[:, 32:].mean() == pytest.approx(quiet + 4, rel=0.06)
+    # And the likelihood of fresh frames is better for it.
+    fresh = frames(50, 99, read_extra=np.roll(extra, 5, axis=0))
+    own = model.pixel_log_likelihood(fresh, signal)
+    shared = model.log_likelihood(fresh, signal)
+    assert own.mean() > shared.mean()
+    with pytest.raises(ValueError, match="use the region of the sensor that was calibrated"):
+        model.pixel_variance(signal[:10])

@@ -181,3 +181,25 @@ def test_the_command_writes_model_and_page(tmp_path):
     assert result["gain_adu_per_e"] == pytest.approx(1.0, rel=0.02)
     assert load_noise_model(out).fingerprint.camera == "DemoCamera-MultiMode"
     assert (tmp_path / "camera.html").stat().st_size > 50_000
+
+
+@pytest.mark.parametrize("option", [["--z", "0,5,1"], ["--interval-s", "2"]])
+def test_options_without_use_are_wrong_usage(option, tmp_path):
+    from quietscope.cli import app
+    from typer.testing import CliRunner
+
+    done = CliRunner().invoke(app, ["calibrate", "--out", str(tmp_path / "c.npz"), *option])
+    assert done.exit_code == 2
+    assert "has no use here" in " ".join(done.output.split())
+
+
+def test_a_channel_that_does_not_exist_is_named(tmp_path):
+    from quietscope.cli import app
+    from typer.testing import CliRunner
+
+    done = CliRunner().invoke(
+        app, ["calibrate", "--out", str(tmp_path / "c.npz"), "--channel", "infrared"]
+    )
+    assert done.exit_code == 1
+    assert "infrared" in done.output
+    assert "DAPI" in done.output
