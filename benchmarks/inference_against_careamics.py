@@ -73,10 +73,13 @@ def main() -> None:
                 work()
                 taken[name].append(time.perf_counter() - began)
     medians = {name: 1e3 * statistics.median(seconds) for name, seconds in taken.items()}
-    faster = {name: medians["careamics"] / medians[name] for name in given.presets}
+    # torch's threads spin on after a run and take cores from whatever comes next: the least time
+    # of each is what a user sees who runs one of them.
+    least = {name: 1e3 * min(seconds) for name, seconds in taken.items()}
+    faster = {name: least["careamics"] / least[name] for name in given.presets}
     for name, times in faster.items():
-        print(f"{name}: {medians[name]:.1f} ms, {times:.1f} times as fast as CAREamics")
-    print(f"CAREamics predict: {medians['careamics']:.0f} ms")
+        print(f"{name}: {least[name]:.1f} ms, {times:.1f} times as fast as CAREamics")
+    print(f"CAREamics predict: {least['careamics']:.0f} ms")
     version = importlib.import_module("careamics").__version__
     write_json(
         RESULTS,
@@ -84,7 +87,8 @@ def main() -> None:
             "hardware": cpu_name(all_cores()),
             "careamics": version,
             "shape": list(SHAPE),
-            "ms": medians,
+            "ms_median": medians,
+            "ms_least": least,
             "times_as_fast": faster,
         },
     )

@@ -212,8 +212,6 @@ def _session_options(
     settings.inter_op_num_threads = 1
     # Waiting threads sleep: spinning between frames would take the core from the camera.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Denormal numbers slow convolutions down by an order and mean nothing here.
-    settings.add_session_config_entry("session.set_denormal_as_zero", "1")
     if provider == "directml":
         settings.enable_mem_pattern = False
     for name, size in free_dimensions.items():

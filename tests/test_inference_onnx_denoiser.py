@@ -122,6 +122,14 @@ def test_a_closed_denoiser_says_so(make_bundle):
         denoiser.denoise(observations(), outputs())
 
 
+def test_the_caller_s_arithmetic_is_left_as_it_is(make_bundle):
+    """A runtime that flushes denormals to zero does so in the user's whole thread."""
+    with OnnxDenoiser(make_bundle(), SHAPE, provider="cpu") as denoiser:
+        denoiser.denoise(observations(), outputs())
+    assert np.float64(5e-324) / 1.0 > 0
+    assert np.array([1e-310]).sum() > 0
+
+
 def test_two_denoisers_run_side_by_side(make_bundle):
     bundle = make_bundle()
     frames = [observations(seed=seed) for seed in range(2)]
