@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ome_zarr import Place
+from ..frame_store import Place
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers
 from .context import Context

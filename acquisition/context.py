@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ome_zarr import Place
+from ..frame_store import Place
 
 MAX_CONTEXT_BYTES = 512 * 2**20
 """Held for all channels, planes and positions together; frames beyond it are read back."""

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..frame_store import OmeZarrWriter
 from ..inference.bundle import Bundle
-from ..ome_zarr import OmeZarrWriter
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers, require_finite
 from .context import Context, Load, observations

@@ -420,7 +420,7 @@ class _Recorder:
 
     def level(self, name: str, setting: float | None) -> RecordedLevel:
         """Record one level into its own OME-Zarr."""
-        from ..ome_zarr import OmeZarrWriter
+        from ..frame_store import OmeZarrWriter
 
         figures = _RunningFigures(self.microscope.saturation_adu)
         self._stack = self.directory / f"{name}.ome.zarr"

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..calibration.fingerprint import CameraFingerprint
 from ..errors import QuietscopeError
+from ..frame_store import Place
 from ..inference.providers import Provider
-from ..ome_zarr import Place
 from ..outputs import RESERVE_BYTES, require_space
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers, Models

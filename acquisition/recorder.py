@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ome_zarr import AxisMap, OmeZarrWriter, Place
+from ..frame_store import AxisMap, OmeZarrWriter, Place
 from ..outputs import RESERVE_BYTES, OutputError
 from .accounting import Accounting, FrameNumbers
 from .frame import Frame

@@ -28,7 +28,7 @@ from typing import IO, Any
 
 import psutil
 
-from ..ome_zarr import Place
+from ..frame_store import Place
 from ..outputs import OutputError, jsonable, require_absent, write_json
 from .frame import Frame
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from quietscope.calibration.camera import fit_camera
 from quietscope.calibration.gaussian_mixture import fit_gaussian_mixture
 from quietscope.calibration.photon_transfer import Interval, PhotonTransfer

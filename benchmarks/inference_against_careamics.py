@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.providers import all_cores, cpu_name
 from quietscope.outputs import write_json

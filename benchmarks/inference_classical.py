@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.inference.classical import METHODS, ClassicalDenoiser
 from quietscope.inference.errors import InferenceError

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from quietscope.inference.benchmark import bench
 from quietscope.inference.providers import cuda_device_name
 from quietscope.outputs import write_json

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.providers import all_cores, cpu_name
 from quietscope.outputs import write_json

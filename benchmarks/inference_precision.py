@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from quietscope.inference.bundle import MODEL, NOISE_MODEL, new_bundle, open_bundle, seal
 from quietscope.inference.evaluation import evaluate
 from quietscope.inference.golden import Golden

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import psutil
+
 from quietscope.inference.benchmark import MatrixProduct
 from quietscope.inference.bundle import open_bundle
 from quietscope.inference.graph import read_contract

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 from numpy.typing import NDArray
+
 from quietscope.acquisition.preview_link import PreviewLink
 from quietscope.outputs import write_json
 

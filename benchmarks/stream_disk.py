@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ome_writers import AcquisitionSettings, Dimension, OmeZarrFormat, create_stream
+
 from quietscope.acquisition import LiveDenoiser
-from quietscope.ome_zarr import OmeZarrWriter, written_frames
+from quietscope.frame_store import OmeZarrWriter, written_frames
 from quietscope.outputs import write_json
 
 Frames = list[NDArray[Any]]

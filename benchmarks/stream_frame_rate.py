@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.microscope import MicroscopeSettings, open_microscope
 from quietscope.outputs import write_json
-from scipy import ndimage
 
 VARIANTS = ("bare", "record", "record and denoise")
 

@@ -20,9 +20,10 @@ import psutil
 from mm_test_adapters import device_adapter_path
 from numpy.typing import NDArray
 from pycromanager import Acquisition
+
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.microscope import MicroscopeSettings, open_microscope
-from quietscope.ome_zarr import written_frames
+from quietscope.frame_store import written_frames
 from quietscope.outputs import write_json
 
 CAMERA = """

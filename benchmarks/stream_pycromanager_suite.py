@@ -29,11 +29,12 @@ import pytest
 from mm_test_adapters import device_adapter_path
 from numpy.typing import NDArray
 from pycromanager.acquisition import python_backend_acquisitions
+from scipy import ndimage
+
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.run_directory import read_frame_log
 from quietscope.outputs import write_json
 from quietscope.stacks import open_stack
-from scipy import ndimage
 
 RESULTS = Path(__file__).parent / "results" / "stream_pycromanager_suite.json"
 

@@ -16,14 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
+from scipy.special import expit
+
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.stacks import Stack, stack_from_array
 from quietscope.training.estimator import Estimator
 from quietscope.training.options import TrainingOptions
 from quietscope.training.recordings import load_recordings
 from quietscope.training.train import fit
-from scipy.ndimage import gaussian_filter
-from scipy.special import expit
 
 GAIN, OFFSET, READ = 2.0, 100.0, 1.5
 EDGE = 256

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from quietscope.inference.evaluation import evaluate
 from quietscope.stacks import Stack, open_stack
 from quietscope.training.masking import MaskedPrior

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+
 from quietscope.inference.evaluation import evaluate
 from quietscope.stacks import open_stack
-from scipy import ndimage
 
 
 class GaussianBlur:

@@ -9,6 +9,7 @@ Micro-Manager as your script always did.
 import sys
 
 from pycromanager import Acquisition, multi_d_acquisition_events
+
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.microscope import open_microscope
 

@@ -2,7 +2,7 @@
 
 Owns the order of frames, the reading ahead, the check that the model belongs to the recording, and
 what is written about the model into the result. Running the model is `onnx_denoiser`'s business,
-writing the store is `ome_zarr`'s.
+writing the store is the `frame_store`'s.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _run(
 def _open_store(
     stack: Stack, path: Path | str, record: Mapping[str, Any], resume: bool, overwrite: bool
 ) -> Any:
-    from ..ome_zarr import OmeZarrWriter
+    from ..frame_store import OmeZarrWriter
 
     path = Path(path)
     if resume and path.exists():
@@ -226,7 +226,7 @@ def _require_same_models(path: Path, record: Mapping[str, Any]) -> None:
 
 def recorded_frames(stack: Stack) -> NDArray[np.bool_] | None:
     """Tell which frames the recording really holds, None if it does not say."""
-    from ..ome_zarr import written_frames
+    from ..frame_store import written_frames
 
     written = written_frames(stack.path) if stack.path.is_dir() else None
     return written.ravel() if written is not None and written.size == len(stack) else None

@@ -121,6 +121,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         import numpy as np
         import onnx
+
         from quietscope.calibration.fingerprint import CameraFingerprint
         from quietscope.inference.bundle import Manifest, TrainingRecord, new_bundle, seal
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.follow import follow, is_running
 from quietscope.acquisition.microscope import Microscope, MicroscopeSettings, open_microscope

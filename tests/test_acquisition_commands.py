@@ -6,10 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from quietscope.cli import app
-from quietscope.ome_zarr import written_frames
-from quietscope.stacks import open_stack
 from typer.testing import CliRunner
+
+from quietscope.cli import app
+from quietscope.frame_store import written_frames
+from quietscope.stacks import open_stack
 
 SMALL = ["--exposure-ms", "2", "--roi", "0,0,64,64"]
 

@@ -23,12 +23,13 @@ import psutil
 import pytest
 from mm_test_adapters import device_adapter_path
 from pycromanager import Acquisition, multi_d_acquisition_events
+
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.errors import AcquisitionError, MissingFramesError
 from quietscope.acquisition.microscope import BUFFER_MB, MicroscopeSettings, open_microscope
 from quietscope.acquisition.run_directory import RunDirectory
+from quietscope.frame_store import written_frames
 from quietscope.inference.errors import FrameMismatchError, InferenceError
-from quietscope.ome_zarr import written_frames
 from quietscope.outputs import OutputError
 from quietscope.stacks import open_stack
 

@@ -15,6 +15,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+
 from quietscope.acquisition.accounting import Durations, FrameNumbers
 from quietscope.acquisition.context import Context, observations
 from quietscope.acquisition.errors import AcquisitionError, MicroscopeError
@@ -24,7 +25,7 @@ from quietscope.acquisition.microscope_options import settings_from_options
 from quietscope.acquisition.planned_events import planned_events, read_positions
 from quietscope.acquisition.run_directory import RunDirectory
 from quietscope.acquisition.stage import Inbox, Stage
-from quietscope.ome_zarr import Place
+from quietscope.frame_store import Place
 from quietscope.outputs import OutputError
 
 # ---------------------------------------------------------------------------------- stages
@@ -375,7 +376,7 @@ def test_the_engine_works_again_after_another_core(demo):
 
 def test_importing_the_stream_needs_no_torch():
     program = (
-        "import sys, quietscope.acquisition.live, quietscope.ome_zarr;"
+        "import sys, quietscope.acquisition.live, quietscope.frame_store;"
         "print([m for m in ('torch', 'PySide6', 'matplotlib') if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

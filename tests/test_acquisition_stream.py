@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pycromanager import Acquisition, multi_d_acquisition_events
+from scipy import ndimage
+
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.errors import AcquisitionError, MissingFramesError
 from quietscope.acquisition.microscope import MicroscopeSettings, open_microscope
 from quietscope.acquisition.run_directory import read_frame_log
 from quietscope.calibration.errors import CameraMismatchError
 from quietscope.calibration.fingerprint import CameraFingerprint
+from quietscope.frame_store import written_frames
 from quietscope.inference.errors import BundleError
-from quietscope.ome_zarr import written_frames
 from quietscope.outputs import OutputError
 from quietscope.stacks import open_stack
-from scipy import ndimage
 
 SIDE = 64
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.calibration.errors import CalibrationError
 from quietscope.stacks import stack_from_array

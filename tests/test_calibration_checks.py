@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from quietscope.calibration.camera import Calibration, fit_camera
 from quietscope.calibration.checks import coverage_of_data
 from quietscope.calibration.errors import CameraMismatchError

@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 import tifffile
-from quietscope.calibration.noise_files import load_noise_model
 from typer.testing import CliRunner
+
+from quietscope.calibration.noise_files import load_noise_model
 
 GAIN, OFFSET, READ = 2.0, 100.0, 1.5
 

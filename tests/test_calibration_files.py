@@ -3,6 +3,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from quietscope.calibration.camera import fit_camera
 from quietscope.calibration.errors import CalibrationError
 from quietscope.calibration.fingerprint import CameraFingerprint

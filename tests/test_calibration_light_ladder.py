@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import typer
+
 from quietscope.acquisition.errors import AcquisitionError, MicroscopeError
 from quietscope.acquisition.light_ladder import (
     Light,
@@ -128,7 +129,7 @@ def test_an_error_while_writing_reaches_the_user_as_itself(microscope, monkeypat
     def full(self, *args, **kwargs):
         raise OutputError("disk full")
 
-    monkeypatch.setattr("quietscope.ome_zarr.OmeZarrWriter.write", full)
+    monkeypatch.setattr("quietscope.frame_store.OmeZarrWriter.write", full)
     with (
         pytest.raises(OutputError, match="disk full"),
         record_ladder(microscope, levels=3, frames_per_level=4),
@@ -167,8 +168,9 @@ def test_sparkline_rises_with_the_variance():
 
 @pytest.mark.slow
 def test_the_command_writes_model_and_page(tmp_path):
-    from quietscope.cli import app
     from typer.testing import CliRunner
+
+    from quietscope.cli import app
 
     out = tmp_path / "camera.npz"
     done = CliRunner().invoke(
@@ -185,8 +187,9 @@ def test_the_command_writes_model_and_page(tmp_path):
 
 @pytest.mark.parametrize("option", [["--z", "0,5,1"], ["--interval-s", "2"]])
 def test_options_without_use_are_wrong_usage(option, tmp_path):
-    from quietscope.cli import app
     from typer.testing import CliRunner
+
+    from quietscope.cli import app
 
     done = CliRunner().invoke(app, ["calibrate", "--out", str(tmp_path / "c.npz"), *option])
     assert done.exit_code == 2
@@ -194,8 +197,9 @@ def test_options_without_use_are_wrong_usage(option, tmp_path):
 
 
 def test_a_channel_that_does_not_exist_is_named(tmp_path):
-    from quietscope.cli import app
     from typer.testing import CliRunner
+
+    from quietscope.cli import app
 
     done = CliRunner().invoke(
         app, ["calibrate", "--out", str(tmp_path / "c.npz"), "--channel", "infrared"]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from quietscope.calibration.camera import fit_camera
 from quietscope.calibration.gaussian_mixture import fit_gaussian_mixture
 from quietscope.calibration.likelihood import Codes

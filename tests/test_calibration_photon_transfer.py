@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from quietscope.calibration.camera import fit_camera
 from quietscope.calibration.errors import CalibrationError
 from quietscope.stacks import Stack, stack_from_array

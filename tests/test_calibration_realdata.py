@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from quietscope.calibration.camera import fit_camera
 from quietscope.calibration.maps import pixel_maps
 from quietscope.calibration.repeats import level_statistics

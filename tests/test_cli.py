@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from quietscope.cli import app
 from typer.testing import CliRunner
+
+from quietscope.cli import app
 
 COMMANDS = (
     "demo",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+
 from quietscope.inference.bundle import new_bundle, open_bundle, seal
 from quietscope.inference.library import Library
 from quietscope.specimen import CameraLaw, Specimen

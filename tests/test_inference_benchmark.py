@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
 from quietscope.inference.benchmark import MatrixProduct, bench, peak_rss_mb
 from quietscope.inference.errors import BundleError
 from quietscope.inference.operations import count_gflop

@@ -7,11 +7,12 @@ import signal
 
 import numpy as np
 import pytest
+from scipy import ndimage
+
+from quietscope.frame_store import OmeZarrWriter
 from quietscope.inference.errors import InferenceError
 from quietscope.inference.stack_denoising import denoise_stack
-from quietscope.ome_zarr import OmeZarrWriter
 from quietscope.stacks import open_stack, stack_from_array
-from scipy import ndimage
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 

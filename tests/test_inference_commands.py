@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+
 from quietscope.inference.commands import bench, denoise, evaluate, parse_models, parse_shape
 from quietscope.inference.errors import InferenceError
 from quietscope.outputs import jsonable

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 import pytest
+
 from quietscope.inference.classical import METHODS, ClassicalDenoiser, estimated_noise_adu
 from quietscope.inference.denoiser import Denoiser
 from quietscope.inference.errors import FrameMismatchError, InferenceError

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from skimage.metrics import peak_signal_noise_ratio
+
 from quietscope.inference.classical import ClassicalDenoiser
 from quietscope.inference.errors import FrameMismatchError, InferenceError
 from quietscope.inference.evaluation import evaluate
 from quietscope.inference.scores import nrmse, psnr_db, ssim_map
 from quietscope.stacks import open_stack, stack_from_array
-from scipy import ndimage
-from skimage.metrics import peak_signal_noise_ratio
 
 SHAPE = (48, 64)
 

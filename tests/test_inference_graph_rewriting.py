@@ -7,6 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
 from quietscope.inference.graph_rewriting import rewrite_for_speed
 
 RULES = ["unshuffle-into-convolution", "concatenation-into-convolutions", "gather-from-table"]

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
+
 from quietscope.inference import providers
 from quietscope.inference.denoiser import Denoiser
 from quietscope.inference.errors import (
@@ -19,7 +21,6 @@ from quietscope.inference.errors import (
     ProviderError,
 )
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
-from scipy import ndimage
 
 SHAPE = (40, 56)
 

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
 from quietscope.inference.precision import half_precision
 
 SHAPE = (64, 80)

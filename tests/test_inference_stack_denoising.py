@@ -9,14 +9,15 @@ import textwrap
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
+
 from quietscope.calibration.errors import CameraMismatchError
+from quietscope.frame_store import OmeZarrWriter
 from quietscope.inference.errors import FrameMismatchError, InferenceError
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.stack_denoising import ObservationReader, denoise_stack
-from quietscope.ome_zarr import OmeZarrWriter
 from quietscope.outputs import OutputError
 from quietscope.stacks import open_stack, stack_from_array
-from scipy import ndimage
 
 SHAPE = (24, 32)
 

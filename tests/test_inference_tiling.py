@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+
 from quietscope.inference.denoiser import Denoiser
 from quietscope.inference.errors import BundleError, FrameMismatchError, InferenceError
 from quietscope.inference.onnx_denoiser import OnnxDenoiser

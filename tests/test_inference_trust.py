@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from quietscope.inference.trust import NoiseVariance, TrustFigures, lag_one_correlation
 from scipy import ndimage
+
+from quietscope.inference.trust import NoiseVariance, TrustFigures, lag_one_correlation
 
 GAIN, READ_ADU = 2.0, 3.0
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from quietscope import outputs
 from quietscope.outputs import (
     OutputError,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+
 from quietscope.acquisition import preview_link, preview_mailbox
 from quietscope.acquisition.preview_link import PreviewLink, render_snapshot
 from quietscope.acquisition.preview_mailbox import MailboxError, MailboxWriter

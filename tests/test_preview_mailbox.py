@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from quietscope.acquisition import preview_mailbox
 from quietscope.acquisition.preview_mailbox import (
     MAX_PIXELS,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from quietscope.acquisition.preview_model import (
     STALL_PATIENCE_S,
     FigureAverage,

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+
 from quietscope.acquisition.preview_link import render_snapshot
 from quietscope.acquisition.preview_mailbox import MailboxReader, MailboxWriter, ReaderState
 from quietscope.acquisition.preview_model import Light

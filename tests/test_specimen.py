@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from quietscope.specimen import CameraLaw, Specimen
 
 LAW = CameraLaw(gain_adu_per_e=2.0, offset_adu=99.25, read_noise_e=2.5)

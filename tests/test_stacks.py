@@ -11,7 +11,8 @@ import tifffile
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
-from quietscope.ome_zarr import OmeZarrWriter
+
+from quietscope.frame_store import OmeZarrWriter
 from quietscope.stacks import StackError, open_stack, stack_from_array
 
 SHAPE = (6, 8)

@@ -6,12 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.ndimage import convolve1d
+
 from quietscope.stacks import stack_from_array
 from quietscope.training.augmentation import augmented
 from quietscope.training.correlation import noise_correlation
 from quietscope.training.recordings import load_recordings
 from quietscope.training.schedule import Schedule, learning_rate_share
-from scipy.ndimage import convolve1d
 
 
 def flat(patch):

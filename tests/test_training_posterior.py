@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
+
 from quietscope.calibration.noise_model import MixtureTable
 from quietscope.training.algorithms import LatticeLearner
 from quietscope.training.estimator import Estimator, reflected
@@ -14,7 +16,6 @@ from quietscope.training.noise import TabulatedNoise
 from quietscope.training.options import NetworkPlan, TrainingOptions
 from quietscope.training.posterior import GaussianPosterior, SampledPosterior
 from quietscope.training.variance import calibrate_variance
-from scipy.stats import norm
 
 CENTRE, SCALE = 50.0, 20.0
 SMALL = NetworkPlan(width=16, depth=1)

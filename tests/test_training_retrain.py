@@ -8,15 +8,16 @@ from datetime import datetime, time
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
+
+from quietscope.frame_store import OmeZarrWriter
 from quietscope.inference.errors import BundleError, InferenceError
 from quietscope.inference.library import Library
-from quietscope.ome_zarr import OmeZarrWriter
 from quietscope.training.errors import TrainingError
 from quietscope.training.options import TrainingOptions
 from quietscope.training.overnight import Window
 from quietscope.training.retrain import retrain_once
 from quietscope.training.splitting import counts_photons, split, squared_error
-from scipy.ndimage import gaussian_filter
 
 
 @pytest.fixture(scope="module", autouse=True)

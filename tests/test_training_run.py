@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.inference.bundle import open_bundle
 from quietscope.inference.evaluation import evaluate

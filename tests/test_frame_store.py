@@ -13,7 +13,8 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quietscope.ome_zarr import MAX_BLOCK, AxisMap, OmeZarrWriter, Place, written_frames
+
+from quietscope.frame_store import MAX_BLOCK, AxisMap, OmeZarrWriter, Place, written_frames
 from quietscope.outputs import OutputError
 from quietscope.stacks import open_stack
 
@@ -232,7 +233,7 @@ def test_kill_leaves_every_finished_frame_readable(tmp_path):
     path = tmp_path / "killed.ome.zarr"
     program = f"""
 import numpy as np
-from quietscope.ome_zarr import OmeZarrWriter
+from quietscope.frame_store import OmeZarrWriter
 store = OmeZarrWriter({str(path)!r}, frame_shape=(256, 256), dtype="uint16")
 for t in range(100_000):
     store.write(np.full((256, 256), t, "uint16"), {{"time": t}}, unchanging=True)
@@ -313,7 +314,7 @@ pixels = pixels[:, None] if len(pixels.shape) == 4 else pixels
 
 @pytest.mark.parametrize("package", READERS)
 def test_other_packages_read_it(tmp_path, package):
-    """In a process of its own: in this folder `ome_zarr` is the module of that name."""
+    """In a process of its own, which may have an environment of its own."""
     path = tmp_path / "s.ome.zarr"
     with writer(path, pixel_size_um=0.2, channel_names=["GFP"]) as store:
         for t in range(3):
