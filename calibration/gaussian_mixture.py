@@ -33,7 +33,7 @@ from .repeats import Pairs
 COMPONENTS = 4
 MAX_VARIANCE_KNOTS = 256
 SHAPE_KNOTS = 10
-PAIRS_PER_KNOT = 2000
+PAIRS_PER_KNOT = 5000
 PAIRS_PER_SHAPE = 20_000
 KNOT_SPACING = 0.12
 """Standard deviations of the noise between knots, where it spans only FEW_CODES."""

@@ -131,7 +131,7 @@ def fit_histogram(
     # Whole codes per bin: else some bins hold one code more than others and look likelier.
     width = float(np.ceil((high - low) / bins))
     bins = int(np.ceil((high - low) / width))
-    edges = low + width * np.arange(bins + 1)
+    edges = low + width * np.arange(bins + 1, dtype=np.float64)
     row = np.clip(((signal - low) / width).astype(np.intp), 0, bins - 1)
     column = np.clip(((observation - low) / width).astype(np.intp), 0, bins - 1)
     count = np.bincount(row * bins + column, minlength=bins * bins).reshape(bins, bins)
