@@ -448,7 +448,9 @@ def _read_noise(variance: Interval | None, rounding: float, gain: Interval) -> I
         for v in (variance.value, variance.low, variance.high)
     )
     if value == 0.0:
-        return Interval(0.0, 0.0, high / gain.value)
+        # A line that ends below zero says only that the noise is lost in its uncertainty.
+        upper = max(variance.high, (variance.high - variance.low) / 2)
+        return Interval(0.0, 0.0, float(np.sqrt(upper)) / gain.value)
     relative_gain = (gain.high - gain.low) / 2 / gain.value
     relative = np.hypot(max(value - low, high - value) / value, relative_gain)
     read = value / gain.value
