@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -117,13 +118,21 @@ def _training() -> Finding:
 def _preview() -> Finding:
     from .acquisition.preview_link import missing_screen
 
-    problem = missing_screen()
+    problem = missing_screen() or _qt_problem()
     return Finding(
         "preview",
-        True,
-        "a window can be shown" if not problem else f"no window: {problem}",
-        "" if not problem else "recording and denoising work all the same",
+        True,  # recording and denoising need no window
+        f"no window: {problem}" if problem else "a window can be shown",
     )
+
+
+def _qt_problem() -> str:
+    # In a process of its own: Qt ends the process that it cannot be loaded into.
+    question = "from quietscope.acquisition.preview_qt import obstacle; print(obstacle())"
+    asked = subprocess.run(
+        [sys.executable, "-c", question], capture_output=True, text=True, timeout=60
+    )
+    return asked.stdout.strip() if asked.returncode == 0 else "Qt cannot be loaded"
 
 
 def _disk(folder: Path) -> Finding:

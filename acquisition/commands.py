@@ -87,8 +87,10 @@ def _acquire(
 
     with open_microscope(settings) as microscope, progress() as bar:
         following = settings.attach and is_running(microscope)
-        events = [] if following else planned_events(microscope, frames)
-        recording = bar.add_task("recording", total=frames if following else len(events), note="")
+        # Counted before they are made: a run that does not fit on the disk is refused at once.
+        per_time_point = 1 if following else len(planned_events(microscope, 1))
+        expected = frames * per_time_point
+        recording = bar.add_task("recording", total=expected, note="")
 
         def show(done: int) -> None:
             bar.update(recording, completed=done)
@@ -103,7 +105,7 @@ def _acquire(
             camera=microscope.fingerprint(),
             pixel_size_um=microscope.pixel_size_um,
             simulated=microscope.has_demo_camera,
-            expected_frames=len(events),
+            expected_frames=None if following else expected,
             raise_on_gap=not following,
             on_progress=show_completion,
             **options,
@@ -112,6 +114,7 @@ def _acquire(
                 stderr.print("the camera is running: following it, its images are not all seen")
                 follow(microscope, stream, frames, on_frames=show)
             else:
+                events = planned_events(microscope, frames)
                 run_acquisition(stream, events, port=settings.port, on_frames=show)
         report = stream.report
     if report["preview"] not in (None, "shown"):

@@ -46,7 +46,9 @@ def demo(repeats: int) -> dict:
                     found = fit_camera(
                         ladder.levels, dark=ladder.dark, exposures_ms=ladder.exposures_ms
                     )
-                rows.append(_demo_row(found, factor, read_e))
+                    left_out = _worst_left_out(ladder.levels, ladder.dark)
+                row = _demo_row(found, factor, read_e)
+                rows.append({**row, "left_out_level_variance_error": left_out})
                 print(rows[-1], flush=True)
     inside = {
         name: float(np.mean([row[f"{name}_inside"] for row in rows]))
@@ -59,6 +61,9 @@ def demo(repeats: int) -> dict:
         "worst_offset_error_adu": max(row["offset_error_adu"] for row in rows),
         "worst_read_noise_error": max(row["read_noise_error"] for row in rows),
         "worst_level_variance_error": max(row["level_variance_error"] for row in rows),
+        "worst_left_out_level_variance_error": max(
+            row["left_out_level_variance_error"] for row in rows
+        ),
         "mixture_minus_best_rival_nats": [row["mixture_minus_best_rival_nats"] for row in rows],
     }
 
@@ -81,6 +86,16 @@ def _demo_row(found, factor: float, read_e: float) -> dict:
 
 def _worst_level(found) -> float:
     return max(abs(x.model_variance_adu2 / x.variance_adu2 - 1) for x in found.levels)
+
+
+def _worst_left_out(levels: list[Stack], dark: Stack) -> float:
+    """Fit every second level, compare the model with the levels between them."""
+    model = fit_camera(levels[::2], dark=dark).noise_model
+    unseen = [level_statistics(level) for level in levels[1::2]]
+    return max(
+        abs(float(np.mean(model.variance(level.mean))) / float(np.mean(level.variance)) - 1)
+        for level in unseen
+    )
 
 
 def _margin(found) -> float:
