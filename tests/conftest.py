@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -158,3 +159,24 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def qt() -> None:
+    """Skip, with the reason, where Qt cannot be loaded.
+
+    Asked in another process: Qt ends the process in which it cannot be loaded.
+    """
+    asked = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from quietscope.acquisition.preview_qt import obstacle; print(obstacle())",
+        ],
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if asked.stdout.strip():
+        pytest.skip(asked.stdout.strip())

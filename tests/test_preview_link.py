@@ -23,24 +23,6 @@ DENOISED = np.full(SHAPE, 50, np.float32)
 FIGURES = {"frame_index": 1, "latency_ms": 12.0, "provider": "cpu", "simulated": True}
 
 
-@pytest.fixture(scope="module")
-def qt():
-    """Skip, with the reason, where Qt cannot be loaded."""
-    asked = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from quietscope.acquisition.preview_qt import obstacle; print(obstacle())",
-        ],
-        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if asked.stdout.strip():
-        pytest.skip(asked.stdout.strip())
-
-
 @pytest.fixture
 def offscreen(monkeypatch, qt):
     monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")

@@ -4,7 +4,6 @@ Skipped with the reason where Qt cannot be loaded.
 """
 
 import os
-import subprocess
 import sys
 import time
 
@@ -41,21 +40,7 @@ def specimen(shape=(120, 160)):
 
 
 @pytest.fixture(scope="module")
-def application():
-    # Asked in another process: Qt ends the process in which it cannot be loaded.
-    asked = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from quietscope.acquisition.preview_qt import obstacle; print(obstacle())",
-        ],
-        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if asked.stdout.strip():
-        pytest.skip(asked.stdout.strip())
+def application(qt):
     before = os.environ.get("QT_QPA_PLATFORM")
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
     from PySide6.QtWidgets import QApplication
