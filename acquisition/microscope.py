@@ -364,11 +364,13 @@ def _start(folder: Path, config: Path) -> Any:
 
 def close_core() -> None:
     """Unload the core of this process, if there is one. Another one can be started then."""
-    from mmpycorex import is_pymmcore_active
+    from mmpycorex import Core, is_pymmcore_active
     from pycromanager import stop_headless
     from pycromanager.acquisition.acq_eng_py.internal.engine import Engine
 
     if is_pymmcore_active():
+        # The core's object outlives this (it refers to itself), its buffer of 1 GB need not.
+        Core().set_circular_buffer_memory_footprint(1)
         stop_headless()
     if hasattr(Engine, "singleton"):
         # The engine keeps its first core for ever otherwise, and its threads are shut down.
