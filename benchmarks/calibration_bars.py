@@ -50,6 +50,8 @@ def demo(repeats: int) -> dict:
                 row = _demo_row(found, factor, read_e)
                 rows.append({**row, "left_out_level_variance_error": left_out})
                 print(rows[-1], flush=True)
+    with open_microscope(settings) as microscope, record_ladder(microscope) as ladder:
+        default_left_out = _worst_left_out(ladder.levels, ladder.dark)
     inside = {
         name: float(np.mean([row[f"{name}_inside"] for row in rows]))
         for name in ("gain", "offset", "read_noise")
@@ -64,6 +66,7 @@ def demo(repeats: int) -> dict:
         "worst_left_out_level_variance_error": max(
             row["left_out_level_variance_error"] for row in rows
         ),
+        "left_out_level_variance_error_of_default_ladder": default_left_out,
         "mixture_minus_best_rival_nats": [row["mixture_minus_best_rival_nats"] for row in rows],
     }
 
