@@ -191,7 +191,11 @@ def peak_rss_mb() -> float:
     """Return the largest resident memory that this process ever had, MB."""
     if sys.platform == "win32":
         return float(psutil.Process().memory_info().peak_wset) / 1e6
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not getrusage: on Linux its peak includes that of the program which started this one.
+        line = next(x for x in status.read_text("ascii").splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
