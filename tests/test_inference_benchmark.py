@@ -110,7 +110,8 @@ def test_peak_memory_never_falls():
         "with_block = peak_rss_mb()\n"
         "assert with_block >= before + 0.5 * block.nbytes / 1e6, (before, with_block)\n"
         "del block\n"
-        "assert peak_rss_mb() >= with_block\n"
+        # The kernel counts pages in batches per processor: exact to some hundred kB.
+        "assert peak_rss_mb() >= 0.99 * with_block\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
