@@ -15,3 +15,8 @@ command line prints that line and ends with status 1; anything else is a defect 
 
 class QuietscopeError(Exception):
     """An error whose message is written for the user, in one line."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of any error in one line; its type's name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..calibration.fingerprint import CameraFingerprint
-from ..errors import QuietscopeError
+from ..errors import QuietscopeError, one_line
 from ..frame_store import Place
 from ..inference.providers import Provider
 from ..outputs import RESERVE_BYTES, require_space
@@ -319,7 +319,7 @@ class LiveDenoiser:
         self._view.finish()
         self._keep(self._denoise_stage.error)
         if error is not None:
-            self._run.log(f"ended by {type(error).__name__}: {_one_line(error)}")
+            self._run.log(f"ended by {type(error).__name__}: {one_line(error)}")
         elif self._complete_afterwards and self._denoise_stage.error is None:
             self._attempt(self._complete)
         self._attempt(self._stores.close)
@@ -397,7 +397,7 @@ class LiveDenoiser:
     def _keep(self, error: BaseException | None) -> None:
         if error is not None and error not in self._errors:
             self._errors.append(error)
-            self._run.log(f"error: {_one_line(error)}")
+            self._run.log(f"error: {one_line(error)}")
 
     def _remedy(self, what: str) -> str:
         return (
@@ -468,7 +468,7 @@ class LiveDenoiser:
             "complete": not self._errors
             and counts.recorded == counts.delivered
             and (not self._denoisers or counts.denoised + counts.without_model == counts.recorded),
-            "errors": [_one_line(error) for error in self._errors],
+            "errors": [one_line(error) for error in self._errors],
             "forced": self._remarks,
             "trust": getattr(self, "_view", None) and self._view.trust,
             "seconds": (time.perf_counter_ns() - self._began_ns) / 1e9 if self._began_ns else 0.0,
@@ -534,12 +534,8 @@ def _readable(error: BaseException, path: Path) -> BaseException:
     if isinstance(error, QuietscopeError):
         return error
     wrapped = AcquisitionError(
-        f"{path}: {_one_line(error)} ({type(error).__name__}); the recorded frames are kept, and "
+        f"{path}: {one_line(error)} ({type(error).__name__}); the recorded frames are kept, and "
         "`quietscope denoise` denoises those that are not"
     )
     wrapped.__cause__ = error
     return wrapped
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..calibration.fingerprint import CameraFingerprint
+from ..errors import one_line
 from .errors import MicroscopeError
 
 logger = logging.getLogger(__name__)
@@ -267,7 +268,7 @@ class Microscope:
             return action()
         except Exception as error:  # the core raises its own types, over the bridge others
             raise MicroscopeError(
-                f"{self.camera}: cannot take {what} ({_one_line(error)}); "
+                f"{self.camera}: cannot take {what} ({one_line(error)}); "
                 "check the value against the device's allowed ones"
             ) from error
 
@@ -354,7 +355,7 @@ def _start(folder: Path, config: Path) -> Any:
     except Exception as error:  # the core, a device or a missing library
         close_core()
         raise MicroscopeError(
-            f"{config}: Micro-Manager's core cannot be started with it ({_one_line(error)}); "
+            f"{config}: Micro-Manager's core cannot be started with it ({one_line(error)}); "
             "check that Micro-Manager itself can load it, and that its device interface version "
             f"is that of pymmcore ({_interface_version()})"
         ) from error
@@ -389,7 +390,7 @@ def _attached(port: int) -> Any:
         return Core(port=port, timeout=5000)
     except Exception as error:  # refused, silent, or something else listens there
         raise MicroscopeError(
-            f"no Micro-Manager answers on port {port} ({_one_line(error)}); start it, tick "
+            f"no Micro-Manager answers on port {port} ({one_line(error)}); start it, tick "
             "Tools > Options > Run server on port, or give its --port"
         ) from error
 
@@ -406,7 +407,3 @@ def _interface_version() -> str:
     import pymmcore
 
     return str(pymmcore.CMMCore().getAPIVersionInfo())
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

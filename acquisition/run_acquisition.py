@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..errors import one_line
 from .errors import AcquisitionError
 from .live import LiveDenoiser
 from .planned_events import Event
@@ -66,6 +67,6 @@ def _await_end(acquisition: Any) -> None:
         acquisition.await_completion()
     except Exception as error:  # the engine raises bare exceptions
         raise AcquisitionError(
-            f"the acquisition engine stopped ({' '.join(str(error).split())}); what was recorded "
+            f"the acquisition engine stopped ({one_line(error)}); what was recorded "
             "until then is kept"
         ) from error
