@@ -263,9 +263,10 @@ def _acquire(
     preview: bool = False,
 ) -> Mapping[str, Any]:
     """Record `frames` of the specimen through the hook and verify every raw frame."""
-    from pycromanager import Acquisition, multi_d_acquisition_events
+    from pycromanager import multi_d_acquisition_events
 
     from .acquisition import LiveDenoiser
+    from .acquisition.run_acquisition import run_acquisition
 
     specimen, microscope = state.specimen, state.microscope
     with LiveDenoiser(
@@ -281,14 +282,16 @@ def _acquire(
 
         def hook(pixels: Any, metadata: Any) -> Any:
             # The demo camera has no noisy specimen: the simulated one takes its place here,
-            # ahead of the hook, so that everything after it is what a real run does.
-            time_point = metadata["Axes"]["time"]
-            tell(time_point / frames, f"frame {time_point + 1} of {frames}")
-            observation = specimen.observe(first_index + time_point)
+            # ahead of the stream, so that everything after it is what a real run does.
+            observation = specimen.observe(first_index + metadata["Axes"]["time"])
             return live.image_process_fn(observation, metadata)
 
-        with Acquisition(image_process_fn=hook) as acquisition:
-            acquisition.acquire(multi_d_acquisition_events(num_time_points=frames))
+        run_acquisition(
+            live,
+            multi_d_acquisition_events(num_time_points=frames),
+            hook=hook,
+            on_frames=lambda done: tell(done / frames, f"{done} of {frames} frames"),
+        )
     verify_raw(run, specimen, first_index)
     return dict(live.report)
 

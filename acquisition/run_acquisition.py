@@ -15,6 +15,7 @@ from .live import LiveDenoiser
 from .planned_events import Event
 
 OnFrames = Callable[[int], None]
+Hook = Callable[[Any, Any], Any]
 _CHECK_S = 0.1  # how soon Ctrl-C and the progress display are looked after
 
 
@@ -22,11 +23,13 @@ def run_acquisition(
     live: LiveDenoiser,
     events: Sequence[Event],
     *,
+    hook: Hook | None = None,
     port: int = 4827,
     on_frames: OnFrames | None = None,
 ) -> None:
     """Acquire `events` with `live` as the only storage.
 
+    `hook` stands ahead of the stream and calls `live.image_process_fn`, as a user's own does.
     `port` is that of a running Micro-Manager, where the core is not one of this process.
 
     Raises
@@ -46,7 +49,7 @@ def run_acquisition(
             ended.set()
 
     acquisition = Acquisition(
-        image_process_fn=live.image_process_fn, notification_callback_fn=note
+        image_process_fn=hook or live.image_process_fn, notification_callback_fn=note
     )
     try:
         acquisition.acquire(list(events))
