@@ -1,0 +1,201 @@
+"""Which network sizes are worth having: quality against operations and milliseconds.
+
+For each candidate: PSNR of `lattice` on six stacks of real photon counts (nandb; truth of a frame:
+the mean of the other 49) after a fixed number of steps or minutes, GFLOP per 512² frame counted
+from the exported graph, and the time per 512² frame from host array to host array. The two halves
+can be run apart, the second needs an idle machine; both write into the same rows. Prints the front
+and draws `results/training_pareto.png`.
+
+    python benchmarks/training_pareto.py --psnr-only --steps 2000
+    python benchmarks/training_pareto.py --time-only
+    python benchmarks/training_pareto.py --psnr-only --steps 2000 --plans width=16,depth=3
+
+The data are found through the environment variable QUIETSCOPE_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from training_rows import RESULTS, Rows, fitted, mean_psnr_db, nandb, repeats
+
+from quietscope.inference.onnx_denoiser import OnnxDenoiser
+from quietscope.inference.operations import count_gflop
+from quietscope.inference.providers import all_cores
+from quietscope.specimen import CameraLaw, Specimen
+from quietscope.stacks import stack_from_array
+from quietscope.training.network import parameter_count
+from quietscope.training.options import PLANS, NetworkPlan, TrainingOptions
+from quietscope.training.train import train
+
+FRAMES = range(7, 50, 12)
+SHAPE = (512, 512)
+ROUNDS = 15
+FAST_BELOW_BEST_DB = 0.4
+SIZES = ((16, 1), (16, 2), (16, 3), (32, 1), (32, 2), (32, 3), (48, 2))
+
+
+def candidates() -> list[NetworkPlan]:
+    """Return the presets' plans, and the sizes around them."""
+    around = [NetworkPlan(width=width, depth=depth) for width, depth in SIZES]
+    return list(dict.fromkeys([*PLANS.values(), *around]))
+
+
+def parsed(text: str) -> NetworkPlan:
+    """Return the plan that `width=16,depth=2` names."""
+    return NetworkPlan(
+        **{name: int(value) for name, value in (p.split("=") for p in text.split(","))}
+    )
+
+
+def name_of(plan: NetworkPlan) -> str:
+    return " ".join(f"{name} {value}" for name, value in asdict(plan).items())
+
+
+def presets_of(plan: NetworkPlan) -> list[str]:
+    return [preset for preset, own in PLANS.items() if own == plan]
+
+
+@contextmanager
+def as_live(plan: NetworkPlan) -> Iterator[None]:
+    """Let the default preset stand for another plan."""
+    usual = PLANS["live"]
+    PLANS["live"] = plan
+    try:
+        yield
+    finally:
+        PLANS["live"] = usual
+
+
+def measure_psnr(rows: Rows, plans: list[NetworkPlan], options: TrainingOptions) -> None:
+    stacks = nandb()
+    examples = repeats(stacks, FRAMES, options.context_frames)
+    for plan in plans:
+        with as_live(plan):
+            estimator, run = fitted(stacks, options)
+        rows.update(
+            {
+                "plan": name_of(plan),
+                "presets": presets_of(plan),
+                "parameters": parameter_count(estimator.network),
+                "psnr_db": mean_psnr_db(estimator, examples),
+                "steps": run.step,
+                "training_seconds": run.schedule.elapsed,
+            }
+        )
+
+
+def measure_time(rows: Rows, plans: list[NetworkPlan], context_frames: int) -> None:
+    """Time all plans in turn, round by round; speed does not depend on the weights."""
+    law = CameraLaw(0.5, 100.0, 2.0)
+    specimen = Specimen((256, 256), law)
+    stack = stack_from_array(np.stack([specimen.observe(index) for index in range(24)]))
+    frame = np.random.default_rng(0).poisson(300, (1 + context_frames, *SHAPE)).astype(np.uint16)
+    out = np.empty((2, *SHAPE), np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        denoisers = {}
+        for plan in plans:
+            bundle = Path(folder) / name_of(plan)
+            with as_live(plan):
+                train([stack], bundle, TrainingOptions(steps=2, context_frames=context_frames))
+            denoisers[plan] = OnnxDenoiser(bundle, SHAPE, provider="cpu", threads=all_cores())
+        taken: dict[NetworkPlan, list[float]] = {plan: [] for plan in plans}
+        for _ in range(ROUNDS):
+            for plan, denoiser in denoisers.items():
+                began = time.perf_counter()
+                denoiser.denoise(frame, out)
+                taken[plan].append(1e3 * (time.perf_counter() - began))
+        for plan, denoiser in denoisers.items():
+            rows.update(
+                {
+                    "plan": name_of(plan),
+                    "presets": presets_of(plan),
+                    "gflop_512": count_gflop(denoiser.bundle.model_path, SHAPE),
+                    "ms_512_median": statistics.median(taken[plan]),
+                    "ms_512_least": min(taken[plan]),
+                }
+            )
+            denoiser.close()
+
+
+def on_front(row: dict[str, Any], rows: list[dict[str, Any]], cost: str) -> bool:
+    """Return whether nothing is both better and cheaper."""
+    return not any(
+        other[cost] <= row[cost] and other["psnr_db"] > row["psnr_db"] for other in rows
+    )
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    whole = [row for row in rows if "psnr_db" in row and "ms_512_median" in row]
+    for row in sorted(whole, key=lambda row: row["ms_512_median"]):
+        marks = [cost for cost in ("gflop_512", "ms_512_median") if on_front(row, whole, cost)]
+        front = f"front in {' and '.join(marks)}" if marks else ""
+        print(
+            f"{row['plan']:24} {'/'.join(row['presets']):6} {row['gflop_512']:6.1f} GFLOP "
+            f"{row['ms_512_median']:6.1f} ms {row['psnr_db']:6.2f} dB  {front}"
+        )
+    by_preset = {preset: row for row in rows if "psnr_db" in row for preset in row["presets"]}
+    if {"fast", "best"} <= by_preset.keys():
+        behind = by_preset["best"]["psnr_db"] - by_preset["fast"]["psnr_db"]
+        print(f"fast is {behind:.2f} dB below best (bar: {FAST_BELOW_BEST_DB} dB)")
+    return whole
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    costs = {"gflop_512": "GFLOP per 512² frame", "ms_512_median": "ms per 512² frame"}
+    for panel, (cost, label) in zip(panels, costs.items(), strict=True):
+        front = sorted((r for r in rows if on_front(r, rows, cost)), key=lambda r: r[cost])
+        panel.plot([r[cost] for r in front], [r["psnr_db"] for r in front], color="tab:blue")
+        for row in rows:
+            panel.plot(row[cost], row["psnr_db"], "o", color="tab:blue")
+            text = "/".join(row["presets"]) or row["plan"]
+            panel.annotate(text, (row[cost], row["psnr_db"]), fontsize=7)
+        panel.set_xscale("log")
+        panel.set_xlabel(label)
+    panels[0].set_ylabel("PSNR, dB")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    half = parser.add_mutually_exclusive_group()
+    half.add_argument("--psnr-only", action="store_true")
+    half.add_argument("--time-only", action="store_true")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--minutes", type=float, help="Instead of steps.")
+    parser.add_argument("--context", type=int, default=0)
+    parser.add_argument("--plans", type=parsed, nargs="*", help="Where not given, all candidates.")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    plans = given.plans or candidates()
+    options = TrainingOptions(
+        context_frames=given.context,
+        steps=None if given.minutes else given.steps,
+        seconds=60 * given.minutes if given.minutes else None,
+    )
+    rows = Rows(given.out / "training_pareto.json", ("plan",), context_frames=given.context)
+    if not given.time_only:
+        measure_psnr(rows, plans, options)
+    if not given.psnr_only:
+        measure_time(rows, plans, given.context)
+    presets = {name_of(plan): presets_of(plan) for plan in PLANS.values()}
+    whole = summary([row | {"presets": presets.get(row["plan"], [])} for row in rows.rows])
+    if whole:
+        draw(whole, given.out / "training_pareto.png")
+
+
+if __name__ == "__main__":
+    main()

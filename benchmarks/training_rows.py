@@ -1,0 +1,155 @@
+"""What the training benchmarks share: data, a training run without a bundle, rows kept as JSON.
+
+Owns no figure and starts nothing; the scripts `training_*.py` beside it do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from quietscope.calibration.bootstrap import bootstrap_noise_model
+from quietscope.calibration.noise_model import NoiseModel
+from quietscope.inference.providers import all_cores, cpu_name
+from quietscope.inference.scores import psnr_db
+from quietscope.outputs import write_json
+from quietscope.stacks import Stack, open_stack
+from quietscope.training.estimator import Estimator
+from quietscope.training.options import TrainingOptions
+from quietscope.training.recordings import load_recordings
+from quietscope.training.train import Run, fit
+
+DATA = Path(os.environ.get("QUIETSCOPE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+RESULTS = Path(__file__).parent / "results"
+
+Image = NDArray[Any]
+
+
+class Rows:
+    """Rows of one benchmark, printed and stored as soon as they are measured.
+
+    A row replaces an earlier one of the same `key`, so that parts of a benchmark can be run again.
+
+    Parameters
+    ----------
+    path
+        The JSON file; rows that it holds already are kept.
+    key
+        The names that tell rows apart.
+    facts
+        What holds for all rows.
+    """
+
+    def __init__(self, path: Path, key: Sequence[str], **facts: Any) -> None:
+        self._path = path
+        self._key = key
+        self._facts = {"hardware": cpu_name(all_cores()), "torch": torch.__version__, **facts}
+        self.rows: list[dict[str, Any]] = []
+        if path.is_file():
+            self.rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+
+    def add(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Print a row and write the file anew."""
+        print(json.dumps({name: _short(value) for name, value in row.items()}), flush=True)
+        self.rows = [old for old in self.rows if not self._same(old, row)] + [row]
+        write_json(self._path, {**self._facts, "rows": self.rows})
+        return row
+
+    def update(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Add to what a row of the same key holds already."""
+        known = next((old for old in self.rows if self._same(old, row)), {})
+        return self.add({**known, **row})
+
+    def _same(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
+        return all(one.get(name) == other.get(name) for name in self._key)
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def is_default(options: TrainingOptions) -> bool:
+    """Return whether a person who gives nothing but data and a budget trains this."""
+    plain = TrainingOptions()
+    budget = {name: getattr(plain, name) for name in ("seconds", "steps", "seed", "resume")}
+    return replace(options, **budget) == plain
+
+
+def nandb() -> list[Stack]:
+    """Open six stacks of photon counts, 50 repeats of one scene each."""
+    return [open_stack(path) for path in sorted((DATA / "nandb_fkbp_confocal").glob("*.tif"))]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A frame with its context, (1 + T, Y, X), and what the other repeats say, (Y, X) ADU.
+
+    The truth leaves out every input frame; `truth_variance` is the variance of that mean.
+    """
+
+    observations: Image
+    truth: NDArray[np.float64]
+    truth_variance: NDArray[np.float64]
+
+    def psnr_db(self, estimate: Image) -> float:
+        return psnr_db(estimate, self.truth)
+
+
+def repeats(stacks: Sequence[Stack], frames: Iterable[int], context_frames: int) -> list[Example]:
+    """Return frames of static stacks with their truth."""
+    examples = []
+    for stack in stacks:
+        pixels = stack.frames(range(len(stack))).astype(np.float64)
+        for index in frames:
+            others = np.delete(pixels, range(index - context_frames, index + 1), axis=0)
+            variance = others.var(axis=0, ddof=1) / len(others)
+            observations = stack.observations(index, context_frames)
+            examples.append(Example(observations, others.mean(axis=0), variance))
+    return examples
+
+
+def mean_psnr_db(estimator: Estimator, examples: Sequence[Example]) -> float:
+    """Return the mean PSNR of the estimates."""
+    return float(
+        np.mean([one.psnr_db(denoised(estimator, one.observations)[0]) for one in examples])
+    )
+
+
+def fitted(
+    stacks: Sequence[Stack],
+    options: TrainingOptions,
+    noise_model: NoiseModel | None = None,
+    **given: Any,
+) -> tuple[Estimator, Run]:
+    """Train as `quietscope train` does, without writing a bundle; `given` goes to `fit`."""
+    started = time.monotonic()
+    recordings = load_recordings(
+        stacks,
+        context_frames=options.context_frames,
+        patch=options.patch,
+        memory_mib=options.memory_mib,
+    )
+    known = noise_model or bootstrap_noise_model(stacks, seed=options.seed)
+    return fit(recordings, known, options, **{"started": started, "export_seconds": 0.0, **given})
+
+
+def denoised(estimator: Estimator, observations: Image) -> tuple[Image, Image]:
+    """Return estimate and standard deviation, (Y, X) ADU, of observations (1 + T, Y, X)."""
+    with torch.no_grad():
+        mean, deviation = estimator(torch.from_numpy(observations[None]))
+    return mean[0, 0].double().numpy(), deviation[0, 0].double().numpy()
+
+
+def affine_fitted(image: Image, truth: Image) -> NDArray[np.float64]:
+    """Return a·image + b that is nearest to the truth in the mean square."""
+    slope, offset = np.polyfit(image.astype(np.float64).ravel(), truth.ravel(), 1)
+    return slope * image.astype(np.float64) + offset
