@@ -38,6 +38,7 @@ from .hook import frame_from_image
 from .microscope import Microscope, MicroscopeSettings, running_core
 from .recorder import Part, Recorder
 from .run_directory import RunDirectory
+from .saved_images import SavedImages
 
 Mode = Literal["tap", "sink"]
 OnProgress = Callable[[int, int], None]
@@ -145,6 +146,7 @@ class LiveDenoiser:
         self._scene = _Scene.ask(camera, pixel_size_um, simulated)
         self._remarks: list[str] = []
         self._dataset: Any = None
+        self._saved = SavedImages()
         self._indices = count()
         self._arrival = threading.Lock()
         self._pool = FramePool()
@@ -176,7 +178,8 @@ class LiveDenoiser:
         The entry for the Java backend above about 100 MB/s: pixels come from the dataset.
         """
         self._dataset = dataset
-        self._take(dataset.read_image(**axes), axes, dataset.read_metadata(**axes) or {})
+        pixels, metadata = self._saved.read(dataset, axes)
+        self._take(pixels, axes, metadata)
 
     def complete_from(self, dataset: Any) -> None:
         """With `record=False`: read frames that were skipped live from this dataset."""
@@ -323,6 +326,7 @@ class LiveDenoiser:
         elif self._complete_afterwards and self._denoise_stage.error is None:
             self._attempt(self._complete)
         self._attempt(self._stores.close)
+        self._attempt(self._saved.close)
         self._denoisers_result = self._denoisers.result()
         self._attempt(self._denoisers.close)
         self._view.close()
@@ -358,8 +362,7 @@ class LiveDenoiser:
             return part.raw.read(place)
         if not axes or not self._dataset.has_image(**axes):
             return None
-        pixels: NDArray[Any] = self._dataset.read_image(**axes)
-        return pixels
+        return self._saved.read(self._dataset, axes)[0]
 
     def _note_overflow(self) -> None:
         core = running_core()

@@ -153,11 +153,28 @@ def test_frames_stay_as_they_were_whatever_the_script_does_next(microscope, tmp_
     np.testing.assert_array_equal(list(open_stack(tmp_path / "run")), seen)
 
 
-def test_image_saved_fn_reads_what_pycromanager_saved(microscope, tmp_path):
-    with LiveDenoiser(Smoothing(), tmp_path / "run") as live:
-        delivered = acquire(saved=live.image_saved_fn, frames=20)
-    assert_recorded(tmp_path / "run", delivered)
-    assert report_of(tmp_path / "run")["frames_denoised"] == 20
+@pytest.mark.filterwarnings(  # NDTiff leaves its reader to the garbage collector
+    "ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize("pixel_type", ["16bit", "8bit"])
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_image_saved_fn_reads_what_the_camera_gave(microscope, tmp_path, where, pixel_type):
+    """From the disk too, where pycro-manager's reader mixes in what it had read ahead."""
+    given = {}
+
+    def keep(image, metadata):
+        given[tuple(sorted(metadata["Axes"].items()))] = image.copy()
+        return image, metadata
+
+    microscope.core.set_property("Camera", "PixelType", pixel_type)
+    directory = str(tmp_path / "theirs") if where == "disk" else None
+    try:
+        with LiveDenoiser(Smoothing(), tmp_path / "run") as live:
+            acquire(keep, saved=live.image_saved_fn, frames=30, directory=directory)
+    finally:
+        microscope.core.set_property("Camera", "PixelType", "16bit")
+    assert_recorded(tmp_path / "run", given)
+    assert report_of(tmp_path / "run")["frames_denoised"] == 30
 
 
 def test_metadata_of_every_frame_is_kept(microscope, tmp_path):
@@ -439,14 +456,27 @@ def test_a_bundle_is_named_in_what_it_denoised(microscope, tmp_path, make_bundle
     assert report["seconds_to_first_denoised_frame"] > 0
 
 
-def test_without_a_recording_of_ours_skipped_frames_come_from_pycromanagers(microscope, tmp_path):
+@pytest.mark.filterwarnings(  # NDTiff leaves its reader to the garbage collector
+    "ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_without_a_recording_of_ours_skipped_frames_come_from_pycromanagers(
+    microscope, tmp_path, where
+):
+    directory = str(tmp_path / "theirs") if where == "disk" else None
     with LiveDenoiser(Smoothing(seconds=0.03), tmp_path / "run", record=False) as live:
-        with Acquisition(image_process_fn=live.image_process_fn) as acquisition:
+        with Acquisition(directory, "a", image_process_fn=live.image_process_fn) as acquisition:
             acquisition.acquire(multi_d_acquisition_events(num_time_points=20))
-        live.complete_from(acquisition.get_dataset())
+        dataset = acquisition.get_dataset()
+        live.complete_from(dataset)
     assert not (tmp_path / "run" / "raw.ome.zarr").exists()
     assert live.report["frames_skipped_live"] > 0
     assert live.report["frames_denoised"] == 20
+    expected = np.empty((2, SIDE, SIDE), np.float32)
+    for t, frame in enumerate(open_stack(tmp_path / "run" / "denoised.ome.zarr")):
+        Smoothing().denoise(dataset.read_image(time=t)[np.newaxis], expected)
+        np.testing.assert_array_equal(frame, expected[0])
+    dataset.close()
 
 
 # ------------------------------------------------------------------------------- refusals
