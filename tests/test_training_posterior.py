@@ -13,7 +13,7 @@ from quietscope.training.estimator import Estimator, reflected
 from quietscope.training.lattice import LatticePrior
 from quietscope.training.masking import MaskPlan, hide
 from quietscope.training.noise import TabulatedNoise
-from quietscope.training.options import NetworkPlan, TrainingOptions
+from quietscope.training.options import InputPlanes, NetworkPlan, TrainingOptions
 from quietscope.training.posterior import GaussianPosterior, SampledPosterior
 from quietscope.training.variance import calibrate_variance
 
@@ -185,7 +185,7 @@ def test_missing_context_is_the_same_as_none_in_training(noise):
 
 
 def test_an_overconfident_variance_is_corrected_on_held_out_frames(noise):
-    learner = LatticeLearner(TrainingOptions(preset="fast"), noise)
+    learner = LatticeLearner(TrainingOptions(preset="fast"), noise, InputPlanes())
     chance = np.random.default_rng(3)
     truth = 100 + chance.normal(0, 12, (1, 1, 256, 256))
     observed = chance.normal(truth, np.sqrt(PoissonGaussian().variance(truth)))

@@ -15,7 +15,7 @@ from torch.nn import functional
 from .lattice import LatticePrior
 from .masking import MaskedPrior, MaskPlan, hide
 from .noise import TabulatedNoise
-from .options import TrainingOptions
+from .options import InputPlanes, TrainingOptions
 from .posterior import START_SPREAD, GaussianPosterior, SampledPosterior, marginal_nll
 
 
@@ -24,17 +24,22 @@ class Learner(ABC):
 
     network: LatticePrior | MaskedPrior
     posterior: nn.Module
+    inputs: InputPlanes
     learning_rate: float
     transpose = True
     """Whether patches may be transposed: not where the noise has a direction."""
 
     @abstractmethod
     def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
-        """Return what is minimised, for patches (B, 1 + T, P, P) in network units."""
+        """Return what is minimised, for patches (B, inputs, P, P) in network units."""
 
     @abstractmethod
     def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return the loss on held-out frames; less is better."""
+
+    def excess(self, frames: Tensor) -> Tensor | None:
+        """Return the plane that says how noisy each pixel is, None where all are alike."""
+        return frames[:, -1:] if self.inputs.pixel_maps else None
 
 
 class GaussianLearner(Learner):
@@ -63,8 +68,11 @@ class LatticeLearner(GaussianLearner):
 
     learning_rate = 4e-3
 
-    def __init__(self, options: TrainingOptions, noise: TabulatedNoise) -> None:
-        self.network: LatticePrior = LatticePrior(options.context_frames, options.plan)
+    def __init__(
+        self, options: TrainingOptions, noise: TabulatedNoise, inputs: InputPlanes
+    ) -> None:
+        self.inputs = inputs
+        self.network: LatticePrior = LatticePrior(inputs.further, options.plan)
         self.posterior = GaussianPosterior(noise, uses_observation=True)
         self._start()
 
@@ -77,7 +85,8 @@ class LatticeLearner(GaussianLearner):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return one sub-lattice and its prediction, (B, 1, P/2, P/2) each."""
         target, predicted = self.network.predict_target(frames)
-        return target, *self.posterior.prior(predicted)
+        excess = self.excess(frames[:, :, ::2, ::2])
+        return target, *self.posterior.prior(predicted, excess)
 
 
 class MaskedLearner(GaussianLearner):
@@ -93,13 +102,13 @@ class MaskedLearner(GaussianLearner):
         self,
         options: TrainingOptions,
         noise: TabulatedNoise,
+        inputs: InputPlanes,
         mask: MaskPlan,
         *,
         artefact_free: bool,
     ) -> None:
-        self.network = MaskedPrior(
-            options.context_frames, options.plan, artefact_free=artefact_free
-        )
+        self.inputs = inputs
+        self.network = MaskedPrior(inputs.further, options.plan, artefact_free=artefact_free)
         self.posterior = GaussianPosterior(noise, uses_observation=False)
         self._start()
         self.mask = mask
@@ -125,7 +134,8 @@ class MaskedLearner(GaussianLearner):
         """Hide pixels; return them and their prediction, (M, 1) each."""
         masked, (patch, y, x) = hide(frames, self.mask, chance)
         predicted = self.network(masked)[patch, :, y, x]  # (M, 2)
-        return frames[patch, 0, y, x][:, None], *self.posterior.prior(predicted)
+        excess = self.excess(frames[patch, :, y, x])
+        return frames[patch, 0, y, x][:, None], *self.posterior.prior(predicted, excess)
 
 
 class SampledLearner(Learner):
@@ -137,12 +147,14 @@ class SampledLearner(Learner):
         self,
         options: TrainingOptions,
         noise: TabulatedNoise,
+        inputs: InputPlanes,
         mask: MaskPlan,
         *,
         artefact_free: bool,
     ) -> None:
+        self.inputs = inputs
         self.network = MaskedPrior(
-            options.context_frames,
+            inputs.further,
             options.plan,
             artefact_free=artefact_free,
             outputs=options.samples,
@@ -156,24 +168,30 @@ class SampledLearner(Learner):
         masked, (patch, y, x) = hide(frames, self.mask, chance)
         samples = self.network(masked)[patch, :, y, x]  # (M, K)
         observation = frames[patch, 0, y, x][:, None]
-        likelihood = self.noise.log_likelihood(observation, samples)
+        excess = self.excess(frames[patch, :, y, x])
+        likelihood = self.noise.log_likelihood(observation, samples, excess)
         return -(torch.logsumexp(likelihood, dim=1) - torch.tensor(samples.shape[1]).log()).mean()
 
     score = loss
 
 
-def learner_for(options: TrainingOptions, noise: TabulatedNoise) -> Learner:
-    """Return the learner of `options.algorithm`, its weights drawn from torch's generator."""
+def learner_for(
+    options: TrainingOptions, noise: TabulatedNoise, inputs: InputPlanes | None = None
+) -> Learner:
+    """Return the learner of `options.algorithm`, its weights drawn from torch's generator.
+
+    `inputs` says what the network is given; by default preceding frames alone.
+    """
+    inputs = inputs or InputPlanes(options.context_frames)
     fraction = options.masked_pixel_fraction
     match options.algorithm:
         case "lattice":
-            return LatticeLearner(options, noise)
+            return LatticeLearner(options, noise, inputs)
         case "n2v":
-            return MaskedLearner(options, noise, MaskPlan(fraction), artefact_free=False)
+            return MaskedLearner(options, noise, inputs, MaskPlan(fraction), artefact_free=False)
         case "n2v2":
-            return MaskedLearner(
-                options, noise, MaskPlan(fraction, replacement="median"), artefact_free=True
-            )
+            mask = MaskPlan(fraction, replacement="median")
+            return MaskedLearner(options, noise, inputs, mask, artefact_free=True)
         case "structn2v":
             span = options.mask_span or 0
             mask = MaskPlan(
@@ -181,8 +199,8 @@ def learner_for(options: TrainingOptions, noise: TabulatedNoise) -> Learner:
                 span_y=span if options.mask_axis == "y" else 0,
                 span_x=span if options.mask_axis == "x" else 0,
             )
-            return MaskedLearner(options, noise, mask, artefact_free=False)
+            return MaskedLearner(options, noise, inputs, mask, artefact_free=False)
         case "pn2v":
             return SampledLearner(
-                options, noise, MaskPlan(fraction), artefact_free=options.artefact_free
+                options, noise, inputs, MaskPlan(fraction), artefact_free=options.artefact_free
             )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .options import InputPlanes
+
 Patches = NDArray[np.float32]
 
 NO_CONTEXT_SHARE = 0.1
@@ -17,15 +19,24 @@ PASTED_SHARE = 0.3
 FLASH_SHARE = 0.3
 
 
-def augmented(patches: Patches, chance: np.random.Generator, *, transpose: bool) -> Patches:
-    """Return patches (B, 1 + T, P, P) in network units, turned, with missing context at zero.
+def augmented(
+    patches: Patches,
+    chance: np.random.Generator,
+    *,
+    transpose: bool,
+    inputs: InputPlanes | None = None,
+) -> Patches:
+    """Return patches (B, planes, P, P) in network units, turned, with missing context at zero.
 
-    `transpose` is False where the noise has a direction that must be kept.
+    `transpose` is False where the noise has a direction that must be kept. `inputs` says what the
+    planes are; by default all but the first are preceding frames.
     """
+    inputs = inputs or InputPlanes(context_frames=patches.shape[1] - 1)
     turned = np.stack([_turned(patch, chance, transpose=transpose) for patch in patches])
-    if turned.shape[1] > 1:
-        _disturb_past(turned, chance)
-        _drop_context(turned, chance)
+    if inputs.context_frames:
+        with_past = turned[:, : 1 + inputs.context_frames]
+        _disturb_past(with_past, chance)
+        _drop_context(with_past, chance)
     return np.nan_to_num(turned, copy=False, nan=0.0)
 
 

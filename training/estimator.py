@@ -13,10 +13,14 @@ from torch import Tensor, nn
 class Estimator(nn.Module):
     """Camera pixels in; the signal's posterior mean and standard deviation in ADU out.
 
+    Where the pixels of a camera differ, their maps (1, 3, Y, X) are a second input, as
+    `PixelMaps.correction` makes them. Frames are brought to the offset and gain that the camera
+    has on the whole, and the network gets one plane more: how noisy each pixel is.
+
     Parameters
     ----------
     network
-        Maps frames (N, 1 + T, Y, X) in network units, Y and X multiples of `stride`, to what
+        Maps planes (N, P, Y, X) in network units, Y and X multiples of `stride`, to what
         `posterior` understands (N, C, Y, X).
     posterior
         Maps the observation (N, 1, Y, X) and the network's outputs to mean and variance.
@@ -42,26 +46,35 @@ class Estimator(nn.Module):
         self.centre_adu = centre_adu
         self.scale_adu = scale_adu
 
-    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, observations: Tensor, pixel_maps: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return `denoised` and `uncertainty`, (N, 1, Y, X) ADU, for (N, 1 + T, Y, X) ADU."""
-        frames = self.to_network_units(observations.to(torch.float32))
-        mean, variance = self.posterior(frames[:, :1], self.predict(frames))
+        frames = self.to_network_units(observations.to(torch.float32), pixel_maps)
+        excess = None if pixel_maps is None else frames[:, -1:]
+        mean, variance = self.posterior(frames[:, :1], self.predict(frames), excess)
         return mean * self.scale_adu + self.centre_adu, variance.sqrt() * self.scale_adu
 
     def predict(self, frames: Tensor) -> Tensor:
-        """Return the network's outputs (N, C, Y, X) for frames in network units of any size."""
+        """Return the network's outputs (N, C, Y, X) for planes in network units of any size."""
         height, width = frames.shape[2], frames.shape[3]
         predicted: Tensor = self.network(reflected(frames, self.stride))
         return predicted[:, :, :height, :width]
 
-    def to_network_units(self, observations: Tensor) -> Tensor:
-        """Scale ADU; a preceding frame of all zeros is missing and stays zero."""
-        frames = (observations - self.centre_adu) / self.scale_adu
-        if observations.shape[1] == 1:
-            return frames
-        context = observations[:, 1:]
-        present = (context.abs().amax(dim=(2, 3), keepdim=True) > 0).to(torch.float32)
-        return torch.cat([frames[:, :1], frames[:, 1:] * present], dim=1)
+    def to_network_units(self, observations: Tensor, pixel_maps: Tensor | None = None) -> Tensor:
+        """Return the network's planes; a preceding frame of all zeros is missing, stays zero."""
+        corrected = observations
+        if pixel_maps is not None:
+            corrected = observations * pixel_maps[:, :1] + pixel_maps[:, 1:2]
+        frames = (corrected - self.centre_adu) / self.scale_adu
+        planes = [frames[:, :1]]
+        if observations.shape[1] > 1:
+            context = observations[:, 1:]
+            present = (context.abs().amax(dim=(2, 3), keepdim=True) > 0).to(torch.float32)
+            planes.append(frames[:, 1:] * present)
+        if pixel_maps is not None:
+            planes.append(pixel_maps[:, 2:].expand(len(frames), -1, -1, -1))
+        return torch.cat(planes, dim=1) if len(planes) > 1 else frames
 
 
 def reflected(frames: Tensor, stride: int) -> Tensor:

@@ -17,12 +17,16 @@ from ..calibration.noise_model import NoiseModel
 GRID_POINTS = 512
 LEAST_VARIANCE = 1e-7
 """In network units²: keeps a noiseless camera from dividing by zero."""
+LEAST_OWN_SHARE = 0.05
+"""Of the law's variance: no pixel is quieter than that, whatever its map says."""
 
 
 class TabulatedNoise(nn.Module):
     """p(observation | signal) as a mixture, linearly interpolated in the signal.
 
-    Signals and observations are in network units, (ADU − centre) / scale.
+    Signals and observations are in network units, (ADU − centre) / scale. Where pixels differ,
+    `excess` is the logarithm of a pixel's variance without light over that of the law
+    (`PixelMaps.correction`): what its amplifier adds there, it adds at every signal.
 
     Parameters
     ----------
@@ -33,6 +37,8 @@ class TabulatedNoise(nn.Module):
         ends are used.
     centre_adu, scale_adu
         The network's units.
+    dark_variance_adu2
+        Of the law, without light; needed where pixels differ.
     """
 
     variances: Tensor
@@ -46,6 +52,7 @@ class TabulatedNoise(nn.Module):
         high_adu: float,
         centre_adu: float,
         scale_adu: float,
+        dark_variance_adu2: float = 0.0,
     ) -> None:
         super().__init__()
         # Below what was calibrated the law runs towards no noise at all: an estimate that strays
@@ -53,6 +60,7 @@ class TabulatedNoise(nn.Module):
         low_adu = min(max(low_adu, noise_model.signal_range_adu[0]), high_adu - 1e-3 * scale_adu)
         table = noise_model.mixture(np.linspace(low_adu, high_adu, GRID_POINTS))
         floor = LEAST_VARIANCE * scale_adu**2
+        self.dark_variance = dark_variance_adu2 / scale_adu**2
         self.first = (low_adu - centre_adu) / scale_adu
         self.per_point = (high_adu - low_adu) / scale_adu / (GRID_POINTS - 1)
         total = np.maximum(table.total_variance(), floor) / scale_adu**2
@@ -66,19 +74,29 @@ class TabulatedNoise(nn.Module):
         self.register_buffer("variances", torch.from_numpy(total).float())  # (G,)
         self.register_buffer("mixture", torch.from_numpy(parts).float())  # (3K, G)
 
-    def variance(self, signal: Tensor) -> Tensor:
+    def variance(self, signal: Tensor, excess: Tensor | None = None) -> Tensor:
         """Return Var[observation | signal] for signals of any shape."""
         index, fraction = self._place(signal)
         below = self.variances[index]
         above = self.variances[index + 1]
-        return below + (above - below) * fraction
+        variance = below + (above - below) * fraction
+        return variance if excess is None else variance * self._own_share(variance, excess)
 
-    def log_likelihood(self, observation: Tensor, signal: Tensor) -> Tensor:
+    def _own_share(self, variance: Tensor, excess: Tensor) -> Tensor:
+        """Return a pixel's own variance over that of the law."""
+        return (1 + self.dark_variance * (excess.exp() - 1) / variance).clamp_min(LEAST_OWN_SHARE)
+
+    def log_likelihood(
+        self, observation: Tensor, signal: Tensor, excess: Tensor | None = None
+    ) -> Tensor:
         """Return log p(observation | signal), elementwise; shapes broadcast."""
         index, fraction = self._place(signal)
         below = self.mixture[:, index]  # (3K, …)
         parts = below + (self.mixture[:, index + 1] - below) * fraction
         weights, offsets, variances = parts.chunk(3, dim=0)  # (K, …) each
+        if excess is not None:
+            share = self._own_share(self.variance(signal), excess)
+            offsets, variances = offsets * share.sqrt(), variances * share
         terms = (
             torch.log(weights.clamp_min(1e-12))
             - 0.5 * torch.log(2 * math.pi * variances)

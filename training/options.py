@@ -39,6 +39,27 @@ PLANS: dict[Preset, NetworkPlan] = {
 
 
 @dataclass(frozen=True, slots=True)
+class InputPlanes:
+    """What a network is given beside the newest frame, in this order.
+
+    Attributes
+    ----------
+    context_frames
+        T frames of the same channel that came before.
+    pixel_maps
+        Whether a plane follows that says how noisy each pixel of the camera is.
+    """
+
+    context_frames: int = 0
+    pixel_maps: bool = False
+
+    @property
+    def further(self) -> int:
+        """Planes in all, without the newest frame."""
+        return self.context_frames + self.pixel_maps
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingOptions:
     """The choices of one training run; the defaults suit most recordings.
 

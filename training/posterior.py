@@ -57,26 +57,37 @@ class GaussianPosterior(nn.Module):
         self.register_buffer("ratio_gain", torch.ones(()))
         self.register_buffer("ratio_floor", torch.tensor(LEAST_RATIO))
 
-    def forward(self, observation: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, observation: Tensor, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the signal's mean and variance, (N, 1, Y, X) each.
+
+        `excess` is what `TabulatedNoise` takes, (N, 1, Y, X), where pixels differ.
 
         For Poisson noise, whose variance is the signal, the mean is exact under a gamma prior as
         well: few photons do not break it.
         """
-        mean, ratio, noise_variance = self.prior(predicted)
+        mean, ratio, noise_variance = self.prior(predicted, excess)
         if not self.uses_observation:
             return mean, ratio * noise_variance
         share = ratio / (ratio + 1)
         return mean + (observation - mean) * share, share * noise_variance
 
-    def prior(self, predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def prior(
+        self, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean, ratio of prior to noise variance, and noise variance at the mean.
 
-        For network outputs (N, 2, …), (N, 1, …) each.
+        For network outputs (N, 2, …), (N, 1, …) each. The network's spread is in units of the
+        law's noise: what is known of a pixel from around it does not depend on its own amplifier.
         """
         mean = predicted[:, :1]
         ratio = self.ratio_gain * predicted[:, 1:] ** 2 + self.ratio_floor
-        return mean, ratio, self.noise.variance(mean)
+        law = self.noise.variance(mean)
+        if excess is None:
+            return mean, ratio, law
+        own = self.noise.variance(mean, excess)
+        return mean, ratio * law / own, own
 
 
 class SampledPosterior(nn.Module):
@@ -89,9 +100,11 @@ class SampledPosterior(nn.Module):
         super().__init__()
         self.noise = noise
 
-    def forward(self, observation: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, observation: Tensor, samples: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the signal's mean and variance, (N, 1, Y, X), for samples (N, K, Y, X)."""
-        weights = torch.softmax(self.noise.log_likelihood(observation, samples), dim=1)
+        weights = torch.softmax(self.noise.log_likelihood(observation, samples, excess), dim=1)
         mean = (weights * samples).sum(dim=1, keepdim=True)
         variance = (weights * (samples - mean) ** 2).sum(dim=1, keepdim=True)
         return mean, variance
