@@ -8,11 +8,11 @@ runs. A pattern that is not found is left alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from .graph_editing import EditableGraph, attribute, set_attributes
 
 _UNSHUFFLE_BY_TWO = [0, 1, 3, 5, 2, 4]
 """How (N, C, Y/2, 2, X/2, 2) becomes (N, C, 2, 2, Y/2, X/2)."""
@@ -27,76 +27,23 @@ def rewrite_for_speed(model: Any) -> list[str]:
     measured by `benchmarks/inference_speed.py`.
     """
     applied = []
-    rules: dict[str, Callable[[_Graph], int]] = {
+    rules: dict[str, Callable[[EditableGraph], int]] = {
         "unshuffle-into-convolution": _fold_unshuffle,
         "concatenation-into-convolutions": _split_concatenation,
         "gather-from-table": _gather_from_table,
     }
     for name, rule in rules.items():
-        graph = _Graph(model.graph)
+        graph = EditableGraph(model)
         if rule(graph):
             graph.remove_dead()
             applied.append(name)
     return applied
 
 
-@dataclass(eq=False)
-class _Graph:
-    """A graph with the look-ups that pattern matching needs."""
-
-    proto: Any
-    producers: dict[str, Any] = field(init=False)
-    constants: dict[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.producers = {name: node for node in self.proto.node for name in node.output}
-        self.constants = {weight.name: weight for weight in self.proto.initializer}
-
-    def source(self, name: str, operation: str) -> Any | None:
-        """Return the node that makes `name`, if it is an `operation`."""
-        node = self.producers.get(name)
-        return node if node is not None and node.op_type == operation else None
-
-    def value(self, name: str) -> NDArray[Any] | None:
-        """Return a constant."""
-        from onnx import numpy_helper
-
-        if name not in self.constants:
-            return None
-        return np.asarray(numpy_helper.to_array(self.constants[name]))
-
-    def add_constant(self, name: str, value: NDArray[Any]) -> str:
-        from onnx import numpy_helper
-
-        self.proto.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def through_reshapes(self, name: str) -> str:
-        """Follow `name` upwards past reshapes."""
-        while (node := self.source(name, "Reshape")) is not None:
-            name = node.input[0]
-        return name
-
-    def remove_dead(self) -> None:
-        """Remove nodes and constants that nothing uses any more."""
-        while True:
-            used = {name for node in self.proto.node for name in node.input}
-            used |= {output.name for output in self.proto.output}
-            dead = [n for n in self.proto.node if not used.intersection(n.output)]
-            for node in dead:
-                self.proto.node.remove(node)
-            if not dead:
-                break
-        for weight in [w for w in self.proto.initializer if w.name not in used]:
-            self.proto.initializer.remove(weight)
-        # Shapes that were noted for tensors of before no longer hold.
-        del self.proto.value_info[:]
-
-
 # --------------------------------------------------------------------------------- rule one
 
 
-def _fold_unshuffle(graph: _Graph) -> int:
+def _fold_unshuffle(graph: EditableGraph) -> int:
     """Take 2×2 sub-lattices apart inside the convolution that reads them.
 
     A 3×3 convolution of a pixel-unshuffled image is a 6×6 convolution of stride 2 of the image
@@ -106,7 +53,7 @@ def _fold_unshuffle(graph: _Graph) -> int:
     return sum(_fold_one_unshuffle(graph, node) for node in list(graph.proto.node))
 
 
-def _fold_one_unshuffle(graph: _Graph, convolution: Any) -> bool:
+def _fold_one_unshuffle(graph: EditableGraph, convolution: Any) -> bool:
     if convolution.op_type != "Conv" or not _is_plain(convolution):
         return False
     kernel = graph.value(convolution.input[1])
@@ -114,7 +61,7 @@ def _fold_one_unshuffle(graph: _Graph, convolution: Any) -> bool:
     transposition = graph.source(graph.through_reshapes(source), "Transpose")
     if kernel is None or transposition is None:
         return False
-    if _attribute(transposition, "perm") != _UNSHUFFLE_BY_TWO:
+    if attribute(transposition, "perm") != _UNSHUFFLE_BY_TWO:
         return False
     image = graph.through_reshapes(transposition.input[0])
     outputs, channels, height, width = kernel.shape
@@ -129,8 +76,8 @@ def _fold_one_unshuffle(graph: _Graph, convolution: Any) -> bool:
     )
     convolution.input[0] = image
     convolution.input[1] = graph.add_constant(f"{convolution.input[1]}.unshuffled", folded)
-    padding = _attribute(convolution, "pads") or [0, 0, 0, 0]
-    _set_attributes(
+    padding = attribute(convolution, "pads") or [0, 0, 0, 0]
+    set_attributes(
         convolution,
         pads=[2 * margin for margin in padding],
         strides=[2, 2],
@@ -139,7 +86,7 @@ def _fold_one_unshuffle(graph: _Graph, convolution: Any) -> bool:
     return True
 
 
-def _channels_from(graph: _Graph, name: str) -> tuple[str, int]:
+def _channels_from(graph: EditableGraph, name: str) -> tuple[str, int]:
     """Follow a slice that cuts the first channels away; return its input and how many."""
     node = graph.source(name, "Slice")
     if node is None or len(node.input) < 4:
@@ -156,7 +103,7 @@ def _channels_from(graph: _Graph, name: str) -> tuple[str, int]:
 # --------------------------------------------------------------------------------- rule two
 
 
-def _split_concatenation(graph: _Graph) -> int:
+def _split_concatenation(graph: EditableGraph) -> int:
     """Convolve two concatenated tensors apart and add: the copy into one is saved.
 
     ONNX Runtime adds into the output of the second convolution at no cost.
@@ -164,7 +111,7 @@ def _split_concatenation(graph: _Graph) -> int:
     return sum(_split_one_concatenation(graph, node) for node in list(graph.proto.node))
 
 
-def _split_one_concatenation(graph: _Graph, convolution: Any) -> bool:
+def _split_one_concatenation(graph: EditableGraph, convolution: Any) -> bool:
     from onnx import helper
 
     if convolution.op_type != "Conv" or not _is_plain(convolution):
@@ -173,7 +120,7 @@ def _split_one_concatenation(graph: _Graph, convolution: Any) -> bool:
     kernel = graph.value(convolution.input[1])
     if joined is None or kernel is None or len(joined.input) != 2:
         return False
-    if _attribute(joined, "axis") != 1:
+    if attribute(joined, "axis") != 1:
         return False
     widths = [_channels_of(graph, name) for name in joined.input]
     if None in widths or sum(width or 0 for width in widths) != kernel.shape[1]:
@@ -194,43 +141,33 @@ def _split_one_concatenation(graph: _Graph, convolution: Any) -> bool:
         node.attribute.extend(convolution.attribute)
         parts.append(node)
     total = helper.make_node("Add", [part.output[0] for part in parts], [output])
-    place = list(graph.proto.node).index(convolution)
-    graph.proto.node.remove(convolution)
     # The deeper branch first, so that the addition goes into the convolution that runs last.
-    for node in (total, parts[0], parts[1]):
-        graph.proto.node.insert(place, node)
+    graph.replace(convolution, parts[1], parts[0], total)
     return True
 
 
-def _channels_of(graph: _Graph, name: str) -> int | None:
+def _channels_of(graph: EditableGraph, name: str) -> int | None:
     """Return the channels of a tensor that a convolution made, perhaps some steps before."""
     while (node := graph.producers.get(name)) is not None:
         if node.op_type == "Conv":
             kernel = graph.value(node.input[1])
             return None if kernel is None else int(kernel.shape[0])
-        if node.op_type == "Add" or node.op_type in (
-            "Relu",
-            "LeakyRelu",
-            "Resize",
-            "MaxPool",
-            "AveragePool",
-        ):
-            name = node.input[0]
-        else:
+        if node.op_type not in _KEEP_CHANNELS:
             return None
+        name = node.input[0]
     return None
 
 
 # ------------------------------------------------------------------------------- rule three
 
 
-def _gather_from_table(graph: _Graph) -> int:
+def _gather_from_table(graph: EditableGraph) -> int:
     """Look numbers up in a one-dimensional table with Gather, which uses all cores."""
     from onnx import helper
 
     found = 0
     for node in graph.proto.node:
-        if node.op_type != "GatherND" or _attribute(node, "batch_dims"):
+        if node.op_type != "GatherND" or attribute(node, "batch_dims"):
             continue
         table, index = graph.value(node.input[0]), graph.source(node.input[1], "Unsqueeze")
         if table is None or table.ndim != 1 or index is None:
@@ -252,31 +189,8 @@ def _gather_from_table(graph: _Graph) -> int:
 def _is_plain(convolution: Any) -> bool:
     """Whether a convolution has stride 1, no dilation, no groups and explicit padding."""
     return (
-        set(_attribute(convolution, "strides") or [1]) == {1}
-        and set(_attribute(convolution, "dilations") or [1]) == {1}
-        and (_attribute(convolution, "group") or 1) == 1
-        and (_attribute(convolution, "auto_pad") or b"NOTSET") == b"NOTSET"
+        set(attribute(convolution, "strides") or [1]) == {1}
+        and set(attribute(convolution, "dilations") or [1]) == {1}
+        and (attribute(convolution, "group") or 1) == 1
+        and (attribute(convolution, "auto_pad") or b"NOTSET") == b"NOTSET"
     )
-
-
-def _attribute(node: Any, name: str) -> Any:
-    from onnx import helper
-
-    for attribute in node.attribute:
-        if attribute.name == name:
-            value = helper.get_attribute_value(attribute)
-            return (
-                list(value)
-                if hasattr(value, "__len__") and not isinstance(value, bytes)
-                else value
-            )
-    return None
-
-
-def _set_attributes(node: Any, **values: Any) -> None:
-    from onnx import helper
-
-    kept = [attribute for attribute in node.attribute if attribute.name not in values]
-    del node.attribute[:]
-    node.attribute.extend(kept)
-    node.attribute.extend(helper.make_attribute(name, value) for name, value in values.items())

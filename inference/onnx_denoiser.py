@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .buffers import Buffers, CudaBuffers, HostBuffers
 from .bundle import Bundle, open_bundle
 from .errors import BundleError, FrameMismatchError, InferenceError
+from .frame_graph import graph_for_frames
 from .golden import Golden
 from .graph import INPUT, GraphContract, load_model, read_contract
 from .precision import half_precision, require_precision
@@ -208,7 +209,7 @@ class _Opening:
 
     def ready(self, frame_shape: tuple[int, int]) -> tuple[RunningSession, Buffers, Any]:
         """Open a session, bind its memory, warm it up. Faster options first, if they work."""
-        model = self._model()
+        model = self._model(frame_shape)
         attempts = session_options_of(self.provider, self._cache_name(frame_shape))
         for options in attempts[:-1]:
             try:
@@ -223,7 +224,7 @@ class _Opening:
             return None
         golden = Golden(self.bundle)
         options = session_options_of(self.provider, self._cache_name(golden.frame_shape))[-1]
-        running = self._open(self._model(), golden.frame_shape, options)
+        running = self._open(self._model(golden.frame_shape), golden.frame_shape, options)
         return golden.require(running, self.bundle, self.precision)
 
     def _attempt(
@@ -261,10 +262,12 @@ class _Opening:
             options=options,
         )
 
-    def _model(self) -> Path | bytes:
+    def _model(self, frame_shape: tuple[int, int]) -> Path | bytes:
+        require_precision(self.precision, self.provider)
+        if self.provider == "cpu":
+            return graph_for_frames(self.bundle.model_path, frame_shape)
         if self.precision == "fp32":
             return self.bundle.model_path
-        require_precision(self.precision, self.provider)
         return half_precision(load_model(self.bundle.model_path))
 
     def _cache_name(self, frame_shape: tuple[int, int]) -> str:

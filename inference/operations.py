@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import BundleError
 from .graph import load_model, read_contract
+from .providers import unusable_model
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -35,24 +36,38 @@ def count_gflop(model: Path, frame_shape: tuple[int, int]) -> float:
 
 
 def graph_at_shape(model: Path, frame_shape: tuple[int, int]) -> Any:
-    """Return the graph with every tensor's shape known, as ONNX Runtime sees it.
+    """Return the graph with every tensor's shape known; see `model_at_shape`."""
+    return model_at_shape(model, frame_shape).graph
+
+
+def model_at_shape(model: Path, frame_shape: tuple[int, int]) -> Any:
+    """Return the model with every tensor's shape known, as ONNX Runtime sees it.
 
     The runtime folds what depends on the shape alone, so that shape inference sees constants
     only: nothing here can disagree with what runs.
+
+    Raises
+    ------
+    BundleError
+        If the runtime cannot load it.
     """
     import onnxruntime as ort
     from onnx import shape_inference
 
     settings = ort.SessionOptions()
     settings.log_severity_level = 4
+    settings.intra_op_num_threads = 1
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     for name, size in read_contract(model).overrides(1, frame_shape).items():
         settings.add_free_dimension_override_by_name(name, size)
     with tempfile.TemporaryDirectory(prefix="quietscope-") as folder:
         settings.optimized_model_filepath = str(Path(folder) / "model.onnx")
-        ort.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+        try:
+            ort.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises its own types, one per status code
+            raise unusable_model(model, error) from error
         folded = load_model(Path(folder) / "model.onnx")
-    return shape_inference.infer_shapes(folded, data_prop=True).graph
+    return shape_inference.infer_shapes(folded, data_prop=True)
 
 
 def tensor_shapes(graph: Any) -> dict[str, tuple[int, ...]]:

@@ -45,6 +45,15 @@ _INSTALL: Mapping[str, str] = {
 }
 _DRIVER = "install the NVIDIA driver from https://www.nvidia.com/drivers"
 
+_THREADS: Mapping[str, str] = {
+    # Threads wait for each other within a run without going to sleep (a small frame takes half
+    # the time), and sleep between runs: the camera gets the cores.
+    "session.intra_op.allow_spinning": "1",
+    "session.force_spinning_stop": "1",
+    # 1×1 convolutions of many channels in passes that stay in the first cache.
+    "mlas.nchwc_pointwise_conv_max_input_channel_batch": "32",
+}
+
 QUIET, USUAL = 4, 2
 """Severities of ONNX Runtime's own log: fatal only, and its default (warnings)."""
 
@@ -191,9 +200,14 @@ def _refusal(model: Path | bytes, provider: str, error: Exception) -> Exception:
             f"provider {provider} cannot run this model here ({reason}); "
             f"{_remedy(provider)}, or pass --provider cpu"
         )
-    name = "the model" if isinstance(model, bytes) else str(model)
+    return unusable_model("the model" if isinstance(model, bytes) else model, error)
+
+
+def unusable_model(name: Path | str, error: Exception) -> BundleError:
+    """Return the error for a graph that ONNX Runtime refuses, with its reason."""
     import onnxruntime
 
+    reason = str(error).strip().splitlines()[0]
     return BundleError(
         f"{name}: cannot be run by ONNX Runtime {onnxruntime.__version__} ({reason}); "
         "train the model anew with this version of quietscope"
@@ -210,8 +224,8 @@ def _session_options(
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     settings.intra_op_num_threads = threads or cores_beside_camera()
     settings.inter_op_num_threads = 1
-    # Waiting threads sleep: spinning between frames would take the core from the camera.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in _THREADS.items():
+        settings.add_session_config_entry(key, value)
     if provider == "directml":
         settings.enable_mem_pattern = False
     for name, size in free_dimensions.items():
