@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import QuietscopeError
+from .errors import QuietscopeError, one_line
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
 """What a frame may be made of. Anything else is refused by name."""
@@ -91,11 +91,19 @@ class Stack:
         IndexError
             If there is no such frame.
         StackError
-            If it holds NaN or infinity.
+            If it cannot be read, or holds NaN or infinity.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: no frame {index}, there are {len(self)}")
-        pixels = self.read(tuple(self.axes(index).values()))
+        try:
+            pixels = self.read(tuple(self.axes(index).values()))
+        except QuietscopeError:
+            raise
+        except Exception as error:  # a disk, a network or a decoder, each with errors of its own
+            raise StackError(
+                f"{self.path}: frame {index} cannot be read ({one_line(error)}); check the disk "
+                "or the connection, or copy the recording anew"
+            ) from error
         if self.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise StackError(
                 f"{self.path}: frame {index} holds NaN or infinite pixels; a camera never "
@@ -115,12 +123,12 @@ class Stack:
 
         Same channel, plane and position; None where the recording had not begun.
         """
-        axes = self.axes(index)
-        now = axes.get("time", 0)
-        return [
-            self.index({**axes, "time": now - back}) if back <= now and "time" in axes else None
-            for back in range(1, count + 1)
-        ]
+        if "time" not in self.sizes:
+            return [None] * count
+        names, lengths = list(self.sizes), list(self.sizes.values())
+        stride = prod(lengths[names.index("time") + 1 :])
+        now = index // stride % self.sizes["time"]
+        return [index - back * stride if back <= now else None for back in range(1, count + 1)]
 
     def observations(self, index: int, context_frames: int) -> NDArray[Any]:
         """Read frame `index` and what came before it as (1 + T, Y, X), newest first.

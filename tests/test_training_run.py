@@ -299,23 +299,6 @@ def test_options_that_cannot_be_trained_are_refused(choices, match):
         TrainingOptions(**choices)
 
 
-def test_memory_is_bounded_and_held_out_frames_are_not_drawn():
-    # Every pixel holds its frame's number.
-    pixels = np.broadcast_to(np.arange(400, dtype=np.uint16)[:, None, None], (400, 64, 64)).copy()
-    recordings = load_recordings(
-        [stack_from_array(pixels)], context_frames=2, patch=32, memory_mib=1
-    )
-    part = recordings.footage[0]
-    assert part.pixels.nbytes <= 1.3 * 2**20
-    held_out = set(part.pixels[part.held_out][:, 0, 0].tolist())
-    drawn = recordings.sampler.draw(300, np.random.default_rng(0))
-    assert held_out.isdisjoint(drawn[:, 0, 0, 0].tolist())
-    # Context is the preceding frame, or missing at the start of a stretch.
-    newest, before = drawn[:, 0, 0, 0], drawn[:, 1, 0, 0]
-    assert (np.isnan(before) | (before == newest - 1)).all()
-    assert np.isfinite(before).mean() > 0.7
-
-
 def test_patches_are_drawn_more_often_where_there_is_structure():
     pixels = np.full((6, 256, 256), 100, np.uint16) + np.arange(6, dtype=np.uint16)[:, None, None]
     chance = np.random.default_rng(0)

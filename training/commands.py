@@ -156,6 +156,8 @@ def _train_summary(result: dict[str, Any]) -> list[str]:
         f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']} parameters"
         + ("" if loss is None else f", loss on held-out frames {loss:.4f}"),
         f"ONNX graph checked: differs from PyTorch by {result['parity_max_relative_error']:.1e}",
+        f"{result['resident_frames']} of {result['frames']} frames in memory at a time, "
+        f"{result['peak_rss_mb']:.0f} MB at most",
     ]
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .footage import Footage
 from .options import MaskAxis
-from .recordings import Footage
 
 LAGS = 8
 FRAMES = 24

@@ -1,14 +1,16 @@
-"""What the network learns from: frames in memory, held-out frames, patches.
+"""What the network learns from: recordings that were read through once and found fit.
 
-Owns the reading of stacks within a bound on memory, the refusal of recordings that cannot teach
-anything, and where in them patches are taken. Units are ADU throughout.
+Owns the refusal of recordings that cannot teach anything, the one pass over all frames, and the
+frames that are held out. What stays in memory is decided in `footage`, where patches are taken in
+`patches`. Units are ADU throughout.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,48 +19,24 @@ from numpy.typing import NDArray
 from ..inference.bundle import TrainingStack
 from ..stacks import Stack
 from .errors import TrainingDataError
+from .footage import (
+    Footage,
+    FootagePlan,
+    FootageWindow,
+    held_out_indices,
+    plan_footage,
+)
+from .patches import CELL, PatchSampler
+from .pixel_statistics import PixelStatistics
 
 SMALLEST_PATCH = 32
-CELL = 16
-"""Edge of the cells, in pixels, whose information steers where patches are taken."""
-UNIFORM_SHARE = 0.5
-HELD_OUT_SHARE = 0.1
-FEW_FRAMES = 4
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Footage:
-    """The frames of one stack that are held in memory.
-
-    Attributes
-    ----------
-    stack
-        Where they come from.
-    pixels
-        (N, Y, X) in the camera's type.
-    preceding
-        (N, T) rows of `pixels` that came before each frame, newest first; −1 where missing.
-    held_out
-        Rows that are never trained on, only predicted.
-    """
-
-    stack: Stack
-    pixels: NDArray[Any]
-    preceding: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-
-    def observations(self, row: int) -> NDArray[np.float32]:
-        """Return frame `row` and its context, (1 + T, Y, X) ADU, missing frames zero."""
-        return self.camera_pixels(row).astype(np.float32)
-
-    def camera_pixels(self, row: int) -> NDArray[Any]:
-        """Return the same in the camera's pixel type."""
-        rows = [row, *self.preceding[row]]
-        out = np.zeros((len(rows), *self.stack.frame_shape), dtype=self.pixels.dtype)
-        for place, source in enumerate(rows):
-            if source >= 0:
-                out[place] = self.pixels[source]
-        return out
+HELD_OUT_EDGE = 256
+HELD_OUT_FRAMES = 24
+SAMPLE_FRAMES = 2
+PROBED_FRAMES = 8
+MOST_SATURATED = 0.5
+READING_SHARE = 0.25
+"""Of a budget of time: what reading through the recordings may take."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,27 +45,83 @@ class Recordings:
 
     Attributes
     ----------
-    footage
-        One per stack.
+    stacks
+        What was given.
     patch
         Edge of the patches in pixels: what was asked for, or what fits.
-    low_adu, high_adu
-        Extremes of the pixels.
-    centre_adu, scale_adu
-        Their mean and standard deviation.
+    statistics
+        Of each stack, over the frames that were read.
+    held_out
+        Crops (1 + T, Y, X) of frames that are never trained on, from all stacks alike; missing
+        frames are zeros.
+    samples
+        The last of these frames, whole, of up to two stacks.
+    window
+        The frames in memory.
+    sampler
+        Draws patches from them.
     """
 
-    footage: tuple[Footage, ...]
+    stacks: tuple[Stack, ...]
     patch: int
-    low_adu: float
-    high_adu: float
-    centre_adu: float
-    scale_adu: float
-    pixel_type: str
+    statistics: tuple[PixelStatistics, ...]
+    held_out: tuple[NDArray[Any], ...]
+    samples: tuple[NDArray[Any], ...]
+    window: FootageWindow
     sampler: PatchSampler
 
+    @property
+    def footage(self) -> tuple[Footage, ...]:
+        """The frames in memory now."""
+        return self.window.footage
+
+    @property
+    def pooled(self) -> PixelStatistics:
+        """Extremes, mean and variance of all stacks together."""
+        return reduce(PixelStatistics.pooled_with, self.statistics)
+
+    @property
+    def low_adu(self) -> float:
+        """The darkest pixel."""
+        return self.pooled.low_adu
+
+    @property
+    def high_adu(self) -> float:
+        """The brightest pixel."""
+        return self.pooled.high_adu
+
+    @property
+    def centre_adu(self) -> float:
+        """The mean of the pixels."""
+        return self.pooled.mean_adu
+
+    @property
+    def scale_adu(self) -> float:
+        """Their standard deviation."""
+        return float(np.sqrt(self.pooled.variance_adu2))
+
+    @property
+    def pixel_type(self) -> str:
+        """The camera's."""
+        return self.stacks[0].dtype.name
+
+    @property
+    def frames(self) -> int:
+        """How many frames the stacks hold."""
+        return sum(len(stack) for stack in self.stacks)
+
+    @property
+    def frames_read(self) -> int:
+        """How many of these are used; fewer than all where time is short."""
+        return self.pooled.frames
+
+    @property
+    def resident_frames(self) -> int:
+        """How many frames are in memory at a time."""
+        return sum(len(part.pixels) for part in self.footage)
+
     def share_outside(self, low_adu: float, high_adu: float) -> float:
-        """Return the share of pixels outside of a range."""
+        """Return the share of pixels outside of a range, among the frames in memory."""
         outside = sum(
             int(((part.pixels < low_adu) | (part.pixels > high_adu)).sum())
             for part in self.footage
@@ -98,25 +132,45 @@ class Recordings:
         """Return what was read, with its hash."""
         return tuple(
             TrainingStack(
-                path=str(part.stack.path),
-                frames=len(part.pixels),
-                frame_shape=part.stack.frame_shape,
-                sha256=hashlib.sha256(part.pixels.tobytes()).hexdigest(),
+                path=str(stack.path),
+                frames=read.frames,
+                frame_shape=stack.frame_shape,
+                sha256=read.sha256,
             )
-            for part in self.footage
+            for stack, read in zip(self.stacks, self.statistics, strict=True)
         )
-
-    def held_out(self, limit: int = 32) -> list[NDArray[np.float32]]:
-        """Return up to `limit` held-out observations (1 + T, Y, X), from all stacks alike."""
-        places = [(part, int(row)) for part in self.footage for row in part.held_out]
-        chosen = np.linspace(0, len(places) - 1, min(limit, len(places))).round().astype(int)
-        return [part.observations(row) for part, row in (places[i] for i in chosen)]
 
 
 def load_recordings(
-    stacks: Sequence[Stack], *, context_frames: int, patch: int, memory_mib: int
+    stacks: Sequence[Stack],
+    *,
+    context_frames: int,
+    patch: int,
+    memory_mib: int,
+    seed: int = 0,
+    worker: int = 0,
+    seconds: float | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> Recordings:
-    """Read the stacks, evenly thinned to contiguous stretches where they exceed the memory.
+    """Read the stacks through once, keeping what fits into memory.
+
+    Parameters
+    ----------
+    stacks
+        Recordings of one camera setting.
+    context_frames
+        T preceding frames.
+    patch
+        Edge of the patches, pixels.
+    memory_mib
+        Frames in memory. A window over longer recordings moves while training goes on.
+    seed, worker
+        Of the order in which it moves; workers that train together see different frames.
+    seconds
+        The budget of the run. If reading everything would take a quarter of it or more, evenly
+        spread stretches are used instead.
+    on_frame
+        Called with (frames read, frames to read).
 
     Raises
     ------
@@ -125,21 +179,26 @@ def load_recordings(
     """
     _require_alike(stacks)
     patch = _fitting_patch(stacks[0], patch)
-    share = memory_mib * 2**20 / max(sum(stack.bytes for stack in stacks), 1)
-    footage = tuple(_load(stack, context_frames, share) for stack in stacks)
-    low = min(float(part.pixels.min()) for part in footage)
-    high = max(float(part.pixels.max()) for part in footage)
-    _require_contrast(footage, low, high)
-    mean, deviation = _moments(footage)
+    plan = plan_footage(stacks, context_frames=context_frames, memory_bytes=memory_mib * 2**20)
+    if plan.streams and seconds is not None:
+        plan = _thinned(plan, READING_SHARE * seconds)
+    window = FootageWindow(plan, context_frames, (seed, worker))
+    one_pass = _OnePass(stacks)
+    for part in window.footage:
+        one_pass.fill(part)
+    held_out = _held_out_crops(one_pass, stacks, context_frames, np.random.default_rng(seed))
+    samples = _samples(one_pass, stacks, context_frames)
+    statistics = one_pass.run(plan, on_frame)
+    _require_contrast(stacks[0], reduce(PixelStatistics.pooled_with, statistics))
+    window.start_reading()
     return Recordings(
-        footage=footage,
+        stacks=tuple(stacks),
         patch=patch,
-        low_adu=low,
-        high_adu=high,
-        centre_adu=mean,
-        scale_adu=deviation,
-        pixel_type=stacks[0].dtype.name,
-        sampler=PatchSampler(footage, patch),
+        statistics=statistics,
+        held_out=held_out,
+        samples=samples,
+        window=window,
+        sampler=PatchSampler(window, patch, context_frames),
     )
 
 
@@ -179,120 +238,118 @@ def _fitting_patch(stack: Stack, wanted: int) -> int:
     return fitting
 
 
-def _load(stack: Stack, context_frames: int, share: float) -> Footage:
-    indices = _chosen(len(stack), context_frames, share)
-    row_of = {index: row for row, index in enumerate(indices)}
-    preceding = np.full((len(indices), context_frames), -1, dtype=np.int64)
-    for row, index in enumerate(indices):
-        for place, earlier in enumerate(stack.preceding(index, context_frames)):
-            if earlier is not None:
-                preceding[row, place] = row_of.get(earlier, -1)
-    return Footage(
-        stack=stack,
-        pixels=stack.frames(indices),
-        preceding=preceding,
-        held_out=np.array(held_out_indices(len(indices))),
-    )
-
-
-def held_out_indices(count: int) -> range:
-    """Return which of `count` frames are never trained on: the last tenth.
-
-    Of very few frames none can be spared: then all are trained on and all are validated on, which
-    a network that cannot see its target stands far better than others.
-    """
-    held = max(1, round(HELD_OUT_SHARE * count)) if count >= FEW_FRAMES else count
-    return range(count - held, count)
-
-
-def _chosen(count: int, context_frames: int, share: float) -> list[int]:
+def _thinned(plan: FootagePlan, seconds: float) -> FootagePlan:
+    """Keep evenly spread stretches that can be read in `seconds`; all of them if they can."""
+    probe = plan.stretches[len(plan.stretches) // 2]
+    started = time.perf_counter()
+    probed = PixelStatistics()
+    for index in probe.indices[:PROBED_FRAMES]:
+        probed.add(probe.stack.frame(int(index)))
+    per_frame = (time.perf_counter() - started) / probed.frames
+    frames = sum(len(stretch.indices) for stretch in plan.stretches)
+    share = seconds / (per_frame * frames)
     if share >= 1:
-        return list(range(count))
-    stretch = max(8, 2 * (context_frames + 1))
-    keep = max(1, int(count * share) // stretch)
-    starts = np.linspace(0, max(count - stretch, 0), keep).astype(int)
-    return sorted({int(i) for start in starts for i in range(start, min(start + stretch, count))})
+        return plan
+    count = max(plan.resident, int(share * len(plan.stretches)))
+    kept = np.linspace(0, len(plan.stretches) - 1, count).astype(int)
+    return replace(plan, stretches=tuple(plan.stretches[i] for i in kept), thinned=True)
 
 
-def _require_contrast(footage: Sequence[Footage], low: float, high: float) -> None:
-    path = footage[0].stack.path
-    if low == high:
-        raise TrainingDataError(
-            f"{path}: every pixel is {low:g} ADU, expected an image; open the shutter, check the "
-            "exposure and record again"
-        )
-    saturated = sum(int((part.pixels == high).sum()) for part in footage)
-    total = sum(part.pixels.size for part in footage)
-    if saturated > 0.5 * total:
-        raise TrainingDataError(
-            f"{path}: {saturated / total:.0%} of the pixels are saturated at {high:g} ADU, "
-            "expected less than half; lower exposure or illumination and record again"
-        )
+Crop = tuple[slice, slice]
+WHOLE: Crop = (slice(None), slice(None))
 
 
-def _moments(footage: Sequence[Footage]) -> tuple[float, float]:
-    counts = np.array([part.pixels.size for part in footage], dtype=np.float64)
-    means = np.array([part.pixels.mean(dtype=np.float64) for part in footage])
-    squares = np.array(
-        [part.pixels.var(dtype=np.float64) + m**2 for part, m in zip(footage, means, strict=True)]
-    )
-    mean = float((counts * means).sum() / counts.sum())
-    return mean, float(np.sqrt((counts * squares).sum() / counts.sum() - mean**2))
+class _OnePass:
+    """Reads each frame once, in order, and puts it wherever it is wanted."""
 
+    def __init__(self, stacks: Sequence[Stack]) -> None:
+        self._stacks = tuple(stacks)
+        self._wanted: dict[tuple[Stack, int], list[tuple[NDArray[Any], Crop]]] = {}
 
-class PatchSampler:
-    """Draws patches: half of them anywhere, half where the frames hold structure."""
+    def want(self, stack: Stack, index: int, into: NDArray[Any], crop: Crop = WHOLE) -> None:
+        """Let frame `index` be put into an array."""
+        self._wanted.setdefault((stack, index), []).append((into, crop))
 
-    def __init__(self, footage: Sequence[Footage], patch: int) -> None:
-        self._patch = patch
-        self._footage = footage
-        held_everything = all(len(part.held_out) == len(part.pixels) for part in footage)
-        self._places = [
-            (number, row)
-            for number, part in enumerate(footage)
-            for row in range(len(part.pixels))
-            if held_everything or len(part.held_out) == len(part.pixels) or row < part.held_out[0]
-        ]
-        shape = footage[0].stack.frame_shape
-        self._cells = (shape[0] // CELL, shape[1] // CELL)
-        information = np.stack(
-            [_information(footage[number].pixels[row]) for number, row in self._places]
-        )
-        self._cumulative = np.cumsum(information, dtype=np.float64)
+    def fill(self, footage: Footage) -> None:
+        """Let a footage be filled."""
+        for row, index in enumerate(footage.stretch.indices):
+            self.want(footage.stretch.stack, int(index), footage.pixels[row])
 
-    def draw(self, count: int, chance: np.random.Generator) -> NDArray[np.float32]:
-        """Return `count` patches (count, 1 + T, P, P) in ADU; missing context is NaN."""
-        first = self._footage[0]
-        edge = self._patch
-        out = np.full((count, 1 + first.preceding.shape[1], edge, edge), np.nan, dtype=np.float32)
-        for patch in out:
-            number, row, y, x = self._somewhere(chance)
-            part = self._footage[number]
-            for place, source in enumerate((row, *part.preceding[row])):
-                if source >= 0:
-                    patch[place] = part.pixels[source, y : y + edge, x : x + edge]
+    def observations(
+        self, stack: Stack, index: int, context_frames: int, crop: Crop = WHOLE
+    ) -> NDArray[Any]:
+        """Return what will be frame `index` and those before it, zeros where there are none."""
+        shape = np.empty(stack.frame_shape, dtype=bool)[crop].shape
+        out = np.zeros((1 + context_frames, *shape), dtype=stack.dtype)
+        for row, source in enumerate((index, *stack.preceding(index, context_frames))):
+            if source is not None:
+                self.want(stack, source, out[row], crop)
         return out
 
-    def _somewhere(self, chance: np.random.Generator) -> tuple[int, int, int, int]:
-        height, width = self._footage[0].stack.frame_shape
-        most_y, most_x = height - self._patch, width - self._patch
-        if chance.random() < UNIFORM_SHARE or self._cumulative[-1] <= 0:
-            number, row = self._places[chance.integers(len(self._places))]
-            y, x = int(chance.integers(most_y + 1)), int(chance.integers(most_x + 1))
-            return number, row, y, x
-        cell = int(np.searchsorted(self._cumulative, chance.random() * self._cumulative[-1]))
-        place, cell = divmod(min(cell, len(self._cumulative) - 1), self._cells[0] * self._cells[1])
-        number, row = self._places[place]
-        # The patch holds the cell at a random place of its own.
-        y = cell // self._cells[1] * CELL - int(chance.integers(self._patch - CELL + 1))
-        x = cell % self._cells[1] * CELL - int(chance.integers(self._patch - CELL + 1))
-        return number, row, min(max(y, 0), most_y), min(max(x, 0), most_x)
+    def run(
+        self, plan: FootagePlan, on_frame: Callable[[int, int], None] | None
+    ) -> tuple[PixelStatistics, ...]:
+        """Read; return the statistics of each stack."""
+        indices = [self._indices(stack, plan) for stack in self._stacks]
+        total, done, found = sum(map(len, indices)), 0, []
+        for stack, chosen in zip(self._stacks, indices, strict=True):
+            statistics = PixelStatistics()
+            for index in chosen:
+                frame = stack.frame(index)
+                statistics.add(frame)
+                for into, crop in self._wanted.get((stack, index), ()):
+                    into[...] = frame[crop]
+                done += 1
+                if on_frame is not None:
+                    on_frame(done, total)
+            found.append(statistics)
+        return tuple(found)
+
+    def _indices(self, stack: Stack, plan: FootagePlan) -> Sequence[int]:
+        if not plan.thinned:
+            return range(len(stack))
+        used = {index for wanting, index in self._wanted if wanting is stack}
+        for stretch in plan.stretches:
+            if stretch.stack is stack:
+                used.update(stretch.indices.tolist())
+        return sorted(used)
 
 
-def _information(frame: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the local contrast of a frame per cell: structure, beyond what averages out."""
-    rows, columns = frame.shape[0] // CELL, frame.shape[1] // CELL
-    cells = frame[: rows * CELL, : columns * CELL].astype(np.float32)
-    quarters = cells.reshape(rows, 4, CELL // 4, columns, 4, CELL // 4).mean(axis=(2, 5))
-    contrast: NDArray[np.float32] = quarters.std(axis=(1, 3))
-    return contrast
+def _held_out_crops(
+    reading: _OnePass, stacks: Sequence[Stack], context_frames: int, chance: np.random.Generator
+) -> tuple[NDArray[Any], ...]:
+    places = [(stack, index) for stack in stacks for index in held_out_indices(len(stack))]
+    chosen = np.linspace(0, len(places) - 1, min(HELD_OUT_FRAMES, len(places))).round().astype(int)
+    return tuple(
+        reading.observations(stack, index, context_frames, _crop(stack, chance))
+        for stack, index in (places[i] for i in chosen)
+    )
+
+
+def _crop(stack: Stack, chance: np.random.Generator) -> Crop:
+    # Anywhere in the frame: its corner is darker than its middle.
+    starts = [int(chance.integers(max(0, edge - HELD_OUT_EDGE) + 1)) for edge in stack.frame_shape]
+    return slice(starts[0], starts[0] + HELD_OUT_EDGE), slice(starts[1], starts[1] + HELD_OUT_EDGE)
+
+
+def _samples(
+    reading: _OnePass, stacks: Sequence[Stack], context_frames: int
+) -> tuple[NDArray[Any], ...]:
+    return tuple(
+        reading.observations(stack, held_out_indices(len(stack))[-1], context_frames)
+        for stack in stacks[:SAMPLE_FRAMES]
+    )
+
+
+def _require_contrast(stack: Stack, pixels: PixelStatistics) -> None:
+    if pixels.low_adu == pixels.high_adu:
+        raise TrainingDataError(
+            f"{stack.path}: every pixel is {pixels.low_adu:g} ADU, expected an image; open the "
+            "shutter, check the exposure and record again"
+        )
+    share = pixels.at_high / pixels.pixels
+    if share > MOST_SATURATED:
+        raise TrainingDataError(
+            f"{stack.path}: {share:.0%} of the pixels are saturated at {pixels.high_adu:g} ADU, "
+            "expected less than half; lower exposure or illumination and record again"
+        )

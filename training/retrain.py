@@ -30,8 +30,8 @@ from ..inference.library import Decision as DecisionName
 from ..inference.library import Library
 from ..inference.onnx_denoiser import OnnxDenoiser
 from ..stacks import Stack, open_stack
+from .footage import held_out_indices
 from .options import TrainingOptions
-from .recordings import held_out_indices
 from .splitting import Split, counts_photons, split, squared_error
 from .train import TrainingProgress, TrainingResult, one_channel, train
 

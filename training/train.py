@@ -25,6 +25,7 @@ from ..calibration.fingerprint import CameraFingerprint
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..calibration.noise_files import save_noise_model
 from ..calibration.noise_model import NoiseModel
+from ..inference.benchmark import peak_rss_mb
 from ..inference.bundle import (
     CHECKPOINT,
     LOSSES,
@@ -51,7 +52,7 @@ from .estimator import Estimator
 from .export import export_graph, load_exporter
 from .network import parameter_count
 from .noise import TabulatedNoise
-from .options import DEFAULT_SECONDS, TrainingOptions
+from .options import DEFAULT_SECONDS, InputPlanes, TrainingOptions
 from .posterior import GaussianPosterior
 from .recordings import Recordings, load_recordings
 from .report import write_losses, write_report
@@ -66,9 +67,7 @@ OVERFITTED_NATS = 0.005
 CHECKPOINT_SECONDS = 60.0
 LARGEST_GRADIENT_NORM = 1.0
 MOST_BAD_STEPS = 20
-VALIDATION_EDGE = 256
 VALIDATION_FRAMES = 8
-CALIBRATION_FRAMES = 24
 EXPORTER_IMPORT_SECONDS = 1.5
 BUSIEST = 3.0
 BUNDLE_BYTES = 64 * 2**20
@@ -174,7 +173,7 @@ def fit(
         export_seconds=export_seconds,
     )
     workers = join_workers()
-    learner = learner_for(options, noise)
+    learner = learner_for(options, noise, InputPlanes(options.context_frames))
     learner.posterior.to(workers.device)
     learner.network.to(workers.device)
     learner.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -256,12 +255,19 @@ def _loop(
 
 
 def _batch(recordings: Recordings, options: TrainingOptions, run: Run, step: int) -> Tensor:
+    # With a budget of steps the same frames are in memory at the same step, whatever the disk
+    # does; with a budget of time nobody waits for them.
+    exact = options.steps is not None
+    recordings.sampler.move(step * options.batch, run.schedule.progress(step), wait=exact)
     # A source of chance per step, not one that runs on: a resumed run draws the same patches.
     chance = np.random.default_rng([options.seed, step, run.workers.rank])
     patches = recordings.sampler.draw(options.batch, chance)
     patches -= recordings.centre_adu
     patches /= recordings.scale_adu
-    return torch.from_numpy(augmented(patches, chance, transpose=run.learner.transpose))
+    learner = run.learner
+    return torch.from_numpy(
+        augmented(patches, chance, inputs=learner.inputs, transpose=learner.transpose)
+    )
 
 
 def _chance(seed: int, step: int, rank: int = 0) -> torch.Generator:
@@ -295,7 +301,7 @@ def _validate(run: Run, held_out: Sequence[Tensor], loss: float, seed: int) -> N
     with run.average.applied():
         scores = [
             float(run.learner.score(frame, _chance(seed, 0)))
-            for frame in held_out[:VALIDATION_FRAMES]
+            for frame in held_out[:: max(1, len(held_out) // VALIDATION_FRAMES)]
         ]
     score = float(np.mean(scores))
     if all(score < row.validation_loss for row in run.losses):
@@ -315,13 +321,10 @@ def _held_out_frames(
     recordings: Recordings, estimator: Estimator, device: torch.device
 ) -> list[Tensor]:
     frames = []
-    for observations in recordings.held_out(CALIBRATION_FRAMES):
-        height, width = (
-            min(edge, VALIDATION_EDGE) // estimator.stride * estimator.stride
-            for edge in observations.shape[1:]
-        )
-        crop = torch.from_numpy(observations[None, :, :height, :width])
-        frames.append(estimator.to_network_units(crop.to(device)))
+    for crop in recordings.held_out:
+        height, width = (edge // estimator.stride * estimator.stride for edge in crop.shape[1:])
+        observations = torch.from_numpy(crop[None, :, :height, :width].astype(np.float32))
+        frames.append(estimator.to_network_units(observations.to(device)))
     return frames
 
 
@@ -382,6 +385,9 @@ class TrainingResult:
     parameters: int
     parity_max_relative_error: float
     validation_loss: float | None
+    frames: int
+    resident_frames: int
+    peak_rss_mb: float
 
     def result(self) -> dict[str, Any]:
         """Return the JSON object of the `train` command."""
@@ -399,6 +405,9 @@ class TrainingResult:
             "parameters": self.parameters,
             "parity_max_relative_error": self.parity_max_relative_error,
             "validation_loss": self.validation_loss,
+            "frames": self.frames,
+            "resident_frames": self.resident_frames,
+            "peak_rss_mb": self.peak_rss_mb,
             "figures": manifest.figures,
         }
 
@@ -461,7 +470,15 @@ def train(
         context_frames=options.context_frames,
         patch=options.patch,
         memory_mib=options.memory_mib,
+        seed=options.seed,
+        worker=join_workers().rank,
+        seconds=options.seconds,
     )
+    if recordings.frames_read < recordings.frames:
+        remark(
+            f"only {recordings.frames_read} of {recordings.frames} frames are used, evenly "
+            "spread: reading all of them would take too much of the budget; give more --minutes"
+        )
     if noise_model is None:
         remark("no noise model was given: one is estimated from the recordings themselves")
 
@@ -517,7 +534,7 @@ def require_range(
     found = f"{share:.0%} of the pixels lie outside of the {low:.0f} to {high:.0f} ADU"
     if share > MOST_OUTSIDE:
         raise TrainingDataError(
-            f"{recordings.footage[0].stack.path}: {found} that the noise model was "
+            f"{recordings.stacks[0].path}: {found} that the noise model was "
             "calibrated for; calibrate with light levels that cover the recordings"
         )
     if share > NOTED_OUTSIDE:
@@ -536,7 +553,7 @@ def _seal(
     overwrite: bool,
 ) -> TrainingResult:
     """Export, write and seal the bundle: whole or not at all."""
-    samples = [part.camera_pixels(int(part.held_out[-1])) for part in recordings.footage[:2]]
+    samples = recordings.samples
     parameters = parameter_count(estimator.network)
     losses = [asdict(row) for row in run.losses]
     validation = run.losses[-1].validation_loss if run.losses else None
@@ -549,7 +566,12 @@ def _seal(
         )
         write_losses(staging / LOSSES, losses)
         seconds = run.schedule.elapsed
-        figures = {"parity_max_relative_error": parity, **_variance_figures(run.learner)}
+        figures = {
+            "parity_max_relative_error": parity,
+            "resident_frames": float(recordings.resident_frames),
+            "peak_rss_mb": peak_rss_mb(),
+            **_variance_figures(run.learner),
+        }
         facts = {
             "algorithm": options.algorithm,
             "preset": options.preset,
@@ -559,8 +581,11 @@ def _seal(
             "seconds": f"{seconds:.1f}",
             "parameters": parameters,
             "loss on held-out frames": validation,
+            "frames used": recordings.frames_read,
+            "frames in memory at a time": recordings.resident_frames,
+            "peak memory": f"{peak_rss_mb():.0f} MB",
             "difference of ONNX and PyTorch": f"{parity:.1e}",
-            "trained on": ", ".join(str(part.stack.path) for part in recordings.footage),
+            "trained on": ", ".join(str(stack.path) for stack in recordings.stacks),
         }
         with torch.no_grad():
             denoised, uncertainty = estimator(torch.from_numpy(samples[0][None]))
@@ -601,6 +626,9 @@ def _seal(
         parameters=parameters,
         parity_max_relative_error=parity,
         validation_loss=validation,
+        frames=recordings.frames_read,
+        resident_frames=recordings.resident_frames,
+        peak_rss_mb=peak_rss_mb(),
     )
 
 
