@@ -25,6 +25,8 @@ CERTAIN_SIGMA = 3.0
 """A pixel that differs from the others by more than this is believed to."""
 UNEVEN_OFFSET = 0.1
 """Scatter of the pixels' offsets, in units of the noise without light, that is worth a map."""
+UNEVEN_VARIANCE = 5.0
+"""Of one pixel over that of the typical one: more than chance makes of some twenty frames."""
 
 Region = tuple[int, int, int, int]
 """x, y, width, height in unbinned sensor pixels."""
@@ -65,9 +67,14 @@ class PixelMaps:
     @property
     def uneven(self) -> bool:
         """Whether the pixels differ so much that it pays to treat each as its own."""
-        noise = float(np.median(self.noise_adu))
-        differ = self.hot.any() or self.dead.any()
-        return bool(differ or self.offset_adu.std() > UNEVEN_OFFSET * noise)
+        typical = float(np.median(self.variance_adu2))
+        shift = (self.offset_adu - np.median(self.offset_adu)) ** 2 / max(typical, 1e-12)
+        return bool(
+            self.dead.any()
+            or shift.max() > 1
+            or shift.mean() > UNEVEN_OFFSET**2
+            or self.variance_adu2.max() > UNEVEN_VARIANCE * typical
+        )
 
     def correction(
         self, *, offset_adu: float, dark_variance_adu2: float, range_adu: float

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InferenceError
-from .graph import INPUT, OUTPUTS
+from .graph import INPUT, OUTPUTS, PIXEL_MAPS
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,10 @@ class Buffers(Protocol):
 
     def write_to(self, out: NDArray[np.float32], binding: Any) -> bool:
         """Let the session write into the caller's (2, Y, X) itself, if it can; say whether."""
+        ...
+
+    def bind_maps(self, maps: NDArray[np.float32], binding: Any) -> None:
+        """Bind the pixel maps (1, 3, Y, X) of these frames' part of the sensor."""
         ...
 
     def upload(self) -> None:
@@ -84,6 +88,11 @@ class HostBuffers:
             self._target = None
         return False
 
+    def bind_maps(self, maps: NDArray[np.float32], binding: Any) -> None:
+        """See `Buffers`."""
+        self._maps = np.ascontiguousarray(maps)  # kept: the session holds its address
+        binding.bind_cpu_input(PIXEL_MAPS, self._maps)
+
     def _bind_outputs(self, arrays: Sequence[NDArray[np.float32]], binding: Any) -> None:
         import onnxruntime as ort
 
@@ -115,6 +124,7 @@ class CudaBuffers(HostBuffers):
             ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, "cuda")
             for array in (self.observations, *self.outputs)
         ]
+        self._device_maps: Any = None
         self._runtime = _CudaRuntime()
         self._locked = [
             array for array in (self.observations, *self.outputs) if self._runtime.lock(array)
@@ -125,6 +135,18 @@ class CudaBuffers(HostBuffers):
         binding.bind_ortvalue_input(INPUT, self._device[0])
         for name, value in zip(OUTPUTS, self._device[1:], strict=True):
             binding.bind_ortvalue_output(name, value)
+
+    def bind_maps(self, maps: NDArray[np.float32], binding: Any) -> None:
+        """See `Buffers`."""
+        if self._device_maps is None:
+            import onnxruntime as ort
+
+            self._device_maps = ort.OrtValue.ortvalue_from_shape_and_type(
+                list(maps.shape), maps.dtype.type, "cuda"
+            )
+            binding.bind_ortvalue_input(PIXEL_MAPS, self._device_maps)
+        maps = np.ascontiguousarray(maps)
+        self._runtime.copy(self._device_maps.data_ptr(), maps.ctypes.data, maps.nbytes)
 
     def write_to(self, out: NDArray[np.float32], binding: Any) -> bool:
         """No: the session writes to the GPU."""
@@ -146,6 +168,7 @@ class CudaBuffers(HostBuffers):
         while self._locked:
             self._runtime.unlock(self._locked.pop())
         self._device.clear()
+        self._device_maps = None
 
 
 class _CudaRuntime:

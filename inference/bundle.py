@@ -82,6 +82,8 @@ class Manifest(_Record):
     algorithm: Algorithm
     preset: Preset
     context_frames: int = Field(ge=0)
+    companions: tuple[str, ...] = ()
+    """Other channels whose newest frames the model is given after the preceding ones."""
     channel: str | None = None
     pixel_type: PixelType
     camera: CameraFingerprint = CameraFingerprint()

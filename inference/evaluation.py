@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..calibration.noise_model import NoiseModel
 from ..stacks import Stack
 from .bundle import Bundle, open_bundle
+from .companions import companion_numbers
 from .denoiser import Denoiser
 from .errors import FrameMismatchError, InferenceError
 from .providers import Precision, Provider, all_cores
@@ -212,6 +213,7 @@ class _Scoring:
     found_adu2: list[float] = field(default_factory=list)
     correlations: list[float] = field(default_factory=list)
     z_squares: list[float] = field(default_factory=list)
+    companions: tuple[int, ...] = field(init=False)
     reader: ObservationReader = field(init=False)
     estimate: NDArray[np.float32] = field(init=False)
 
@@ -221,13 +223,18 @@ class _Scoring:
                 f"{self.stack.path}: frames are {self.stack.frame_shape}, the denoiser was built "
                 f"for {self.denoiser.frame_shape}; build one for this shape"
             )
+        bundle = getattr(self.denoiser, "bundle", None)
+        wanted = () if bundle is None else bundle.manifest.companions
+        self.companions = companion_numbers(self.stack, wanted, what="the model")
         pixel_type = getattr(self.denoiser, "pixel_type", None) or self.stack.dtype
         self.reader = ObservationReader(self.stack, np.dtype(pixel_type))
         self.estimate = np.empty((2, *self.stack.frame_shape), np.float32)
 
     def denoise(self, index: int) -> NDArray[Any]:
         """Denoise frame `index` into `estimate` and return the frame itself."""
-        observations = self.reader.read(index, self.denoiser.context_frames)
+        observations = self.reader.read(
+            index, self.denoiser.context_frames - len(self.companions), self.companions
+        )
         began = time.perf_counter()
         self.denoiser.denoise(observations, self.estimate)
         self.seconds.append(time.perf_counter() - began)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .bundle import GOLDEN, MODEL
 from .errors import BundleError, ProviderError
-from .graph import INPUT, OUTPUTS, read_contract
+from .graph import INPUT, OUTPUTS, PIXEL_MAPS, read_contract
 from .providers import Precision, RunningSession, open_session
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ GPUs round float32 products to 10 bits (TF32), which costs up to 1e-3.
 """
 
 
-def write_golden(staging: Path, observations: NDArray[Any]) -> None:
+def write_golden(
+    staging: Path, observations: NDArray[Any], pixel_maps: NDArray[np.float32] | None = None
+) -> None:
     """Run the model in `staging` on a piece of a real frame and store the answer beside it.
 
     To be called between the export of `model.onnx`, which has been compared with PyTorch, and
@@ -43,27 +45,31 @@ def write_golden(staging: Path, observations: NDArray[Any]) -> None:
         The directory that becomes the bundle.
     observations
         (1 + T, Y, X) in the camera's pixel type, newest first.
+    pixel_maps
+        (1, 3, Y, X) of these frames, for models that know every pixel of the camera.
     """
-    piece = np.ascontiguousarray(_middle(observations))
+    feeds = {INPUT: np.ascontiguousarray(_middle(observations[np.newaxis]))}
+    if pixel_maps is not None:
+        feeds[PIXEL_MAPS] = np.ascontiguousarray(_middle(pixel_maps))
     contract = read_contract(staging / MODEL)
     running = open_session(
         staging / MODEL,
         provider="cpu",
-        free_dimensions=contract.overrides(1, (piece.shape[1], piece.shape[2])),
+        free_dimensions=contract.overrides(1, feeds[INPUT].shape[2:]),
     )
-    denoised, uncertainty = running.session.run(list(OUTPUTS), {INPUT: piece[np.newaxis]})
+    denoised, uncertainty = running.session.run(list(OUTPUTS), feeds)
     np.savez_compressed(
         staging / GOLDEN,
-        observations=piece,
         denoised=denoised[0, 0],
         uncertainty=uncertainty[0, 0],
+        **{name: piece[0] for name, piece in feeds.items()},
     )
 
 
 def _middle(observations: NDArray[Any]) -> NDArray[Any]:
-    starts = [max(0, (size - EDGE) // 2) for size in observations.shape[1:]]
+    starts = [max(0, (size - EDGE) // 2) for size in observations.shape[2:]]
     rows, columns = (slice(start, start + EDGE) for start in starts)
-    return observations[:, rows, columns]
+    return observations[:, :, rows, columns]
 
 
 class Golden:
@@ -73,6 +79,8 @@ class Golden:
     ----------
     observations
         (1 + T, Y, X).
+    feeds
+        What the session is given: the observations, and pixel maps where the model has them.
     expected
         (2, Y, X) float32: estimate and standard deviation, ADU.
     """
@@ -80,7 +88,12 @@ class Golden:
     def __init__(self, bundle: Bundle) -> None:
         try:
             with np.load(bundle.path / GOLDEN, allow_pickle=False) as stored:
-                self.observations = stored["observations"]
+                self.feeds = {
+                    name: stored[name][np.newaxis]
+                    for name in (INPUT, PIXEL_MAPS)
+                    if name in stored
+                }
+                self.observations = self.feeds[INPUT][0]
                 self.expected = np.stack([stored[name] for name in OUTPUTS])
         except (OSError, ValueError, KeyError) as error:
             raise BundleError(
@@ -106,9 +119,7 @@ class Golden:
         ProviderError
             If the answer differs by more than rounding can.
         """
-        found = np.stack(
-            running.session.run(list(OUTPUTS), {INPUT: self.observations[np.newaxis]})
-        )[:, 0, 0]
+        found = np.stack(running.session.run(list(OUTPUTS), self.feeds))[:, 0, 0]
         scatter = max(float(self.observations[0].std()), 1.0)
         difference = float(np.sqrt(((found - self.expected) ** 2).mean())) / scatter
         if not difference <= LARGEST_DIFFERENCE[precision]:

@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import BundleError
 
 INPUT = "observations"
 OUTPUTS = ("denoised", "uncertainty")
+PIXEL_MAPS = "pixel_maps"
+"""Of a camera whose pixels differ: (1, 3, Y, X), as `PixelMaps.correction` makes them. The graph
+holds those of the whole calibrated region as the default of an input of this name, so that it
+takes camera pixels alone; for a part of the region that part is fed instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,15 @@ def _contract(model: Path, tensor: Any) -> GraphContract:
     )
 
 
+def read_pixel_maps(model: Path) -> NDArray[np.float32] | None:
+    """Return the pixel maps that the graph at `model` holds, (1, 3, Y, X); None if it has none."""
+    from onnx import numpy_helper
+
+    weights = load_model(model).graph.initializer
+    held = next((weight for weight in weights if weight.name == PIXEL_MAPS), None)
+    return None if held is None else np.asarray(numpy_helper.to_array(held), np.float32)
+
+
 def load_model(model: Path) -> Any:
     """Read an ONNX file.
 
@@ -115,3 +129,12 @@ def load_model(model: Path) -> Any:
             f"{model}: is no readable ONNX file ({type(error).__name__}); restore the bundle or "
             "train the model anew"
         ) from error
+
+
+def without_default_maps(model: Path) -> bytes:
+    """Return the model with its pixel maps, if it has any, as an input that has to be fed."""
+    opened = load_model(model)
+    weights = opened.graph.initializer
+    for held in [weight for weight in weights if weight.name == PIXEL_MAPS]:
+        weights.remove(held)
+    return bytes(opened.SerializeToString())

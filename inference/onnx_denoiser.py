@@ -15,12 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..calibration.maps import Region, part_of
 from .buffers import Buffers, CudaBuffers, HostBuffers
 from .bundle import Bundle, open_bundle
 from .errors import BundleError, FrameMismatchError, InferenceError
 from .frame_graph import graph_for_frames
 from .golden import Golden
-from .graph import INPUT, GraphContract, load_model, read_contract
+from .graph import (
+    INPUT,
+    PIXEL_MAPS,
+    GraphContract,
+    load_model,
+    read_contract,
+    read_pixel_maps,
+)
 from .precision import half_precision, require_precision
 from .providers import (
     Precision,
@@ -57,6 +65,12 @@ class OnnxDenoiser:
         fp32 everywhere; fp16 on GPU: the network alone is reduced.
     threads
         Of the CPU provider; None leaves one core to camera and GUI.
+    region
+        x, y, width, height of the frames in unbinned sensor pixels, where known. It matters to
+        models that know every pixel of the camera: without it frames must be of the shape of the
+        calibrated region.
+    pixel_maps
+        (1, 3, Y, X), what the model knows of these pixels; by default cut out by `region`.
 
     Attributes
     ----------
@@ -77,6 +91,8 @@ class OnnxDenoiser:
         If the bundle cannot be used.
     ProviderError
         If the provider asked for is not the one that would run, or computes something else.
+    FrameMismatchError
+        If the model knows every pixel of the camera, and not those of such frames.
     """
 
     def __init__(
@@ -87,16 +103,25 @@ class OnnxDenoiser:
         provider: Provider = "auto",
         precision: Precision = "fp32",
         threads: int | None = None,
+        region: Region | None = None,
+        pixel_maps: NDArray[np.float32] | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.precision = precision
         self._frame_shape = _checked_shape(frame_shape)
         self._contract = _matching_contract(self.bundle)
         self.pixel_type = np.dtype(self._contract.pixel_type)
+        self.pixel_maps = (
+            maps_of_frames(self.bundle, self._frame_shape, region)
+            if pixel_maps is None
+            else pixel_maps
+        )
         chosen, self.remark = _settled(provider)
         opening = _Opening(self.bundle, self._contract, chosen, precision, threads)
         self._running: RunningSession | None
-        self._running, self._buffers, self._binding = opening.ready(self._frame_shape)
+        self._running, self._buffers, self._binding = opening.ready(
+            self._frame_shape, self.pixel_maps
+        )
         self.provider = self._running.provider
         self.device = self._running.device
         self.golden_difference = opening.check_golden()
@@ -133,6 +158,18 @@ class OnnxDenoiser:
         """
         self._require_fit(observations, out)
         self._session()
+        self._denoise(observations, out)
+
+    def denoise_part(
+        self, observations: NDArray[Any], maps: NDArray[np.float32], out: NDArray[np.float32]
+    ) -> None:
+        """Do the same for frames of another part of the sensor, with its pixel maps."""
+        self._require_fit(observations, out)
+        self._session()
+        self._buffers.bind_maps(maps, self._binding)
+        self._denoise(observations, out)
+
+    def _denoise(self, observations: NDArray[Any], out: NDArray[np.float32]) -> None:
         np.copyto(self._buffers.observations[0], observations)
         written = self._buffers.write_to(out, self._binding)
         self._run()
@@ -144,6 +181,8 @@ class OnnxDenoiser:
         """Return the session's own `run` on these observations, for comparison in benchmarks."""
         session = self._session()
         feeds = {INPUT: observations[np.newaxis]}
+        if self.pixel_maps is not None:
+            feeds[PIXEL_MAPS] = self.pixel_maps
         return lambda: session.run(None, feeds)
 
     def close(self) -> None:
@@ -207,16 +246,18 @@ class _Opening:
     precision: Precision
     threads: int | None
 
-    def ready(self, frame_shape: tuple[int, int]) -> tuple[RunningSession, Buffers, Any]:
+    def ready(
+        self, frame_shape: tuple[int, int], maps: NDArray[np.float32] | None
+    ) -> tuple[RunningSession, Buffers, Any]:
         """Open a session, bind its memory, warm it up. Faster options first, if they work."""
         model = self._model(frame_shape)
         attempts = session_options_of(self.provider, self._cache_name(frame_shape))
         for options in attempts[:-1]:
             try:
-                return self._attempt(model, frame_shape, options)
+                return self._attempt(model, frame_shape, maps, options)
             except Exception as error:  # capturing a CUDA graph fails in ways of its own
                 logger.info("%s does not run with %s: %s", self.provider, options, error)
-        return self._attempt(model, frame_shape, attempts[-1])
+        return self._attempt(model, frame_shape, maps, attempts[-1])
 
     def check_golden(self) -> float | None:
         """Compare with the bundle's stored answer; None if it holds none."""
@@ -231,6 +272,7 @@ class _Opening:
         self,
         model: Path | bytes,
         frame_shape: tuple[int, int],
+        maps: NDArray[np.float32] | None,
         options: Mapping[str, str],
     ) -> tuple[RunningSession, Buffers, Any]:
         running = self._open(model, frame_shape, options)
@@ -241,6 +283,8 @@ class _Opening:
         try:
             binding = running.session.io_binding()
             buffers.bind(binding)
+            if maps is not None:
+                buffers.bind_maps(maps, binding)
             for _ in range(WARM_UP_RUNS):
                 running.session.run_with_iobinding(binding)
         except Exception:
@@ -283,6 +327,35 @@ def _settled(provider: Provider) -> tuple[Provider, str]:
     return option_name(found), remark
 
 
+def maps_of_frames(
+    bundle: Bundle, frame_shape: tuple[int, int], region: Region | None
+) -> NDArray[np.float32] | None:
+    """Return the pixel maps (1, 3, Y, X) of frames; None for models without.
+
+    Raises
+    ------
+    FrameMismatchError
+        If the model holds no maps for such frames, or where they lie on the sensor is not known.
+    """
+    maps = read_pixel_maps(bundle.model_path)
+    if maps is None:
+        return None
+    held, calibrated = (maps.shape[2], maps.shape[3]), bundle.manifest.camera.roi
+    part = part_of(calibrated, held, region, frame_shape)
+    if part is None:
+        raise FrameMismatchError(
+            f"frames are {_described(frame_shape, region)}, the model {bundle.path} knows every "
+            f"pixel of {_described(held, calibrated)}; set the camera's region to "
+            "that or within it, or train with --no-pixel-maps"
+        )
+    return np.ascontiguousarray(maps[:, :, part[0], part[1]])
+
+
+def _described(shape: tuple[int, int], region: Region | None) -> str:
+    size = f"{shape[1]}×{shape[0]} pixels"
+    return size if region is None else f"{size} at x = {region[0]}, y = {region[1]}"
+
+
 def _checked_shape(frame_shape: tuple[int, int]) -> tuple[int, int]:
     rows, columns = (int(size) for size in frame_shape)
     if rows < 1 or columns < 1:
@@ -293,7 +366,8 @@ def _checked_shape(frame_shape: tuple[int, int]) -> tuple[int, int]:
 def _matching_contract(bundle: Bundle) -> GraphContract:
     contract = read_contract(bundle.model_path)
     manifest = bundle.manifest
-    declared = (manifest.pixel_type, 1 + manifest.context_frames)
+    frames = 1 + manifest.context_frames + len(manifest.companions)
+    declared = (manifest.pixel_type, frames)
     if (contract.pixel_type, contract.observations) != declared:
         raise BundleError(
             f"{bundle.path}: its graph takes {contract.observations} frames of "

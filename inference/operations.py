@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BundleError
-from .graph import load_model, read_contract
+from .graph import load_model, read_contract, without_default_maps
 from .providers import unusable_model
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -44,7 +44,8 @@ def model_at_shape(model: Path, frame_shape: tuple[int, int]) -> Any:
     """Return the model with every tensor's shape known, as ONNX Runtime sees it.
 
     The runtime folds what depends on the shape alone, so that shape inference sees constants
-    only: nothing here can disagree with what runs.
+    only: nothing here can disagree with what runs. Pixel maps, which belong to one size, become
+    an input without a default.
 
     Raises
     ------
@@ -63,7 +64,9 @@ def model_at_shape(model: Path, frame_shape: tuple[int, int]) -> Any:
     with tempfile.TemporaryDirectory(prefix="quietscope-") as folder:
         settings.optimized_model_filepath = str(Path(folder) / "model.onnx")
         try:
-            ort.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(
+                without_default_maps(model), settings, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # ONNX Runtime raises its own types, one per status code
             raise unusable_model(model, error) from error
         folded = load_model(Path(folder) / "model.onnx")

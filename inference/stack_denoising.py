@@ -25,6 +25,7 @@ from ..calibration.fingerprint import CameraFingerprint
 from ..outputs import require_space
 from ..stacks import Stack, open_stack
 from .bundle import Bundle, open_bundle
+from .companions import companion_index, companion_numbers
 from .errors import FrameMismatchError, InferenceError
 from .onnx_denoiser import OnnxDenoiser
 from .providers import Precision, Provider, all_cores
@@ -111,6 +112,7 @@ def denoise_stack(
                 provider=provider,
                 precision=precision,
                 threads=threads or all_cores(),
+                region=recorded_camera(stack).roi,
             )
             for path, model in models.distinct().items()
         }
@@ -253,7 +255,7 @@ def in_reading_order(stack: Stack, chosen: set[int] | None) -> Iterator[int]:
 
 @dataclass(eq=False)
 class ObservationReader:
-    """Read frames with what came before them, keeping the 1 + T frames that come again.
+    """Read frames with what came before them, keeping the frames that come again.
 
     Used from one thread at a time.
     """
@@ -262,15 +264,21 @@ class ObservationReader:
     pixel_type: np.dtype[Any]
     _held: dict[int, NDArray[Any]] = field(default_factory=dict)
 
-    def read(self, index: int, context_frames: int) -> NDArray[Any]:
-        """Return frame `index` and what came before it as (1 + T, Y, X), newest first."""
-        needed = [index, *self.stack.preceding(index, context_frames)]
+    def read(
+        self, index: int, context_frames: int, companions: Sequence[int] = ()
+    ) -> NDArray[Any]:
+        """Return frame `index`, what came before it, and companions: (1 + T + C, Y, X)."""
+        needed = [
+            index,
+            *self.stack.preceding(index, context_frames),
+            *(companion_index(self.stack, index, number) for number in companions),
+        ]
         self._held = {
             place: self._held[place] if place in self._held else self.stack.frame(place)
             for place in needed
             if place is not None
         }
-        out = np.zeros((1 + context_frames, *self.stack.frame_shape), self.pixel_type)
+        out = np.zeros((len(needed), *self.stack.frame_shape), self.pixel_type)
         for row, place in enumerate(needed):
             if place is not None:
                 out[row] = self._held[place]
@@ -284,8 +292,9 @@ def _read_ahead(
     reader = ObservationReader(stack, models.pixel_type)
 
     def read(index: int) -> tuple[int, NDArray[Any]]:
-        context_frames = models.of(stack.axes(index)).manifest.context_frames
-        return index, reader.read(index, context_frames)
+        manifest = models.of(stack.axes(index)).manifest
+        companions = companion_numbers(stack, manifest.companions, what="its model")
+        return index, reader.read(index, manifest.context_frames, companions)
 
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
         pending = None
@@ -377,8 +386,9 @@ class ChannelModels:
             If the recording names a camera or a setting that the model was not trained for.
         """
         remarks = self._channel_remarks(stack, force)
-        running = _recorded_camera(stack)
+        running = recorded_camera(stack)
         for bundle in self.distinct().values():
+            companion_numbers(stack, bundle.manifest.companions, what=f"the model {bundle.path}")
             remarks += _pixel_type_remarks(stack, bundle, force)
             camera = bundle.manifest.camera
             if force:
@@ -419,7 +429,7 @@ def _pixel_type_remarks(stack: Stack, bundle: Bundle, force: bool) -> list[str]:
     )
 
 
-def _recorded_camera(stack: Stack) -> CameraFingerprint:
+def recorded_camera(stack: Stack) -> CameraFingerprint:
     """Return what the recording says about its camera; mostly nothing."""
     said = ((stack.attributes or {}).get(ATTRIBUTES) or {}).get("camera")
     if not isinstance(said, Mapping):

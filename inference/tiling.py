@@ -16,9 +16,10 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from ..calibration.maps import Region
 from .bundle import Bundle, open_bundle
 from .errors import FrameMismatchError, InferenceError
-from .onnx_denoiser import OnnxDenoiser
+from .onnx_denoiser import OnnxDenoiser, maps_of_frames
 from .operations import graph_at_shape, tensor_shapes
 from .providers import Precision, Provider
 from .receptive_field import ReceptiveField, receptive_field
@@ -100,7 +101,7 @@ class TiledDenoiser:
         (Y, X) in pixels.
     tile
         About the edge of a tile in pixels.
-    provider, precision, threads
+    provider, precision, threads, region
         See `OnnxDenoiser`.
 
     Raises
@@ -120,16 +121,24 @@ class TiledDenoiser:
         provider: Provider = "auto",
         precision: Precision = "fp32",
         threads: int | None = None,
+        region: Region | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self._frame_shape = (int(frame_shape[0]), int(frame_shape[1]))
+        self.pixel_maps = maps_of_frames(self.bundle, self._frame_shape, region)
         field = receptive_field(self.bundle.model_path)
         self._tiles = list(product(*(spans(n, tile, field) for n in self._frame_shape)))
-        shapes = sorted({(rows.size, columns.size) for rows, columns in self._tiles})
         # Tiles at the far ends may be a little larger: up to four shapes.
+        one_of = {(rows.size, columns.size): (rows, columns) for rows, columns in self._tiles}
+        shapes = sorted(one_of)
         self._denoisers = {
             shape: OnnxDenoiser(
-                self.bundle, shape, provider=provider, precision=precision, threads=threads
+                self.bundle,
+                shape,
+                provider=provider,
+                precision=precision,
+                threads=threads,
+                pixel_maps=self._maps_at(*one_of[shape]),
             )
             for shape in shapes
         }
@@ -186,7 +195,11 @@ class TiledDenoiser:
         self, piece: NDArray[Any], rows: Span, columns: Span, out: NDArray[np.float32]
     ) -> None:
         shape = (rows.size, columns.size)
-        self._denoisers[shape].denoise(piece, self._estimates[shape])
+        denoiser, maps = self._denoisers[shape], self._maps_at(rows, columns)
+        if maps is None:
+            denoiser.denoise(piece, self._estimates[shape])
+        else:
+            denoiser.denoise_part(piece, maps, self._estimates[shape])
         exact = tuple(
             slice(span.exact_start - span.start, span.exact_stop - span.start)
             for span in (rows, columns)
@@ -194,6 +207,11 @@ class TiledDenoiser:
         out[:, rows.exact_start : rows.exact_stop, columns.exact_start : columns.exact_stop] = (
             self._estimates[shape][:, exact[0], exact[1]]
         )
+
+    def _maps_at(self, rows: Span, columns: Span) -> NDArray[np.float32] | None:
+        if self.pixel_maps is None:
+            return None
+        return self.pixel_maps[:, :, rows.start : rows.stop, columns.start : columns.stop]
 
     def close(self) -> None:
         """Release the sessions. May be called more than once."""
@@ -245,6 +263,7 @@ def open_denoiser(
     provider: Provider = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
+    region: Region | None = None,
 ) -> OnnxDenoiser | TiledDenoiser:
     """Open a model for whole frames where they fit into memory, in tiles where they do not.
 
@@ -252,6 +271,8 @@ def open_denoiser(
     ----------
     tile
         Edge of a tile in pixels; 0 never tiles; None tiles if the memory asks for it.
+    provider, precision, threads, region
+        See `OnnxDenoiser`.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     if tile is None and max(frame_shape) > TILE_PX and not _fits(opened, frame_shape):
@@ -264,9 +285,15 @@ def open_denoiser(
             provider=provider,
             precision=precision,
             threads=threads,
+            region=region,
         )
     return OnnxDenoiser(
-        opened, frame_shape, provider=provider, precision=precision, threads=threads
+        opened,
+        frame_shape,
+        provider=provider,
+        precision=precision,
+        threads=threads,
+        region=region,
     )
 
 

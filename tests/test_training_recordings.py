@@ -194,8 +194,8 @@ def test_every_frame_is_read_once_before_training():
 
     recordings = loaded([dataclasses.replace(stack_from_array(pixels), read=read)])
     assert reads[:600] == list(range(600))
-    assert sorted(int(crop[0, 0, 0]) for crop in recordings.held_out) == sorted(
-        set(range(540, 600)) & {int(crop[0, 0, 0]) for crop in recordings.held_out}
+    assert sorted(int(crop.observations[0, 0, 0]) for crop in recordings.held_out) == sorted(
+        set(range(540, 600)) & {int(crop.observations[0, 0, 0]) for crop in recordings.held_out}
     )
 
 

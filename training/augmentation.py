@@ -16,7 +16,10 @@ Patches = NDArray[np.float32]
 NO_CONTEXT_SHARE = 0.1
 GAP_SHARE = 0.15
 PASTED_SHARE = 0.3
+ALL_FRAMES_SHARE = 0.6
 FLASH_SHARE = 0.3
+STRANGE_SHARE = 0.2
+NO_COMPANION_SHARE = 0.15
 
 
 def augmented(
@@ -37,6 +40,9 @@ def augmented(
         with_past = turned[:, : 1 + inputs.context_frames]
         _disturb_past(with_past, chance)
         _drop_context(with_past, chance)
+    if inputs.companions:
+        first = 1 + inputs.context_frames
+        _disturb_companions(turned[:, first : first + inputs.companions], chance)
     return np.nan_to_num(turned, copy=False, nan=0.0)
 
 
@@ -69,23 +75,35 @@ def _disturb_past(patches: Patches, chance: np.random.Generator) -> None:
     for patch in patches:
         if chance.random() < PASTED_SHARE:
             other = original[int(chance.integers(len(original)))]
-            _paste(patch, other, chance, all_frames=chance.random() < 0.6)
+            first, last = 1, len(patch)
+            if chance.random() >= ALL_FRAMES_SHARE:
+                first = int(chance.integers(1, len(patch)))
+                last = int(chance.integers(first + 1, len(patch) + 1))
+            _paste(patch, other, chance, first=first, last=last)
         if chance.random() < FLASH_SHARE:
             _flash(patch, chance)
 
 
-def _paste(patch: Patches, other: Patches, chance: np.random.Generator, all_frames: bool) -> None:
-    frames, edge, _ = patch.shape
+def _paste(
+    patch: Patches, other: Patches, chance: np.random.Generator, *, first: int, last: int
+) -> None:
+    edge = patch.shape[1]
     height, width = (int(n) for n in chance.integers(4, edge // 2 + 1, size=2))
     y, v = (int(n) for n in chance.integers(edge - height + 1, size=2))
     x, u = (int(n) for n in chance.integers(edge - width + 1, size=2))
-    first, last = 1, frames
-    if not all_frames:
-        first = int(chance.integers(1, frames))
-        last = int(chance.integers(first + 1, frames + 1))
     patch[first:last, y : y + height, x : x + width] = other[
         first:last, v : v + height, u : u + width
     ]
+
+
+def _disturb_companions(companions: Patches, chance: np.random.Generator) -> None:
+    # A channel that is not there yet, and things that only one of two channels shows.
+    original = companions.copy()
+    for patch in companions:
+        if chance.random() < STRANGE_SHARE:
+            other = original[int(chance.integers(len(original)))]
+            _paste(patch, other, chance, first=0, last=len(patch))
+        patch[chance.random(len(patch)) < NO_COMPANION_SHARE] = 0
 
 
 def _flash(patch: Patches, chance: np.random.Generator) -> None:

@@ -6,6 +6,8 @@ cannot disagree with it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,8 @@ class Estimator(nn.Module):
         See `network`.
     centre_adu, scale_adu
         Network units are (ADU − centre) / scale.
+    companion_units
+        The same for each companion channel; their frames come last.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Estimator(nn.Module):
         stride: int,
         centre_adu: float,
         scale_adu: float,
+        companion_units: Sequence[tuple[float, float]] = (),
     ) -> None:
         super().__init__()
         self.network = network
@@ -45,6 +50,7 @@ class Estimator(nn.Module):
         self.stride = stride
         self.centre_adu = centre_adu
         self.scale_adu = scale_adu
+        self.companion_units = tuple(companion_units)
 
     def forward(
         self, observations: Tensor, pixel_maps: Tensor | None = None
@@ -62,15 +68,19 @@ class Estimator(nn.Module):
         return predicted[:, :, :height, :width]
 
     def to_network_units(self, observations: Tensor, pixel_maps: Tensor | None = None) -> Tensor:
-        """Return the network's planes; a preceding frame of all zeros is missing, stays zero."""
+        """Return the network's planes; a further frame of all zeros is missing and stays zero."""
         corrected = observations
         if pixel_maps is not None:
             corrected = observations * pixel_maps[:, :1] + pixel_maps[:, 1:2]
-        frames = (corrected - self.centre_adu) / self.scale_adu
+        first = observations.shape[1] - len(self.companion_units)
+        parts = [(corrected[:, :first] - self.centre_adu) / self.scale_adu]
+        for place, (centre_adu, scale_adu) in enumerate(self.companion_units, start=first):
+            parts.append((corrected[:, place : place + 1] - centre_adu) / scale_adu)
+        frames = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         planes = [frames[:, :1]]
         if observations.shape[1] > 1:
-            context = observations[:, 1:]
-            present = (context.abs().amax(dim=(2, 3), keepdim=True) > 0).to(torch.float32)
+            further = observations[:, 1:]
+            present = (further.abs().amax(dim=(2, 3), keepdim=True) > 0).to(torch.float32)
             planes.append(frames[:, 1:] * present)
         if pixel_maps is not None:
             planes.append(pixel_maps[:, 2:].expand(len(frames), -1, -1, -1))

@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from ..inference.golden import write_golden
+from ..inference.graph import INPUT, OUTPUTS, PIXEL_MAPS
 from ..inference.graph_rewriting import rewrite_for_speed
+from .beside import Sample
 from .errors import ExportError
 from .estimator import Estimator
 
-INPUT = "observations"
-OUTPUTS = ("denoised", "uncertainty")
 LARGEST_RELATIVE_ERROR = 1e-3
 CROPS = ((1.0, 1.0), (0.61, 0.37), (0.5, 0.83))
 """Shares of the frame, in y and x, on which the graph is compared; made odd."""
@@ -42,7 +42,12 @@ def load_exporter() -> float:
     return time.monotonic() - started
 
 
-def export_graph(estimator: Estimator, path: Path, observations: Sequence[NDArray[Any]]) -> float:
+def export_graph(
+    estimator: Estimator,
+    path: Path,
+    samples: Sequence[Sample],
+    pixel_maps: NDArray[np.float32] | None = None,
+) -> float:
     """Write `path` and return the largest relative error against PyTorch.
 
     Parameters
@@ -51,8 +56,10 @@ def export_graph(estimator: Estimator, path: Path, observations: Sequence[NDArra
         Trained; put into evaluation mode.
     path
         The ONNX file; a golden answer is written beside it.
-    observations
-        Real frames (1 + T, Y, X) in the camera's pixel type; the first gives type and T.
+    samples
+        Real frames; the first gives type and T.
+    pixel_maps
+        (3, Y, X) of the whole calibrated region, which the graph then holds.
 
     Raises
     ------
@@ -62,9 +69,10 @@ def export_graph(estimator: Estimator, path: Path, observations: Sequence[NDArra
     estimator.cpu().eval()
     estimator.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     try:
-        _write(estimator, path, observations[0])
-        parity = _parity(estimator, path, observations)
-        write_golden(path.parent, observations[0])
+        _write(estimator, path, samples[0], pixel_maps)
+        parity = _parity(estimator, path, samples)
+        whole = samples[0].crop(*samples[0].observations.shape[1:])
+        write_golden(path.parent, whole[0][0], *whole[1:])
         return parity
     except ExportError:
         raise
@@ -76,20 +84,25 @@ def export_graph(estimator: Estimator, path: Path, observations: Sequence[NDArra
         ) from error
 
 
-def _write(estimator: Estimator, path: Path, observation: NDArray[Any]) -> None:
+def _write(
+    estimator: Estimator, path: Path, sample: Sample, pixel_maps: NDArray[np.float32] | None
+) -> None:
     import onnx
 
     # Two frames of odd, unequal edges: no size is taken for a constant.
-    example = torch.from_numpy(np.stack([observation[:, :75, :91]] * 2))
+    example = tuple(torch.from_numpy(planes) for planes in sample.crop(75, 91))
     dynamic = torch.export.Dim.DYNAMIC
+    shapes: dict[str, dict[int, Any]] = {INPUT: {0: dynamic, 2: dynamic, 3: dynamic}}
+    if pixel_maps is not None:
+        shapes[PIXEL_MAPS] = {2: dynamic, 3: dynamic}
     with _quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             estimator,
-            (example,),
+            (example[0].repeat(2, 1, 1, 1), *example[1:]),
             dynamo=True,
-            input_names=[INPUT],
+            input_names=list(shapes),
             output_names=list(OUTPUTS),
-            dynamic_shapes={INPUT: {0: dynamic, 2: dynamic, 3: dynamic}},
+            dynamic_shapes=shapes,
             verbose=False,
         )
         if program is None:
@@ -97,6 +110,9 @@ def _write(estimator: Estimator, path: Path, observation: NDArray[Any]) -> None:
         program.save(str(path), external_data=False)
     graph = onnx.load(str(path))
     rewrite_for_speed(graph)
+    if pixel_maps is not None:
+        held = np.ascontiguousarray(pixel_maps[np.newaxis])
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(held, PIXEL_MAPS))
     onnx.save(graph, str(path))
     onnx.checker.check_model(str(path), full_check=True)
 
@@ -116,17 +132,20 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _parity(estimator: Estimator, path: Path, observations: Sequence[NDArray[Any]]) -> float:
+def _parity(estimator: Estimator, path: Path, samples: Sequence[Sample]) -> float:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     worst = 0.0
-    for observation in observations:
+    for sample in samples:
         for share_y, share_x in CROPS:
-            crop = _odd_crop(observation, share_y, share_x)[None]
+            crop = sample.crop(*_odd_shape(sample, share_y, share_x))
             with torch.no_grad():
-                expected = [output.numpy() for output in estimator(torch.from_numpy(crop))]
-            for ours, theirs in zip(session.run(None, {INPUT: crop}), expected, strict=True):
+                expected = [out.numpy() for out in estimator(*map(torch.from_numpy, crop))]
+            feeds = dict(zip((INPUT, PIXEL_MAPS), crop, strict=False))
+            for ours, theirs in zip(session.run(None, feeds), expected, strict=True):
                 worst = max(worst, _relative_error(ours, theirs))
     if not worst < LARGEST_RELATIVE_ERROR:
         raise ExportError(
@@ -136,14 +155,11 @@ def _parity(estimator: Estimator, path: Path, observations: Sequence[NDArray[Any
     return worst
 
 
-def _odd_crop(observation: NDArray[Any], share_y: float, share_x: float) -> NDArray[Any]:
+def _odd_shape(sample: Sample, share_y: float, share_x: float) -> tuple[int, int]:
+    height, width = sample.observations.shape[1:]
     if share_y == share_x == 1.0:
-        return observation
-    height, width = (
-        max(1, int(share * edge)) | 1
-        for share, edge in zip((share_y, share_x), observation.shape[1:], strict=True)
-    )
-    return np.ascontiguousarray(observation[:, :height, :width])
+        return height, width
+    return max(1, int(share_y * height)) | 1, max(1, int(share_x * width)) | 1
 
 
 def _relative_error(ours: NDArray[Any], theirs: NDArray[Any]) -> float:

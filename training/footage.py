@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stacks import Stack
+from .beside import NOTHING, Beside
 from .errors import TrainingDataError
 
 HELD_OUT_SHARE = 0.1
@@ -58,16 +59,20 @@ class Stretch:
         Which frames of the stack, in order of time.
     lead
         How many of them, at the start, only serve as context.
+    beside
+        What they are seen together with.
     """
 
     stack: Stack
     indices: NDArray[np.int64]
     lead: int = 0
+    beside: Beside = NOTHING
 
     @property
     def nbytes(self) -> int:
         """Size in memory."""
-        return len(self.indices) * frame_bytes(self.stack)
+        frames = len(self.indices) * (1 + len(self.beside.companions))
+        return frames * frame_bytes(self.stack)
 
 
 def frame_bytes(stack: Stack) -> int:
@@ -86,6 +91,10 @@ class Footage:
         (N, Y, X) in the camera's type.
     preceding
         (N, T) rows of `pixels` that came before each frame, newest first; −1 where missing.
+    companions
+        (N, C, Y, X) frames of the companion channels.
+    accompanied
+        (N, C) whether there is such a frame.
     """
 
     def __init__(self, stretch: Stretch, context_frames: int) -> None:
@@ -100,6 +109,11 @@ class Footage:
             for place, earlier in enumerate(stack.preceding(index, context_frames)):
                 if earlier is not None:
                     self.preceding[row, place] = row_of.get(earlier, -1)
+        others = stretch.beside.companions
+        self.companions: NDArray[Any] = np.zeros(
+            (len(self.pixels), len(others), *stack.frame_shape), dtype=stack.dtype
+        )
+        self.accompanied = np.zeros(self.companions.shape[:2], dtype=bool)
 
     @property
     def targets(self) -> range:
@@ -108,9 +122,19 @@ class Footage:
 
     def read(self) -> Footage:
         """Read the pixels from the stack; return itself."""
-        for row, index in enumerate(self.stretch.indices):
-            self.pixels[row] = self.stretch.stack.frame(int(index))
+        for stack, index, into in self.wanted():
+            into[...] = stack.frame(index)
         return self
+
+    def wanted(self) -> Iterator[tuple[Stack, int, NDArray[Any]]]:
+        """Yield which frame of which stack has to be put where."""
+        for row, index in enumerate(self.stretch.indices):
+            yield self.stretch.stack, int(index), self.pixels[row]
+            for place, companion in enumerate(self.stretch.beside.companions):
+                there = companion.index(int(index))
+                self.accompanied[row, place] = there is not None
+                if there is not None:
+                    yield companion.stack, there, self.companions[row, place]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -46,17 +46,20 @@ class InputPlanes:
     ----------
     context_frames
         T frames of the same channel that came before.
+    companions
+        C frames of other channels.
     pixel_maps
         Whether a plane follows that says how noisy each pixel of the camera is.
     """
 
     context_frames: int = 0
+    companions: int = 0
     pixel_maps: bool = False
 
     @property
     def further(self) -> int:
         """Planes in all, without the newest frame."""
-        return self.context_frames + self.pixel_maps
+        return self.context_frames + self.companions + self.pixel_maps
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,10 @@ class TrainingOptions:
         Size of the network.
     context_frames
         T preceding frames as further input.
+    companions
+        Names or numbers of other channels, whose newest frames are further input.
+    pixel_maps
+        Whether each pixel of the camera counts as its own where the noise model has maps.
     seconds, steps
         The budget: wall time of the whole run including export, or optimiser steps. Exactly one
         may be given; without either the run takes `DEFAULT_SECONDS`.
@@ -97,6 +104,8 @@ class TrainingOptions:
     algorithm: Algorithm = "lattice"
     preset: Preset = "live"
     context_frames: int = 0
+    companions: tuple[str, ...] = ()
+    pixel_maps: bool = True
     seconds: float | None = None
     steps: int | None = None
     seed: int = 0
@@ -135,7 +144,7 @@ class TrainingOptions:
 
     def record(self) -> dict[str, str | int | float | bool | None]:
         """Return the choices as they are stored with the model."""
-        return asdict(self)
+        return asdict(self) | {"companions": ", ".join(self.companions)}
 
 
 DEFAULT_SECONDS = 600.0

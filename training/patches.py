@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .footage import Footage, FootageWindow
+from .options import InputPlanes
 
 CELL = 16
 """Edge of the cells, in pixels, whose information steers where patches are taken."""
@@ -27,14 +28,14 @@ class PatchSampler:
         The footage, read.
     patch
         Edge of the patches, pixels.
-    context_frames
-        T preceding frames in each.
+    inputs
+        The planes of each.
     """
 
-    def __init__(self, window: FootageWindow, patch: int, context_frames: int) -> None:
+    def __init__(self, window: FootageWindow, patch: int, inputs: InputPlanes) -> None:
         self._window = window
         self._patch = patch
-        self._context_frames = context_frames
+        self._inputs = inputs
         self._maps: dict[Footage, _InformationMap] = {}
         self._take(window.footage)
 
@@ -48,15 +49,27 @@ class PatchSampler:
             self._take(self._window.footage)
 
     def draw(self, count: int, chance: np.random.Generator) -> NDArray[np.float32]:
-        """Return `count` patches (count, 1 + T, P, P) in ADU; missing context is NaN."""
+        """Return `count` patches (count, planes, P, P); missing frames are NaN.
+
+        The planes are those of `InputPlanes`: frames in ADU, brought to the offset and gain of the
+        camera on the whole where its pixels differ, and then how noisy they are.
+        """
         edge = self._patch
-        shape = (count, 1 + self._context_frames, edge, edge)
+        shape = (count, 1 + self._inputs.further, edge, edge)
         out = np.full(shape, np.nan, dtype=np.float32)
         for patch in out:
             part, row, y, x = self._somewhere(chance)
+            here = (slice(y, y + edge), slice(x, x + edge))
             for place, source in enumerate((row, *part.preceding[row])):
                 if source >= 0:
-                    patch[place] = part.pixels[source, y : y + edge, x : x + edge]
+                    patch[place] = part.pixels[source][here]
+            first = 1 + self._inputs.context_frames
+            for place in np.flatnonzero(part.accompanied[row]):
+                patch[first + place] = part.companions[row, place][here]
+            if part.stretch.beside.pixel_maps is not None:
+                factor, summand, excess = part.stretch.beside.pixel_maps[:, *here]
+                patch[:-1] = patch[:-1] * factor + summand
+                patch[-1] = excess
         return out
 
     def _take(self, footage: Sequence[Footage]) -> None:
@@ -93,7 +106,7 @@ class _InformationMap:
     """How much structure each cell of a footage's frames holds, added up."""
 
     def __init__(self, footage: Footage) -> None:
-        cells = [_information(footage.pixels[row]) for row in footage.targets]
+        cells = [_information(_even(footage, row)) for row in footage.targets]
         self._rows, self._columns = cells[0].shape
         self._cumulative = np.cumsum(cells, dtype=np.float64)
         self.total = float(self._cumulative[-1])
@@ -104,6 +117,13 @@ class _InformationMap:
         frame, place = divmod(cell, self._rows * self._columns)
         row, column = divmod(place, self._columns)
         return frame, row * CELL, column * CELL
+
+
+def _even(footage: Footage, row: int) -> NDArray[Any]:
+    """Return a frame without what the camera's pixels make of it: that is no structure."""
+    frame: NDArray[Any] = footage.pixels[row]
+    maps = footage.stretch.beside.pixel_maps
+    return frame if maps is None else frame * maps[0] + maps[1]
 
 
 def _information(frame: NDArray[Any]) -> NDArray[np.float32]:

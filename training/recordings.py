@@ -8,7 +8,7 @@ frames that are held out. What stays in memory is decided in `footage`, where pa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..inference.bundle import TrainingStack
 from ..stacks import Stack
+from .beside import NOTHING, Beside, Sample
 from .errors import TrainingDataError
 from .footage import (
     Footage,
@@ -26,6 +27,7 @@ from .footage import (
     held_out_indices,
     plan_footage,
 )
+from .options import InputPlanes
 from .patches import CELL, PatchSampler
 from .pixel_statistics import PixelStatistics
 
@@ -65,10 +67,12 @@ class Recordings:
     stacks: tuple[Stack, ...]
     patch: int
     statistics: tuple[PixelStatistics, ...]
-    held_out: tuple[NDArray[Any], ...]
-    samples: tuple[NDArray[Any], ...]
+    held_out: tuple[Sample, ...]
+    samples: tuple[Sample, ...]
     window: FootageWindow
     sampler: PatchSampler
+    inputs: InputPlanes
+    companion_statistics: tuple[PixelStatistics, ...] = ()
 
     @property
     def footage(self) -> tuple[Footage, ...]:
@@ -99,6 +103,14 @@ class Recordings:
     def scale_adu(self) -> float:
         """Their standard deviation."""
         return float(np.sqrt(self.pooled.variance_adu2))
+
+    @property
+    def companion_units(self) -> list[tuple[float, float]]:
+        """Mean and standard deviation of each companion channel, ADU."""
+        return [
+            (found.mean_adu, max(float(np.sqrt(found.variance_adu2)), 1e-3))
+            for found in self.companion_statistics
+        ]
 
     @property
     def pixel_type(self) -> str:
@@ -150,6 +162,7 @@ def load_recordings(
     seed: int = 0,
     worker: int = 0,
     seconds: float | None = None,
+    beside: Sequence[Beside] | None = None,
     on_frame: Callable[[int, int], None] | None = None,
 ) -> Recordings:
     """Read the stacks through once, keeping what fits into memory.
@@ -169,6 +182,8 @@ def load_recordings(
     seconds
         The budget of the run. If reading everything would take a quarter of it or more, evenly
         spread stretches are used instead.
+    beside
+        What each stack is seen together with; by default nothing.
     on_frame
         Called with (frames read, frames to read).
 
@@ -179,16 +194,28 @@ def load_recordings(
     """
     _require_alike(stacks)
     patch = _fitting_patch(stacks[0], patch)
-    plan = plan_footage(stacks, context_frames=context_frames, memory_bytes=memory_mib * 2**20)
+    known = dict(zip(stacks, beside or [NOTHING] * len(stacks), strict=True))
+    first = known[stacks[0]]
+    inputs = InputPlanes(
+        context_frames, len(first.companions), pixel_maps=first.pixel_maps is not None
+    )
+    plan = plan_footage(
+        stacks,
+        context_frames=context_frames,
+        memory_bytes=memory_mib * 2**20 // (1 + inputs.companions),
+    )
+    plan = replace(
+        plan, stretches=tuple(replace(s, beside=known[s.stack]) for s in plan.stretches)
+    )
     if plan.streams and seconds is not None:
         plan = _thinned(plan, READING_SHARE * seconds)
     window = FootageWindow(plan, context_frames, (seed, worker))
-    one_pass = _OnePass(stacks)
+    one_pass = _OnePass(known)
     for part in window.footage:
         one_pass.fill(part)
     held_out = _held_out_crops(one_pass, stacks, context_frames, np.random.default_rng(seed))
     samples = _samples(one_pass, stacks, context_frames)
-    statistics = one_pass.run(plan, on_frame)
+    statistics, of_companions = one_pass.run(plan, on_frame)
     _require_contrast(stacks[0], reduce(PixelStatistics.pooled_with, statistics))
     window.start_reading()
     return Recordings(
@@ -198,7 +225,9 @@ def load_recordings(
         held_out=held_out,
         samples=samples,
         window=window,
-        sampler=PatchSampler(window, patch, context_frames),
+        sampler=PatchSampler(window, patch, inputs),
+        inputs=inputs,
+        companion_statistics=of_companions,
     )
 
 
@@ -262,8 +291,8 @@ WHOLE: Crop = (slice(None), slice(None))
 class _OnePass:
     """Reads each frame once, in order, and puts it wherever it is wanted."""
 
-    def __init__(self, stacks: Sequence[Stack]) -> None:
-        self._stacks = tuple(stacks)
+    def __init__(self, beside: Mapping[Stack, Beside]) -> None:
+        self._beside = beside
         self._wanted: dict[tuple[Stack, int], list[tuple[NDArray[Any], Crop]]] = {}
 
     def want(self, stack: Stack, index: int, into: NDArray[Any], crop: Crop = WHOLE) -> None:
@@ -272,27 +301,32 @@ class _OnePass:
 
     def fill(self, footage: Footage) -> None:
         """Let a footage be filled."""
-        for row, index in enumerate(footage.stretch.indices):
-            self.want(footage.stretch.stack, int(index), footage.pixels[row])
+        for stack, index, into in footage.wanted():
+            self.want(stack, index, into)
 
     def observations(
         self, stack: Stack, index: int, context_frames: int, crop: Crop = WHOLE
-    ) -> NDArray[Any]:
-        """Return what will be frame `index` and those before it, zeros where there are none."""
+    ) -> Sample:
+        """Return what will be frame `index` and what is seen with it; zeros are missing."""
         shape = np.empty(stack.frame_shape, dtype=bool)[crop].shape
-        out = np.zeros((1 + context_frames, *shape), dtype=stack.dtype)
-        for row, source in enumerate((index, *stack.preceding(index, context_frames))):
-            if source is not None:
-                self.want(stack, source, out[row], crop)
-        return out
+        beside = self._beside[stack]
+        sources = [(stack, i) for i in (index, *stack.preceding(index, context_frames))]
+        sources += [(companion.stack, companion.index(index)) for companion in beside.companions]
+        out = np.zeros((len(sources), *shape), dtype=stack.dtype)
+        for row, (source, there) in enumerate(sources):
+            if there is not None:
+                self.want(source, there, out[row], crop)
+        maps = beside.pixel_maps
+        return Sample(out, None if maps is None else maps[:, crop[0], crop[1]])
 
     def run(
         self, plan: FootagePlan, on_frame: Callable[[int, int], None] | None
-    ) -> tuple[PixelStatistics, ...]:
-        """Read; return the statistics of each stack."""
-        indices = [self._indices(stack, plan) for stack in self._stacks]
+    ) -> tuple[tuple[PixelStatistics, ...], tuple[PixelStatistics, ...]]:
+        """Read; return the statistics of each stack, and of each companion over all stacks."""
+        stacks = [*self._beside, *(c.stack for b in self._beside.values() for c in b.companions)]
+        indices = [self._indices(stack, plan) for stack in stacks]
         total, done, found = sum(map(len, indices)), 0, []
-        for stack, chosen in zip(self._stacks, indices, strict=True):
+        for stack, chosen in zip(stacks, indices, strict=True):
             statistics = PixelStatistics()
             for index in chosen:
                 frame = stack.frame(index)
@@ -303,7 +337,10 @@ class _OnePass:
                 if on_frame is not None:
                     on_frame(done, total)
             found.append(statistics)
-        return tuple(found)
+        own, others = found[: len(self._beside)], found[len(self._beside) :]
+        count = len(others) // len(own)
+        pooled = [reduce(PixelStatistics.pooled_with, others[k::count]) for k in range(count)]
+        return tuple(own), tuple(pooled)
 
     def _indices(self, stack: Stack, plan: FootagePlan) -> Sequence[int]:
         if not plan.thinned:
@@ -312,12 +349,15 @@ class _OnePass:
         for stretch in plan.stretches:
             if stretch.stack is stack:
                 used.update(stretch.indices.tolist())
+            for companion in stretch.beside.companions:
+                if companion.stack is stack:
+                    used.update(stretch.indices.tolist())
         return sorted(used)
 
 
 def _held_out_crops(
     reading: _OnePass, stacks: Sequence[Stack], context_frames: int, chance: np.random.Generator
-) -> tuple[NDArray[Any], ...]:
+) -> tuple[Sample, ...]:
     places = [(stack, index) for stack in stacks for index in held_out_indices(len(stack))]
     chosen = np.linspace(0, len(places) - 1, min(HELD_OUT_FRAMES, len(places))).round().astype(int)
     return tuple(
@@ -334,7 +374,7 @@ def _crop(stack: Stack, chance: np.random.Generator) -> Crop:
 
 def _samples(
     reading: _OnePass, stacks: Sequence[Stack], context_frames: int
-) -> tuple[NDArray[Any], ...]:
+) -> tuple[Sample, ...]:
     return tuple(
         reading.observations(stack, held_out_indices(len(stack))[-1], context_frames)
         for stack in stacks[:SAMPLE_FRAMES]

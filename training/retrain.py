@@ -30,10 +30,11 @@ from ..inference.library import Decision as DecisionName
 from ..inference.library import Library
 from ..inference.onnx_denoiser import OnnxDenoiser
 from ..stacks import Stack, open_stack
+from .beside import one_channel
 from .footage import held_out_indices
 from .options import TrainingOptions
 from .splitting import Split, counts_photons, split, squared_error
-from .train import TrainingProgress, TrainingResult, one_channel, train
+from .train import TrainingProgress, TrainingResult, train
 
 NEWEST_RUNS = 8
 FEWEST_FRAMES = 8

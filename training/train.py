@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..calibration.bootstrap import bootstrap_noise_model
@@ -44,6 +45,7 @@ from ..stacks import Stack
 from .algorithms import GaussianLearner, Learner, learner_for
 from .augmentation import augmented
 from .average import WeightAverage
+from .beside import Beside, companions_of, one_channel, place_maps
 from .checkpoint import load_checkpoint, save_checkpoint, working_file
 from .correlation import noise_correlation
 from .device import Workers, join_workers
@@ -52,7 +54,7 @@ from .estimator import Estimator
 from .export import export_graph, load_exporter
 from .network import parameter_count
 from .noise import TabulatedNoise
-from .options import DEFAULT_SECONDS, InputPlanes, TrainingOptions
+from .options import DEFAULT_SECONDS, TrainingOptions
 from .posterior import GaussianPosterior
 from .recordings import Recordings, load_recordings
 from .report import write_losses, write_report
@@ -163,7 +165,11 @@ def fit(
     options = _with_mask(options, recordings)
     units = {"centre_adu": recordings.centre_adu, "scale_adu": recordings.scale_adu}
     noise = TabulatedNoise(
-        noise_model, low_adu=recordings.low_adu, high_adu=recordings.high_adu, **units
+        noise_model,
+        low_adu=recordings.low_adu,
+        high_adu=recordings.high_adu,
+        dark_variance_adu2=getattr(noise_model, "least_variance_adu2", 0.0),
+        **units,
     )
     schedule = partial(
         Schedule,
@@ -173,7 +179,8 @@ def fit(
         export_seconds=export_seconds,
     )
     workers = join_workers()
-    learner = learner_for(options, noise, InputPlanes(options.context_frames))
+    inputs = recordings.inputs
+    learner = learner_for(options, noise, inputs)
     learner.posterior.to(workers.device)
     learner.network.to(workers.device)
     learner.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -187,7 +194,11 @@ def fit(
         schedule=schedule(),
     )
     estimator = Estimator(
-        learner.network, learner.posterior, stride=learner.network.stride, **units
+        learner.network,
+        learner.posterior,
+        stride=learner.network.stride,
+        companion_units=recordings.companion_units,
+        **units,
     )
     if checkpoint is not None and options.resume:
         state = load_checkpoint(checkpoint)
@@ -262,12 +273,14 @@ def _batch(recordings: Recordings, options: TrainingOptions, run: Run, step: int
     # A source of chance per step, not one that runs on: a resumed run draws the same patches.
     chance = np.random.default_rng([options.seed, step, run.workers.rank])
     patches = recordings.sampler.draw(options.batch, chance)
-    patches -= recordings.centre_adu
-    patches /= recordings.scale_adu
+    first = 1 + options.context_frames
+    units = [(recordings.centre_adu, recordings.scale_adu)] * first + recordings.companion_units
+    for place, (centre_adu, scale_adu) in enumerate(units):
+        patches[:, place] -= centre_adu
+        patches[:, place] /= scale_adu
     learner = run.learner
-    return torch.from_numpy(
-        augmented(patches, chance, inputs=learner.inputs, transpose=learner.transpose)
-    )
+    turned = augmented(patches, chance, transpose=learner.transpose, inputs=learner.inputs)
+    return torch.from_numpy(turned)
 
 
 def _chance(seed: int, step: int, rank: int = 0) -> torch.Generator:
@@ -321,10 +334,14 @@ def _held_out_frames(
     recordings: Recordings, estimator: Estimator, device: torch.device
 ) -> list[Tensor]:
     frames = []
-    for crop in recordings.held_out:
-        height, width = (edge // estimator.stride * estimator.stride for edge in crop.shape[1:])
-        observations = torch.from_numpy(crop[None, :, :height, :width].astype(np.float32))
-        frames.append(estimator.to_network_units(observations.to(device)))
+    for sample in recordings.held_out:
+        height, width = (
+            edge // estimator.stride * estimator.stride for edge in sample.observations.shape[1:]
+        )
+        crop = (planes.astype(np.float32) for planes in sample.crop(height, width))
+        frames.append(
+            estimator.to_network_units(*(torch.from_numpy(planes).to(device) for planes in crop))
+        )
     return frames
 
 
@@ -464,7 +481,12 @@ def train(
     require_space(out, BUNDLE_BYTES)
     if options.seconds is None and options.steps is None:
         options = replace(options, seconds=DEFAULT_SECONDS)
+    companions = [companions_of(stack, channel, options.companions) for stack in stacks]
     stacks = [one_channel(stack, channel) for stack in stacks]
+    maps = None
+    if noise_model is not None and options.pixel_maps:
+        maps = place_maps(noise_model, stacks, remark)
+    whole, parts = maps or (None, [None] * len(stacks))
     recordings = load_recordings(
         stacks,
         context_frames=options.context_frames,
@@ -473,6 +495,7 @@ def train(
         seed=options.seed,
         worker=join_workers().rank,
         seconds=options.seconds,
+        beside=[Beside(*known) for known in zip(companions, parts, strict=True)],
     )
     if recordings.frames_read < recordings.frames:
         remark(
@@ -499,23 +522,10 @@ def train(
     if not run.workers.leads:
         raise SystemExit(0)  # under torchrun, process 0 writes for all
     result = _seal(
-        out, estimator, run, recordings, noise_model, options, camera, channel, overwrite
+        out, estimator, run, recordings, noise_model, options, camera, channel, whole, overwrite
     )
     working.unlink(missing_ok=True)
     return result
-
-
-def one_channel(stack: Stack, channel: str | None) -> Stack:
-    """Return the named or numbered channel of a stack; the stack itself where it has but one."""
-    count = stack.sizes.get("channel", 1)
-    if count == 1 or channel is None:
-        return stack.channel(0) if count == 1 else stack
-    if channel in stack.channel_names:
-        return stack.channel(stack.channel_names.index(channel))
-    if channel.isdigit() and int(channel) < count:
-        return stack.channel(int(channel))
-    names = ", ".join(stack.channel_names) or f"0 to {count - 1}"
-    raise TrainingDataError(f"{stack.path}: has no channel {channel!r}, it has {names}")
 
 
 def require_range(
@@ -550,6 +560,7 @@ def _seal(
     options: TrainingOptions,
     camera: CameraFingerprint | None,
     channel: str | None,
+    pixel_maps: NDArray[np.float32] | None,
     overwrite: bool,
 ) -> TrainingResult:
     """Export, write and seal the bundle: whole or not at all."""
@@ -558,7 +569,7 @@ def _seal(
     losses = [asdict(row) for row in run.losses]
     validation = run.losses[-1].validation_loss if run.losses else None
     with new_bundle(out, overwrite=overwrite) as staging:
-        parity = export_graph(estimator, staging / MODEL, samples)
+        parity = export_graph(estimator, staging / MODEL, samples, pixel_maps)
         save_noise_model(noise_model, staging / NOISE_MODEL)
         torch.save(
             {"network": estimator.network.state_dict(), "options": options.record()},
@@ -588,12 +599,13 @@ def _seal(
             "trained on": ", ".join(str(stack.path) for stack in recordings.stacks),
         }
         with torch.no_grad():
-            denoised, uncertainty = estimator(torch.from_numpy(samples[0][None]))
+            whole = samples[0].crop(*samples[0].observations.shape[1:])
+            denoised, uncertainty = estimator(*map(torch.from_numpy, whole))
         write_report(
             staging / REPORT,
             facts=facts,
             losses=losses,
-            raw=samples[0][0],
+            raw=samples[0].observations[0],
             denoised=denoised[0, 0].numpy(),
             uncertainty=uncertainty[0, 0].numpy(),
         )
@@ -603,9 +615,10 @@ def _seal(
                 algorithm=options.algorithm,
                 preset=options.preset,
                 context_frames=options.context_frames,
+                companions=options.companions,
                 channel=channel,
                 pixel_type=cast(PixelType, recordings.pixel_type),
-                camera=camera or noise_model.fingerprint,
+                camera=_camera_of(camera or noise_model.fingerprint, noise_model, pixel_maps),
                 noise_model=noise_model.source,
                 training=TrainingRecord(
                     stacks=recordings.provenance(),
@@ -630,6 +643,17 @@ def _seal(
         resident_frames=recordings.resident_frames,
         peak_rss_mb=peak_rss_mb(),
     )
+
+
+def _camera_of(
+    camera: CameraFingerprint,
+    noise_model: GaussianMixtureNoiseModel,
+    pixel_maps: NDArray[np.float32] | None,
+) -> CameraFingerprint:
+    """Return the camera that the model belongs to, with the region whose pixels it knows."""
+    if pixel_maps is None:
+        return camera
+    return camera.model_copy(update={"roi": noise_model.fingerprint.roi})
 
 
 def _variance_figures(learner: Learner) -> dict[str, float | None]:
