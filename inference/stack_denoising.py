@@ -63,7 +63,7 @@ def denoise_stack(
     stack
         What to denoise. Frames that a killed recording left out are left out again.
     bundle
-        One model, or a model for each channel by the channel's name.
+        One model, or models by the names of their channels; channels without one are left out.
     out
         The store to write.
     provider, precision, threads
@@ -102,7 +102,11 @@ def denoise_stack(
     began = time.perf_counter()
     models = ChannelModels.open(stack, bundle)
     remarks = models.require_match(stack, force=force)
-    wanted = in_reading_order(stack, None if frames is None else set(frames))
+    wanted = [
+        index
+        for index in in_reading_order(stack, None if frames is None else set(frames))
+        if models.denoises(stack.axes(index))
+    ]
     with ExitStack() as open_things:
         denoisers = {
             path: open_denoiser(
@@ -127,8 +131,7 @@ def denoise_stack(
             for path in (out, uncertainty)
             if path is not None
         ]
-        total = _frame_count(stack, frames)
-        counts = _run(stack, wanted, total, models, denoisers, stores, on_progress)
+        counts = _run(stack, wanted, models, denoisers, stores, on_progress)
     seconds = time.perf_counter() - began
     return {
         "frames_denoised": counts.denoised,
@@ -158,14 +161,13 @@ class _Counts:
 
 def _run(
     stack: Stack,
-    wanted: Iterable[int],
-    total: int,
+    wanted: Sequence[int],
     models: ChannelModels,
     denoisers: Mapping[Path, OnnxDenoiser | TiledDenoiser],
     stores: Sequence[Any],
     on_progress: OnProgress | None,
 ) -> _Counts:
-    counts = _Counts()
+    counts, total = _Counts(), len(wanted)
     recorded = recorded_frames(stack)
     estimate = np.empty((2, *stack.frame_shape), np.float32)
 
@@ -235,10 +237,6 @@ def recorded_frames(stack: Stack) -> NDArray[np.bool_] | None:
 
 
 # ----------------------------------------------------------------------- order and reading
-
-
-def _frame_count(stack: Stack, frames: Iterable[int] | None) -> int:
-    return len(stack) if frames is None else len(set(frames))
 
 
 def in_reading_order(stack: Stack, chosen: set[int] | None) -> Iterator[int]:
@@ -314,7 +312,8 @@ def _read_ahead(
 class ChannelModels:
     """Which model denoises which channel of a recording."""
 
-    by_channel: Sequence[Bundle]
+    by_channel: Sequence[Bundle | None]
+    """None where a channel stays as it is."""
     names: Sequence[str]
 
     @classmethod
@@ -324,20 +323,20 @@ class ChannelModels:
         Raises
         ------
         InferenceError
-            If a channel has no model, or a name is no channel of the stack.
+            If a name is no channel of the stack.
         """
         names = [*stack.channel_names] or [str(i) for i in range(stack.sizes.get("channel", 1))]
         if not isinstance(models, Mapping):
             return cls([_opened(models)] * len(names), names)
-        unknown, missing = set(models) - set(names), set(names) - set(models)
-        if unknown or missing:
+        unknown = set(models) - set(names)
+        if unknown or not models:
             raise InferenceError(
                 f"{stack.path}: has the channels {', '.join(names)}, models were given for "
-                f"{', '.join(sorted(models))}; give one model per channel (--model NAME=BUNDLE)"
+                f"{', '.join(sorted(models)) or 'none'}; name its channels (--model NAME=BUNDLE)"
             )
         opened = {name: _opened(model) for name, model in models.items()}
-        found = cls([opened[name] for name in names], names)
-        if len({bundle.manifest.pixel_type for bundle in found.by_channel}) > 1:
+        found = cls([opened.get(name) for name in names], names)
+        if len({bundle.manifest.pixel_type for bundle in found.distinct().values()}) > 1:
             raise InferenceError(
                 f"{stack.path}: the models of its channels take different pixel types; train "
                 "them on the same camera"
@@ -347,20 +346,35 @@ class ChannelModels:
     @property
     def pixel_type(self) -> np.dtype[Any]:
         """What all models take."""
-        return np.dtype(self.by_channel[0].manifest.pixel_type)
+        return np.dtype(next(iter(self.distinct().values())).manifest.pixel_type)
+
+    def denoises(self, axes: Mapping[str, int]) -> bool:
+        """Whether there is a model for a frame with these axes."""
+        return self.by_channel[axes.get("channel", 0)] is not None
 
     def of(self, axes: Mapping[str, int]) -> Bundle:
-        """Return the model for a frame with these axes."""
-        return self.by_channel[axes.get("channel", 0)]
+        """Return the model for a frame with these axes.
+
+        Raises
+        ------
+        InferenceError
+            If there is none.
+        """
+        found = self.by_channel[axes.get("channel", 0)]
+        if found is None:
+            raise InferenceError(f"a frame at {dict(axes)} is of a channel without a model")
+        return found
 
     def distinct(self) -> dict[Path, Bundle]:
         """Return every model once, by its path."""
-        return {bundle.path: bundle for bundle in self.by_channel}
+        return {bundle.path: bundle for bundle in self.by_channel if bundle is not None}
 
     def record(self, stack: Stack, *, provider: str, precision: str) -> dict[str, Any]:
         """Return what the denoised images say about their origin."""
         models = {
-            name: bundle.identity for name, bundle in zip(self.names, self.by_channel, strict=True)
+            name: bundle.identity
+            for name, bundle in zip(self.names, self.by_channel, strict=True)
+            if bundle is not None
         }
         first = next(iter(models.values()))
         return {
@@ -402,7 +416,9 @@ class ChannelModels:
         found = [
             (name, bundle.manifest.channel)
             for name, bundle in zip(stack.channel_names, self.by_channel, strict=False)
-            if bundle.manifest.channel not in (None, name) and len(stack.channel_names) > 1
+            if bundle is not None
+            and bundle.manifest.channel not in (None, name)
+            and len(stack.channel_names) > 1
         ]
         if found and not force:
             raise FrameMismatchError(

@@ -106,6 +106,12 @@ def channel_number(stack: Stack, channel: str) -> int:
     raise TrainingDataError(f"{stack.path}: has no channel {channel!r}, it has {names}")
 
 
+def channel_name(stack: Stack, channel: str) -> str:
+    """Return by which name a model knows a channel that is given by its name or its number."""
+    number = channel_number(stack, channel)
+    return stack.channel_names[number] if stack.channel_names else str(number)
+
+
 def companions_of(
     stack: Stack, channel: str | None, names: Sequence[str]
 ) -> tuple[Companion, ...]:

@@ -28,14 +28,19 @@ def train(
     context: Annotated[int, typer.Option(help="Preceding frames that the model uses.")] = 0,
     preset: Annotated[Preset, typer.Option(help="Size of the network.")] = "live",
     channel: Annotated[
-        str | None, typer.Option(help="Name or number, if there are several.")
+        str | None,
+        typer.Option(help="Name or number, if several; all: one model for each, in --out."),
+    ] = None,
+    companion: Annotated[
+        list[str] | None,
+        typer.Option(help="Another channel that the model also sees; may be repeated."),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Hard budget of time.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget of steps instead.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after a kill.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed and steps, same model.")] = 0,
     batch: Annotated[int, typer.Option(help="Patches per step.")] = 16,
-    patch: Annotated[int, typer.Option(help="Edge of a patch, pixels.")] = 64,
+    patch: Annotated[int | None, typer.Option(help="Edge of a patch, pixels.")] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak; default by algorithm.")
     ] = None,
@@ -49,12 +54,15 @@ def train(
     artefact_free: Annotated[
         bool, typer.Option("--artefact-free", help="pn2v: on the N2V2 network.")
     ] = False,
+    pixel_maps: Annotated[
+        bool, typer.Option(help="Treat each pixel as its own where the noise model has maps.")
+    ] = True,
     memory_mib: Annotated[int, typer.Option(help="Frames held in memory.")] = 1024,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
 ) -> Outcome:
     """Train a denoiser on noisy recordings; no clean images needed."""
     from ..stacks import open_stack
-    from . import train as training
+    from .channels import train_channels
 
     options = TrainingOptions(
         algorithm=algorithm,
@@ -71,10 +79,12 @@ def train(
         mask_span=mask_span,
         samples=samples,
         artefact_free=artefact_free,
+        companions=tuple(companion or ()),
+        pixel_maps=pixel_maps,
         memory_mib=memory_mib,
     )
     with _shown("training") as show:
-        result = training.train(
+        trained = train_channels(
             [open_stack(path) for path in stacks],
             out,
             options,
@@ -84,7 +94,11 @@ def train(
             on_progress=show,
             on_remark=_remark,
         )
-    return Outcome(result=result.result(), summary=_train_summary(result.result()))
+    results = {name: found.result() for name, found in trained.items()}
+    lines = [line for result in results.values() for line in _train_summary(result)]
+    if list(results) == [channel]:
+        return Outcome(result=results[channel], summary=lines)
+    return Outcome(result={"out": str(out), "channels": results}, summary=lines)
 
 
 def retrain(

@@ -45,7 +45,7 @@ from ..stacks import Stack
 from .algorithms import GaussianLearner, Learner, learner_for
 from .augmentation import augmented
 from .average import WeightAverage
-from .beside import Beside, companions_of, one_channel, place_maps
+from .beside import Beside, channel_name, companions_of, one_channel, place_maps
 from .checkpoint import load_checkpoint, save_checkpoint, working_file
 from .correlation import noise_correlation
 from .device import Workers, join_workers
@@ -196,7 +196,6 @@ def fit(
     estimator = Estimator(
         learner.network,
         learner.posterior,
-        stride=learner.network.stride,
         companion_units=recordings.companion_units,
         **units,
     )
@@ -204,7 +203,7 @@ def fit(
         state = load_checkpoint(checkpoint)
         _restore(run, state, options)
         run.schedule = schedule(spent=state["elapsed"])
-    held_out = _held_out_frames(recordings, estimator, workers.device)
+    held_out = _held_out_frames(recordings, estimator, learner.network.stride, workers.device)
     _loop(run, recordings, options, held_out, checkpoint, on_progress)
     if run.step == 0:
         raise TrainingError(
@@ -331,13 +330,11 @@ def _overfits(run: Run) -> bool:
 
 
 def _held_out_frames(
-    recordings: Recordings, estimator: Estimator, device: torch.device
+    recordings: Recordings, estimator: Estimator, stride: int, device: torch.device
 ) -> list[Tensor]:
     frames = []
     for sample in recordings.held_out:
-        height, width = (
-            edge // estimator.stride * estimator.stride for edge in sample.observations.shape[1:]
-        )
+        height, width = (edge // stride * stride for edge in sample.observations.shape[1:])
         crop = (planes.astype(np.float32) for planes in sample.crop(height, width))
         frames.append(
             estimator.to_network_units(*(torch.from_numpy(planes).to(device) for planes in crop))
@@ -457,7 +454,7 @@ def train(
     camera
         To which the model belongs; None takes the noise model's.
     channel
-        Name or number of the channel where stacks hold several.
+        Name or number of the channel where stacks hold several; `options.companions` are others.
     warm_start
         Network weights to begin with, of a model of the same algorithm, preset and context.
     overwrite
@@ -481,6 +478,9 @@ def train(
     require_space(out, BUNDLE_BYTES)
     if options.seconds is None and options.steps is None:
         options = replace(options, seconds=DEFAULT_SECONDS)
+    options = replace(
+        options, companions=tuple(channel_name(stacks[0], named) for named in options.companions)
+    )
     companions = [companions_of(stack, channel, options.companions) for stack in stacks]
     stacks = [one_channel(stack, channel) for stack in stacks]
     maps = None
@@ -490,7 +490,7 @@ def train(
     recordings = load_recordings(
         stacks,
         context_frames=options.context_frames,
-        patch=options.patch,
+        patch=options.patch_edge,
         memory_mib=options.memory_mib,
         seed=options.seed,
         worker=join_workers().rank,
