@@ -1,44 +1,60 @@
-"""Preceding frames: what they gain where things hold still, what they cost where things flash.
+"""Preceding frames: what they gain where things hold still, what they cost where things move.
 
-A simulated scene with still filaments, drifting, dividing and blinking cells; one-frame flashes
-only in the frames that are tested, never in those that are learned from. Prints one row per number
-of preceding frames and writes them to `results/training_motion.json`.
+Simulated scenes with still filaments, drifting, dividing and blinking cells, each with its own
+seed. A model learns from one stretch of a scene (no flashes) and is scored on a later one, by
+region, beside the model without context of the same scene and steps. One-frame flashes occur only
+in the frames that are tested. So do the first frames of a run, a frame lost just before, and the
+same scene standing still. T is chosen on the tuning seeds; what it does is reported on others.
 
-    python benchmarks/training_motion.py --seconds 90 --context 0 2 4
+    python benchmarks/training_motion.py --steps 1500 --role tuning --context 0 2 3 4 6
+    python benchmarks/training_motion.py --steps 1500 --role held-out --context 0 3
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.special import expit
+from training_rows import RESULTS, Rows, denoised, fitted, is_default
 
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.stacks import Stack, stack_from_array
 from quietscope.training.estimator import Estimator
 from quietscope.training.options import TrainingOptions
-from quietscope.training.recordings import load_recordings
-from quietscope.training.train import fit
 
+SEEDS = {"tuning": (1, 2), "held-out": (11, 12, 13)}
 GAIN, OFFSET, READ = 2.0, 100.0, 1.5
 EDGE = 256
 LEARNED = 120
-TESTED = range(200, 232)
-FLASH_EVERY = 4
+TESTED = range(200, 224)
+MOST_CONTEXT = 6
+"""How far back regions of motion reach, the same for every T."""
+FLASH_EVERY = 3
 FLASH_ELECTRONS = 40.0
 FLASH_SIGMA = 3.0
+MARGIN = 6.0
+DARK_ELECTRONS = 2.5
+KINDS = ("drifting", "dividing", "blinking")
+REGIONS = (*KINDS, "switching", "still", "background")
+WORST_DB = -0.1
+
+Image = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 class Scene:
-    """Photoelectrons per pixel of frame t, by region."""
+    """Photoelectrons per pixel of frame t, and where what moves."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         chance = np.random.default_rng(seed)
         self.y, self.x = np.mgrid[:EDGE, :EDGE].astype(np.float32)
         self.filaments = self._filaments(chance)
@@ -54,10 +70,10 @@ class Scene:
                 "radius": chance.uniform(9, 16),
                 "phase": chance.uniform(0, 40),
             }
-            for kind in ("drift",) * 5 + ("blink",) * 4 + ("divide",) * 2
+            for kind in ("drifting",) * 5 + ("blinking",) * 4 + ("dividing",) * 2
         ]
 
-    def _filaments(self, chance: np.random.Generator) -> np.ndarray:
+    def _filaments(self, chance: np.random.Generator) -> Image:
         lines = np.zeros((EDGE, EDGE), np.float32)
         for _ in range(14):
             angle, y, x = chance.uniform(0, np.pi), *chance.uniform(0, EDGE, 2)
@@ -68,28 +84,46 @@ class Scene:
                     lines[int(y), int(x)] += 1
         return 28 * gaussian_filter(lines, 1.2)
 
-    def photoelectrons(self, t: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the image and the mask of what moves or blinks around t."""
+    @lru_cache(maxsize=256)  # noqa: B019 (a scene lives as long as the script)
+    def photoelectrons(self, t: int) -> Image:
+        """Return the mean image (Y, X) of frame t."""
         image = 2 + self.filaments
-        moving = np.zeros((EDGE, EDGE), bool)
         for cell in self.cells:
             for y, x, radius, brightness in self._bodies(cell, t):
                 shape = expit((radius - np.hypot(self.y - y, self.x - x)) / 1.2)
                 texture = np.roll(self.texture, (round(y), round(x)), (0, 1))
                 image = image + brightness * shape * (1 + 0.35 * texture).clip(0.1)
-                moving |= np.hypot(self.y - y, self.x - x) < radius + 6
-        return image, moving
+        return image
 
-    def _bodies(self, cell, t):
+    @lru_cache(maxsize=256)  # noqa: B019
+    def regions(self, t: int) -> dict[str, Mask]:
+        """Return where things of each kind are or were in frame t and the six before it."""
+        masks = {name: np.zeros((EDGE, EDGE), bool) for name in REGIONS}
+        for cell in self.cells:
+            for back in range(MOST_CONTEXT + 1):
+                for y, x, radius, _ in self._bodies(cell, t - back):
+                    near = np.hypot(self.y - y, self.x - x) < radius + MARGIN
+                    masks[cell["kind"]] |= near
+                    if cell["kind"] == "blinking" and _on(cell, t) != _on(cell, t - 1):
+                        masks["switching"] |= near
+        moving = masks["drifting"] | masks["dividing"] | masks["blinking"]
+        masks["background"] = ~moving & (self.photoelectrons(t) < DARK_ELECTRONS)
+        masks["still"] = ~moving & ~masks["background"]
+        return masks
+
+    def _bodies(self, cell: Mapping[str, Any], t: int) -> list[tuple[float, float, float, float]]:
         y = _bounce(cell["y"] + cell["vy"] * t)
         x = _bounce(cell["x"] + cell["vx"] * t)
-        if cell["kind"] == "drift":
+        if cell["kind"] == "drifting":
             return [(y, x, cell["radius"], 18.0)]
-        if cell["kind"] == "blink":
-            on = (t + cell["phase"]) % 17 < 8
-            return [(cell["y"], cell["x"], cell["radius"], 22.0 if on else 3.0)]
+        if cell["kind"] == "blinking":
+            return [(cell["y"], cell["x"], cell["radius"], 22.0 if _on(cell, t) else 3.0)]
         apart = 14 * (0.5 - 0.5 * np.cos(2 * np.pi * (t + cell["phase"]) / 60))
         return [(y, x - apart / 2, 9.0, 16.0), (y, x + apart / 2, 9.0, 16.0)]
+
+
+def _on(cell: Mapping[str, Any], t: int) -> bool:
+    return bool((t + cell["phase"]) % 17 < 8)
 
 
 def _bounce(place: float) -> float:
@@ -97,132 +131,191 @@ def _bounce(place: float) -> float:
     return 30 + abs((place - 30) % (2 * span) - span)
 
 
-def camera(electrons: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+def camera(electrons: NDArray[Any], chance: np.random.Generator) -> NDArray[np.uint16]:
     noisy = GAIN * (electrons + READ * chance.standard_normal(electrons.shape)) + OFFSET
     return np.clip(np.rint(noisy), 0, 65535).astype(np.uint16)
 
 
-def flash_at(number: int, chance: np.random.Generator) -> tuple[int, int]:
-    y, x = chance.integers(24, EDGE - 24, 2)
-    return int(y), int(x)
+class Footage:
+    """The tested stretch, recorded with and without flashes that share every other photon."""
+
+    def __init__(self, scene: Scene, *, still: bool = False) -> None:
+        self.scene = scene
+        self.still = still
+        chance = np.random.default_rng([scene.seed, still, 9])
+        self.plain: dict[int, NDArray[np.uint16]] = {}
+        self.lit: dict[int, NDArray[np.uint16]] = {}
+        self.flashes: dict[int, tuple[int, int]] = {}
+        for t in range(TESTED[0] - MOST_CONTEXT, TESTED[-1] + 2):
+            electrons = chance.poisson(self.signal(t))
+            self.plain[t] = camera(electrons, np.random.default_rng([scene.seed, t]))
+            if t in TESTED and (t - TESTED[0]) % FLASH_EVERY == 0:
+                y, x = (int(n) for n in chance.integers(24, EDGE - 24, 2))
+                extra = chance.poisson(flash(y, x))
+                self.lit[t] = camera(electrons + extra, np.random.default_rng([scene.seed, t]))
+                self.flashes[t] = (y, x)
+
+    def signal(self, t: int) -> Image:
+        return self.scene.photoelectrons(TESTED[0] if self.still else t)
+
+    def truth(self, t: int) -> Image:
+        """Return the signal in ADU."""
+        return OFFSET + GAIN * self.signal(t)
+
+    @cached_property
+    def span(self) -> float:
+        return float(np.mean([np.ptp(self.truth(t)) for t in TESTED]))
+
+    def observations(
+        self, t: int, context: int, *, lit: int | None = None, missing: Iterable[int] = ()
+    ) -> NDArray[np.uint16]:
+        """Return frame t and its context, newest first; `lit` names the frame with its flash."""
+        frames = [
+            self.lit[t - k] if t - k == lit else self.plain[t - k] for k in range(context + 1)
+        ]
+        for k in missing:
+            frames[k] = np.zeros_like(frames[k])
+        return np.stack(frames)
 
 
-def flash(place: tuple[int, int]) -> np.ndarray:
-    y, x = np.mgrid[:EDGE, :EDGE]
-    squared = (y - place[0]) ** 2 + (x - place[1]) ** 2
+def flash(y: int, x: int) -> Image:
+    rows, columns = np.mgrid[:EDGE, :EDGE]
+    squared = (rows - y) ** 2 + (columns - x) ** 2
     return FLASH_ELECTRONS * np.exp(-squared / (2 * FLASH_SIGMA**2))
 
 
-class Tested:
-    """Frames without and with flashes that share every other photon and electron."""
-
-    def __init__(self, scene: Scene, context: int, seed: int) -> None:
-        chance = np.random.default_rng(seed)
-        self.context = context
-        times = range(TESTED[0] - context, TESTED[-1] + 2)
-        self.truth, self.moving, self.dark, self.lit, self.flashes = {}, {}, {}, {}, {}
-        for t in times:
-            signal, self.moving[t] = scene.photoelectrons(t)
-            self.truth[t] = OFFSET + GAIN * signal
-            electrons = chance.poisson(signal)
-            rest = np.random.default_rng([seed, t])
-            self.dark[t] = camera(electrons, rest)
-            self.lit[t] = self.dark[t]
-            if t in TESTED and (t - TESTED[0]) % FLASH_EVERY == 0:
-                place = flash_at(t, chance)
-                extra = chance.poisson(flash(place))
-                self.lit[t] = camera(electrons + extra, np.random.default_rng([seed, t]))
-                self.flashes[t] = place
-
-    def observations(self, t: int, frames: dict[int, np.ndarray], now=None) -> torch.Tensor:
-        newest = frames[t] if now is None else now
-        stack = [newest] + [frames[t - k] for k in range(1, self.context + 1)]
-        return torch.from_numpy(np.stack(stack)[None])
+def decibels(footage: Footage, squared: Sequence[float]) -> float:
+    return float(10 * np.log10(footage.span**2 / np.mean(squared)))
 
 
-def denoise(estimator: Estimator, observations: torch.Tensor) -> np.ndarray:
-    with torch.no_grad():
-        return estimator(observations)[0][0, 0].numpy().astype(np.float64)
-
-
-def decibels(squared: list[float], span: float) -> float:
-    return float(10 * np.log10(span**2 / np.mean(squared)))
-
-
-def score(estimator: Estimator, tested: Tested) -> dict[str, float]:
-    everywhere, still, moving, raw = [], [], [], []
+def by_region(estimator: Estimator, footage: Footage, context: int) -> dict[str, float]:
+    """Return the PSNR over the whole frame and in each region, dB, and the uncertainty."""
+    squared: dict[str, list[Image]] = defaultdict(list)
+    standardised = []
     for t in TESTED:
-        error = (denoise(estimator, tested.observations(t, tested.dark)) - tested.truth[t]) ** 2
-        mask = tested.moving[t] | tested.moving.get(t - tested.context, tested.moving[t])
-        everywhere.append(error.mean())
-        still.append(error[~mask].mean())
-        moving.append(error[mask].mean())
-        raw.append(((tested.dark[t] - tested.truth[t]) ** 2).mean())
-    span = float(np.mean([np.ptp(tested.truth[t]) for t in TESTED]))
-    intensity, echo = flashes(estimator, tested)
+        estimate, deviation = denoised(estimator, footage.observations(t, context))
+        error = (estimate - footage.truth(t)) ** 2
+        squared["whole"].append(error.ravel())
+        standardised.append((error / deviation**2).mean())
+        for name, mask in footage.scene.regions(t).items():
+            squared[name].append(error[mask])
+    found = {name: decibels(footage, np.concatenate(values)) for name, values in squared.items()}
+    return {**found, "uncertainty_z_std": float(np.sqrt(np.mean(standardised)))}
+
+
+def whole_frame(
+    estimator: Estimator, footage: Footage, context: int, missing: Sequence[int] = ()
+) -> float:
+    """Return the PSNR over the whole frame where some of the context is missing."""
+    errors = []
+    for t in TESTED[::3]:
+        estimate, _ = denoised(estimator, footage.observations(t, context, missing=missing))
+        errors.append(((estimate - footage.truth(t)) ** 2).mean())
+    return decibels(footage, errors)
+
+
+def flashes(estimator: Estimator, footage: Footage, context: int) -> dict[str, float]:
+    """Return the flash's intensity in its frame, ADU, and what of it is in the next frame."""
+    heights, echoes = [], []
+    for t, (y, x) in footage.flashes.items():
+        disc = np.s_[y - 4 : y + 5, x - 4 : x + 5]
+
+        def added(at: int, t: int = t, disc: Any = disc) -> float:
+            lit, _ = denoised(estimator, footage.observations(at, context, lit=t))
+            plain, _ = denoised(estimator, footage.observations(at, context))
+            return float((lit - plain)[disc].mean())
+
+        heights.append(added(t))
+        echoes.append(added(t + 1) if context else 0.0)
+    height = float(np.mean(heights))
     return {
-        "raw_db": decibels(raw, span),
-        "psnr_db": decibels(everywhere, span),
-        "still_db": decibels(still, span),
-        "moving_db": decibels(moving, span),
-        "flash_adu": intensity,
-        "echo_share": echo,
+        "flash_adu": height,
+        "echo_share": float(np.mean(echoes)) / height,
+        "worst_echo_share": max(map(abs, echoes)) / height,
     }
 
 
-def flashes(estimator: Estimator, tested: Tested) -> tuple[float, float]:
-    """Return the flash's intensity in its frame, and the share of it in the next frame."""
-    heights, echoes = [], []
-    for t, (y, x) in tested.flashes.items():
-        disc = np.s_[y - 4 : y + 5, x - 4 : x + 5]
-        lit = denoise(estimator, tested.observations(t, tested.dark, now=tested.lit[t]))
-        dark = denoise(estimator, tested.observations(t, tested.dark))
-        heights.append((lit - dark)[disc].mean())
-        if tested.context:
-            only = {**tested.dark, t: tested.lit[t]}
-            after = denoise(estimator, tested.observations(t + 1, only))
-            before = denoise(estimator, tested.observations(t + 1, tested.dark))
-            echoes.append((after - before)[disc].mean())
-    height = float(np.mean(heights))
-    return height, float(np.mean(echoes) / height) if echoes else 0.0
+def missing_frames(context: int) -> dict[str, range]:
+    """Return which preceding frames are missing at a run's start and after a lost frame."""
+    return {
+        "no_frame_before": range(1, context + 1),
+        "one_frame_before": range(2, context + 1),
+        "last_frame_lost": range(1, min(context, 1) + 1),
+    }
+
+
+def row_of(scene: Scene, context: int, steps: int, stack: Stack) -> dict[str, Any]:
+    options = TrainingOptions(context_frames=context, steps=steps)
+    noise_model = bootstrap_noise_model([stack])
+    estimator, run = fitted([stack], options, noise_model)
+    moving, still = Footage(scene), Footage(scene, still=True)
+    return {
+        "seed": scene.seed,
+        "context": context,
+        "default": is_default(options),
+        "steps": run.step,
+        "psnr_db": by_region(estimator, moving, context),
+        "standing_still_db": whole_frame(estimator, still, context),
+        "no_frame_before_db": whole_frame(estimator, moving, context, range(1, context + 1)),
+        "one_frame_before_db": whole_frame(estimator, moving, context, range(2, context + 1)),
+        "last_frame_lost_db": whole_frame(
+            estimator, moving, context, range(1, min(context, 1) + 1)
+        ),
+        **flashes(estimator, moving, context),
+    }
 
 
 def learned(scene: Scene) -> Stack:
-    chance = np.random.default_rng(5)
-    frames = [camera(chance.poisson(scene.photoelectrons(t)[0]), chance) for t in range(LEARNED)]
+    chance = np.random.default_rng([scene.seed, 5])
+    frames = [camera(chance.poisson(scene.photoelectrons(t)), chance) for t in range(LEARNED)]
     return stack_from_array(np.stack(frames), path="simulated scene")
 
 
+def summary(rows: Sequence[Mapping[str, Any]], role: str) -> None:
+    """Print what each T gains over none, mean and worst over the seeds of a role."""
+    found = {(row["seed"], row["context"]): row for row in rows if row["seed"] in SEEDS[role]}
+    print(f"{role} scenes: gain over no context in dB, mean (worst)")
+    for context in sorted({context for _, context in found} - {0}):
+        both = [
+            (found[s, context], found[s, 0])
+            for s in SEEDS[role]
+            if {(s, context), (s, 0)} <= found.keys()
+        ]
+        if not both:
+            continue
+        gains = {
+            name: [own["psnr_db"][name] - none["psnr_db"][name] for own, none in both]
+            for name in ("whole", *REGIONS)
+        }
+        for name in (
+            "standing_still_db",
+            "no_frame_before_db",
+            "one_frame_before_db",
+            "last_frame_lost_db",
+        ):
+            gains[name.removesuffix("_db")] = [own[name] - none[name] for own, none in both]
+        kept = [own["flash_adu"] / none["flash_adu"] for own, none in both]
+        text = ", ".join(f"{n} {np.mean(g):+.2f} ({min(g):+.2f})" for n, g in gains.items())
+        echo = max(own["echo_share"] for own, _ in both)
+        harmed = [name for name in REGIONS if min(gains[name]) < WORST_DB]
+        print(f"T {context}: {text}; flash {min(kept):.0%}, echo {echo:.1%}; harmed: {harmed}")
+
+
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--seconds", type=float, default=90)
-    arguments.add_argument("--steps", type=int)
-    arguments.add_argument("--context", type=int, nargs="+", default=[0, 2, 4])
-    arguments.add_argument("--preset", default="live")
-    arguments.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    chosen = arguments.parse_args()
-    scene = Scene(1)
-    stack = learned(scene)
-    noise_model = bootstrap_noise_model([stack])
-    rows = []
-    for context in chosen.context:
-        options = TrainingOptions(
-            preset=chosen.preset,
-            context_frames=context,
-            steps=chosen.steps,
-            seconds=None if chosen.steps else chosen.seconds,
-        )
-        recordings = load_recordings([stack], context_frames=context, patch=64, memory_mib=512)
-        estimator, run = fit(recordings, noise_model, options, started=time.monotonic())
-        row = {"context": context, "steps": run.step, "seconds": run.schedule.elapsed}
-        row |= score(estimator, Tested(scene, context, seed=9))
-        if rows:
-            row["flash_share"] = row["flash_adu"] / rows[0]["flash_adu"]
-        rows.append(row)
-        print(json.dumps({k: round(v, 4) for k, v in row.items()}), flush=True)
-    content = {"hardware": "2 CPU cores", "rows": rows}
-    path = chosen.out / "training_motion.json"
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--context", type=int, nargs="+", default=[0, 2, 3, 4, 6])
+    parser.add_argument("--role", choices=list(SEEDS), default="held-out")
+    parser.add_argument("--seeds", type=int, nargs="*", help="Of the role's; all if not given.")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    rows = Rows(given.out / "training_motion.json", ("seed", "context"), seeds=SEEDS)
+    for seed in given.seeds or SEEDS[given.role]:
+        scene = Scene(seed)
+        stack = learned(scene)
+        for context in given.context:
+            rows.add(row_of(scene, context, given.steps, stack))
+    summary(rows.rows, given.role)
 
 
 if __name__ == "__main__":

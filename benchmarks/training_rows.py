@@ -55,11 +55,12 @@ class Rows:
         self._facts = {"hardware": cpu_name(all_cores()), "torch": torch.__version__, **facts}
         self.rows: list[dict[str, Any]] = []
         if path.is_file():
-            self.rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+            stored = json.loads(path.read_text(encoding="utf-8"))["rows"]
+            self.rows = [row for row in stored if set(key) <= row.keys()]
 
     def add(self, row: dict[str, Any]) -> dict[str, Any]:
         """Print a row and write the file anew."""
-        print(json.dumps({name: _short(value) for name, value in row.items()}), flush=True)
+        print(json.dumps(_short(row)), flush=True)
         self.rows = [old for old in self.rows if not self._same(old, row)] + [row]
         write_json(self._path, {**self._facts, "rows": self.rows})
         return row
@@ -74,6 +75,11 @@ class Rows:
 
 
 def _short(value: Any) -> Any:
+    """Return what is readable on a screen: few digits, and of lists their length."""
+    if isinstance(value, dict):
+        return {name: _short(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return f"{len(value)} in the file"
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
@@ -135,7 +141,7 @@ def fitted(
     recordings = load_recordings(
         stacks,
         context_frames=options.context_frames,
-        patch=options.patch,
+        patch=options.patch_edge,
         memory_mib=options.memory_mib,
     )
     known = noise_model or bootstrap_noise_model(stacks, seed=options.seed)
