@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from .preview_link import PreviewLink
 from .recorder import Part, Recorded
 from .run_directory import RunDirectory
 from .stage import Stage
+from .turns import let_others_go_first
 
 MAX_WAITING = 2
 """One frame in work and two that wait: more would only make the view older."""
@@ -90,7 +92,20 @@ class DenoisedStores:
 
 
 class DenoiseStage(Stage[Waiting]):
-    """Denoise what can be denoised in time, and show it."""
+    """Denoise what can be denoised in time, and show it.
+
+    Parameters
+    ----------
+    run, counts
+        Of the run; `denoised_live`, `skipped_live` and the latency are counted here.
+    denoisers, stores
+        What denoises, and where to.
+    view
+        Shown every frame; None if nothing is denoised and there is no window.
+    warm_up
+        Called in this stage's thread before the first frame; `start` waits for it. Threads that
+        a model starts then have the low priority of this stage.
+    """
 
     def __init__(
         self,
@@ -99,6 +114,7 @@ class DenoiseStage(Stage[Waiting]):
         denoisers: ChannelDenoisers,
         stores: DenoisedStores,
         view: View | None,
+        warm_up: Callable[[], None],
     ) -> None:
         super().__init__("denoiser", max_items=MAX_WAITING, max_bytes=MAX_WAITING_BYTES)
         self._run_directory = run
@@ -106,9 +122,16 @@ class DenoiseStage(Stage[Waiting]):
         self._denoisers = denoisers
         self._stores = stores
         self._view = view
+        self._warm_up = warm_up
+        self._warm: Future[None] = Future()
         self._contexts: dict[int, Context] = {}
         self._estimate: dict[tuple[int, int], NDArray[np.float32]] = {}
         self._next_skip_log = 0.0
+
+    def start(self) -> None:
+        """Start the thread and wait until the models are warm; raises what kept them from it."""
+        super().start()
+        self._warm.result()
 
     def offer(self, recorded: Recorded) -> None:
         """Take a frame that was recorded. Never waits; called from the recorder's thread."""
@@ -146,6 +169,15 @@ class DenoiseStage(Stage[Waiting]):
                 f"frame {frame.index}: skipped in the live view, the denoiser is behind "
                 f"({self._counts.skipped_live} so far); it is denoised afterwards"
             )
+
+    def _begin(self) -> None:
+        let_others_go_first()
+        try:
+            self._warm_up()
+        except BaseException as error:
+            self._warm.set_exception(error)
+            raise
+        self._warm.set_result(None)
 
     def _handle(self, waiting: Waiting) -> None:
         frame, part, place = waiting.recorded

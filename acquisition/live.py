@@ -243,6 +243,7 @@ class LiveDenoiser:
             self._denoisers,
             self._stores,
             self._view if self._denoisers or self._preview else None,
+            self._build_sessions,
         )
         self._recorder = Recorder(
             self._run,
@@ -253,11 +254,15 @@ class LiveDenoiser:
             pixel_size_um=self._scene.pixel_size_um,
             reserve_bytes=self._reserve_bytes,
         )
-        self._build_sessions()
         if self._scene.frame_shape is not None and self._scene.pixel_type is not None:
             self._pool.prepare(self._scene.frame_shape, np.dtype(self._scene.pixel_type))
+        try:
+            self._denoise_stage.start()
+        except BaseException:
+            self._denoise_stage.close()
+            self._recorder.close()
+            raise
         self._recorder.start()
-        self._denoise_stage.start()
         self._state = "running"
 
     def _build_sessions(self) -> None:

@@ -21,6 +21,7 @@ from .accounting import Accounting, FrameNumbers
 from .frame import Frame
 from .run_directory import FrameLog, RunDirectory
 from .stage import Stage
+from .turns import short_turns
 
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 256 * 2**20
@@ -167,6 +168,10 @@ class Recorder(Stage[Frame]):
             self._counts.recorded = sum(
                 part.raw.frames_on_disk() for part in self.parts if part.raw is not None
             )
+
+    def _run(self) -> None:
+        with short_turns():
+            super()._run()
 
     def _handle(self, frame: Frame) -> None:
         self._require_space()

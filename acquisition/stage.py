@@ -96,7 +96,7 @@ class Stage(ABC, Generic[Item]):
     """A thread that handles items one after the other, in the order in which they came.
 
     The first exception ends the work and is kept in `error`; what waits then is dropped, and who
-    puts more learns of it. The thread is no daemon: `close` lets it finish what waits.
+    puts more learns of it. `close` lets it finish what waits.
 
     Parameters
     ----------
@@ -104,13 +104,19 @@ class Stage(ABC, Generic[Item]):
         Of the thread, as debuggers and crash reports show it.
     max_items, max_bytes
         Bounds of the inbox.
+    may_hang
+        The program may end without it: nothing is lost with what it does.
     """
 
-    def __init__(self, name: str, *, max_items: int, max_bytes: int) -> None:
+    def __init__(
+        self, name: str, *, max_items: int, max_bytes: int, may_hang: bool = False
+    ) -> None:
         self.name = name
         self.error: BaseException | None = None
         self._inbox: Inbox[Item] = Inbox(max_items=max_items, max_bytes=max_bytes)
-        self._thread = threading.Thread(target=self._run, name=f"quietscope {name}")
+        self._thread = threading.Thread(
+            target=self._run, name=f"quietscope {name}", daemon=may_hang
+        )
 
     def start(self) -> None:
         """Start the thread."""
@@ -121,11 +127,26 @@ class Stage(ABC, Generic[Item]):
         """How many items wait in the inbox."""
         return len(self._inbox)
 
+    @property
+    def running(self) -> bool:
+        """Whether its thread is still at work."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Let the stage finish what waits, and wait for its thread. May be called again."""
         self._inbox.end()
-        if self._thread.is_alive():
+        if self.running:
             self._thread.join()
+
+    def closes_within(self, seconds: float) -> bool:
+        """Let the stage finish what waits; return whether it did so in this time."""
+        self._inbox.end()
+        if self.running:
+            self._thread.join(seconds)
+        return not self.running
+
+    def _begin(self) -> None:
+        """Get ready, in the thread of this stage, before the first item."""
 
     @abstractmethod
     def _handle(self, item: Item) -> None:
@@ -133,6 +154,7 @@ class Stage(ABC, Generic[Item]):
 
     def _run(self) -> None:
         try:
+            self._begin()
             while (item := self._inbox.take()) is not None:
                 self._handle(item)
                 del item  # or the frame would stay in memory while the stage waits
