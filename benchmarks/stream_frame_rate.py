@@ -4,14 +4,21 @@ Each round runs every variant once, in an order that turns with the round; the f
 median over rounds of the ratio to that round's bare run. Rates count from `acquire` to the end of
 the acquisition, so waiting for a slow consumer is included.
 
-    python benchmarks/stream_frame_rate.py --exposure-ms 10 --frames 600 --rounds 3
+The demo camera sleeps in steps of 1 ms after it has computed an image, so at 10 ms its own rate
+scatters by a few percent with the time that this takes. `--fast-image` has it send one and the
+same image without computing it.
+
+Runs lie in directories of their own until the last one has ended: an ext4 disk without a journal
+looks at every file that was deleted in the last minutes before it makes a new one, ten times the
+cost of writing a frame.
+
+    python benchmarks/stream_frame_rate.py --exposure-ms 10 --frames 300 --rounds 6
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -20,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -28,6 +36,8 @@ from quietscope.acquisition.microscope import MicroscopeSettings, open_microscop
 from quietscope.outputs import write_json
 
 VARIANTS = ("bare", "record", "record and denoise")
+BUSY = 0.1
+"""Cores that other programs may use; a round in which they used more is named in the figures."""
 
 
 class Smoothing:
@@ -58,11 +68,28 @@ def rate(frames: int, hook: Callable[..., Any] | None) -> float:
     return frames / (time.perf_counter() - began)
 
 
+class OtherPrograms:
+    """How many cores other programs used since this was built."""
+
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    def cores(self) -> float:
+        seconds, others = (now - then for now, then in zip(self._now(), self._began, strict=True))
+        return others / seconds
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        everybody, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        busy = everybody.user + everybody.system + getattr(everybody, "nice", 0.0)
+        return time.perf_counter(), busy - own.user - own.system
+
+
 def run(variant: str, frames: int, shape: tuple[int, int], folder: Path, model: Any) -> dict:
     if variant == "bare":
         return {"rate_hz": rate(frames, None)}
     denoiser = None if variant == "record" else (model or Smoothing(shape))
-    live = LiveDenoiser(denoiser, folder / "run", overwrite=True, complete_afterwards=False)
+    live = LiveDenoiser(denoiser, folder, complete_afterwards=False)
     own_ms: list[float] = []
 
     def hook(image: Any, metadata: Any) -> Any:
@@ -90,6 +117,7 @@ def main() -> None:
     options.add_argument("--side", type=int, default=512, help="512 or, with a larger chip, more")
     options.add_argument("--frames", type=int, default=600)
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--fast-image", action="store_true", help="the camera computes nothing")
     options.add_argument("--model", type=Path, help="a bundle; by default a Gaussian filter")
     options.add_argument("--variants", nargs="+", default=list(VARIANTS))
     options.add_argument("--folder", type=Path, help="where runs are written")
@@ -97,6 +125,7 @@ def main() -> None:
     chosen = options.parse_args()
 
     rounds: list[dict[str, Any]] = []
+    busy_cores: list[float] = []
     with (
         open_microscope(MicroscopeSettings(exposure_ms=chosen.exposure_ms)) as microscope,
         tempfile.TemporaryDirectory(dir=chosen.folder) as folder,
@@ -104,19 +133,33 @@ def main() -> None:
         if chosen.side != 512:
             microscope.set_property("OnCameraCCDXSize", chosen.side)
             microscope.set_property("OnCameraCCDYSize", chosen.side)
-        run("bare", 20, microscope.frame_shape, Path(folder), None)  # warm up
+        if chosen.fast_image:
+            microscope.set_property("FastImage", 1)
+        run("record", 20, microscope.frame_shape, Path(folder) / "warm up", None)
         for turn in range(chosen.rounds):
-            order = chosen.variants[turn % 3 :] + chosen.variants[: turn % 3]
+            first = turn % len(chosen.variants)
+            others = OtherPrograms()
             found = {
-                v: run(v, chosen.frames, microscope.frame_shape, Path(folder), chosen.model)
-                for v in order
+                v: run(
+                    v,
+                    chosen.frames,
+                    microscope.frame_shape,
+                    Path(folder) / f"{v} {turn}",
+                    chosen.model,
+                )
+                for v in chosen.variants[first:] + chosen.variants[:first]
             }
+            busy_cores.append(others.cores())
             rounds.append(found)
-            print(json.dumps({v: round(f["rate_hz"], 1) for v, f in found.items()}))
+            print(
+                json.dumps({v: round(f["rate_hz"], 1) for v, f in found.items()}),
+                f"other programs: {busy_cores[-1]:.2f} cores",
+            )
     figures = {
         "hardware": "2 CPU cores",
         "side": chosen.side,
         "exposure_ms": chosen.exposure_ms,
+        "fast_image": chosen.fast_image,
         "frames": chosen.frames,
         "ratio_to_bare": {
             v: statistics.median(r[v]["rate_hz"] / r["bare"]["rate_hz"] for r in rounds)
@@ -129,7 +172,8 @@ def main() -> None:
             for v in chosen.variants
             if v != "bare"
         },
-        "machine_load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "cores_of_other_programs": [round(cores, 2) for cores in busy_cores],
+        "rounds_disturbed": sum(cores > BUSY for cores in busy_cores),
         "hook_p99_ms": {
             v: statistics.median(r[v]["hook_ms"]["p99"] for r in rounds)
             for v in chosen.variants
