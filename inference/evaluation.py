@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from ..calibration.noise_model import NoiseModel
 from ..stacks import Stack
 from .bundle import Bundle, open_bundle
+from .camera_pixels import CameraPixels
 from .companions import companion_numbers
 from .denoiser import Denoiser
 from .errors import FrameMismatchError, InferenceError
 from .providers import Precision, Provider, all_cores
 from .scores import nrmse, psnr_db, ssim_map
-from .stack_denoising import ChannelModels, ObservationReader
+from .stack_denoising import ChannelModels, ObservationReader, recorded_camera
 from .tiling import open_denoiser
 from .trust import NoiseVariance, lag_one_correlation, residual_variances
 
@@ -148,18 +149,26 @@ def evaluate(
     -----
     PSNR is 10·log10(range² / MSE) with the truth's own max − min as range, in float64, for each
     frame, then averaged. NRMSE is the root of the MSE over the same range. SSIM follows Wang et
-    al. 2004 (doi:10.1109/TIP.2003.819861) with a 7×7 window and the same range.
+    al. 2004 (doi:10.1109/TIP.2003.819861) with a 7×7 window and the same range. If the model knows
+    every pixel of the camera, raw frames are taken with the offset and gain of each pixel
+    corrected, as the model sees them, also where their mean is the truth.
     """
-    references = _references(stack, truth, static)
+    _require_one_truth(stack, truth, static)
     denoiser, noise_model, remarks, owned = _prepared(
         stack, bundle_or_denoiser, noise_model, provider, precision, threads, force
     )
+    pixels = CameraPixels.of(denoiser, noise_model)
+    references = _references(stack, truth, pixels)
     chosen = list(range(len(stack))) if frames is None else sorted(set(frames))
     if not chosen:
         raise InferenceError(f"{stack.path}: no frames were chosen; choose at least one")
     try:
         scoring = _Scoring(
-            stack, denoiser, references, NoiseVariance(noise_model) if noise_model else None
+            stack,
+            denoiser,
+            references,
+            NoiseVariance(noise_model) if noise_model else None,
+            pixels,
         )
         for done, index in enumerate(chosen, start=1):
             scoring.add(index)
@@ -195,6 +204,7 @@ def _prepared(
         provider=provider,
         precision=precision,
         threads=threads or all_cores(),
+        region=recorded_camera(stack).roi,
     )
     return denoiser, noise_model or load_noise_model(bundle.noise_model_path), remarks, True
 
@@ -207,6 +217,7 @@ class _Scoring:
     denoiser: Denoiser
     references: _References
     noise_variance: NoiseVariance | None
+    pixels: CameraPixels
     scores: list[FrameScores] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     expected_adu2: list[float] = field(default_factory=list)
@@ -230,19 +241,18 @@ class _Scoring:
         self.reader = ObservationReader(self.stack, np.dtype(pixel_type))
         self.estimate = np.empty((2, *self.stack.frame_shape), np.float32)
 
-    def denoise(self, index: int) -> NDArray[Any]:
-        """Denoise frame `index` into `estimate` and return the frame itself."""
+    def denoise(self, index: int) -> FloatImage:
+        """Denoise frame `index` into `estimate` and return the frame itself, in float64."""
         observations = self.reader.read(
             index, self.denoiser.context_frames - len(self.companions), self.companions
         )
         began = time.perf_counter()
         self.denoiser.denoise(observations, self.estimate)
         self.seconds.append(time.perf_counter() - began)
-        raw: NDArray[Any] = observations[0]
-        return raw
+        return self.pixels.corrected(observations[0])
 
     def add(self, index: int) -> None:
-        raw = self.denoise(index).astype(np.float64)
+        raw = self.denoise(index)
         reference = self.references.of(index, self.denoiser.context_frames)
         denoised = self.estimate[0].astype(np.float64)
         self.scores.append(_score(index, raw, denoised, reference.signal))
@@ -251,7 +261,11 @@ class _Scoring:
             self.correlations.append(correlation)
         if self.noise_variance is not None:
             expected, found = residual_variances(
-                residual, denoised, self.estimate[1], self.noise_variance
+                residual,
+                denoised,
+                self.estimate[1],
+                self.noise_variance,
+                self.pixels.own_variance_adu2(),
             )
             self.expected_adu2.append(expected)
             self.found_adu2.append(found)
@@ -341,8 +355,9 @@ class _MeanOfOthers:
     0.25 to 0.7 dB with 50 repeats.
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, pixels: CameraPixels) -> None:
         self._stack = stack
+        self._pixels = pixels
         self._scene: dict[str, int] | None = None
         self._sum = np.zeros(stack.frame_shape)
         self._squares = np.zeros(stack.frame_shape)
@@ -362,7 +377,7 @@ class _MeanOfOthers:
             )
         total, squares = self._sum.copy(), self._squares.copy()
         for place in inputs:
-            frame = self._stack.frame(place).astype(np.float64)
+            frame = self._pixels.corrected(self._stack.frame(place))
             total -= frame
             squares -= frame**2
         mean = total / others
@@ -376,19 +391,23 @@ class _MeanOfOthers:
         self._sum[:], self._squares[:] = 0, 0
         for frame in self._frames_of(scene):
             self._sum += frame
-            self._squares += frame.astype(np.float64) ** 2
+            self._squares += frame**2
         self._scene = scene
 
-    def _frames_of(self, scene: Mapping[str, int]) -> Iterator[NDArray[Any]]:
+    def _frames_of(self, scene: Mapping[str, int]) -> Iterator[FloatImage]:
         for time_point in range(self._stack.sizes["time"]):
-            yield self._stack.frame(self._stack.index({**scene, "time": time_point}))
+            frame = self._stack.frame(self._stack.index({**scene, "time": time_point}))
+            yield self._pixels.corrected(frame)
 
 
-def _references(stack: Stack, truth: Stack | None, static: bool) -> _References:
+def _require_one_truth(stack: Stack, truth: Stack | None, static: bool) -> None:
     if (truth is not None) == static:
         raise InferenceError(
             f"{stack.path}: give either --truth STACK or --static (repeats of one scene)"
         )
+
+
+def _references(stack: Stack, truth: Stack | None, pixels: CameraPixels) -> _References:
     if truth is not None:
         return _GivenTruth(stack, truth)
     if stack.sizes.get("time", 1) < LEAST_REPEATS:
@@ -396,7 +415,7 @@ def _references(stack: Stack, truth: Stack | None, static: bool) -> _References:
             f"{stack.path}: --static needs repeats of one scene along time, this stack has "
             f"{dict(stack.sizes)}; give --truth"
         )
-    return _MeanOfOthers(stack)
+    return _MeanOfOthers(stack, pixels)
 
 
 # --------------------------------------------------------------------------------- figures
@@ -412,7 +431,7 @@ def _draw(evaluation: Evaluation, scoring: _Scoring, folder: Path) -> None:
         "best": by_quality[-1],
     }
     for name, scores in chosen.items():
-        raw = scoring.denoise(scores.index).astype(np.float64)
+        raw = scoring.denoise(scores.index)
         truth = scoring.references.of(scores.index, scoring.denoiser.context_frames).signal
         draw_error_maps(
             folder / f"{name}_frame_{scores.index:04d}.png",

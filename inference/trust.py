@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.noise_model import NoiseModel
+from .camera_pixels import CameraPixels
 
+ALIKE = CameraPixels()
 SAMPLED_PIXELS = 65_536
 """Enough for a ratio that is good to 1 %, few enough for less than a millisecond."""
 
@@ -37,6 +39,8 @@ class NoiseVariance:
     ----------
     signal_adu, variance_adu2
         The table, (G,) each.
+    least_variance_adu2
+        Without light.
     """
 
     def __init__(self, noise_model: NoiseModel) -> None:
@@ -45,6 +49,7 @@ class NoiseVariance:
             [_BELOW, np.linspace(0, 1, _GRID) ** 2, _ABOVE]
         )
         self.variance_adu2 = np.asarray(noise_model.variance(self.signal_adu), np.float64)
+        self.least_variance_adu2 = float(getattr(noise_model, "least_variance_adu2", 0.0))
 
     def __call__(self, signal: NDArray[Any]) -> NDArray[np.float64]:
         """Return the variance in ADU² at `signal` in ADU, elementwise."""
@@ -90,6 +95,7 @@ class TrustFigures:
         noise_variance: NoiseVariance | None,
         *,
         saturation_adu: float | None = None,
+        pixels: CameraPixels = ALIKE,
         sampled_pixels: int = SAMPLED_PIXELS,
     ) -> TrustFigures:
         """Measure one frame on a regular sample of its pixels.
@@ -102,13 +108,15 @@ class TrustFigures:
             Of the noise model of this camera; None where there is none.
         saturation_adu
             Where the camera clips; by default the largest value of the pixel type.
+        pixels
+            What the model knows of the camera's pixels.
         sampled_pixels
             About how many pixels to look at.
         """
         step = max(1, ceil(sqrt(raw.size / sampled_pixels)))
         limit = _saturation(raw.dtype) if saturation_adu is None else saturation_adu
         here, right, below = (
-            _Sample.take(raw, denoised, uncertainty, at, step, limit)
+            _Sample.take(raw, denoised, uncertainty, at, step, limit, pixels)
             for at in ((0, 0), (0, 1), (1, 0))
         )
         return cls(
@@ -125,6 +133,7 @@ class _Sample:
     denoised: NDArray[np.float32]
     uncertainty: NDArray[np.float32]
     usable: NDArray[np.bool_]
+    own_variance_adu2: NDArray[np.float64]
 
     @classmethod
     def take(
@@ -135,11 +144,16 @@ class _Sample:
         at: tuple[int, int],
         step: int,
         saturation_adu: float,
+        pixels: CameraPixels,
     ) -> _Sample:
         where = (slice(at[0], None, step), slice(at[1], None, step))
-        seen = raw[where].astype(np.float64)
+        known = pixels.part(where)
         return cls(
-            seen - denoised[where], denoised[where], uncertainty[where], seen < saturation_adu
+            known.corrected(raw[where]) - denoised[where],
+            denoised[where],
+            uncertainty[where],
+            raw[where] < saturation_adu,
+            np.broadcast_to(known.own_variance_adu2(), denoised[where].shape),
         )
 
 
@@ -155,6 +169,7 @@ def _explained(sample: _Sample, noise_variance: NoiseVariance | None) -> float |
         sample.denoised[sample.usable],
         sample.uncertainty[sample.usable],
         noise_variance,
+        sample.own_variance_adu2[sample.usable],
     )
     return expected / found if found > 0 else None
 
@@ -164,13 +179,15 @@ def residual_variances(
     denoised: NDArray[Any],
     uncertainty: NDArray[Any],
     noise_variance: NoiseVariance,
+    own_variance_adu2: NDArray[np.float64] | float = 0.0,
 ) -> tuple[float, float]:
     """Return the mean variance that the noise model expects in a residual, and that found, ADU².
 
     For a posterior mean, E[(x − ŝ)²] = σ²(ŝ) − u²: part of the observation's noise stays in the
-    estimate, and the residual lacks it.
+    estimate, and the residual lacks it. `own_variance_adu2` is what single pixels add to the law.
     """
-    expected = noise_variance(denoised) - uncertainty.astype(np.float64) ** 2
+    noise = noise_variance(denoised) + own_variance_adu2
+    expected = noise - uncertainty.astype(np.float64) ** 2
     return float(np.maximum(expected, 0).mean()), float((residual**2).mean())
 
 

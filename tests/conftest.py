@@ -117,6 +117,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         context_frames: int = 0,
         radius: int = 1,
         channel: str | None = None,
+        companions: tuple[str, ...] = (),
         graph: Any = None,
         **camera: Any,
     ) -> Path:
@@ -129,7 +130,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / name
         with new_bundle(path) as staging:
             onnx.save(
-                graph or _smoothing_graph(pixel_type, context_frames, radius),
+                graph or _smoothing_graph(pixel_type, context_frames + len(companions), radius),
                 str(staging / "model.onnx"),
             )
             np.savez(
@@ -149,6 +150,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
                     algorithm="lattice",
                     preset="fast",
                     context_frames=context_frames,
+                    companions=companions,
                     channel=channel,
                     pixel_type=pixel_type,
                     camera=CameraFingerprint(**camera),

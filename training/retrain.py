@@ -26,14 +26,17 @@ from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..calibration.noise_files import load_noise_model
 from ..errors import QuietscopeError
 from ..inference.bundle import CHECKPOINT, Bundle, open_bundle
+from ..inference.camera_pixels import CameraPixels
+from ..inference.companions import companion_numbers
 from ..inference.library import Decision as DecisionName
 from ..inference.library import Library
 from ..inference.onnx_denoiser import OnnxDenoiser
+from ..inference.stack_denoising import ObservationReader, recorded_camera
 from ..stacks import Stack, open_stack
-from .beside import one_channel
+from .beside import channel_number, companions_of, one_channel
 from .footage import held_out_indices
 from .options import TrainingOptions
-from .splitting import Split, counts_photons, split, squared_error
+from .splitting import counts_photons, split, squared_error
 from .train import TrainingProgress, TrainingResult, train
 
 NEWEST_RUNS = 8
@@ -41,6 +44,8 @@ FEWEST_FRAMES = 8
 HELD_OUT_FRAMES = 16
 LEAST_GAIN = 0.002
 """Relative gain of the candidate that is worth a change: 0.2 % of the error, and beyond chance."""
+NETWORK_OPTIONS = ("algorithm", "preset", "context_frames", "samples", "artefact_free")
+"""On which the shape of the weights depends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +106,12 @@ def retrain_once(
     current_path = shelf.current()
     current = None if current_path is None else open_bundle(current_path)
     channel = channel or (current.manifest.channel if current else None)
-    stacks = newest_stacks(shelf, channel)
-    reason = _nothing_new(stacks, current)
+    options = _options(options, current, seconds, steps)
+    stacks = newest_stacks(shelf, channel, options.companions)
+    reason = _nothing_new([one_channel(stack, channel) for stack in stacks], current)
     if reason is not None:
         shelf.keep(None, reason, decision="skipped")
         return Decision("skipped", reason, None, current_path, {})
-    options = _options(options, current, seconds, steps)
     candidate = train(
         stacks,
         _new_name(shelf),
@@ -117,17 +122,24 @@ def retrain_once(
         on_progress=on_progress,
         on_remark=on_remark,
     )
-    return _decide(shelf, candidate, current, stacks, options.seed)
+    return _decide(shelf, candidate, current, stacks, channel, options.seed)
 
 
-def newest_stacks(shelf: Library, channel: str | None) -> list[Stack]:
-    """Return the newest runs that belong together: the shape and type of the newest of all."""
+def newest_stacks(
+    shelf: Library, channel: str | None, companions: Sequence[str] = ()
+) -> list[Stack]:
+    """Return the newest runs that belong together: the shape and type of the newest of all.
+
+    They are whole; each has the channel, and the companions.
+    """
     stacks: list[Stack] = []
     for run in shelf.runs():
         if len(stacks) == NEWEST_RUNS:
             break
         try:
-            stack = one_channel(open_stack(run), channel)
+            whole = open_stack(run)
+            stack = one_channel(whole, channel)
+            companions_of(whole, channel, companions)
         except QuietscopeError:
             continue  # an unreadable or unfinished run must not stop the night
         alike = not stacks or (stack.frame_shape, stack.dtype) == (
@@ -135,7 +147,7 @@ def newest_stacks(shelf: Library, channel: str | None) -> list[Stack]:
             stacks[0].dtype,
         )
         if alike and len(stack) >= FEWEST_FRAMES and stack.sizes.get("channel", 1) == 1:
-            stacks.append(stack)
+            stacks.append(whole)
     return stacks
 
 
@@ -165,6 +177,7 @@ def _options(
                 algorithm=manifest.algorithm,
                 preset=manifest.preset,
                 context_frames=manifest.context_frames,
+                companions=manifest.companions,
             )
     if seconds is not None or steps is not None:
         options = replace(options, seconds=seconds, steps=steps)
@@ -188,10 +201,9 @@ def _warm_start(current: Bundle | None, options: TrainingOptions) -> dict[str, T
     if current is None or not (current.path / CHECKPOINT).is_file():
         return None
     saved = torch.load(current.path / CHECKPOINT, map_location="cpu", weights_only=True)
-    same = all(
-        saved["options"].get(name) == getattr(options, name)
-        for name in ("algorithm", "preset", "context_frames", "samples", "artefact_free")
-    )
+    wanted = options.record()
+    same = all(saved["options"].get(name) == wanted[name] for name in NETWORK_OPTIONS)
+    same = same and saved["options"].get("companions", "") == wanted["companions"]
     weights: dict[str, Tensor] | None = saved["network"] if same else None
     return weights
 
@@ -201,6 +213,7 @@ def _decide(
     result: TrainingResult,
     current: Bundle | None,
     stacks: Sequence[Stack],
+    channel: str | None,
     seed: int,
 ) -> Decision:
     candidate = result.bundle
@@ -212,7 +225,7 @@ def _decide(
     if refused is not None:
         shelf.keep(candidate.path, refused)
         return Decision("kept", refused, candidate.path, current.path, {})
-    figures = compare(candidate, current, stacks, seed=seed)
+    figures = compare(candidate, current, stacks, channel=channel, seed=seed)
     reason = (
         f"squared error on held-out frames {figures['candidate_mse_adu2']:.4g} ADU², model in use "
         f"{figures['current_mse_adu2']:.4g} ADU² ({figures['gain_db']:+.2f} dB)"
@@ -235,9 +248,14 @@ def _cannot_compare(candidate: Bundle, current: Bundle) -> str | None:
 
 
 def compare(
-    candidate: Bundle, current: Bundle, stacks: Sequence[Stack], *, seed: int = 0
+    candidate: Bundle,
+    current: Bundle,
+    stacks: Sequence[Stack],
+    *,
+    channel: str | None = None,
+    seed: int = 0,
 ) -> dict[str, float]:
-    """Score two bundles on the same split noise of held-out frames.
+    """Score two bundles on the same split noise of held-out frames of a channel.
 
     Returns
     -------
@@ -247,21 +265,13 @@ def compare(
         two standard errors and LEAST_GAIN of the present error. `gain_db`, `frames`.
     """
     noise_model = load_noise_model(candidate.noise_model_path)
-    chance = np.random.default_rng(seed)
-    ours, theirs = (
-        OnnxDenoiser(bundle, stacks[0].frame_shape, provider="cpu")
-        for bundle in (candidate, current)
-    )
-    try:
-        errors = np.array(
-            [
-                [squared_error(denoiser, part) for denoiser in (ours, theirs)]
-                for part in _splits(stacks, noise_model, (ours, theirs), chance)
-            ]
-        )
-    finally:
-        ours.close()
-        theirs.close()
+    region = recorded_camera(stacks[0]).roi
+    with (
+        OnnxDenoiser(candidate, stacks[0].frame_shape, provider="cpu", region=region) as ours,
+        OnnxDenoiser(current, stacks[0].frame_shape, provider="cpu", region=region) as theirs,
+    ):
+        scored = _errors(stacks, channel, noise_model, (ours, theirs), np.random.default_rng(seed))
+        errors = np.array(list(scored))
     gains = errors[:, 1] - errors[:, 0]
     candidate_mse, current_mse = errors.mean(axis=0)
     standard_error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
@@ -276,25 +286,57 @@ def compare(
     }
 
 
-def _splits(
+def _errors(
     stacks: Sequence[Stack],
+    channel: str | None,
     noise_model: GaussianMixtureNoiseModel,
     denoisers: Sequence[OnnxDenoiser],
     chance: np.random.Generator,
-) -> Iterator[Split]:
-    context = max(denoiser.context_frames for denoiser in denoisers)
+) -> Iterator[list[float]]:
+    """Yield the squared error of each denoiser on one split frame after the other."""
+    manifests = [denoiser.bundle.manifest for denoiser in denoisers]
+    context = max(manifest.context_frames for manifest in manifests)
+    companions = list(dict.fromkeys(name for m in manifests for name in m.companions))
+    inputs = [
+        [*range(1 + m.context_frames), *(1 + context + companions.index(c) for c in m.companions)]
+        for m in manifests
+    ]
+    # If one of them knows the pixels of the camera, both are measured by sound pixels.
+    pixels = next(
+        (known for d in denoisers if (known := CameraPixels.of(d, noise_model)).maps is not None),
+        CameraPixels(),
+    )
     out = np.empty((2, *stacks[0].frame_shape), dtype=np.float32)
-    places = [(stack, index) for stack in stacks for index in held_out_indices(len(stack))]
-    chosen = np.linspace(0, len(places) - 1, min(HELD_OUT_FRAMES, len(places))).astype(int)
-    for stack, index in (places[i] for i in chosen):
-        observations = stack.observations(index, context)
-        signal = np.zeros(stack.frame_shape)
-        for denoiser in denoisers:
-            denoiser.denoise(observations[: 1 + denoiser.context_frames], out)
+    for whole, index in _chosen(stacks, channel):
+        numbers = companion_numbers(whole, companions, what="the model")
+        observations = ObservationReader(whole, whole.dtype).read(index, context, numbers)
+        signal = np.zeros(whole.frame_shape)
+        for denoiser, planes in zip(denoisers, inputs, strict=True):
+            denoiser.denoise(observations[planes], out)
             signal += out[0] / len(denoisers)
-        yield split(
+        part = split(
             observations,
-            noise_model.variance(signal),
+            np.maximum(noise_model.variance(signal) + pixels.own_variance_adu2(), 1e-3),
             chance,
             photon_counts=counts_photons(noise_model, float(signal.mean())),
         )
+        part = replace(part, compared=pixels.corrected(part.compared))
+        yield [
+            squared_error(denoiser, replace(part, seen=part.seen[planes]))
+            for denoiser, planes in zip(denoisers, inputs, strict=True)
+        ]
+
+
+def _chosen(stacks: Sequence[Stack], channel: str | None) -> list[tuple[Stack, int]]:
+    """Return held-out frames of a channel, evenly spread, as recordings and indices into them."""
+    places = []
+    for whole in stacks:
+        own = one_channel(whole, channel)
+        several = "channel" in whole.sizes and channel is not None
+        number = {"channel": channel_number(whole, channel)} if several and channel else {}
+        places += [
+            (whole, whole.index({**own.axes(index), **number}))
+            for index in held_out_indices(len(own))
+        ]
+    chosen = np.linspace(0, len(places) - 1, min(HELD_OUT_FRAMES, len(places))).astype(int)
+    return [places[i] for i in chosen]

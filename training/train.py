@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -184,7 +184,7 @@ def fit(
     learner.posterior.to(workers.device)
     learner.network.to(workers.device)
     learner.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if warm_start is not None:
+    if warm_start is not None and _fits(learner.network, warm_start):
         learner.network.load_state_dict(warm_start)
     run = Run(
         workers=workers,
@@ -216,6 +216,14 @@ def fit(
     if isinstance(learner, GaussianLearner):
         calibrate_variance(learner, held_out, _chance(options.seed, 0))
     return estimator.cpu().eval(), run
+
+
+def _fits(network: torch.nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Whether weights are of a network of the same inputs: pixel maps add one."""
+    own = network.state_dict()
+    return own.keys() == weights.keys() and all(
+        own[name].shape == value.shape for name, value in weights.items()
+    )
 
 
 def _with_mask(options: TrainingOptions, recordings: Recordings) -> TrainingOptions:
