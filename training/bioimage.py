@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inference.bundle import Bundle
+from ..inference.bundle import Bundle, Manifest
 from ..inference.golden import Golden
-from ..inference.graph import INPUT, OUTPUTS
+from ..inference.graph import INPUT, OUTPUTS, read_pixel_maps
 from ..outputs import new_file, require_absent
 from .errors import TrainingError
 
@@ -47,11 +47,17 @@ def write_bioimage_package(
     Raises
     ------
     TrainingError
-        If `bioimageio.spec` is not installed or finds the description wanting.
+        If `bioimageio.spec` is not installed or finds the description wanting, or the model
+        belongs to the pixels of one sensor.
     OutputError
         If `out` exists or cannot be written.
     """
     require_absent(out, overwrite=overwrite)
+    if read_pixel_maps(bundle.model_path) is not None:
+        raise TrainingError(
+            f"{bundle.path}: knows every pixel of one camera, and the zoo's programs cannot say "
+            "which of them an image shows; train a model for it with --no-pixel-maps"
+        )
     try:
         from bioimageio.spec import save_bioimageio_package
     except ImportError as error:
@@ -91,7 +97,7 @@ def _description(bundle: Bundle, folder: Path, author: str) -> Any:
         license=zoo.LicenseId("BSD-3-Clause"),
         documentation=zoo.FileDescr(source=readme),
         tags=["denoising", "self-supervised", "fluorescence", manifest.algorithm],
-        inputs=[_input(zoo, golden.observations, manifest.pixel_type, folder)],
+        inputs=[_input(zoo, golden.observations, manifest, folder)],
         outputs=[
             _output(zoo, name, image, folder)
             for name, image in zip(OUTPUTS, golden.expected, strict=True)
@@ -104,8 +110,10 @@ def _description(bundle: Bundle, folder: Path, author: str) -> Any:
     )
 
 
-def _input(zoo: Any, observations: NDArray[Any], pixel_type: str, folder: Path) -> Any:
-    names = ["newest", *(f"before{back}" for back in range(1, len(observations)))]
+def _input(zoo: Any, observations: NDArray[Any], manifest: Manifest, folder: Path) -> Any:
+    before = [f"before{back}" for back in range(1, 1 + manifest.context_frames)]
+    beside = [f"companion{number}" for number in range(1, 1 + len(manifest.companions))]
+    names = ["newest", *before, *beside]
     return zoo.InputTensorDescr(
         id=zoo.TensorId(INPUT),
         description="Camera pixels (ADU), the newest frame first; a missing frame is all zeros.",
@@ -119,7 +127,7 @@ def _input(zoo: Any, observations: NDArray[Any], pixel_type: str, folder: Path) 
                 for axis in "yx"
             ),
         ],
-        data=zoo.IntervalOrRatioDataDescr(type=pixel_type),
+        data=zoo.IntervalOrRatioDataDescr(type=manifest.pixel_type),
         test_tensor=_tensor(zoo, folder / f"{INPUT}.npy", observations[np.newaxis]),
     )
 
@@ -159,8 +167,10 @@ def _readme(bundle: Bundle) -> str:
         f"{sum(stack.frames for stack in manifest.training.stacks)} frames of one camera setting "
         f"({camera}). It holds for that setting only.\n\n"
         f"Input: {manifest.pixel_type} camera pixels, the newest frame and "
-        f"{manifest.context_frames} frames before it. Outputs: the estimated signal and its "
-        "standard deviation, both in the camera's units.\n\n"
+        f"{manifest.context_frames} frames before it"
+        + "".join(f", then the newest frame of channel {name}" for name in manifest.companions)
+        + ". Outputs: the estimated signal and its standard deviation, both in the camera's "
+        "units.\n\n"
         "## Validation\n\n"
         f"Loss on held-out frames: {manifest.training.validation_loss}. Compare "
         "the standard deviation of residuals on your own frames with the noise model before use.\n"
