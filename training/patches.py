@@ -64,8 +64,9 @@ class PatchSampler:
                 if source >= 0:
                     patch[place] = part.pixels[source][here]
             first = 1 + self._inputs.context_frames
-            for place in np.flatnonzero(part.accompanied[row]):
-                patch[first + place] = part.companions[row, place][here]
+            for number, there in enumerate(part.accompanied[row]):
+                if there:
+                    patch[first + number] = part.companions[row, number][here]
             if part.stretch.beside.pixel_maps is not None:
                 factor, summand, excess = part.stretch.beside.pixel_maps[:, *here]
                 patch[:-1] = patch[:-1] * factor + summand
