@@ -36,6 +36,7 @@ from training_rows import (
     RESULTS,
     Example,
     Rows,
+    as_live,
     fitted,
     is_default,
     mean_psnr_db,
@@ -47,11 +48,13 @@ from quietscope.stacks import Stack
 from quietscope.training.checkpoint import load_checkpoint
 from quietscope.training.estimator import Estimator
 from quietscope.training.network import parameter_count
-from quietscope.training.options import TrainingOptions
+from quietscope.training.options import NetworkPlan, TrainingOptions
 from quietscope.training.train import TrainingProgress
 
 WORKER = Path(__file__).with_name("training_careamics_worker.py")
 FRAMES = range(7, 50, 15)
+SAME_SIZE = NetworkPlan(width=16, depth=2)
+"""As CAREamics' U-Net of 16 channels and depth 2: two convolutions on each level."""
 TARGET_DB = 34.0
 
 WARM_UP_WINDOWS = 1
@@ -96,7 +99,8 @@ class Stopwatch:
 def own_steps(stacks: Sequence[Stack], steps: int) -> dict[str, Any]:
     options = TrainingOptions(algorithm="n2v", steps=steps)
     watch = Stopwatch()
-    estimator, _ = fitted(stacks, options, on_progress=watch)
+    with as_live(SAME_SIZE):
+        estimator, _ = fitted(stacks, options, on_progress=watch)
     patches = torch.zeros(options.batch, 1, options.patch_edge, options.patch_edge)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         estimator.network(patches)
@@ -154,8 +158,8 @@ def theirs(python: str, **task: Any) -> dict[str, Any]:
 def compare_steps(rows: Rows, stacks: Sequence[Stack], python: str, data: str, given: Any) -> None:
     options = TrainingOptions(algorithm="n2v")
     same = {
-        "channels": options.plan.width,
-        "depth": options.plan.depth,
+        "channels": SAME_SIZE.width,
+        "depth": SAME_SIZE.depth,
         "patch": options.patch_edge,
         "batch": options.batch,
     }

@@ -19,14 +19,12 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training_rows import RESULTS, Rows, fitted, mean_psnr_db, nandb, repeats
+from training_rows import RESULTS, Rows, as_live, fitted, mean_psnr_db, nandb, repeats
 
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.operations import count_gflop
@@ -63,17 +61,6 @@ def name_of(plan: NetworkPlan) -> str:
 
 def presets_of(plan: NetworkPlan) -> list[str]:
     return [preset for preset, own in PLANS.items() if own == plan]
-
-
-@contextmanager
-def as_live(plan: NetworkPlan) -> Iterator[None]:
-    """Let the default preset stand for another plan."""
-    usual = PLANS["live"]
-    PLANS["live"] = plan
-    try:
-        yield
-    finally:
-        PLANS["live"] = usual
 
 
 def measure_psnr(rows: Rows, plans: list[NetworkPlan], options: TrainingOptions) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from quietscope.inference.scores import psnr_db
 from quietscope.outputs import write_json
 from quietscope.stacks import Stack, open_stack
 from quietscope.training.estimator import Estimator
-from quietscope.training.options import TrainingOptions
+from quietscope.training.options import PLANS, NetworkPlan, TrainingOptions
 from quietscope.training.recordings import load_recordings
 from quietscope.training.train import Run, fit
 
@@ -90,6 +91,17 @@ def is_default(options: TrainingOptions) -> bool:
     return replace(options, **budget) == plain
 
 
+@contextmanager
+def as_live(plan: NetworkPlan) -> Iterator[None]:
+    """Let the default preset stand for another plan."""
+    usual = PLANS["live"]
+    PLANS["live"] = plan
+    try:
+        yield
+    finally:
+        PLANS["live"] = usual
+
+
 def nandb() -> list[Stack]:
     """Open six stacks of photon counts, 50 repeats of one scene each."""
     return [open_stack(path) for path in sorted((DATA / "nandb_fkbp_confocal").glob("*.tif"))]
@@ -128,6 +140,25 @@ def mean_psnr_db(estimator: Estimator, examples: Sequence[Example]) -> float:
     return float(
         np.mean([one.psnr_db(denoised(estimator, one.observations)[0]) for one in examples])
     )
+
+
+def z_by_brightness(
+    estimates: Sequence[tuple[Image, Image]], examples: Sequence[Example]
+) -> list[float]:
+    """Return the standard deviation of standardised errors by quartile of the estimate.
+
+    `estimates` are mean and standard deviation of each example. The truth's own variance is
+    allowed for; 1 is honest, more is overconfident.
+    """
+    level = np.concatenate([mean.ravel() for mean, _ in estimates])
+    squared = np.concatenate(
+        [
+            ((mean - one.truth) ** 2 / (deviation**2 + one.truth_variance)).ravel()
+            for (mean, deviation), one in zip(estimates, examples, strict=True)
+        ]
+    )
+    quarters = np.array_split(np.argsort(level, kind="stable"), 4)
+    return [float(np.sqrt(squared[quarter].mean())) for quarter in quarters]
 
 
 def fitted(
