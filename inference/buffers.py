@@ -6,19 +6,14 @@ page-locked memory on this side otherwise. Nothing is allocated after constructi
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InferenceError
+from .cuda_runtime import Runtime
 from .graph import INPUT, OUTPUTS, PIXEL_MAPS
-
-logger = logging.getLogger(__name__)
 
 
 class Buffers(Protocol):
@@ -114,26 +109,33 @@ class CudaBuffers(HostBuffers):
 
     Page-locked memory is copied several times faster; where it cannot be had, ordinary memory
     serves.
+
+    Attributes
+    ----------
+    device
+        The GPU's side: observations, estimate, standard deviation (`onnxruntime.OrtValue`).
     """
 
-    def __init__(self, shape: tuple[int, int, int, int], pixel_type: np.dtype[Any]) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int, int], pixel_type: np.dtype[Any], runtime: Runtime
+    ) -> None:
         import onnxruntime as ort
 
         super().__init__(shape, pixel_type)
-        self._device = [
+        self.device = [
             ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, "cuda")
             for array in (self.observations, *self.outputs)
         ]
         self._device_maps: Any = None
-        self._runtime = _CudaRuntime()
+        self._runtime = runtime
         self._locked = [
             array for array in (self.observations, *self.outputs) if self._runtime.lock(array)
         ]
 
     def bind(self, binding: Any) -> None:
         """See `Buffers`."""
-        binding.bind_ortvalue_input(INPUT, self._device[0])
-        for name, value in zip(OUTPUTS, self._device[1:], strict=True):
+        binding.bind_ortvalue_input(INPUT, self.device[0])
+        for name, value in zip(OUTPUTS, self.device[1:], strict=True):
             binding.bind_ortvalue_output(name, value)
 
     def bind_maps(self, maps: NDArray[np.float32], binding: Any) -> None:
@@ -155,57 +157,17 @@ class CudaBuffers(HostBuffers):
     def upload(self) -> None:
         """Copy the observations to the GPU."""
         self._runtime.copy(
-            self._device[0].data_ptr(), self.observations.ctypes.data, self.observations.nbytes
+            self.device[0].data_ptr(), self.observations.ctypes.data, self.observations.nbytes
         )
 
     def download(self) -> None:
         """Copy the results from the GPU."""
-        for value, array in zip(self._device[1:], self.outputs, strict=True):
+        for value, array in zip(self.device[1:], self.outputs, strict=True):
             self._runtime.copy(array.ctypes.data, value.data_ptr(), array.nbytes)
 
     def close(self) -> None:
         """Unlock the host memory and let the GPU's go."""
         while self._locked:
             self._runtime.unlock(self._locked.pop())
-        self._device.clear()
+        self.device.clear()
         self._device_maps = None
-
-
-class _CudaRuntime:
-    """The three calls of the CUDA runtime that ONNX Runtime's Python interface does not offer."""
-
-    _TO_WHEREVER_THE_ADDRESSES_SAY = 4
-
-    def __init__(self) -> None:
-        import onnxruntime as ort
-
-        major = str(ort.cuda_version).split(".")[0]
-        windows = sys.platform == "win32"
-        self._library = ctypes.CDLL(
-            f"cudart64_{major}.dll" if windows else f"libcudart.so.{major}"
-        )
-        size, pointer = ctypes.c_size_t, ctypes.c_void_p
-        self._library.cudaHostRegister.argtypes = [pointer, size, ctypes.c_uint]
-        self._library.cudaHostUnregister.argtypes = [pointer]
-        self._library.cudaMemcpy.argtypes = [pointer, pointer, size, ctypes.c_int]
-
-    def lock(self, array: NDArray[Any]) -> bool:
-        status = int(self._library.cudaHostRegister(array.ctypes.data, array.nbytes, 0))
-        if status:
-            logger.info(
-                "host memory is not page-locked (CUDA error %d): copies are slower", status
-            )
-        return status == 0
-
-    def unlock(self, array: NDArray[Any]) -> None:
-        self._library.cudaHostUnregister(array.ctypes.data)
-
-    def copy(self, target: int, source: int, size: int) -> None:
-        status = int(
-            self._library.cudaMemcpy(target, source, size, self._TO_WHEREVER_THE_ADDRESSES_SAY)
-        )
-        if status:
-            raise InferenceError(
-                f"copying between host and GPU failed (CUDA error {status}); restart the program, "
-                "or pass --provider cpu"
-            )

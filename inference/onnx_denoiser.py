@@ -7,8 +7,9 @@ the model was not built for. Which processor runs it is settled in `providers`.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from ..calibration.maps import Region, part_of
 from .buffers import Buffers, CudaBuffers, HostBuffers
 from .bundle import Bundle, open_bundle
+from .cuda_runtime import CudaRuntime
+from .engines import Engine, machine, runs_instead
 from .errors import BundleError, FrameMismatchError, InferenceError
 from .frame_graph import graph_for_frames
 from .golden import Golden
@@ -29,14 +32,16 @@ from .graph import (
     read_contract,
     read_pixel_maps,
 )
+from .pipeline import BlockingLane, FramePipeline, Lane, Streams, copying_lanes
 from .precision import half_precision, require_precision
 from .providers import (
     Precision,
     Provider,
     RunningSession,
+    cuda_options,
     open_session,
     option_name,
-    session_options_of,
+    require_libraries,
     working_provider,
 )
 
@@ -65,6 +70,9 @@ class OnnxDenoiser:
         fp32 everywhere; fp16 on GPU: the network alone is reduced.
     threads
         Of the CPU provider; None leaves one core to camera and GUI.
+    may_compile
+        Whether TensorRT may take minutes to compile an engine for this frame shape. Where it may
+        not and there is none, CUDA runs the session; `missing_engines` says so.
     region
         x, y, width, height of the frames in unbinned sensor pixels, where known. It matters to
         models that know every pixel of the camera: without it frames must be of the shape of the
@@ -80,6 +88,8 @@ class OnnxDenoiser:
         The processor, for a person.
     remark
         Why a GPU that is there is not used; empty otherwise.
+    missing_engines
+        Whether TensorRT was asked for and CUDA runs, for want of an engine.
     golden_difference
         How far the golden answer was missed, see `golden`; None if the bundle holds none.
     model_sha256, noise_model_sha256
@@ -103,6 +113,7 @@ class OnnxDenoiser:
         provider: Provider = "auto",
         precision: Precision = "fp32",
         threads: int | None = None,
+        may_compile: bool = True,
         region: Region | None = None,
         pixel_maps: NDArray[np.float32] | None = None,
     ) -> None:
@@ -116,14 +127,14 @@ class OnnxDenoiser:
             if pixel_maps is None
             else pixel_maps
         )
-        chosen, self.remark = _settled(provider)
-        opening = _Opening(self.bundle, self._contract, chosen, precision, threads)
-        self._running: RunningSession | None
-        self._running, self._buffers, self._binding = opening.ready(
-            self._frame_shape, self.pixel_maps
+        asked, self.remark = _settled(provider)
+        opening = _Opening(self.bundle, self._contract, asked, precision, threads).with_engines(
+            self._frame_shape, may_compile=may_compile
         )
-        self.provider = self._running.provider
-        self.device = self._running.device
+        self.missing_engines = opening.provider != asked
+        self._ready: _Ready | None = opening.ready(self._frame_shape, self.pixel_maps)
+        self.provider = self._ready.running.provider
+        self.device = self._ready.running.device
         self.golden_difference = opening.check_golden()
 
     @property
@@ -157,7 +168,6 @@ class OnnxDenoiser:
             If the denoiser was closed or the run failed.
         """
         self._require_fit(observations, out)
-        self._session()
         self._denoise(observations, out)
 
     def denoise_part(
@@ -165,21 +175,41 @@ class OnnxDenoiser:
     ) -> None:
         """Do the same for frames of another part of the sensor, with its pixel maps."""
         self._require_fit(observations, out)
-        self._session()
-        self._buffers.bind_maps(maps, self._binding)
+        ready = self._open_session()
+        ready.buffers.bind_maps(maps, ready.binding)
         self._denoise(observations, out)
 
     def _denoise(self, observations: NDArray[Any], out: NDArray[np.float32]) -> None:
-        np.copyto(self._buffers.observations[0], observations)
-        written = self._buffers.write_to(out, self._binding)
-        self._run()
+        ready = self._open_session()
+        np.copyto(ready.buffers.observations[0], observations)
+        written = ready.buffers.write_to(out, ready.binding)
+        self._run(ready)
         if not written:
-            for plane, output in zip(out, self._buffers.outputs, strict=True):
+            for plane, output in zip(out, ready.buffers.outputs, strict=True):
                 np.copyto(plane, output[0, 0])
+
+    def pipeline(self) -> FramePipeline:
+        """Return a way for many frames, on which copies overlap computation where there are any.
+
+        Close it before the denoiser; `denoise` must not be called while frames are on their way.
+        """
+        lanes = self._open_session().lanes()
+        return FramePipeline(lanes or [BlockingLane(self)])
+
+    def compile_missing_engines(self) -> None:
+        """Compile what TensorRT lacked, for the next run; takes minutes, once."""
+        if self.missing_engines:
+            OnnxDenoiser(
+                self.bundle,
+                self._frame_shape,
+                provider="tensorrt",
+                precision=self.precision,
+                pixel_maps=self.pixel_maps,
+            ).close()
 
     def bare_run(self, observations: NDArray[Any]) -> Callable[[], object]:
         """Return the session's own `run` on these observations, for comparison in benchmarks."""
-        session = self._session()
+        session = self._open_session().running.session
         feeds = {INPUT: observations[np.newaxis]}
         if self.pixel_maps is not None:
             feeds[PIXEL_MAPS] = self.pixel_maps
@@ -187,12 +217,9 @@ class OnnxDenoiser:
 
     def close(self) -> None:
         """Release the session. May be called more than once."""
-        if self._running is None:
-            return
-        # The binding holds the session's memory: first to go.
-        self._binding = None
-        self._running = None
-        self._buffers.close()
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
 
     def __enter__(self) -> OnnxDenoiser:
         return self
@@ -200,12 +227,11 @@ class OnnxDenoiser:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self) -> None:
-        session = self._session()
+    def _run(self, ready: _Ready) -> None:
         try:
-            self._buffers.upload()
-            session.run_with_iobinding(self._binding)
-            self._buffers.download()
+            ready.buffers.upload()
+            ready.running.session.run_with_iobinding(ready.binding)
+            ready.buffers.download()
         except Exception as error:  # ONNX Runtime raises its own types, one per status code
             reason = str(error).strip().splitlines()[0]
             raise InferenceError(
@@ -213,10 +239,10 @@ class OnnxDenoiser:
                 "free memory, choose a smaller region, or pass --provider cpu"
             ) from error
 
-    def _session(self) -> Any:
-        if self._running is None:
+    def _open_session(self) -> _Ready:
+        if self._ready is None:
             raise InferenceError(f"{self.bundle.path}: the denoiser was closed; open it again")
-        return self._running.session
+        return self._ready
 
     def _require_fit(self, observations: NDArray[Any], out: NDArray[np.float32]) -> None:
         expected = (self._contract.observations, *self._frame_shape)
@@ -236,6 +262,39 @@ class OnnxDenoiser:
             )
 
 
+@dataclass(eq=False)
+class _Ready:
+    """An open session, the memory it is bound to, and the streams it works in (GPU only)."""
+
+    running: RunningSession
+    buffers: Buffers
+    binding: Any
+    streams: Streams | None = None
+
+    def lanes(self) -> list[Lane]:
+        """Return what lets copies overlap computation; nothing where there are no copies."""
+        if self.streams is None or not isinstance(self.buffers, CudaBuffers):
+            return []
+        import onnxruntime as ort
+
+        at_once = ort.RunOptions()
+        at_once.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        return copying_lanes(
+            self.streams,
+            lambda: self.running.session.run_with_iobinding(self.binding, at_once),
+            observations=self.buffers.observations[0],
+            bound=self.buffers.device,
+        )
+
+    def close(self) -> None:
+        """Release the session, then its memory, then the streams it worked in."""
+        # The binding holds the session's memory: first to go.
+        del self.binding, self.running
+        self.buffers.close()
+        if self.streams is not None:
+            self.streams.close()
+
+
 @dataclass(frozen=True, slots=True)
 class _Opening:
     """How a session for a bundle is opened, whatever the frame shape."""
@@ -246,27 +305,31 @@ class _Opening:
     precision: Precision
     threads: int | None
 
-    def ready(
-        self, frame_shape: tuple[int, int], maps: NDArray[np.float32] | None
-    ) -> tuple[RunningSession, Buffers, Any]:
+    def ready(self, frame_shape: tuple[int, int], maps: NDArray[np.float32] | None) -> _Ready:
         """Open a session, bind its memory, warm it up. Faster options first, if they work."""
         model = self._model(frame_shape)
-        attempts = session_options_of(self.provider, self._cache_name(frame_shape))
-        for options in attempts[:-1]:
+        *attempts, last = self._options(frame_shape)
+        for options in attempts:
             try:
                 return self._attempt(model, frame_shape, maps, options)
             except Exception as error:  # capturing a CUDA graph fails in ways of its own
                 logger.info("%s does not run with %s: %s", self.provider, options, error)
-        return self._attempt(model, frame_shape, maps, attempts[-1])
+        began = time.monotonic()
+        found = self._attempt(model, frame_shape, maps, last)
+        self._note_engine(frame_shape, began)
+        return found
 
     def check_golden(self) -> float | None:
         """Compare with the bundle's stored answer; None if it holds none."""
         if not self.bundle.has_golden:
             return None
         golden = Golden(self.bundle)
-        options = session_options_of(self.provider, self._cache_name(golden.frame_shape))[-1]
-        running = self._open(self._model(golden.frame_shape), golden.frame_shape, options)
-        return golden.require(running, self.bundle, self.precision)
+        shape = golden.frame_shape
+        began = time.monotonic()
+        running = self._open(self._model(shape), shape, self._options(shape)[-1])
+        difference = golden.require(running, self.bundle, self.precision)
+        self._note_engine(shape, began)
+        return difference
 
     def _attempt(
         self,
@@ -274,23 +337,38 @@ class _Opening:
         frame_shape: tuple[int, int],
         maps: NDArray[np.float32] | None,
         options: Mapping[str, str],
-    ) -> tuple[RunningSession, Buffers, Any]:
-        running = self._open(model, frame_shape, options)
-        on_gpu = option_name(running.provider) in ("cuda", "tensorrt")
+    ) -> _Ready:
+        streams = None
+        if self.provider in ("cuda", "tensorrt"):
+            require_libraries(self.provider)
+            streams = Streams(CudaRuntime())
+        try:
+            if streams is not None:
+                options = {**options, "user_compute_stream": str(streams.compute)}
+            running = self._open(model, frame_shape, options)
+            ready = _Ready(running, self._buffers(frame_shape, streams), None, streams)
+        except Exception:
+            if streams is not None:
+                streams.close()
+            raise
+        try:
+            ready.binding = running.session.io_binding()
+            ready.buffers.bind(ready.binding)
+            if maps is not None:
+                ready.buffers.bind_maps(maps, ready.binding)
+            for _ in range(WARM_UP_RUNS):
+                running.session.run_with_iobinding(ready.binding)
+        except Exception:
+            ready.close()
+            raise
+        return ready
+
+    def _buffers(self, frame_shape: tuple[int, int], streams: Streams | None) -> Buffers:
         shape = (1, self.contract.observations, *frame_shape)
         pixel_type = np.dtype(self.contract.pixel_type)
-        buffers = CudaBuffers(shape, pixel_type) if on_gpu else HostBuffers(shape, pixel_type)
-        try:
-            binding = running.session.io_binding()
-            buffers.bind(binding)
-            if maps is not None:
-                buffers.bind_maps(maps, binding)
-            for _ in range(WARM_UP_RUNS):
-                running.session.run_with_iobinding(binding)
-        except Exception:
-            buffers.close()
-            raise
-        return running, buffers, binding
+        if streams is None:
+            return HostBuffers(shape, pixel_type)
+        return CudaBuffers(shape, pixel_type, streams.runtime)
 
     def _open(
         self,
@@ -314,9 +392,30 @@ class _Opening:
             return self.bundle.model_path
         return half_precision(load_model(self.bundle.model_path))
 
-    def _cache_name(self, frame_shape: tuple[int, int]) -> str:
-        rows, columns = frame_shape
-        return f"{self.bundle.model_sha256[:16]}-{rows}x{columns}-{self.precision}"
+    def with_engines(self, frame_shape: tuple[int, int], *, may_compile: bool) -> _Opening:
+        """Return how a session is opened now, with the TensorRT engines that there are."""
+        if self.provider != "tensorrt":
+            return self
+        engines = [self._engine(frame_shape)]
+        if self.bundle.has_golden:
+            engines.append(self._engine(Golden(self.bundle).frame_shape))
+        return replace(
+            self, provider=runs_instead(self.provider, engines, may_compile=may_compile)
+        )
+
+    def _options(self, frame_shape: tuple[int, int]) -> list[dict[str, str]]:
+        """Return the provider's options to try, the fastest first."""
+        if self.provider == "tensorrt":
+            return [self._engine(frame_shape).options()]
+        return cuda_options() if self.provider == "cuda" else [{}]
+
+    def _engine(self, frame_shape: tuple[int, int]) -> Engine:
+        return Engine(self.bundle.model_sha256, frame_shape, self.precision, machine())
+
+    def _note_engine(self, frame_shape: tuple[int, int], began: float) -> None:
+        """Remember that TensorRT has an engine for this shape: a session with it has run."""
+        if self.provider == "tensorrt" and not self._engine(frame_shape).is_built:
+            self._engine(frame_shape).mark_built(time.monotonic() - began)
 
 
 def _settled(provider: Provider) -> tuple[Provider, str]:

@@ -271,41 +271,11 @@ def _identity() -> bytes:
 # -------------------------------------------------------------------------------- options
 
 
-def session_options_of(provider: Provider, cache: str) -> list[dict[str, str]]:
-    """Return the options to try for a provider, the fastest first.
-
-    Parameters
-    ----------
-    provider
-        One that is settled, not `auto`.
-    cache
-        Name of the folder for compiled engines: one per model, shape and precision.
-    """
-    if provider == "cuda":
-        exhaustive = {"cudnn_conv_algo_search": "EXHAUSTIVE", "cudnn_conv_use_max_workspace": "1"}
-        # A captured graph replays all kernels with one launch; some graphs cannot be captured.
-        return [{**exhaustive, "enable_cuda_graph": "1"}, exhaustive]
-    if provider == "tensorrt":
-        folder = engine_cache(cache)
-        folder.mkdir(parents=True, exist_ok=True)
-        return [
-            {
-                "trt_engine_cache_enable": "1",
-                "trt_engine_cache_path": str(folder),
-                "trt_timing_cache_enable": "1",
-                "trt_timing_cache_path": str(folder.parent),
-                "trt_fp16_enable": "1" if cache.endswith("fp16") else "0",
-                "trt_cuda_graph_enable": "1",
-            }
-        ]
-    return [{}]
-
-
-def engine_cache(name: str) -> Path:
-    """Return the folder in which TensorRT keeps what it compiled under this name."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("quietscope", appauthor=False) / "tensorrt" / name
+def cuda_options() -> list[dict[str, str]]:
+    """Return the options to try on CUDA, the fastest first."""
+    exhaustive = {"cudnn_conv_algo_search": "EXHAUSTIVE", "cudnn_conv_use_max_workspace": "1"}
+    # A captured graph replays all kernels with one launch; some graphs cannot be captured.
+    return [{**exhaustive, "enable_cuda_graph": "1"}, exhaustive]
 
 
 # ------------------------------------------------------------------------------ libraries
@@ -329,7 +299,7 @@ def require_libraries(provider: Provider) -> None:
     _preload(provider)
     missing = next((name for name in _libraries(provider) if not _loads(name)), None)
     if missing is not None:
-        remedy = _DRIVER if missing == _cuda_driver() else _remedy(provider)
+        remedy = _DRIVER if missing == cuda_driver() else _remedy(provider)
         raise ProviderError(
             f"provider {provider} cannot run here: {missing} is missing; {remedy}, "
             "or pass --provider cpu"
@@ -358,14 +328,15 @@ def _libraries(provider: str) -> list[str]:
     major = str(getattr(ort, "cuda_version", "") or "13").split(".")[0]
     if sys.platform == "win32":
         cuda = [f"cudart64_{major}.dll", f"cublasLt64_{major}.dll", f"cublas64_{major}.dll"]
-        names = [_cuda_driver(), *cuda, "cudnn64_9.dll"]
+        names = [cuda_driver(), *cuda, "cudnn64_9.dll"]
         return names if provider == "cuda" else [*names, "nvinfer_10.dll", "nvonnxparser_10.dll"]
     cuda = [f"lib{name}.so.{major}" for name in ("cudart", "cublasLt", "cublas")]
-    names = [_cuda_driver(), *cuda, "libcurand.so.10", "libcudnn.so.9"]
+    names = [cuda_driver(), *cuda, "libcurand.so.10", "libcudnn.so.9"]
     return names if provider == "cuda" else [*names, "libnvinfer.so.10", "libnvonnxparser.so.10"]
 
 
-def _cuda_driver() -> str:
+def cuda_driver() -> str:
+    """Return the file name of the NVIDIA driver's library."""
     return "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
@@ -384,7 +355,7 @@ def cuda_device_name() -> str | None:
     Asks the driver itself, which is there or not whatever Python packages are installed.
     """
     try:
-        driver = ctypes.CDLL(_cuda_driver())
+        driver = ctypes.CDLL(cuda_driver())
     except OSError:
         return None
     device, name = ctypes.c_int(), ctypes.create_string_buffer(256)

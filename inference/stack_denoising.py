@@ -27,9 +27,9 @@ from ..stacks import Stack, open_stack
 from .bundle import Bundle, open_bundle
 from .companions import companion_index, companion_numbers
 from .errors import FrameMismatchError, InferenceError
-from .onnx_denoiser import OnnxDenoiser
+from .pipeline import FramePipeline
 from .providers import Precision, Provider, all_cores
-from .tiling import TiledDenoiser, open_denoiser
+from .tiling import open_denoiser
 
 OnProgress = Callable[[int, int], None]
 Models = Bundle | Path | str | Mapping[str, Bundle | Path | str]
@@ -120,8 +120,11 @@ def denoise_stack(
             )
             for path, model in models.distinct().items()
         }
-        for denoiser in denoisers.values():
+        pipelines = {}
+        for path, denoiser in denoisers.items():
             open_things.callback(denoiser.close)
+            pipelines[path] = denoiser.pipeline()
+            open_things.callback(pipelines[path].close)
         first = next(iter(denoisers.values()))
         record = models.record(stack, provider=first.provider, precision=precision) | (
             {"forced": remarks} if remarks else {}
@@ -131,7 +134,7 @@ def denoise_stack(
             for path in (out, uncertainty)
             if path is not None
         ]
-        counts = _run(stack, wanted, models, denoisers, stores, on_progress)
+        counts = _run(stack, wanted, models, pipelines, stores, on_progress)
     seconds = time.perf_counter() - began
     return {
         "frames_denoised": counts.denoised,
@@ -163,13 +166,12 @@ def _run(
     stack: Stack,
     wanted: Sequence[int],
     models: ChannelModels,
-    denoisers: Mapping[Path, OnnxDenoiser | TiledDenoiser],
+    pipelines: Mapping[Path, FramePipeline],
     stores: Sequence[Any],
     on_progress: OnProgress | None,
 ) -> _Counts:
     counts, total = _Counts(), len(wanted)
     recorded = recorded_frames(stack)
-    estimate = np.empty((2, *stack.frame_shape), np.float32)
 
     def remaining() -> Iterator[int]:
         for index in wanted:
@@ -180,15 +182,19 @@ def _run(
             else:
                 yield index
 
+    def write(finished: Iterable[tuple[int, NDArray[np.float32]]]) -> None:
+        for index, estimate in finished:
+            for store, plane in zip(stores, estimate, strict=False):
+                store.write(plane, stack.axes(index))
+            counts.denoised += 1
+            if on_progress is not None:
+                on_progress(counts.done, total)
+
     began = time.perf_counter()
     for index, observations in _read_ahead(stack, remaining(), models):
-        denoiser = denoisers[models.of(stack.axes(index)).path]
-        denoiser.denoise(observations, estimate)
-        for store, plane in zip(stores, estimate, strict=False):
-            store.write(plane, stack.axes(index))
-        counts.denoised += 1
-        if on_progress is not None:
-            on_progress(counts.done, total)
+        write(pipelines[models.of(stack.axes(index)).path].put(index, observations))
+    for pipeline in pipelines.values():
+        write(pipeline.drain())
     for store in stores:
         store.flush()
     counts.seconds = time.perf_counter() - began

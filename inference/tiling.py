@@ -21,6 +21,7 @@ from .bundle import Bundle, open_bundle
 from .errors import FrameMismatchError, InferenceError
 from .onnx_denoiser import OnnxDenoiser, maps_of_frames
 from .operations import graph_at_shape, tensor_shapes
+from .pipeline import BlockingLane, FramePipeline
 from .providers import Precision, Provider
 from .receptive_field import ReceptiveField, receptive_field
 
@@ -212,6 +213,10 @@ class TiledDenoiser:
         if self.pixel_maps is None:
             return None
         return self.pixel_maps[:, :, rows.start : rows.stop, columns.start : columns.stop]
+
+    def pipeline(self) -> FramePipeline:
+        """Return a way for many frames, one at a time: tiles keep the processor busy."""
+        return FramePipeline([BlockingLane(self)])
 
     def close(self) -> None:
         """Release the sessions. May be called more than once."""

@@ -248,7 +248,7 @@ def test_a_session_that_falls_back_in_silence_is_an_error(make_bundle, monkeypat
     if providers.cuda_device_name() is not None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(ProviderError, match=r"would run on CPUExecutionProvider.*pip install"):
-        OnnxDenoiser(make_bundle(), SHAPE, provider="cuda")
+        providers.open_session(make_bundle() / "model.onnx", provider="cuda")
 
 
 def test_a_core_is_left_to_camera_and_gui():
@@ -259,7 +259,7 @@ def test_a_core_is_left_to_camera_and_gui():
 
 def test_a_failing_run_is_one_line(make_bundle, monkeypatch):
     with OnnxDenoiser(make_bundle(), SHAPE, provider="cpu") as denoiser:
-        denoiser._binding.clear_binding_inputs()
+        denoiser._ready.binding.clear_binding_inputs()
         with pytest.raises(InferenceError, match="running the model on") as caught:
             denoiser.denoise(observations(), outputs())
     assert "\n" not in str(caught.value)

@@ -120,8 +120,8 @@ def test_a_model_per_channel(make_bundle, tmp_path):
         np.testing.assert_allclose(written.frame(place), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("names", [["0"], ["0", "2"], ["0", "1", "2"]])
-def test_channels_without_a_model_are_named(make_bundle, tmp_path, names):
+@pytest.mark.parametrize("names", [["2"], ["0", "2"], ["0", "1", "2"]])
+def test_models_of_channels_that_are_not_there_are_named(make_bundle, tmp_path, names):
     stack = stack_from_array(pixels(1, 2), axes=("time", "channel"))
     bundle = make_bundle()
     with pytest.raises(InferenceError, match=r"channels 0, 1.*--model NAME=BUNDLE"):
