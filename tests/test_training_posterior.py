@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from scipy.stats import norm
 
 from quietscope.calibration.noise_model import MixtureTable
 from quietscope.training.algorithms import LatticeLearner
-from quietscope.training.estimator import Estimator, reflected
+from quietscope.training.estimator import Estimator
 from quietscope.training.lattice import LatticePrior
 from quietscope.training.masking import MaskPlan, hide
 from quietscope.training.noise import TabulatedNoise
@@ -121,23 +123,32 @@ def test_no_pixel_of_the_newest_frame_reaches_its_own_prior(context):
         assert context == 0 or gradient[0, 1, y, x] != 0
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (5, 4), (17, 33), (32, 32)])
-def test_reflection_never_shows_the_target_through_the_padding(shape):
-    # Also at the borders of frames whose size is no multiple of the stride.
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 3), (5, 4), (17, 33), (36, 24)])
+def test_no_pixel_reaches_its_own_prior_through_the_borders(shape):
+    # Whatever continues a frame there, also one of a single row, must not be the pixel itself.
     network = LatticePrior(0, SMALL).eval()
     frames = torch.randn(1, 1, *shape, requires_grad=True)
-    predicted = network(reflected(frames, network.stride))
-    for y, x in {(0, 0), (shape[0] - 1, shape[1] - 1), (shape[0] // 2, shape[1] // 2)}:
-        gradient = torch.autograd.grad(predicted[0, :, y, x].sum(), frames, retain_graph=True)[0]
-        assert gradient[0, 0, y, x] == 0
+    predicted = network(frames)
+    assert predicted.shape == (1, 2, *shape)
+    edges = [sorted({0, 1, 2, edge // 2, edge - 3, edge - 2, edge - 1}) for edge in shape]
+    for y, x in product(*([place for place in found if place >= 0] for found in edges)):
+        if y < shape[0] and x < shape[1]:
+            where = predicted[0, :, y, x].sum()
+            gradient = torch.autograd.grad(where, frames, retain_graph=True)[0]
+            assert gradient[0, 0, y, x] == 0
 
 
-def test_flipping_the_image_flips_the_prior():
-    network = LatticePrior(0, SMALL).eval()
-    frames = torch.randn(1, 1, 32, 32)
+def test_shifting_the_image_shifts_the_prior():
+    # By one pixel, which changes every sub-lattice: none of them is treated differently. (Without
+    # pooling, which has a grid of its own.)
+    network = LatticePrior(0, NetworkPlan(width=16, depth=0)).eval()
+    frames = torch.randn(1, 1, 62, 62)
     with torch.no_grad():
-        straight, flipped = network(frames), network(frames.flip(3)).flip(3)
-    torch.testing.assert_close(straight, flipped, rtol=1e-4, atol=1e-5)
+        straight = network(frames[:, :, 1:-1, 1:-1])
+        shifted = network(frames[:, :, 2:, :-2]).roll((1, -1), (2, 3))
+    interior = np.s_[..., 20:-20, 20:-20]
+    assert not torch.allclose(straight[interior], straight.roll(1, 2)[interior], atol=1e-3)
+    torch.testing.assert_close(straight[interior], shifted[interior], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +184,6 @@ def test_missing_context_is_the_same_as_none_in_training(noise):
     estimator = Estimator(
         network,
         GaussianPosterior(noise, uses_observation=True),
-        stride=network.stride,
         centre_adu=CENTRE,
         scale_adu=SCALE,
     )
@@ -191,9 +201,15 @@ def test_an_overconfident_variance_is_corrected_on_held_out_frames(noise):
     observed = chance.normal(truth, np.sqrt(PoissonGaussian().variance(truth)))
 
     class Overconfident(torch.nn.Module):
+        stride = 1
+
+        def middle(self, plane):
+            return plane[..., 1::3, 1::3]
+
         def predict_target(self, frames):
-            mean = torch.full_like(frames[:, :, ::2, ::2], float(units(100.0)))
-            return frames[:, :, ::2, ::2], torch.cat([mean, torch.full_like(mean, 0.1)], dim=1)
+            target = self.middle(frames)
+            mean = torch.full_like(target, float(units(100.0)))
+            return target, torch.cat([mean, torch.full_like(mean, 0.1)], dim=1)
 
     learner.network = Overconfident()
     gain, floor = calibrate_variance(learner, [units(observed)], torch.Generator())

@@ -1,6 +1,6 @@
 """The whole way from camera pixels to the estimate, as it is exported.
 
-Owns units, padding and the rule for missing context. Training uses the same module, so live code
+Owns units and the rule for missing context. Training uses the same module, so live code
 cannot disagree with it.
 """
 
@@ -22,12 +22,9 @@ class Estimator(nn.Module):
     Parameters
     ----------
     network
-        Maps planes (N, P, Y, X) in network units, Y and X multiples of `stride`, to what
-        `posterior` understands (N, C, Y, X).
+        Maps planes (N, P, Y, X) in network units to what `posterior` understands (N, C, Y, X).
     posterior
         Maps the observation (N, 1, Y, X) and the network's outputs to mean and variance.
-    stride
-        See `network`.
     centre_adu, scale_adu
         Network units are (ADU − centre) / scale.
     companion_units
@@ -39,7 +36,6 @@ class Estimator(nn.Module):
         network: nn.Module,
         posterior: nn.Module,
         *,
-        stride: int,
         centre_adu: float,
         scale_adu: float,
         companion_units: Sequence[tuple[float, float]] = (),
@@ -47,7 +43,6 @@ class Estimator(nn.Module):
         super().__init__()
         self.network = network
         self.posterior = posterior
-        self.stride = stride
         self.centre_adu = centre_adu
         self.scale_adu = scale_adu
         self.companion_units = tuple(companion_units)
@@ -58,14 +53,8 @@ class Estimator(nn.Module):
         """Return `denoised` and `uncertainty`, (N, 1, Y, X) ADU, for (N, 1 + T, Y, X) ADU."""
         frames = self.to_network_units(observations.to(torch.float32), pixel_maps)
         excess = None if pixel_maps is None else frames[:, -1:]
-        mean, variance = self.posterior(frames[:, :1], self.predict(frames), excess)
+        mean, variance = self.posterior(frames[:, :1], self.network(frames), excess)
         return mean * self.scale_adu + self.centre_adu, variance.sqrt() * self.scale_adu
-
-    def predict(self, frames: Tensor) -> Tensor:
-        """Return the network's outputs (N, C, Y, X) for planes in network units of any size."""
-        height, width = frames.shape[2], frames.shape[3]
-        predicted: Tensor = self.network(reflected(frames, self.stride))
-        return predicted[:, :, :height, :width]
 
     def to_network_units(self, observations: Tensor, pixel_maps: Tensor | None = None) -> Tensor:
         """Return the network's planes; a further frame of all zeros is missing and stays zero."""
@@ -85,25 +74,3 @@ class Estimator(nn.Module):
         if pixel_maps is not None:
             planes.append(pixel_maps[:, 2:].expand(len(frames), -1, -1, -1))
         return torch.cat(planes, dim=1) if len(planes) > 1 else frames
-
-
-def reflected(frames: Tensor, stride: int) -> Tensor:
-    """Extend (N, C, Y, X) by reflection at the lower right, up to multiples of `stride`.
-
-    Reflection about the last pixel keeps every pixel on its own sub-lattice, so that the copies
-    cannot show a blind-spot network its target. Written with indices because that holds for any
-    size, also for frames smaller than the padding. (A single row or column has nothing to mirror:
-    it is repeated.)
-    """
-    rows = _reflected_index(frames.shape[2], stride, frames.device)
-    columns = _reflected_index(frames.shape[3], stride, frames.device)
-    return frames.index_select(2, rows).index_select(3, columns)
-
-
-def _reflected_index(length: int, stride: int, device: torch.device) -> Tensor:
-    padded = (length + stride - 1) // stride * stride
-    place = torch.arange(padded, device=device)
-    # As a tensor: the exporter cannot yet take the remainder by a number it learns at run time.
-    period = torch.full_like(place, 2 * (length - 1)).clamp_min(1)
-    place = torch.remainder(place, period)
-    return torch.minimum(place, (period - place).clamp_max(length - 1))

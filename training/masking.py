@@ -57,8 +57,28 @@ class MaskedPrior(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return the head's outputs (N, outputs, Y, X) for frames (N, 1 + T, Y, X)."""
-        predicted: Tensor = self.network(frames)
-        return predicted
+        height, width = frames.shape[2], frames.shape[3]
+        predicted: Tensor = self.network(_reflected(frames, self.stride))
+        return predicted[:, :, :height, :width]
+
+
+def _reflected(frames: Tensor, stride: int) -> Tensor:
+    """Extend (N, C, Y, X) by reflection at the lower right, up to multiples of `stride`.
+
+    Written with indices because that holds for any size, also for frames smaller than the padding.
+    """
+    rows = _reflected_index(frames.shape[2], stride, frames.device)
+    columns = _reflected_index(frames.shape[3], stride, frames.device)
+    return frames.index_select(2, rows).index_select(3, columns)
+
+
+def _reflected_index(length: int, stride: int, device: torch.device) -> Tensor:
+    padded = (length + stride - 1) // stride * stride
+    place = torch.arange(padded, device=device)
+    # As a tensor: the exporter cannot yet take the remainder by a number it learns at run time.
+    period = torch.full_like(place, 2 * (length - 1)).clamp_min(1)
+    place = torch.remainder(place, period)
+    return torch.minimum(place, (period - place).clamp_max(length - 1))
 
 
 def hide(

@@ -23,7 +23,7 @@ class UNet(nn.Module):
     inputs, outputs
         Channels in and out.
     plan
-        Width and depth.
+        Width, depth and how much is done at full resolution.
     artefact_free
         The changes of N2V2 (Höck et al. 2022, doi:10.1007/978-3-031-25069-9_33) against the
         checkerboard: max-blur-pool instead of max-pool and no skip connection at full resolution.
@@ -34,10 +34,11 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         widths = [plan.width * 2**level for level in range(plan.depth + 1)]
+        lengths = [plan.outer_convolutions] + [2] * plan.depth
         self.stride = 2**plan.depth
         self.encoders = nn.ModuleList(
-            _Block(fan_in, width)
-            for fan_in, width in zip([inputs, *widths[:-1]], widths, strict=True)
+            _block(fan_in, width, length)
+            for fan_in, width, length in zip([inputs, *widths[:-1]], widths, lengths, strict=True)
         )
         self.pools = nn.ModuleList(
             MaxBlurPool(width) if artefact_free else nn.MaxPool2d(2) for width in widths[:-1]
@@ -47,8 +48,8 @@ class UNet(nn.Module):
         )
         self.skips = [not (artefact_free and level == 0) for level in range(plan.depth)]
         self.decoders = nn.ModuleList(
-            _Block(width * (1 + skip), width)
-            for width, skip in zip(widths, self.skips, strict=False)
+            _block(width * (1 + skip), width, length)
+            for width, skip, length in zip(widths, self.skips, lengths, strict=False)
         )
         self.head = nn.Conv2d(plan.width, outputs, 1)
         for module in self.modules():
@@ -78,14 +79,11 @@ class UNet(nn.Module):
         return head
 
 
-class _Block(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, padding=1),
-            nn.ReLU(inplace=True),
-        )
+def _block(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in [inputs] + [outputs] * (convolutions - 1):
+        layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
 
 
 class MaxBlurPool(nn.Module):

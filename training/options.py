@@ -25,15 +25,19 @@ class NetworkPlan:
         convolutions run at a third of the machine's rate otherwise.
     depth
         How often the resolution is halved.
+    outer_convolutions
+        Convolutions in each of the two blocks at the network's own resolution, where a convolution
+        costs most; the other blocks have two.
     """
 
     width: int
     depth: int
+    outer_convolutions: int = 2
 
 
 PLANS: dict[Preset, NetworkPlan] = {
-    "fast": NetworkPlan(width=16, depth=1),
-    "live": NetworkPlan(width=16, depth=2),
+    "fast": NetworkPlan(width=16, depth=1, outer_convolutions=1),
+    "live": NetworkPlan(width=16, depth=2, outer_convolutions=1),
     "best": NetworkPlan(width=32, depth=2),
 }
 
@@ -86,7 +90,7 @@ class TrainingOptions:
     resume
         Continue from the checkpoint that a killed run left.
     batch, patch
-        Patches per step and their edge in pixels.
+        Patches per step and their edge in pixels; None takes the algorithm's own.
     learning_rate
         Peak of the cosine schedule; None takes the algorithm's own.
     masked_pixel_fraction
@@ -111,7 +115,7 @@ class TrainingOptions:
     seed: int = 0
     resume: bool = False
     batch: int = 16
-    patch: int = 64
+    patch: int | None = None
     learning_rate: float | None = None
     masked_pixel_fraction: float = 0.02
     mask_axis: MaskAxis | None = None
@@ -134,8 +138,13 @@ class TrainingOptions:
             raise TrainingError(
                 f"context_frames is {self.context_frames}, expected at most {MOST_CONTEXT_FRAMES}"
             )
-        if self.patch % 16:
+        if self.patch is not None and self.patch % 16:
             raise TrainingError(f"patch is {self.patch} pixels, expected a multiple of 16")
+
+    @property
+    def patch_edge(self) -> int:
+        """Edge of the patches in pixels: what was asked for, or the algorithm's own."""
+        return self.patch or (96 if self.algorithm == "lattice" else 64)
 
     @property
     def plan(self) -> NetworkPlan:
