@@ -119,7 +119,7 @@ def part_of(
     if calibrated is None or region is None:
         whole = maps_shape == frame_shape
         return (slice(0, maps_shape[0]), slice(0, maps_shape[1])) if whole else None
-    binning = calibrated[2] // maps_shape[1]
+    binning = max(1, calibrated[2] // maps_shape[1])
     if (region[2], region[3]) != (binning * frame_shape[1], binning * frame_shape[0]):
         return None
     x, rest_x = divmod(region[0] - calibrated[0], binning)

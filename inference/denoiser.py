@@ -22,7 +22,10 @@ class Denoiser(Protocol):
 
     @property
     def context_frames(self) -> int:
-        """How many preceding frames it wants (T), 0 for single-frame models."""
+        """How many further frames it wants, 0 for single-frame models.
+
+        First the T preceding ones, then the newest of each companion channel.
+        """
         ...
 
     def denoise(self, observations: NDArray[Any], out: NDArray[np.float32]) -> None:
@@ -31,8 +34,8 @@ class Denoiser(Protocol):
         Parameters
         ----------
         observations
-            (1 + T, Y, X) in the camera's own pixel type, ADU, newest first; not changed.
-            A preceding frame that does not exist (the first frames of a run, a gap) is all
+            (1 + further frames, Y, X) in the camera's own pixel type, ADU, newest first; not
+            changed. A further frame that does not exist (the first frames of a run, a gap) is all
             zeros: never a copy of the newest one, which a blind-spot network must not see twice.
         out
             (2, Y, X) float32, written in place: `out[0]` the estimate (posterior mean) in ADU,

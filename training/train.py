@@ -419,6 +419,7 @@ class TrainingResult:
             "algorithm": manifest.algorithm,
             "preset": manifest.preset,
             "context_frames": manifest.context_frames,
+            "companions": list(manifest.companions),
             "pixel_type": manifest.pixel_type,
             "noise_model": manifest.noise_model,
             "model_sha256": self.bundle.model_sha256,
