@@ -21,7 +21,7 @@ from .accounting import Accounting, FrameNumbers
 from .frame import Frame
 from .run_directory import FrameLog, RunDirectory
 from .stage import Stage
-from .turns import short_turns
+from .turns import interrupt_nobody, short_turns
 
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 256 * 2**20
@@ -168,6 +168,9 @@ class Recorder(Stage[Frame]):
             self._counts.recorded = sum(
                 part.raw.frames_on_disk() for part in self.parts if part.raw is not None
             )
+
+    def _begin(self) -> None:
+        interrupt_nobody()
 
     def _run(self) -> None:
         with short_turns():

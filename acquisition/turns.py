@@ -56,11 +56,27 @@ def short_turns() -> Iterator[None]:
                 sys.setswitchinterval(_Interval.before_s)
 
 
+def interrupt_nobody() -> None:
+    """Have the calling thread wait for a core instead of taking one from a thread that runs.
+
+    The hook wakes the recorder. On Linux the recorder would take the hook's core at once, find
+    that the hook still has the interpreter, and the hook would get its core back only after the
+    next thread in the queue, the camera's say, has had a turn of some milliseconds. Threads
+    started by the calling one do the same. Other systems wake threads in their own ways.
+    """
+    if sys.platform == "linux":
+        try:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # 0 is this thread
+        except OSError:  # forbidden in some containers
+            return
+
+
 def let_others_go_first() -> None:
     """Lower the priority of the calling thread, on Linux also of the threads it will start.
 
     Where the system has no such thing (macOS) or does not allow it, nothing changes.
     """
+    interrupt_nobody()
     if sys.platform == "win32":
         import ctypes
 

@@ -31,11 +31,16 @@ class Observing:
         self.fail = fail
         self.interval_s: list[float] = []
         self.niceness: list[int] = []
+        self.policies: dict[str, int] = {}
 
     def denoise(self, observations, out):
         self.interval_s.append(sys.getswitchinterval())
         if sys.platform == "linux":
             self.niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            self.policies = {
+                thread.name: os.sched_getscheduler(thread.native_id or 0)
+                for thread in threading.enumerate()
+            }
         if self.fail:
             raise RuntimeError("broken")
         out[0], out[1] = observations[0], 1.0
@@ -110,6 +115,19 @@ def test_the_denoiser_steps_back_for_camera_and_hook(tmp_path):
             threading.Event().wait(0.01)
     assert denoiser.niceness == [min(19, ours + NICENESS)]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == ours
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a policy on Linux only")
+def test_the_recorder_never_takes_the_core_of_the_hook_that_wakes_it(tmp_path):
+    denoiser = Observing()
+    with LiveDenoiser(denoiser, tmp_path / "run") as live:
+        live.image_process_fn(*image(0))
+        while not denoiser.policies:
+            threading.Event().wait(0.01)
+    ours = os.sched_getscheduler(0)
+    assert denoiser.policies["quietscope recorder"] == os.SCHED_BATCH
+    assert denoiser.policies["quietscope denoiser"] == os.SCHED_BATCH
+    assert denoiser.policies["MainThread"] == ours != os.SCHED_BATCH
 
 
 @pytest.mark.parametrize("size", [COPIED_IN_ONE_TURN_BYTES, 2 * COPIED_IN_ONE_TURN_BYTES])
