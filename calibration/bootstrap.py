@@ -6,7 +6,9 @@ and covers only the intensities of the frames it saw.
 
 Noise is told from structure twice: in differences of consecutive frames (blind to what stands
 still), and in a high-pass filter that is blind to slopes (Immerkær 1996,
-doi:10.1006/cviu.1996.0060). Both can only overestimate, so the smaller one holds.
+doi:10.1006/cviu.1996.0060). Both can only overestimate, so the smaller one holds, as long as
+pixels are sorted by brightness and structure in a frame that shares no noise with the two: in the
+frame itself, dark and flat is where few photons happened to fall.
 """
 
 from __future__ import annotations
@@ -73,21 +75,21 @@ def bootstrap_noise_model(
     samples = [
         _sample(stack, denoise or _leave_one_out_gaussian, len(stacks), rng) for stack in stacks
     ]
-    signal, observation, temporal, spatial, structure = (
-        np.concatenate(column) for column in zip(*samples, strict=True)
-    )
-    low, high = np.percentile(signal, (CLIPPED_PERCENT, 100 - CLIPPED_PERCENT))
-    inside = (signal >= low) & (signal <= high)
+    pixels = np.concatenate(samples, axis=1)
+    low, high = np.percentile(pixels[0], (CLIPPED_PERCENT, 100 - CLIPPED_PERCENT))
+    inside = (pixels[0] >= low) & (pixels[0] <= high)
+    signal, observation, temporal, spatial, brightness, structure = pixels[:, inside]
     integer = stacks[0].dtype.kind == "u"
-    bins = _Bins(signal[inside], observation[inside], structure[inside])
-    noise = bins.noise(temporal[inside], spatial[inside])
+    bins = _Bins(brightness, observation, structure)
+    noise = bins.noise(temporal, spatial)
     law = _law(bins, noise, _full_scale(stacks[0]), integer=integer)
     noise = leaning_on_law(
         noise, bins.flat_count / NEIGHBOURS_OF_HIGH_PASS, law.variance(bins.centre)
     )
-    scaled = bins.rescaled(observation[inside], noise)
+    signal = _Bins(signal, observation, structure).corrected(signal)
+    scaled = _rescaled(signal, observation, bins.centre, noise)
     return fit_gaussian_mixture(
-        Pairs(bins.signal, scaled, np.ones(scaled.size)),
+        Pairs(signal, scaled, np.ones(scaled.size)),
         law,
         codes=Codes(0.0, law.saturation_adu, 1.0) if integer else Codes(-np.inf, np.inf, 0.0),
         source="bootstrapped",
@@ -126,11 +128,8 @@ def _leave_one_out_gaussian(frame: NDArray[Any]) -> NDArray[Any]:
     return (smooth - own * pixels) / (1 - own)
 
 
-Columns = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
-
-
-def _sample(stack: Stack, estimate: Estimate, stacks: int, rng: np.random.Generator) -> Columns:
-    """Signal, observation, squared temporal and spatial noise, structure of sampled pixels."""
+def _sample(stack: Stack, estimate: Estimate, stacks: int, rng: np.random.Generator) -> FloatArray:
+    """Return sampled pixels, (6, N): see `_frame_columns`."""
     budget = MAX_PIXELS // stacks
     area = stack.frame_shape[0] * stack.frame_shape[1]
     frames = int(np.clip(budget // area, 2, MAX_FRAMES))
@@ -142,26 +141,34 @@ def _sample(stack: Stack, estimate: Estimate, stacks: int, rng: np.random.Genera
         size = rows.shape[1]
         index = rng.choice(size, kept, replace=False) if size > kept else slice(None)
         picked.append(rows[:, index])
-    joined = np.concatenate(picked, axis=1)
-    return joined[0], joined[1], joined[2], joined[3], joined[4]
+    return np.concatenate(picked, axis=1)
 
 
 def _frame_columns(stack: Stack, index: int, estimate: Estimate) -> FloatArray:
+    """Return the pixels of one frame, (6, N).
+
+    Signal and observation, squared temporal and spatial noise; brightness and structure there,
+    from two frames before where there is such a frame.
+    """
     from scipy.ndimage import convolve, sobel, uniform_filter
 
     frame = stack.frame(index).astype(np.float64)
     signal = np.asarray(estimate(stack.frame(index)), dtype=np.float64)
-    earlier = stack.preceding(index, 1)[0]
+    earlier, reference = stack.preceding(index, 2)
     if earlier is None:
         temporal = np.full_like(frame, np.nan)
     else:
         temporal = (frame - stack.frame(earlier)) ** 2 / 2
     kernel = np.outer([1, -2, 1], [1, -2, 1]) / 6
     spatial = convolve(frame, kernel, mode="reflect") ** 2
-    slope = np.hypot(sobel(signal, 0), sobel(signal, 1))
+    brightness = signal
+    if reference is not None:
+        brightness = np.asarray(estimate(stack.frame(reference)), dtype=np.float64)
+    slope = np.hypot(sobel(brightness, 0), sobel(brightness, 1))
     structure = uniform_filter(slope, 5)
     edge = (slice(4, -4), slice(4, -4))
-    return np.stack([a[edge].ravel() for a in (signal, frame, temporal, spatial, structure)])
+    columns = (signal, frame, temporal, spatial, brightness, structure)
+    return np.stack([column[edge].ravel() for column in columns])
 
 
 class _Bins:
@@ -188,12 +195,14 @@ class _Bins:
         # A smoothing estimate is too low on peaks and too high in valleys; what pixels of one
         # estimate hold on average is their signal.
         self.flat_count = np.bincount(self.place[self.flat]).astype(np.float64)
-        estimated = self.mean(signal, self.flat)
+        self.estimated = self.mean(signal, self.flat)
         self.centre = self.mean(observation, self.flat)
-        rising = np.maximum.accumulate(self.centre)
-        self.signal = np.interp(signal, estimated, rising)
-        beyond = signal - np.clip(signal, estimated[0], estimated[-1])
-        self.signal += beyond
+
+    def corrected(self, signal: FloatArray) -> FloatArray:
+        """Return what pixels of these estimates hold on average."""
+        found = np.interp(signal, self.estimated, np.maximum.accumulate(self.centre))
+        beyond: FloatArray = signal - np.clip(signal, self.estimated[0], self.estimated[-1])
+        return found + beyond
 
     def mean(self, values: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:
         """Mean per bin of the pixels in `mask`; infinite where there are none."""
@@ -213,17 +222,21 @@ class _Bins:
         good = np.isfinite(least)
         return np.interp(self.centre, self.centre[good], least[good])
 
-    def rescaled(self, observation: FloatArray, noise: FloatArray) -> FloatArray:
-        """Bring residuals to mean 0 and the bins' variance: what the estimate adds is removed."""
-        residual = observation - self.signal
-        order = np.argsort(self.signal, kind="stable")
-        parts = np.array_split(order, max(1, order.size // PIXELS_PER_SPREAD))
-        middle = np.array([self.signal[part].mean() for part in parts])
-        spread = np.array([(residual[part] ** 2).mean() for part in parts])
-        wanted = np.interp(self.signal, self.centre, noise)
-        found = np.maximum(np.interp(self.signal, middle, spread), 1e-12)
-        result: FloatArray = self.signal + residual * np.sqrt(wanted / found)
-        return result
+
+def _rescaled(
+    signal: FloatArray, observation: FloatArray, centre: FloatArray, noise: FloatArray
+) -> FloatArray:
+    """Bring residuals to mean 0 and the noise's variance: what the estimate adds is removed."""
+    residual = observation - signal
+    order = np.argsort(signal, kind="stable")
+    parts = np.array_split(order, max(1, order.size // PIXELS_PER_SPREAD))
+    middle = np.array([signal[part].mean() for part in parts])
+    spread = np.array([(residual[part] ** 2).mean() for part in parts])
+    rising = np.argsort(centre)
+    wanted = np.interp(signal, centre[rising], noise[rising])
+    found = np.maximum(np.interp(signal, middle, spread), 1e-12)
+    result: FloatArray = signal + residual * np.sqrt(wanted / found)
+    return result
 
 
 def _law(

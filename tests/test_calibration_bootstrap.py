@@ -38,6 +38,13 @@ def test_ordinary_frames_give_the_cameras_noise(gain, offset, read_e, moving):
     assert found.photon_transfer.gain_adu_per_e == pytest.approx(gain, rel=0.08)
 
 
+def test_less_than_a_photon_per_pixel_is_no_darker_than_it_is():
+    # Sorted by their own brightness, dark and flat pixels are those where no photon fell.
+    counts = recorded(cells(40) / 40, 1.0, 0.0, 0.0)
+    signal = np.array([0.42, 0.5, 0.7, 1.5])
+    assert bootstrap_noise_model([counts]).variance(signal) == pytest.approx(signal, rel=0.06)
+
+
 def test_one_frame_is_enough_to_start():
     found = bootstrap_noise_model([recorded(cells(1), 1.0, 100.0, 2.0)])
     electrons = np.array([20.0, 100.0])
