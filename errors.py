@@ -2,6 +2,7 @@
 
 QuietscopeError
 ├── stacks.StackError              also ValueError    a file or array that is no usable image stack
+├── urls.UrlError                  also ValueError    a URL that cannot be opened here
 ├── outputs.OutputError            also RuntimeError  a place where results cannot be written
 ├── calibration.CalibrationError   also ValueError    light levels, noise models, fingerprints
 ├── inference.InferenceError       also RuntimeError  bundles, sessions, frames that do not fit

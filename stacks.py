@@ -1,8 +1,8 @@
 """Open any image stack lazily, with named axes.
 
-Owns the reading side of OME-Zarr 0.4 and 0.5, plain Zarr, TIFF, OME-TIFF and NDTiff. A stack
-is a list of two-dimensional frames in a known order; pixels are read only when asked for.
-Writing lives in `acquisition` and `inference`.
+Owns the reading side of OME-Zarr 0.4 and 0.5, plain Zarr, TIFF, OME-TIFF and NDTiff, on disk or,
+but for NDTiff, at a URL. A stack is a list of two-dimensional frames in a known order; pixels are
+read only when asked for. Writing lives in `acquisition` and `inference`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ from dataclasses import dataclass
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import QuietscopeError, one_line
+from .urls import UrlPath, exists, is_url, joined, local_path, open_file
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
 """What a frame may be made of. Anything else is refused by name."""
+TIFF_SUFFIXES = (".tif", ".tiff")
+ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+RAW = "raw.ome.zarr"
+"""What a run directory records."""
 
 FrameAxes = Mapping[str, int]
 
@@ -39,7 +44,7 @@ class Stack:
     Attributes
     ----------
     path
-        Where the pixels come from; only for messages and provenance.
+        Where the pixels come from; only for messages and provenance. Of a URL without credentials.
     sizes
         Axis name to length for every axis but y and x, in storage order. Names are `time`,
         `channel`, `z`, `position`, as in Micro-Manager.
@@ -101,8 +106,8 @@ class Stack:
             raise
         except Exception as error:  # a disk, a network or a decoder, each with errors of its own
             raise StackError(
-                f"{self.path}: frame {index} cannot be read ({one_line(error)}); check the disk "
-                "or the connection, or copy the recording anew"
+                f"{self.path}: frame {index} cannot be read ({_reason(error, self.path)}); check "
+                "the disk or the connection, or copy the recording anew"
             ) from error
         if self.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise StackError(
@@ -189,38 +194,65 @@ def open_stack(path: Path | str) -> Stack:
 
     Accepts an OME-Zarr image (0.4, 0.5; several positions in the bioformats2raw layout), a plain
     Zarr array, a TIFF or OME-TIFF file, an NDTiff folder of Micro-Manager, or a run directory
-    (its `raw.ome.zarr`).
+    (its `raw.ome.zarr`). All but NDTiff may also lie at a URL that fsspec can open, as s3:// or
+    https://, given as a string; credentials in it are used and kept nowhere.
 
     Raises
     ------
     StackError
         If nothing is there, it holds no frames, or its pixels are of another type.
+    UrlError
+        If fsspec cannot open such URLs here.
     """
+    url = None
+    if is_url(path):
+        path = local_path(str(path)) or (url := str(path))
+    if url is not None:
+        return _opened(UrlPath(url), lambda place: _open_url(place, url))
     path = Path(path)
     if not path.exists():
         raise StackError(f"{path}: no such file or folder; give an OME-Zarr, Zarr, TIFF or NDTiff")
+    return _opened(path, _reader_for(path))
+
+
+def _opened(path: Path, reader: Callable[[Path], Stack]) -> Stack:
     try:
-        return _checked(_reader_for(path)(path))
+        return _checked(reader(path))
     except QuietscopeError:
         raise
     except Exception as error:  # a broken file can fail anywhere inside a reader
         raise StackError(
-            f"{path}: cannot be read as an image stack ({type(error).__name__}: {error}); "
-            "expected OME-Zarr, Zarr, TIFF or NDTiff"
+            f"{path}: cannot be read as an image stack ({_reason(error, path)}); expected "
+            "OME-Zarr, Zarr, TIFF or NDTiff"
         ) from error
+
+
+def _reason(error: Exception, path: Path) -> str:
+    name = type(error).__name__
+    quotes = isinstance(path, UrlPath) and path.hides_credentials
+    return name if quotes else f"{name}: {one_line(error)}"
+
+
+def _open_url(place: Path, url: str) -> Stack:
+    if place.suffix.lower() in TIFF_SUFFIXES:
+        return _open_tiff(place, open_file(url))
+    for zarr in (url, joined(url, RAW)):
+        if any(exists(zarr, name) for name in ZARR_FILES):
+            return _open_zarr(place if zarr == url else place / RAW, zarr)
+    raise StackError(f"{place}: neither a Zarr, a TIFF nor a recorded run is there")
 
 
 def _reader_for(path: Path) -> Callable[[Path], Stack]:
     if path.is_file():
-        if path.suffix.lower() in {".tif", ".tiff"}:
-            return _open_tiff
+        if path.suffix.lower() in TIFF_SUFFIXES:
+            return lambda path: _open_tiff(path, path)
         raise StackError(f"{path}: expected a TIFF file or a folder holding Zarr or NDTiff")
-    if (path / "raw.ome.zarr").is_dir():
-        return lambda run: open_stack(run / "raw.ome.zarr")
+    if (path / RAW).is_dir():
+        return lambda run: open_stack(run / RAW)
     if (path / "NDTiff.index").is_file():
         return _open_ndtiff
-    if any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
-        return _open_zarr
+    if any((path / name).is_file() for name in ZARR_FILES):
+        return lambda path: _open_zarr(path, str(path))
     raise StackError(f"{path}: this folder holds no Zarr, no NDTiff and no recorded run")
 
 
@@ -240,11 +272,11 @@ def _checked(stack: Stack) -> Stack:
 _TIFF_AXES = {"T": "time", "C": "channel", "Z": "z", "R": "position", "I": "time", "Q": "time"}
 
 
-def _open_tiff(path: Path) -> Stack:
+def _open_tiff(path: Path, source: Path | IO[bytes]) -> Stack:
     import tifffile
     import zarr
 
-    with tifffile.TiffFile(path) as file:
+    with tifffile.TiffFile(_rewound(source)) as file:
         series = file.series[0]
         letters, shape = series.axes, series.shape
         dtype = np.dtype(series.dtype)
@@ -252,27 +284,30 @@ def _open_tiff(path: Path) -> Stack:
             raise StackError(f"{path}: an RGB image; give the camera's own single-channel pixels")
         names = _named_tiff_axes(path, letters)
         pixel_size = _tiff_pixel_size_um(file)
-    if not names:
-        return Stack(
-            path=path,
-            sizes={"time": 1},
-            frame_shape=(shape[-2], shape[-1]),
-            dtype=dtype.newbyteorder("="),
-            read=lambda _: np.ascontiguousarray(tifffile.imread(path), dtype.newbyteorder("=")),
-            pixel_size_um=pixel_size,
-        )
-    store: Any = tifffile.imread(path, aszarr=True)
-    array: Any = zarr.open_array(store=store, mode="r")
-    # The file is let go with the stack: Windows cannot move or delete what is open.
-    weakref.finalize(array, store.close)
+        store: Any = file.aszarr(read_only=True)
+    if names:
+        array: Any = zarr.open_array(store=store, mode="r")
+        # The file is let go with the stack: Windows cannot move or delete what is open.
+        weakref.finalize(array, store.close)
+
+    def read(position: tuple[int, ...]) -> NDArray[Any]:
+        pixels = array[position] if names else tifffile.imread(_rewound(source))
+        return np.ascontiguousarray(pixels, dtype.newbyteorder("="))
+
     return Stack(
         path=path,
-        sizes=dict(zip(names, shape, strict=False)),
+        sizes=dict(zip(names, shape, strict=False)) if names else {"time": 1},
         frame_shape=(shape[-2], shape[-1]),
         dtype=dtype.newbyteorder("="),
-        read=lambda position: np.ascontiguousarray(array[position], dtype.newbyteorder("=")),
+        read=read,
         pixel_size_um=pixel_size,
     )
+
+
+def _rewound(source: Path | IO[bytes]) -> Path | IO[bytes]:
+    if not isinstance(source, Path):
+        source.seek(0)
+    return source
 
 
 def _named_tiff_axes(path: Path, letters: str) -> list[str]:
@@ -304,10 +339,10 @@ _PLAIN_AXES: dict[int, tuple[str, ...]] = {
 }
 
 
-def _open_zarr(path: Path) -> Stack:
+def _open_zarr(path: Path, place: str) -> Stack:
     import zarr
 
-    node = zarr.open(str(path), mode="r")
+    node = zarr.open(place, mode="r")
     if isinstance(node, zarr.Array):
         return _from_zarr_array(path, node, _plain_axes(path, node.ndim))
     attributes = dict(node.attrs)

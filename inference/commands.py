@@ -15,7 +15,7 @@ from ..console import Outcome, progress
 from .errors import InferenceError
 
 StackArgument = Annotated[
-    Path, typer.Argument(help="OME-Zarr, Zarr, TIFF or NDTiff; or a recorded run.")
+    str, typer.Argument(help="OME-Zarr, Zarr, TIFF or NDTiff; a recorded run; or a URL of one.")
 ]
 ProviderOption = Annotated[
     str, typer.Option(help="auto, cpu, cuda, tensorrt or directml; never falls back in silence.")
@@ -95,7 +95,7 @@ def evaluate(
     stack: StackArgument,
     model: Annotated[Path, typer.Option(help="The bundle to score.")],
     truth: Annotated[
-        Path | None, typer.Option(help="The true signal: one frame, or one per frame.")
+        str | None, typer.Option(help="The true signal: one frame, or one per frame.")
     ] = None,
     static: Annotated[
         bool,

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    stacks: Annotated[list[Path], typer.Argument(help="Noisy recordings: Zarr, TIFF, NDTiff.")],
+    stacks: Annotated[
+        list[str], typer.Argument(help="Noisy recordings: Zarr, TIFF, NDTiff; or their URLs.")
+    ],
     out: Annotated[Path, typer.Option(help="The model bundle to write (a directory).")],
     noise_model: Annotated[
         Path | None, typer.Option(help="Of the camera; without it one is estimated.")
@@ -166,7 +168,8 @@ def _train_summary(result: dict[str, Any]) -> list[str]:
     loss = result["validation_loss"]
     return [
         f"{result['out']}: {result['algorithm']} model, preset {result['preset']}, "
-        f"{result['context_frames']} preceding frames, {result['noise_model']} noise model",
+        f"{result['context_frames']} preceding frames, {result['noise_model']} noise model"
+        + (f", companions {', '.join(result['companions'])}" if result["companions"] else ""),
         f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']} parameters"
         + ("" if loss is None else f", loss on held-out frames {loss:.4f}"),
         f"ONNX graph checked: differs from PyTorch by {result['parity_max_relative_error']:.1e}",
