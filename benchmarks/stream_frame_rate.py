@@ -4,15 +4,16 @@ Each round runs every variant once, in an order that turns with the round; the f
 median over rounds of the ratio to that round's bare run. Rates count from `acquire` to the end of
 the acquisition, so waiting for a slow consumer is included.
 
-The demo camera sleeps in steps of 1 ms after it has computed an image, so at 10 ms its own rate
-scatters by a few percent with the time that this takes. `--fast-image` has it send one and the
-same image without computing it.
+The demo camera computes an image and then sleeps in steps of 1 ms until the exposure is over, so
+its own period jumps by 1 ms when computing takes a little longer or shorter. `--spread-ms 1` gives
+each round an exposure of its own within half a step, which averages this out: the figure is then
+the ratio of all frames. `--fast-image` has the camera send images without computing them.
 
 Runs lie in directories of their own until the last one has ended: an ext4 disk without a journal
 looks at every file that was deleted in the last minutes before it makes a new one, ten times the
 cost of writing a frame.
 
-    python benchmarks/stream_frame_rate.py --exposure-ms 10 --frames 300 --rounds 6
+    python benchmarks/stream_frame_rate.py --exposure-ms 10 --spread-ms 1 --frames 200 --rounds 6
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from quietscope.outputs import write_json
 
 VARIANTS = ("bare", "record", "record and denoise")
 BUSY = 0.1
-"""Cores that other programs may use; a round in which they used more is named in the figures."""
+"""Cores that other programs may use; a round in which they used more is made again."""
+ATTEMPTS = 3
 
 
 class Smoothing:
@@ -114,6 +116,7 @@ def run(variant: str, frames: int, shape: tuple[int, int], folder: Path, model: 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--exposure-ms", type=float, default=10.0)
+    options.add_argument("--spread-ms", type=float, default=0.0, help="over the rounds")
     options.add_argument("--side", type=int, default=512, help="512 or, with a larger chip, more")
     options.add_argument("--frames", type=int, default=600)
     options.add_argument("--rounds", type=int, default=3)
@@ -138,31 +141,36 @@ def main() -> None:
         run("record", 20, microscope.frame_shape, Path(folder) / "warm up", None)
         for turn in range(chosen.rounds):
             first = turn % len(chosen.variants)
-            others = OtherPrograms()
-            found = {
-                v: run(
-                    v,
-                    chosen.frames,
-                    microscope.frame_shape,
-                    Path(folder) / f"{v} {turn}",
-                    chosen.model,
-                )
-                for v in chosen.variants[first:] + chosen.variants[:first]
-            }
-            busy_cores.append(others.cores())
+            order = chosen.variants[first:] + chosen.variants[:first]
+            offset = (turn + 0.5) / chosen.rounds - 0.5
+            microscope.exposure_ms = chosen.exposure_ms + offset * chosen.spread_ms
+            for attempt in range(ATTEMPTS):
+                others = OtherPrograms()
+                runs = Path(folder) / f"{turn} {attempt}"
+                shape = microscope.frame_shape
+                found = {v: run(v, chosen.frames, shape, runs / v, chosen.model) for v in order}
+                cores = others.cores()
+                rates = {v: round(f["rate_hz"], 1) for v, f in found.items()}
+                print(json.dumps(rates), f"other programs: {cores:.2f} cores")
+                if cores <= BUSY:
+                    break
+            busy_cores.append(cores)
             rounds.append(found)
-            print(
-                json.dumps({v: round(f["rate_hz"], 1) for v, f in found.items()}),
-                f"other programs: {busy_cores[-1]:.2f} cores",
-            )
     figures = {
         "hardware": "2 CPU cores",
         "side": chosen.side,
         "exposure_ms": chosen.exposure_ms,
+        "spread_ms": chosen.spread_ms,
         "fast_image": chosen.fast_image,
         "frames": chosen.frames,
         "ratio_to_bare": {
             v: statistics.median(r[v]["rate_hz"] / r["bare"]["rate_hz"] for r in rounds)
+            for v in chosen.variants
+            if v != "bare"
+        },
+        "ratio_to_bare_of_all_frames": {
+            v: sum(1 / r["bare"]["rate_hz"] for r in rounds)
+            / sum(1 / r[v]["rate_hz"] for r in rounds)
             for v in chosen.variants
             if v != "bare"
         },
@@ -173,7 +181,7 @@ def main() -> None:
             if v != "bare"
         },
         "cores_of_other_programs": [round(cores, 2) for cores in busy_cores],
-        "rounds_disturbed": sum(cores > BUSY for cores in busy_cores),
+        "rounds_without_disturbance": sum(cores <= BUSY for cores in busy_cores),
         "hook_p99_ms": {
             v: statistics.median(r[v]["hook_ms"]["p99"] for r in rounds)
             for v in chosen.variants
