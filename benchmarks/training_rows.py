@@ -76,9 +76,11 @@ class Rows:
 
 
 def _short(value: Any) -> Any:
-    """Return what is readable on a screen: few digits, and of lists their length."""
+    """Return what is readable on a screen: few digits, and of long lists their length."""
     if isinstance(value, dict):
         return {name: _short(part) for name, part in value.items()}
+    if isinstance(value, list) and len(value) <= 6:
+        return [_short(part) for part in value]
     if isinstance(value, list):
         return f"{len(value)} in the file"
     return float(f"{value:.5g}") if isinstance(value, float) else value
