@@ -1,6 +1,7 @@
 """`quietscope doctor`: what this machine has, and what is missing for live denoising.
 
 Owns the questions and their remedies; each answer is asked of the thing itself, not of a list.
+What is asked of a Micro-Manager that is running stands in `doctor_attach`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psutil
 import typer
@@ -25,20 +26,71 @@ from .errors import QuietscopeError
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One answer: what was found, whether live denoising can work with it, and what to do."""
+    """One answer: what was found, whether live denoising can work with it, and what to do.
+
+    `figures` are what was measured, for programs.
+    """
 
     name: str
     passed: bool
     value: str
     advice: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 def doctor(
     folder: Annotated[
         Path, typer.Option(help="Where runs would be recorded; its disk is examined.")
     ] = Path(),
+    attach: Annotated[
+        bool,
+        typer.Option("--attach", help="Examine the Micro-Manager that is running here instead."),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Its server's port, with --attach.")
+    ] = 4827,
+    test_acquisition: Annotated[
+        bool,
+        typer.Option("--test-acquisition", help="With --attach: take ten images through it."),
+    ] = False,
 ) -> Outcome:
     """Examine this machine: core, camera, inference, training, screen and disk."""
+    if test_acquisition and not attach:
+        raise typer.BadParameter("--test-acquisition belongs to --attach; give both")
+    if attach:
+        return _outcome(_attached(port, test_acquisition=test_acquisition))
+    return _outcome(_this_machine(folder))
+
+
+def _outcome(findings: Iterable[Finding]) -> Outcome:
+    found = list(findings)
+    return Outcome(
+        result={
+            "version": __version__,
+            "passed": all(finding.passed for finding in found),
+            "checks": [asdict(finding) for finding in found],
+        },
+        summary=[_line(finding) for finding in found],
+    )
+
+
+def _attached(port: int, *, test_acquisition: bool) -> Iterator[Finding]:
+    from .doctor_attach import examine
+
+    asked = ""
+    with progress() as bar:
+        task = bar.add_task("asking Micro-Manager", total=None, note="")
+        try:
+            for finding in examine(port, test_acquisition=test_acquisition):
+                asked = finding.name
+                bar.update(task, note=f"{asked}: {finding.value}")
+                yield finding
+        except QuietscopeError as error:
+            name = f"after {asked}" if asked else "server"
+            yield Finding(name, False, str(error))
+
+
+def _this_machine(folder: Path) -> Iterator[Finding]:
     questions: dict[str, Callable[[], Finding]] = {
         "machine": _machine,
         "core": _core,
@@ -47,21 +99,12 @@ def doctor(
         "preview": _preview,
         "disk": lambda: _disk(folder),
     }
-    findings = []
     with progress() as bar:
         task = bar.add_task("examining", total=len(questions), note="")
         for name, ask in questions.items():
             bar.update(task, note=name)
-            findings.append(_answer(name, ask))
+            yield _answer(name, ask)
             bar.advance(task)
-    return Outcome(
-        result={
-            "version": __version__,
-            "passed": all(finding.passed for finding in findings),
-            "checks": [asdict(finding) for finding in findings],
-        },
-        summary=[_line(finding) for finding in findings],
-    )
 
 
 def _answer(name: str, ask: Callable[[], Finding]) -> Finding:

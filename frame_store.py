@@ -337,6 +337,14 @@ class OmeZarrWriter:
         )
 
 
+def channel_of(axes: Axes) -> int | str | None:
+    """Return the channel of a frame, with its camera's name where there are several cameras."""
+    channel, camera = axes.get("channel"), axes.get("camera")
+    if camera is None:
+        return channel
+    return str(camera) if channel is None else f"{channel} {camera}"
+
+
 class AxisMap:
     """Gives every frame its place, from Micro-Manager's axes.
 
@@ -375,7 +383,7 @@ class AxisMap:
         return Place(
             position=self._position(others),
             time=self._index("time", axes.get("time", 0)),
-            channel=self._channel(axes.get("channel"), axes.get("camera")),
+            channel=self._channel(channel_of(axes)),
             z=self._index("z", axes.get("z", 0)),
         )
 
@@ -394,10 +402,9 @@ class AxisMap:
         only_one = self._next_position == 1
         return None if not others and only_one else self._positions[others]
 
-    def _channel(self, channel: int | str | None, camera: int | str | None) -> int:
-        if camera is None and not isinstance(channel, str):
-            return self._index("channel", channel or 0)
-        name = " ".join(str(part) for part in (channel, camera) if part is not None)
+    def _channel(self, name: int | str | None) -> int:
+        if not isinstance(name, str):
+            return self._index("channel", name or 0)
         if name not in self.channel_names:
             # A channel that so far was but a number keeps its place.
             numbered = range(len(self.channel_names), self._sizes.get("channel", 0))

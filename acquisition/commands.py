@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..console import Outcome, progress, stderr
+from .bridge import running_acquisition
 from .light_ladder import calibrate
 from .microscope import MicroscopeSettings
 from .microscope_options import takes_microscope
 
+if TYPE_CHECKING:
+    from .live import LiveDenoiser
+    from .microscope import Microscope
+
+DEFAULT_FRAMES = 100
+FOLLOW_PAUSE_S = 0.2
+
 OutOption = Annotated[Path, typer.Option(help="Run directory to create.")]
-FramesOption = Annotated[int, typer.Option(min=1, help="Time points to acquire.")]
+FramesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help=f"Time points to acquire ({DEFAULT_FRAMES} if not given), or images to follow (all).",
+        show_default=False,
+    ),
+]
+FollowOption = Annotated[
+    bool,
+    typer.Option(
+        "--follow",
+        help="With --attach: wait for Micro-Manager's own live mode or acquisition.",
+    ),
+]
+SavedInOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Follow the acquisition that any program saves there as NDTiff, image by image.",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an earlier run in --out.")]
 
 
@@ -23,11 +54,15 @@ def record(
     *,
     out: OutOption,
     microscope: MicroscopeSettings,
-    frames: FramesOption = 100,
+    frames: FramesOption = None,
+    follow: FollowOption = False,
+    saved_in: SavedInOption = None,
     overwrite: OverwriteOption = False,
 ) -> Outcome:
     """Record frames to OME-Zarr, every one of them counted."""
-    report = _acquire(microscope, out, frames, overwrite=overwrite)
+    report = _acquire(
+        microscope, out, frames, follow=follow, saved_in=saved_in, overwrite=overwrite
+    )
     return Outcome(result=report, summary=_summary(report))
 
 
@@ -40,7 +75,9 @@ def live(
     ],
     out: OutOption,
     microscope: MicroscopeSettings,
-    frames: FramesOption = 100,
+    frames: FramesOption = None,
+    follow: FollowOption = False,
+    saved_in: SavedInOption = None,
     provider: Annotated[
         str, typer.Option(help="auto, cpu, cuda, tensorrt or directml; what runs is reported.")
     ] = "auto",
@@ -55,6 +92,8 @@ def live(
         microscope,
         out,
         frames,
+        follow=follow,
+        saved_in=saved_in,
         overwrite=overwrite,
         model=_models(model),
         provider=provider,
@@ -77,20 +116,103 @@ def _models(options: list[str]) -> str | dict[str, str]:
 
 
 def _acquire(
-    settings: MicroscopeSettings, out: Path, frames: int, **options: Any
+    settings: MicroscopeSettings,
+    out: Path,
+    frames: int | None,
+    *,
+    follow: bool,
+    saved_in: Path | None,
+    **options: Any,
 ) -> dict[str, Any]:
-    from .follow import follow, is_running
-    from .live import LiveDenoiser
+    """Run what was asked for, or follow what somebody else runs; return the report."""
     from .microscope import open_microscope
+
+    if follow and not settings.attach:
+        raise typer.BadParameter("--follow belongs to --attach; give both, or --saved-in FOLDER")
+    if saved_in is not None and not settings.attach:
+        report = _follow_saved(None, saved_in, out, frames, **options)
+    else:
+        with open_microscope(settings) as microscope:
+            saved_in = saved_in or _followed(microscope, wait=follow)
+            if saved_in is not None:
+                report = _follow_saved(microscope, saved_in, out, frames, **options)
+            elif settings.attach and microscope.core.is_sequence_running():
+                report = _follow_camera(microscope, out, frames, **options)
+            else:
+                report = _run_own(microscope, out, frames or DEFAULT_FRAMES, **options)
+    if report["preview"] not in (None, "shown"):
+        stderr.print(f"no preview: {report['preview']}")
+    return report
+
+
+def _followed(microscope: Microscope, *, wait: bool) -> Path | None:
+    """Return where Micro-Manager's window saves the acquisition that it runs, None without one.
+
+    With `wait` only once there is an acquisition or live mode is on.
+    """
+    if not microscope.settings.attach:
+        return None
+    if wait:
+        stderr.print("waiting for Micro-Manager's live mode or acquisition (Ctrl-C ends)")
+    while True:
+        folder = running_acquisition(microscope.settings.port)
+        if folder is not None or not wait or microscope.core.is_sequence_running():
+            return folder
+        time.sleep(FOLLOW_PAUSE_S)
+
+
+def _run_own(microscope: Microscope, out: Path, frames: int, **options: Any) -> dict[str, Any]:
     from .planned_events import planned_events
     from .run_acquisition import run_acquisition
 
-    with open_microscope(settings) as microscope, progress() as bar:
-        following = settings.attach and is_running(microscope)
-        # Counted before they are made: a run that does not fit on the disk is refused at once.
-        per_time_point = 1 if following else len(planned_events(microscope, 1))
-        expected = frames * per_time_point
-        recording = bar.add_task("recording", total=expected, note="")
+    # Counted before they are made: a run that does not fit on the disk is refused at once.
+    expected = frames * len(planned_events(microscope, 1))
+    with _stream(microscope, out, expected, expected_frames=expected, **options) as (stream, show):
+        events = planned_events(microscope, frames)
+        run_acquisition(stream, events, port=microscope.settings.port, on_frames=show)
+    return stream.report
+
+
+def _follow_camera(
+    microscope: Microscope, out: Path, frames: int | None, **options: Any
+) -> dict[str, Any]:
+    from .follow import follow
+
+    stderr.print("live mode is on: following it, its images are not all seen")
+    with _stream(microscope, out, frames, **options) as (stream, show):
+        follow(microscope, stream, frames, on_frames=show)
+    return stream.report
+
+
+def _follow_saved(
+    microscope: Microscope | None, folder: Path, out: Path, frames: int | None, **options: Any
+) -> dict[str, Any]:
+    from .follow_dataset import SavedAcquisitions, follow_dataset
+
+    acquisitions = SavedAcquisitions(folder)
+    port = microscope.settings.port if microscope is not None else None
+
+    def is_running() -> bool:
+        return port is None or running_acquisition(port) is not None
+
+    with _stream(microscope, out, frames, **options) as (stream, show):
+        stderr.print(f"waiting for images in {folder} (NDTiff)")
+        while (dataset := acquisitions.begun()) is None:
+            time.sleep(FOLLOW_PAUSE_S)
+        stderr.print(f"following {dataset}")
+        follow_dataset(dataset, stream, is_running=is_running, frames=frames, on_frames=show)
+    return {**stream.report, "followed": str(dataset)}
+
+
+@contextmanager
+def _stream(
+    microscope: Microscope | None, out: Path, total: int | None, **options: Any
+) -> Iterator[tuple[LiveDenoiser, Callable[[int], None]]]:
+    """Yield the stream and what shows its progress."""
+    from .live import LiveDenoiser
+
+    with progress() as bar:
+        recording = bar.add_task("recording", total=total, note="")
 
         def show(done: int) -> None:
             bar.update(recording, completed=done)
@@ -100,26 +222,9 @@ def _acquire(
             bar.update(recording, completed=done)
 
         with LiveDenoiser(
-            output=out,
-            mode="sink",
-            camera=microscope.fingerprint(),
-            pixel_size_um=microscope.pixel_size_um,
-            simulated=microscope.has_demo_camera,
-            expected_frames=None if following else expected,
-            raise_on_gap=not following,
-            on_progress=show_completion,
-            **options,
+            output=out, mode="sink", microscope=microscope, on_progress=show_completion, **options
         ) as stream:
-            if following:
-                stderr.print("the camera is running: following it, its images are not all seen")
-                follow(microscope, stream, frames, on_frames=show)
-            else:
-                events = planned_events(microscope, frames)
-                run_acquisition(stream, events, port=settings.port, on_frames=show)
-        report = stream.report
-    if report["preview"] not in (None, "shown"):
-        stderr.print(f"no preview: {report['preview']}")
-    return report
+            yield stream, show
 
 
 def _summary(report: dict[str, Any]) -> list[str]:
@@ -134,6 +239,10 @@ def _summary(report: dict[str, Any]) -> list[str]:
             f"{report['frames_denoised']} denoised on {report['provider']}"
             + (f", latency {latency:.0f} ms" if latency is not None else "")
             + f"; {report['frames_skipped_live']} skipped in the live view and denoised afterwards"
+        )
+    if report["frames_without_model"]:
+        lines.append(
+            f"{report['frames_without_model']} frames of channels without a model, recorded only"
         )
     if report["simulated"]:
         lines.append("the camera is Micro-Manager's demo camera: these are simulated images")

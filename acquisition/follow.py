@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from .bridge import Image, newest_image
 from .live import LiveDenoiser
 from .microscope import Microscope
 
-Image = tuple[NDArray[Any], dict[str, Any]]
+RESTART_S = 2.0
+"""A camera that stands still for longer has been stopped."""
 
 
 def is_running(microscope: Microscope) -> bool:
@@ -28,33 +27,41 @@ def is_running(microscope: Microscope) -> bool:
 def follow(
     microscope: Microscope,
     live: LiveDenoiser,
-    frames: int,
+    frames: int | None,
     *,
     on_frames: Callable[[int], None] | None = None,
 ) -> None:
     """Hand the newest image to `live`, again and again, until `frames` came or the camera stops.
 
-    The core has no call that waits for an image, so it is asked a few times per exposure.
+    With `frames` None until it stops. A short stop is none: live mode begins anew when a person
+    changes the exposure or the region. The core has no call that waits for an image, so it is
+    asked a few times per exposure.
     """
-    read = _last_image_of_bridge if microscope.settings.attach else _last_image
+    read = newest_image if microscope.settings.attach else _newest_image
     pause_s = min(max(microscope.exposure_ms / 4000, 0.001), 0.05)
     seen: object = None
     time_point = 0
-    while time_point < frames and is_running(microscope):
+    ran_s = time.monotonic()
+    while frames is None or time_point < frames:
+        if is_running(microscope):
+            ran_s = time.monotonic()
+        elif time.monotonic() - ran_s > RESTART_S:
+            return
         found = read(microscope.core)
-        if found is None or found[1].get("ImageNumber") == seen:
+        # Images that come faster are not seen, so a gap in the numbers is no loss here.
+        number = found[1].pop("ImageNumber", None) if found is not None else None
+        if found is None or (number is not None and number == seen):
             time.sleep(pause_s)
             continue
-        image, metadata = found
-        seen = metadata.get("ImageNumber")
+        (image, metadata), seen = found, number
         live.image_process_fn(image, {**metadata, "Axes": {"time": time_point}})
         time_point += 1
         if on_frames is not None:
             on_frames(time_point)
 
 
-def _last_image(core: Any) -> Image | None:
-    """Read from a core of this process."""
+def _newest_image(core: Any) -> Image | None:
+    """Return the newest live image of a core of this process."""
     import pymmcore
 
     if core.get_remaining_image_count() == 0:
@@ -62,13 +69,3 @@ def _last_image(core: Any) -> Image | None:
     tags = pymmcore.Metadata()
     image = core.get_last_image_md(tags)
     return image, {key: tags.GetSingleTag(key).GetValue() for key in tags.GetKeys()}
-
-
-def _last_image_of_bridge(core: Any) -> Image | None:
-    """Read over the bridge to Java, where an image comes as a flat array with its tags."""
-    try:
-        tagged = core.get_last_tagged_image()
-    except Exception:  # the buffer is empty: the bridge has no type of its own for that
-        return None
-    tags = dict(tagged.tags)
-    return np.reshape(tagged.pix, (int(tags["Height"]), int(tags["Width"]))), tags

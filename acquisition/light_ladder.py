@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from ..console import Outcome, progress, stderr
 from ..outputs import require_absent, require_space
 from ..stacks import Stack, open_stack
+from .bridge import strings
 from .errors import AcquisitionError, MicroscopeError
 from .microscope import Microscope, MicroscopeSettings, open_microscope
 
@@ -313,7 +314,7 @@ def _property_values(microscope: Microscope, light: Light, count: int) -> list[f
     if not core.has_property(device, name):
         raise MicroscopeError(
             f"light: {device} has no property {name}; it has "
-            f"{', '.join(map(str, _strings(core.get_device_property_names(device))))}"
+            f"{', '.join(strings(core.get_device_property_names(device)))}"
         )
     low, high = light.low, light.high
     if core.has_property_limits(device, name):
@@ -324,13 +325,6 @@ def _property_values(microscope: Microscope, light: Light, count: int) -> list[f
             f"light: {device}-{name} names no limits of its own; give --light-range LOW,HIGH"
         )
     return ladder_values(low, high, count)
-
-
-def _strings(names: Any) -> list[str]:
-    """Return a list of strings that the core gave, from Python's or Java's core."""
-    if hasattr(names, "size") and hasattr(names, "get"):
-        return [str(names.get(i)) for i in range(names.size())]
-    return [str(name) for name in names]
 
 
 def _brightest_exposure_ms(
@@ -392,10 +386,9 @@ class _Recorder:
         """Keep one acquisition open for all levels."""
         from pycromanager import Acquisition
 
-        self._acquisition = (
-            Acquisition(image_process_fn=self._hook, show_display=False)
-            if self.microscope.settings.attach
-            else Acquisition(image_process_fn=self._hook)
+        # Port and display are for Micro-Manager's engine; that of this process has neither.
+        self._acquisition = Acquisition(
+            image_process_fn=self._hook, port=self.microscope.settings.port, show_display=False
         )
         try:
             yield
@@ -660,7 +653,7 @@ def _choose_channel(microscope: Microscope) -> None:
     core = microscope.core
     for preset in microscope.settings.channels:
         group = str(core.get_channel_group())
-        known = _strings(core.get_available_configs(group)) if group else []
+        known = strings(core.get_available_configs(group)) if group else []
         if preset not in known:
             raise MicroscopeError(
                 f"--channel {preset}: the channel group {group or '(none)'} has "

@@ -43,6 +43,9 @@ from .saved_images import SavedImages
 Mode = Literal["tap", "sink"]
 OnProgress = Callable[[int, int], None]
 
+HANG_S = 120.0
+"""A denoiser that is at one frame for so long after the run does not come back."""
+
 
 class LiveDenoiser:
     """Attach to a pycro-manager acquisition.
@@ -79,6 +82,8 @@ class LiveDenoiser:
         The camera in use; asked of the running core when there is one.
     pixel_size_um, simulated
         Asked of the running core when not given.
+    microscope
+        Whom to ask, where the core is not one of this process: a Micro-Manager that is attached.
     force
         Use a model of another camera; recorded in the report.
     overwrite
@@ -115,6 +120,7 @@ class LiveDenoiser:
         camera: CameraFingerprint | None = None,
         pixel_size_um: float | None = None,
         simulated: bool | None = None,
+        microscope: Microscope | None = None,
         force: bool = False,
         overwrite: bool = False,
         expected_frames: int | None = None,
@@ -143,7 +149,7 @@ class LiveDenoiser:
         self._run = RunDirectory(output)
         self._counts = Accounting()
         self._denoisers = ChannelDenoisers(model, provider=provider)
-        self._scene = _Scene.ask(camera, pixel_size_um, simulated)
+        self._scene = _Scene.ask(microscope, camera, pixel_size_um, simulated)
         self._remarks: list[str] = []
         self._dataset: Any = None
         self._saved = SavedImages()
@@ -322,22 +328,37 @@ class LiveDenoiser:
         """Bring everything to an end, in the order in which frames depend on it."""
         self._attempt(self._recorder.close)
         self._keep(self._recorder.error)
-        self._note_overflow()
-        self._attempt(self._denoise_stage.close)
+        self._attempt(lambda: self._note_overflow(error))
+        self._attempt(self._await_denoiser)
         self._view.finish()
         self._keep(self._denoise_stage.error)
         if error is not None:
             self._run.log(f"ended by {type(error).__name__}: {one_line(error)}")
-        elif self._complete_afterwards and self._denoise_stage.error is None:
+        elif self._complete_afterwards and self._denoiser_is_free:
             self._attempt(self._complete)
         self._attempt(self._stores.close)
         self._attempt(self._saved.close)
         self._denoisers_result = self._denoisers.result()
-        self._attempt(self._denoisers.close)
+        if not self._denoise_stage.running:
+            self._attempt(self._denoisers.close)
         self._view.close()
         self._log_end(error)
         self._final_report = self._report()
         self._attempt(lambda: self._run.write_report(self._final_report or {}))
+
+    def _await_denoiser(self) -> None:
+        """Let the denoiser finish what waits for it; give one up that does not come back."""
+        done = self._counts.denoised_live
+        while not self._denoise_stage.closes_within(HANG_S):
+            if self._counts.denoised_live == done:
+                raise AcquisitionError(
+                    self._remedy(f"the denoiser has been at one frame for {HANG_S:.0f} s")
+                )
+            done = self._counts.denoised_live
+
+    @property
+    def _denoiser_is_free(self) -> bool:
+        return self._denoise_stage.error is None and not self._denoise_stage.running
 
     def _complete(self) -> None:
         skipped = self._counts.recorded - self._counts.denoised - self._counts.without_model
@@ -369,8 +390,9 @@ class LiveDenoiser:
             return None
         return self._saved.read(self._dataset, axes)[0]
 
-    def _note_overflow(self) -> None:
-        core = running_core()
+    def _note_overflow(self, error: BaseException | None) -> None:
+        # A Micro-Manager behind the bridge may be what has just failed.
+        core = running_core() or (self._scene.core if error is None else None)
         if core is not None and core.is_buffer_overflowed():
             self._counts.note_missing(self._counts.delivered, 1)
             self._run.log(
@@ -478,7 +500,7 @@ class LiveDenoiser:
             and (not self._denoisers or counts.denoised + counts.without_model == counts.recorded),
             "errors": [one_line(error) for error in self._errors],
             "forced": self._remarks,
-            "trust": getattr(self, "_view", None) and self._view.trust,
+            **self._trust(),
             "seconds": (time.perf_counter_ns() - self._began_ns) / 1e9 if self._began_ns else 0.0,
             "seconds_to_first_denoised_frame": latency_to_first,
             "camera": self._scene.camera.model_dump(mode="json"),
@@ -488,6 +510,12 @@ class LiveDenoiser:
             else None,
             "output": str(self._run.path),
         }
+
+    def _trust(self) -> dict[str, Any]:
+        """Return the figures of the only channel, and those of every channel by its name."""
+        by_channel = dict(self._view.trust) if self._state != "new" else {}
+        only = next(iter(by_channel.values())) if len(by_channel) == 1 else None
+        return {"trust": only, "trust_by_channel": by_channel}
 
 
 class _Scene:
@@ -502,19 +530,23 @@ class _Scene:
         self.saturation_adu: float | None = None
         self.exposure_ms: float | None = None
         self.cameras = 1
+        self.core: Any = None
 
     @classmethod
     def ask(
         cls,
+        microscope: Microscope | None,
         camera: CameraFingerprint | None,
         pixel_size_um: float | None,
         simulated: bool | None,
     ) -> _Scene:
-        """Ask the running core, if there is one, for what was not given."""
+        """Ask the microscope, or the core of this process, for what was not given."""
         scene = cls()
         core = running_core()
-        if core is not None and core.get_camera_device():
-            scene._read(Microscope(core, MicroscopeSettings()))
+        if microscope is None and core is not None:
+            microscope = Microscope(core, MicroscopeSettings())
+        if microscope is not None and microscope.core.get_camera_device():
+            scene._read(microscope)
         if camera is not None:
             scene.camera = camera
         if pixel_size_um is not None:
@@ -524,6 +556,7 @@ class _Scene:
         return scene
 
     def _read(self, microscope: Microscope) -> None:
+        self.core = microscope.core
         try:
             self.camera = microscope.fingerprint()
             self.pixel_type = microscope.pixel_type

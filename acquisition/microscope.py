@@ -10,15 +10,15 @@ is running already is used; another installation or configuration replaces it.
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..calibration.fingerprint import CameraFingerprint
 from ..errors import one_line
+from .bridge import DEFAULT_PORT, remote_core, watched_server
 from .errors import MicroscopeError
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class MicroscopeSettings:
     mm_dir: Path | None = None
     config: Path | None = None
     attach: bool = False
-    port: int = 4827
+    port: int = DEFAULT_PORT
     exposure_ms: float | None = None
     roi: tuple[int, int, int, int] | None = None
     channels: tuple[str, ...] = ()
@@ -286,6 +286,12 @@ def open_microscope(settings: MicroscopeSettings | None = None) -> Iterator[Micr
     """
     settings = settings or MicroscopeSettings()
     microscope = Microscope(_reach(settings), settings)
+    with watched_server(settings.port, microscope.core) if settings.attach else nullcontext():
+        yield from _as_set(microscope)
+
+
+def _as_set(microscope: Microscope) -> Iterator[Microscope]:
+    settings = microscope.settings
     try:
         if settings.exposure_ms is not None:
             microscope.exposure_ms = settings.exposure_ms
@@ -380,19 +386,9 @@ def close_core() -> None:
 
 
 def _attached(port: int) -> Any:
-    from mmpycorex import Core
-
     if running_core() is not None:
         close_core()  # pycro-manager prefers a core of this process over the bridge
-    try:
-        with socket.create_connection(("localhost", port), timeout=2.0):
-            pass
-        return Core(port=port, timeout=5000)
-    except Exception as error:  # refused, silent, or something else listens there
-        raise MicroscopeError(
-            f"no Micro-Manager answers on port {port} ({one_line(error)}); start it, tick "
-            "Tools > Options > Run server on port, or give its --port"
-        ) from error
+    return remote_core(port)
 
 
 def _roi(core: Any) -> tuple[int, int, int, int]:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from ..console import Outcome
+from .bridge import DEFAULT_PORT
 from .microscope import MicroscopeSettings
 
 PARAMETER = "microscope"
@@ -31,7 +32,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         bool,
         typer.Option(False, "--attach", help="The Micro-Manager that is running here."),
     ),
-    "port": (int, typer.Option(4827, min=1, max=65535, help="Its server's port.")),
+    "port": (int, typer.Option(DEFAULT_PORT, min=1, max=65535, help="Its server's port.")),
     "exposure_ms": (float | None, typer.Option(None, min=0.0, help="Exposure time.")),
     "roi": (str | None, typer.Option(None, metavar="X,Y,W,H", help="Region of the sensor.")),
     "channel": (
@@ -81,7 +82,7 @@ def settings_from_options(
     mm_dir: Path | None = None,
     config: Path | None = None,
     attach: bool = False,
-    port: int = 4827,
+    port: int = DEFAULT_PORT,
     exposure_ms: float | None = None,
     roi: str | None = None,
     channel: list[str] | None = None,
@@ -109,7 +110,7 @@ def settings_from_options(
         mm_dir=mm_dir,
         config=config,
         attach=attach,
-        port=port or 4827,
+        port=port or DEFAULT_PORT,
         exposure_ms=exposure_ms,
         roi=(region[0], region[1], region[2], region[3]) if region else None,
         channels=tuple(channel or ()),

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .bridge import strings
 from .errors import AcquisitionError, MicroscopeError
 from .microscope import Microscope
 
@@ -92,7 +93,7 @@ def _is_number(text: str) -> bool:
 def _channel_group(microscope: Microscope, channels: tuple[str, ...]) -> str:
     core = microscope.core
     group = str(core.get_channel_group())
-    presets = [str(preset) for preset in core.get_available_configs(group)] if group else []
+    presets = strings(core.get_available_configs(group)) if group else []
     unknown = [channel for channel in channels if channel not in presets]
     if unknown:
         raise MicroscopeError(

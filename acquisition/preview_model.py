@@ -183,7 +183,7 @@ def speed_readings(figures: Mapping[str, Any]) -> list[Reading]:
             "" if delay is None else "From the camera to the denoised picture.",
             _graded(delay, DELAY_GOOD_MS, DELAY_CARE_MS),
         ),
-        Reading("Recorded", _count(recorded), "", Light.UNKNOWN),
+        _recorded(recorded, number(figures, "frames_missing")),
         Reading("Denoised", _count(number(figures, "frames_denoised")), "", Light.UNKNOWN),
         _skipped(number(figures, "frames_skipped_live"), recorded),
     ]
@@ -297,6 +297,14 @@ def _saturation(share: float | None) -> Reading:
     }[light]
     value = "none" if share <= 0 else f"{percent(share)} of pixels"
     return Reading(name, value, sentence, light, headline)
+
+
+def _recorded(recorded: float | None, missing: float | None) -> Reading:
+    name = "Recorded"
+    if not missing:
+        return Reading(name, _count(recorded), "", Light.UNKNOWN)
+    sentence = "The camera took images that never came: the computer cannot keep up."
+    return Reading(name, f"{_count(recorded)}, {_count(missing)} lost", sentence, Light.BAD)
 
 
 def _skipped(skipped: float | None, recorded: float | None) -> Reading:

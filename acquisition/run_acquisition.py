@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import one_line
+from .bridge import DEFAULT_PORT
 from .errors import AcquisitionError
 from .live import LiveDenoiser
 from .planned_events import Event
@@ -24,7 +25,7 @@ def run_acquisition(
     events: Sequence[Event],
     *,
     hook: Hook | None = None,
-    port: int = 4827,
+    port: int = DEFAULT_PORT,
     on_frames: OnFrames | None = None,
 ) -> None:
     """Acquire `events` with `live` as the only storage.
@@ -49,7 +50,11 @@ def run_acquisition(
             ended.set()
 
     acquisition = Acquisition(
-        image_process_fn=hook or live.image_process_fn, notification_callback_fn=note
+        image_process_fn=hook or live.image_process_fn,
+        notification_callback_fn=note,
+        # These two are for Micro-Manager's engine; that of this process has neither.
+        port=port,
+        show_display=False,
     )
     try:
         acquisition.acquire(list(events))

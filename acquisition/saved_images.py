@@ -8,7 +8,6 @@ after that, they give zeros in its place. So files are read here without such a 
 from __future__ import annotations
 
 import functools
-import json
 import struct
 import threading
 from collections.abc import Iterator, Mapping
@@ -96,14 +95,14 @@ class GrowingIndex:
             yield axes, self._last
 
     def finished(self) -> bool:
-        """Whether the program that writes has cut its files to their length: nothing more comes."""
+        """Whether nothing more comes: the program that writes has cut its files to length."""
         if self._last is None or self._path.stat().st_size > self._read:
             return False
         end = max(
             self._last.metadata_offset + self._last.metadata_length,
             self._last.pix_offset + self._last.image_width * self._last.image_height,
         )
-        return (self.folder / self._last.filename).stat().st_size <= 2 * end + _TRAILER
+        return bool((self.folder / self._last.filename).stat().st_size <= 2 * end + _TRAILER)
 
 
 def _entry_length(data: bytes, position: int) -> int:
@@ -134,14 +133,18 @@ def _unbuffered() -> Any:
     return NDTiffFileIO(open_function=functools.partial(open, buffering=0))
 
 
-def named_channel(
+def meaningful_axes(
     axes: Mapping[str, int | str], summary: Mapping[str, Any]
 ) -> dict[str, int | str]:
-    """Return axes with the channel's name, which Micro-Manager's own engine only numbers."""
-    names = summary.get("ChNames")
-    if isinstance(names, str):
-        names = json.loads(names)
-    channel = axes.get("channel")
+    """Return axes as a script would give them.
+
+    Micro-Manager's own engine numbers the channels, whose names stand in the summary, and gives
+    an image a position where there is only one.
+    """
+    named = dict(axes)
+    names, channel = summary.get("ChNames"), axes.get("channel")
     if isinstance(names, list) and isinstance(channel, int) and channel < len(names):
-        return {**axes, "channel": str(names[channel])}
-    return dict(axes)
+        named["channel"] = str(names[channel])
+    if summary.get("Positions") in (0, 1):
+        named.pop("position", None)
+    return named

@@ -129,6 +129,15 @@ def test_skips_are_told_with_what_becomes_of_them():
     assert speed_readings({"frames_recorded": 9, "frames_skipped_live": 0})[-1].value == "none"
 
 
+def test_images_that_never_came_are_an_alarm():
+    recorded = speed_readings({"frames_recorded": 1000, "frames_missing": 12})[2]
+    assert (recorded.value, recorded.light) == ("1,000, 12 lost", Light.BAD)
+    assert "never came" in recorded.sentence
+    for missing in (None, 0):
+        recorded = speed_readings({"frames_recorded": 1000, "frames_missing": missing})[2]
+        assert (recorded.value, recorded.light) == ("1,000", Light.UNKNOWN)
+
+
 def test_the_run_is_named_as_a_person_would():
     lines = dict(
         run_lines(

@@ -1,0 +1,106 @@
+"""Follow an acquisition that somebody else runs and saves: every image of it, as it is saved.
+
+Owns the wait for the dataset, and the step from a saved image to the stream. The files are the
+buffer between the two programs: when the stream is slower than the acquisition, it comes later,
+and no image is missed. Only NDTiff can be read while it is written: Micro-Manager's Multi-D window
+with the saving format *NDTiff*, and all of pycro-manager.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .live import LiveDenoiser
+from .saved_images import GrowingIndex, SavedImages, meaningful_axes
+
+POLL_S = 0.05
+GRACE_S = 5.0
+"""For the last images, after Micro-Manager has said that its acquisition is over."""
+RECENT_NS = 60 * 10**9
+"""A dataset that was not written to for so long is not being written, until it is again."""
+
+
+class SavedAcquisitions:
+    """The acquisitions in a folder; tells those that are written from those that were before.
+
+    Parameters
+    ----------
+    folder
+        Where they are saved, or the dataset's own folder; it need not exist yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        long_ago_ns = time.time_ns() - RECENT_NS
+        self._before = {
+            dataset: changed_ns
+            for dataset, changed_ns in self._datasets().items()
+            if changed_ns < long_ago_ns or _is_finished(dataset)
+        }
+
+    def begun(self) -> Path | None:
+        """Return the newest dataset that is being written; None while there is none."""
+        written = {
+            dataset: changed_ns
+            for dataset, changed_ns in self._datasets().items()
+            if self._before.get(dataset) != changed_ns
+        }
+        return max(written, key=written.__getitem__, default=None)
+
+    def _datasets(self) -> dict[Path, int]:
+        """Return the datasets and when each was last written to."""
+        folders = [self.folder, *self.folder.glob("*")] if self.folder.is_dir() else []
+        indices = [folder / "NDTiff.index" for folder in folders]
+        return {index.parent: index.stat().st_mtime_ns for index in indices if index.is_file()}
+
+
+def _is_finished(dataset: Path) -> bool:
+    index = GrowingIndex(dataset)
+    for _ in index.new_entries():
+        pass
+    return index.finished()
+
+
+def follow_dataset(
+    dataset: Path,
+    live: LiveDenoiser,
+    *,
+    is_running: Callable[[], bool] = lambda: True,
+    frames: int | None = None,
+    on_frames: Callable[[int], None] | None = None,
+) -> int:
+    """Hand every image of a dataset that is being written to `live`; return how many there were.
+
+    Ends when the program that writes has finished the dataset, when `frames` have come, or some
+    seconds after `is_running` says that the acquisition is over.
+    """
+    index, saved = GrowingIndex(dataset), SavedImages()
+    count, last_s = 0, time.monotonic()
+    try:
+        while frames is None or count < frames:
+            for axes, entry in index.new_entries():
+                _hand_over(live, saved, dataset, axes, entry)
+                count, last_s = count + 1, time.monotonic()
+                if on_frames is not None:
+                    on_frames(count)
+                if count == frames:
+                    return count
+            if index.finished():
+                break
+            if not is_running() and time.monotonic() - last_s > GRACE_S:
+                break  # its files were never finished: the program that wrote them is gone
+            time.sleep(POLL_S)
+    finally:
+        saved.close()
+    return count
+
+
+def _hand_over(
+    live: LiveDenoiser, saved: SavedImages, dataset: Path, axes: dict[str, int | str], entry: Any
+) -> None:
+    pixels, metadata = saved.read_entry(dataset, entry)
+    named = meaningful_axes(axes, saved.summary())
+    live.image_process_fn(pixels, {**metadata, "Axes": named})
