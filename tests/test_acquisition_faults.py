@@ -130,10 +130,6 @@ def gives_nan(out):
     out[0, 3, 3] = np.nan
 
 
-def hangs(out):
-    time.sleep(3)
-
-
 @pytest.mark.parametrize(("fault", "message"), [(raises, "exploded"), (gives_nan, "NaN")])
 def test_a_denoiser_that_fails_costs_no_raw_frame(microscope, tmp_path, fault, message):
     run = tmp_path / "run"
@@ -150,12 +146,27 @@ def test_a_denoiser_that_fails_costs_no_raw_frame(microscope, tmp_path, fault, m
     assert message in report["errors"][0]
 
 
-def test_a_denoiser_that_hangs_costs_no_raw_frame_and_no_time_at_the_camera(microscope, tmp_path):
+@pytest.mark.parametrize("to_the_end", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_denoiser_that_hangs_for_half_a_minute(microscope, tmp_path, to_the_end):
+    """The camera does not wait, raw is on the disk meanwhile; the frames are denoised later.
+
+    The short form lets the denoiser go as soon as raw was seen to be complete.
+    """
     run = tmp_path / "run"
+    go_on = threading.Event()
+
+    def hangs(out):
+        go_on.wait(30)
+
+    began = time.monotonic()
     with LiveDenoiser(Copying(at=2, fault=hangs), run, mode="sink") as live:
-        began = time.monotonic()
         acquire(live.image_process_fn, 100)
-        assert time.monotonic() - began < 3  # the acquisition did not wait for the denoiser
+        wait_for(lambda: live.report["frames_recorded"] == 100, seconds=20)
+        assert live.report["frames_denoised"] == 1
+        assert_gapless(recorded_numbers(run), 100)  # read from the disk while it hangs
+        if not to_the_end:
+            go_on.set()
+    assert time.monotonic() - began >= 30 * to_the_end
     assert_gapless(recorded_numbers(run), 100)
     report = report_of(run)
     assert report["complete"]
@@ -163,6 +174,57 @@ def test_a_denoiser_that_hangs_costs_no_raw_frame_and_no_time_at_the_camera(micr
     assert report["frames_denoised"] == 100
     denoised = open_stack(run / "denoised.ome.zarr")
     np.testing.assert_array_equal(list(denoised), list(open_stack(run)))
+
+
+def test_a_denoiser_that_never_comes_back_is_given_up(microscope, tmp_path, monkeypatch):
+    """Leaving the block ends all the same; what is there is closed and reported."""
+    monkeypatch.setattr("quietscope.acquisition.live.HANG_S", 0.5)
+    run = tmp_path / "run"
+    at_last = threading.Event()
+
+    def whole_run():
+        with LiveDenoiser(Copying(at=3, fault=lambda out: at_last.wait()), run) as live:
+            acquire(live.image_process_fn, 40)
+
+    try:
+        with pytest.raises(AcquisitionError, match=r"at one frame .* `quietscope denoise`"):
+            whole_run()
+        assert_gapless(recorded_numbers(run), 40)
+        report = report_of(run)
+        assert (report["frames_recorded"], report["frames_denoised"]) == (40, 2)
+        assert not report["complete"]
+        assert written_frames(run / "denoised.ome.zarr").sum() == 2
+        assert not (run / "run.lock").exists()
+    finally:
+        at_last.set()
+        wait_for(lambda: not [t for t in threading.enumerate() if "denoiser" in t.name])
+
+
+def test_a_program_with_a_hanging_denoiser_can_end(tmp_path):
+    """The hanging thread keeps nobody from leaving."""
+    program = start(
+        """
+        import sys, time
+        import numpy as np
+        from quietscope.acquisition import LiveDenoiser, live
+
+        class Hanging:
+            frame_shape, context_frames = (8, 8), 0
+            def denoise(self, observations, out):
+                time.sleep(3600)
+            def close(self):
+                pass
+
+        live.HANG_S = 0.2
+        with LiveDenoiser(Hanging(), sys.argv[1]) as stream:
+            for t in range(5):
+                stream.image_process_fn(np.zeros((8, 8), "uint16"), {"Axes": {"time": t}})
+        """,
+        tmp_path / "run",
+    )
+    _, complained = program.communicate(timeout=60)
+    assert "at one frame" in complained
+    assert report_of(tmp_path / "run")["frames_recorded"] == 5
 
 
 def test_ten_times_slower_than_the_camera(microscope, tmp_path):
@@ -292,6 +354,76 @@ def test_a_full_disk_for_the_denoised_store_costs_no_raw_frame(tmp_path):
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     assert report_of(run)["frames_recorded"] == 100
+
+
+LIMITED = """
+    import resource, sys
+    import numpy as np
+    from quietscope.acquisition import LiveDenoiser
+
+    run, full = sys.argv[1:3]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+    noise = np.random.default_rng(0).integers(0, 2**16, (256, 256)).astype("uint16")
+
+    class Denoiser:
+        frame_shape, context_frames = (256, 256), 0
+        def denoise(self, observations, out):
+            out[:] = noise if full == "denoised" and observations.any() else 1
+        def close(self):
+            pass
+
+    with LiveDenoiser(Denoiser(), run, mode="sink", reserve_bytes=0) as live:
+        for t in range(30):
+            flat = np.full((256, 256), t // 10, "uint16")
+            image = noise if full == "raw" and t >= 10 else flat
+            live.image_process_fn(image, {"Axes": {"time": t}})
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files there")
+@pytest.mark.parametrize("full", ["raw", "denoised"])
+def test_a_disk_that_takes_no_more(tmp_path, full):
+    """For every user: the system refuses files beyond a size, which only noise reaches."""
+    run = tmp_path / "run"
+    program = start(LIMITED, run, full)
+    _, complained = program.communicate(timeout=90)
+    assert "File too large" in complained
+    assert "OutputError" in complained
+    report = report_of(run)
+    written = written_frames(run / "raw.ome.zarr").ravel()
+    assert report["frames_recorded"] == written.sum() == (10 if full == "raw" else 30)
+    assert not report["complete"]
+    stack = open_stack(run)
+    for t in np.flatnonzero(written):
+        assert (stack.frame(int(t)) == t // 10).all()
+    assert not (run / "run.lock").exists()
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A folder in which nobody may write, an administrator included."""
+    folder = tmp_path / "read-only"
+    if sys.platform != "win32" and os.geteuid() != 0:
+        folder.mkdir(mode=0o500)
+        yield folder
+        folder.chmod(0o700)
+        return
+    folder = tiny_disk(tmp_path, 1)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_read_only_directory_is_found_before_the_camera_starts(read_only):
+    with (
+        pytest.raises(OutputError, match="a folder that you may write to") as caught,
+        LiveDenoiser(output=read_only / "run"),
+    ):
+        pass
+    assert str(read_only) in str(caught.value)
+    assert list(read_only.iterdir()) == []
 
 
 def test_a_place_where_nothing_can_be_written(tmp_path):

@@ -24,6 +24,7 @@ from quietscope.outputs import OutputError
 from quietscope.stacks import open_stack
 
 SIDE = 64
+BINNING = ("Camera", "Binning")
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +240,31 @@ def test_channel_names_stand_in_both_stores(microscope, tmp_path):
         assert open_stack(tmp_path / "run" / name).channel_names == ("DAPI", "FITC")
 
 
+def test_a_hardware_sequence_is_one(microscope, tmp_path):
+    """The camera numbers the images of a sequence; single exposures carry no number."""
+    with LiveDenoiser(output=tmp_path / "run") as live:
+        acquire(live.image_process_fn, frames=30)
+    lines = [line for _, _, line in read_frame_log(tmp_path / "run" / "frames.jsonl")]
+    assert [int(line["metadata"]["ImageNumber"]) for line in lines] == list(range(30))
+
+
+def test_trust_figures_are_those_of_their_channel(tmp_path, make_bundle):
+    models = {"dim": make_bundle("dim"), "bright": make_bundle("bright")}
+    camera = np.random.default_rng(0)
+    with LiveDenoiser(models, tmp_path / "run", provider="cpu") as live:
+        for t in range(4):
+            for channel, level in (("dim", 50), ("bright", 70_000)):
+                image = np.minimum(camera.poisson(level, (SIDE, SIDE)), 65535).astype("uint16")
+                live.image_process_fn(image, {"Axes": {"time": t, "channel": channel}})
+                time.sleep(0.05)
+    report = report_of(tmp_path / "run")
+    assert report["trust"] is None  # of which channel?
+    trust = report["trust_by_channel"]
+    assert set(trust) == {"dim", "bright"}
+    assert trust["dim"]["saturated_share"] == 0
+    assert trust["bright"]["saturated_share"] > 0.9
+
+
 def test_a_model_for_each_channel(microscope, tmp_path):
     models = {"DAPI": Smoothing(), "FITC": Smoothing()}
     events = multi_d_acquisition_events(
@@ -293,6 +319,47 @@ def test_a_region_and_a_binning_that_change_within_a_run(microscope, tmp_path):
     for folder, frames in (("0", full), ("1", again)):
         stack = open_stack(tmp_path / "run" / "raw.ome.zarr" / folder)
         np.testing.assert_array_equal(list(stack), [frames[k] for k in sorted(frames)])
+
+
+def test_binning_and_pixel_type_change_within_one_acquisition(microscope, tmp_path):
+    """The user's own hook sets the camera between two images."""
+    core = microscope.core
+    changes = {0: ("Binning", "1"), 4: ("Binning", "2"), 7: ("PixelType", "8bit")}
+    seen = {}
+
+    def set_camera(event):
+        name, value = changes.get(event["axes"]["time"], ("Binning", core.get_property(*BINNING)))
+        core.set_property("Camera", name, value)
+        return event
+
+    with LiveDenoiser(output=tmp_path / "run", mode="sink") as live:
+
+        def hook(image, metadata):
+            seen[metadata["Axes"]["time"]] = image.copy()
+            return live.image_process_fn(image, metadata)
+
+        try:
+            with Acquisition(
+                image_process_fn=hook, pre_hardware_hook_fn=set_camera
+            ) as acquisition:
+                for event in multi_d_acquisition_events(num_time_points=10):
+                    acquisition.acquire(event)
+        finally:
+            core.set_property("Camera", "PixelType", "16bit")
+            core.set_property("Camera", "Binning", "1")
+            core.set_roi(0, 0, SIDE, SIDE)
+    kinds = [(seen[t].shape, seen[t].dtype.name) for t in range(10)]
+    assert len(set(kinds)) == 3, kinds
+    found = 0
+    for part, place, line in read_frame_log(tmp_path / "run" / "frames.jsonl"):
+        name = "raw.ome.zarr" if part == 1 else f"raw-{part}.ome.zarr"
+        stack = open_stack(tmp_path / "run" / name)
+        axes = {"time": place.time, "channel": place.channel, "z": place.z}
+        image = seen[line["axes"]["time"]]
+        np.testing.assert_array_equal(stack.frame(stack.index(axes)), image)
+        found += 1
+    assert found == 10
+    assert live.report["complete"]
 
 
 def test_a_new_region_builds_a_new_session(microscope, tmp_path, make_bundle):
