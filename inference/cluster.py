@@ -16,6 +16,7 @@ from typing import Any
 from ..stacks import Stack, open_stack
 from .errors import InferenceError
 from .stack_denoising import (
+    ChannelModels,
     Models,
     OnProgress,
     denoise_stack,
@@ -78,21 +79,23 @@ def denoise_on_cluster(
     with _client(scheduler, workers) as client:
         # One frame at the far end of each axis first: then the store has its full size, and
         # workers write chunks only.
-        corners = _corners(stack)
+        models = ChannelModels.open(stack, bundle)
+        found = _indices(stack, models)
+        corners = _corners(stack, found)
         options = {**options, "threads": options.get("threads") or 1}
         first = denoise_stack(
             stack, bundle, out, frames=corners, resume=resume, overwrite=overwrite, **options
         )
-        found = _recorded_indices(stack)
         parts = list(_parts(found, part_frames))
         results = _run(client, stack.path, bundle, Path(out), parts, options, on_progress)
+    wanted = sum(models.denoises(stack.axes(index)) for index in range(len(stack)))
     done = first["frames_denoised"] + sum(result["frames_denoised"] for result in results)
     seconds = sum(result["seconds"] for result in results)
     return {
         **first,
         "frames_denoised": done,
         "frames_kept": len(found) - done,
-        "frames_absent": len(stack) - len(found),
+        "frames_absent": wanted - len(found),
         "seconds": seconds,
         "ms_per_frame": 1e3 * seconds / done if done else None,
         "parts": len(parts),
@@ -141,17 +144,21 @@ def denoise_part(
     )
 
 
-def _recorded_indices(stack: Stack) -> list[int]:
+def _indices(stack: Stack, models: ChannelModels) -> list[int]:
+    """Return the frames that were recorded and have a model, in reading order."""
     recorded = recorded_frames(stack)
-    ordered = in_reading_order(stack, None)
-    return [index for index in ordered if recorded is None or recorded[index]]
+    return [
+        index
+        for index in in_reading_order(stack, None)
+        if models.denoises(stack.axes(index)) and (recorded is None or recorded[index])
+    ]
 
 
-def _corners(stack: Stack) -> list[int]:
+def _corners(stack: Stack, indices: Sequence[int]) -> list[int]:
     """Return, for each position, frames that reach as far along every axis as any does."""
     corners: dict[tuple[int, str], int] = {}
     farthest: dict[tuple[int, str], int] = {}
-    for index in _recorded_indices(stack):
+    for index in indices:
         axes = stack.axes(index)
         position = axes.get("position", 0)
         for name, place in axes.items():

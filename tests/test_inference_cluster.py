@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,6 +118,43 @@ def test_a_worker_that_dies_costs_a_retry_not_data(cluster, recording, make_bund
         assert killed
         assert result["frames_denoised"] + result["frames_kept"] == 59
     assert_complete(recording, tmp_path / "out.ome.zarr")
+
+
+def test_a_channel_without_a_model_is_left_out(cluster, recording, make_bundle, tmp_path):
+    result = denoise_on_cluster(
+        recording,
+        {"0": make_bundle()},
+        tmp_path / "out.ome.zarr",
+        cluster.scheduler_address,
+        part_frames=7,
+        provider="cpu",
+    )
+    assert result["frames_denoised"] == 30
+    assert result["frames_kept"] == result["frames_absent"] == 0
+    assert result["parts"] == 5
+
+
+def test_the_command_starts_workers_of_its_own_and_goes_on_where_it_stopped(
+    recording, make_bundle, tmp_path
+):
+    given = [recording.path, "--model", make_bundle(), "--out", tmp_path / "out put.ome.zarr"]
+    script = "import sys; from quietscope.cli import main; sys.argv[0] = 'quietscope'; main()"
+    command = [sys.executable, "-c", script, "denoise", *map(str, given), "--provider", "cpu"]
+    first = subprocess.run(
+        [*command, "--scheduler", "local", "--json"], capture_output=True, text=True, check=False
+    )
+    assert first.returncode == 0, first.stderr
+    result = json.loads(first.stdout)
+    assert (result["frames_denoised"], result["frames_absent"]) == (59, 1)
+    assert_complete(recording, tmp_path / "out put.ome.zarr")
+    again = subprocess.run(
+        [*command, "--scheduler", "local", "--resume", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = json.loads(again.stdout)
+    assert (result["frames_denoised"], result["frames_kept"]) == (0, 59)
 
 
 def test_a_part_that_fails_on_every_try_is_one_line(cluster, recording, make_bundle, tmp_path):
