@@ -47,7 +47,9 @@ def train_channels(
     """
     plans: dict[str | None, tuple[Path, TrainingOptions]] = {channel: (out, options)}
     if channel == ALL and stacks and ALL not in stacks[0].channel_names:
-        plans = {name: (out / name, found) for name, found in _each(stacks[0], options).items()}
+        plans = {
+            name: (out / name, found) for name, found in plan_channels(stacks[0], options).items()
+        }
     return {
         name: train(
             stacks,
@@ -63,8 +65,14 @@ def train_channels(
     }
 
 
-def _each(stack: Stack, options: TrainingOptions) -> dict[str, TrainingOptions]:
-    """Return the options of each channel's run."""
+def plan_channels(stack: Stack, options: TrainingOptions) -> dict[str, TrainingOptions]:
+    """Return the options of each channel's run with `all`, by the channel's name.
+
+    Raises
+    ------
+    TrainingDataError
+        If there is but one channel, or no folder can have a channel's name.
+    """
     count = stack.sizes.get("channel", 1)
     names = list(stack.channel_names) or [str(number) for number in range(count)]
     if count == 1:
