@@ -295,6 +295,12 @@ def test_ngff_validates(tmp_path):
 
 
 READERS = {
+    "zarr": """
+import zarr
+image = zarr.open_group(path, mode="r")
+pixels = image["0"]
+names = [channel["label"] for channel in image.attrs["ome"]["omero"]["channels"]]
+""",
     "ome_zarr": """
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
