@@ -8,7 +8,7 @@ the business of `stacks`; what is written, and when, that of `acquisition` and `
 A chunk file appears under its name in one step and exists only if its frame was written, also
 when every pixel is zero. So a killed program loses at most the frames in flight, and
 `written_frames` tells what is there. A power cut can also cost what the operating system had not
-yet put on the disk (some seconds).
+yet put on the disk; when to ask it to is up to those who write.
 """
 
 from __future__ import annotations
@@ -463,10 +463,13 @@ def _written_chunks(array: Path) -> NDArray[np.bool_]:
 
 
 def _chunk_places(array: Path) -> Iterator[_TCZ]:
-    for file in array.iterdir():
-        if found := _CHUNK_FILE.fullmatch(file.name):
-            t, c, z = (int(number) for number in found.groups())
-            yield t, c, z
+    with os.scandir(array) as files:
+        for file in files:
+            found = _CHUNK_FILE.fullmatch(file.name)
+            # A power cut leaves files whose content had not reached the disk: empty ones.
+            if found and file.stat().st_size:
+                t, c, z = (int(number) for number in found.groups())
+                yield t, c, z
 
 
 # ------------------------------------------------------------------------------ one image

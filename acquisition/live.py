@@ -32,6 +32,7 @@ from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers, Models
 from .completion import complete
 from .denoise_stage import DenoisedStores, DenoiseStage, View
+from .disk_sync import DiskSync
 from .errors import AcquisitionError, MissingFramesError
 from .frame_pool import FramePool
 from .hook import frame_from_image
@@ -251,6 +252,7 @@ class LiveDenoiser:
             self._view if self._denoisers or self._preview else None,
             self._build_sessions,
         )
+        self._disk_sync = DiskSync(self._run.path)
         self._recorder = Recorder(
             self._run,
             self._counts,
@@ -269,6 +271,7 @@ class LiveDenoiser:
             self._recorder.close()
             raise
         self._recorder.start()
+        self._disk_sync.start()
         self._state = "running"
 
     def _build_sessions(self) -> None:
@@ -338,6 +341,7 @@ class LiveDenoiser:
             self._attempt(self._complete)
         self._attempt(self._stores.close)
         self._attempt(self._saved.close)
+        self._attempt(self._disk_sync.close)
         self._denoisers_result = self._denoisers.result()
         if not self._denoise_stage.running:
             self._attempt(self._denoisers.close)
