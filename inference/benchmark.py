@@ -150,7 +150,7 @@ class MatrixProduct:
         on_gpu = provider != "cpu"
         half = on_gpu and precision == "fp16"
         element = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-        self._edge = 8 * GEMM_EDGE if on_gpu else GEMM_EDGE
+        self._edge = 4 * GEMM_EDGE if on_gpu else GEMM_EDGE
         a, b, c = (
             helper.make_tensor_value_info(name, element, [self._edge] * 2) for name in "abc"
         )

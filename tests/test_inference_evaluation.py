@@ -200,3 +200,16 @@ def test_maps_of_worst_median_and_best_frame(tmp_path):
     picture = imread(next((tmp_path / "maps").iterdir()))
     assert picture.shape[0] > 400
     assert picture.std() > 0.05
+
+
+@pytest.mark.parametrize("place", [(0, 0), (880, 1080), (899, 500), (300, 520)])
+def test_the_drawn_part_of_a_large_frame_holds_its_largest_error(place):
+    from quietscope.inference.error_maps import SHOWN_PX, worst_part
+
+    error = np.zeros((900, 1100))
+    error[place] = 1
+    part = worst_part(error)
+    assert error[part].sum() == 1
+    assert error[part].shape == (SHOWN_PX, SHOWN_PX)
+    narrow = error[:, :70]
+    assert narrow[worst_part(narrow)].shape == (SHOWN_PX, 70)
