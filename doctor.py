@@ -75,19 +75,22 @@ def _outcome(findings: Iterable[Finding]) -> Outcome:
 
 
 def _attached(port: int, *, test_acquisition: bool) -> Iterator[Finding]:
-    from .doctor_attach import examine
+    from .doctor_attach import QUESTIONS, examine
 
-    asked = ""
+    answered = 0
     with progress() as bar:
-        task = bar.add_task("asking Micro-Manager", total=None, note="")
+        task = bar.add_task("asking Micro-Manager", total=len(QUESTIONS), note=QUESTIONS[0])
         try:
             for finding in examine(port, test_acquisition=test_acquisition):
-                asked = finding.name
-                bar.update(task, note=f"{asked}: {finding.value}")
                 yield finding
-        except QuietscopeError as error:
-            name = f"after {asked}" if asked else "server"
-            yield Finding(name, False, str(error))
+                answered += 1
+                bar.update(task, completed=answered, note=QUESTIONS[answered % len(QUESTIONS)])
+        except Exception as error:  # the bridge raises bare exceptions, with Java's whole stack
+            message = str(error).strip().split("\n")[0] or type(error).__name__
+            advice = (
+                "" if isinstance(error, QuietscopeError) else "restart Micro-Manager, ask again"
+            )
+            yield Finding(QUESTIONS[answered], False, message, advice)
 
 
 def _this_machine(folder: Path) -> Iterator[Finding]:

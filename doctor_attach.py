@@ -19,6 +19,7 @@ from .acquisition.bridge import (
     expected_version,
     multi_d_saving,
     newest_image,
+    remote_core,
     remote_studio,
     server_version,
     snapped_image,
@@ -30,6 +31,9 @@ from .doctor import Finding
 if TYPE_CHECKING:
     from .acquisition.bridge import Image
 
+QUESTIONS = ("server", "versions", "camera", "image", "transfer", "multi-d", "hook")
+"""In the order in which they are asked; a fault ends the list."""
+
 MEASURE_S = 2.0
 MEASURE_IMAGES = 100
 FIRST_IMAGE_S = 5.0
@@ -37,7 +41,7 @@ TEST_FRAMES = 10
 
 
 def examine(port: int, *, test_acquisition: bool) -> Iterator[Finding]:
-    """Yield the findings one by one; ends at the first one that the others depend on."""
+    """Yield a finding for each of `QUESTIONS`; raises where nothing further can be asked."""
     found = server_version(port)
     expected = expected_version()
     yield Finding(
@@ -49,9 +53,9 @@ def examine(port: int, *, test_acquisition: bool) -> Iterator[Finding]:
         else f"pycro-manager {version('pycromanager')} was made for {expected}; update the older "
         "one of Micro-Manager and pycro-manager",
     )
+    yield _versions(port)
     settings = MicroscopeSettings(attach=True, port=port)
     with open_microscope(settings) as microscope:
-        yield _versions(microscope, port)
         yield _camera(microscope)
         image, live = _first_image(microscope)
         yield _image(microscope, image, live=live)
@@ -60,7 +64,8 @@ def examine(port: int, *, test_acquisition: bool) -> Iterator[Finding]:
         yield _test_acquisition(microscope, live=live, wanted=test_acquisition)
 
 
-def _versions(microscope: Microscope, port: int) -> Finding:
+def _versions(port: int) -> Finding:
+    core = str(remote_core(port).get_version_info())
     try:
         micro_manager = str(remote_studio(port).compat().get_version())
     except Exception:  # a headless Micro-Manager has a core, but no window to ask
@@ -68,8 +73,7 @@ def _versions(microscope: Microscope, port: int) -> Finding:
     return Finding(
         "versions",
         True,
-        f"Micro-Manager {micro_manager}, {microscope.core.get_version_info()}, pycro-manager "
-        f"{version('pycromanager')}",
+        f"Micro-Manager {micro_manager}, {core}, pycro-manager {version('pycromanager')}",
     )
 
 
@@ -160,19 +164,19 @@ def _entry(images_per_s: float, camera_hz: float) -> tuple[str, str]:
 
 def _window(port: int) -> Finding:
     """Ask how Micro-Manager's own acquisitions are saved: only NDTiff can be followed."""
-    name = "multi-d"
     try:
         root, saving = multi_d_saving(port)
     except Exception as error:  # an old or a headless Micro-Manager
-        return Finding(name, True, f"its acquisitions cannot be followed ({type(error).__name__})")
+        name = type(error).__name__
+        return Finding("multi-d", True, f"its acquisitions cannot be followed ({name})")
     if saving == FOLLOWED_FORMAT:
-        return Finding(name, True, f"its acquisitions are saved as NDTiff in {root}")
+        return Finding("multi-d", True, f"its acquisitions are saved as NDTiff in {root}")
     now = f"saved as {saving}" if saving else "not saved"
     advice = (
         "to have them denoised as they are saved, tick 'Save Images' in the Multi-D window and "
         "choose the saving format 'NDTiff'"
     )
-    return Finding(name, True, f"its acquisitions are {now}", advice)
+    return Finding("multi-d", True, f"its acquisitions are {now}", advice)
 
 
 def _test_acquisition(microscope: Microscope, *, live: bool, wanted: bool) -> Finding:

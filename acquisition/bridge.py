@@ -156,10 +156,10 @@ def remote_core(port: int) -> Any:
     MicroscopeError
         If it does not answer.
     """
-    from mmpycorex import Core
+    from mmpycorex.core import ZMQRemoteMMCoreJ
 
     server_version(port)
-    return Core(port=port, timeout=ANSWER_MS)
+    return ZMQRemoteMMCoreJ(port=port, timeout=ANSWER_MS)
 
 
 def remote_studio(port: int) -> Any:

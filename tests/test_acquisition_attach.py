@@ -32,6 +32,7 @@ from quietscope.acquisition.follow_dataset import SavedAcquisitions, follow_data
 from quietscope.acquisition.microscope import MicroscopeSettings, close_core, open_microscope
 from quietscope.acquisition.run_directory import read_frame_log
 from quietscope.cli import app
+from quietscope.doctor_attach import QUESTIONS
 from quietscope.frame_store import written_frames
 from quietscope.stacks import open_stack
 
@@ -509,7 +510,7 @@ def test_doctor_goes_the_whole_way(micro_manager):
     )
     assert done.exit_code == 0, done.output
     found = findings_of(done)
-    assert list(found) == ["server", "versions", "camera", "image", "transfer", "multi-d", "hook"]
+    assert tuple(found) == QUESTIONS
     assert all(check["passed"] for check in found.values())
     assert "5.1.0" in found["server"]["value"]
     assert "2.0.3" in found["versions"]["value"]
@@ -545,6 +546,16 @@ def test_doctor_chooses_the_entry_that_keeps_up(images_per_s, camera_hz, entry):
     chosen, advice = _entry(images_per_s, camera_hz)
     assert chosen == entry
     assert entry.split(",")[0] in advice
+
+
+def test_doctor_names_what_the_camera_cannot(micro_manager, attached):
+    attached.set_property("PixelType", "32bitRGB")
+    done = quietscope("doctor", "--attach", "--port", micro_manager.port, "--json")
+    attached.set_property("PixelType", "16bit")
+    found = findings_of(done)
+    assert list(found) == ["server", "versions", "camera"]
+    assert "expected 8- or 16-bit grey" in found["camera"]["value"]
+    assert not found["camera"]["passed"]
 
 
 def test_doctor_says_what_to_switch_on():
