@@ -1,7 +1,10 @@
 """Raw frames to the disk: our writer and recorder against ome-writers alone, in the same run.
 
 Frames are photon noise, the same ones for all. Rounds turn the order. `writer` is `OmeZarrWriter`,
-`stream` the whole way through the hook: copy, recorder, frame log.
+`stream` the whole way through the hook: copy, recorder, frame log. What was written stays until
+the last round has ended: some file systems are slow for minutes after files were deleted. Each run
+ends when its frames are on the disk itself (`os.sync`, where the system has it), since the stream
+waits for this, and begins with nothing left to write.
 
     python benchmarks/stream_disk.py --side 2048 --frames 60 --rounds 3 --folder /data
 """
@@ -10,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import os
 import statistics
 import tempfile
 import time
@@ -66,6 +69,11 @@ def stream(folder: Path, frames: Frames, count: int) -> None:
     assert live.report["frames_recorded"] == count
 
 
+def put_on_disk() -> None:
+    if hasattr(os, "sync"):
+        os.sync()
+
+
 VARIANTS: dict[str, Callable[[Path, Frames, int], None]] = {
     "ome-writers": ome_writers_alone,
     "writer": writer,
@@ -85,19 +93,20 @@ def main() -> None:
     shape = (chosen.side, chosen.side)
     frames = [random.poisson(300, shape).astype("uint16") for _ in range(4)]
     rounds = []
-    for turn in range(chosen.rounds):
-        names = list(VARIANTS)
-        found = {}
-        for name in names[turn % 3 :] + names[: turn % 3]:
-            folder = Path(tempfile.mkdtemp(dir=chosen.folder))
-            try:
+    names = list(VARIANTS)
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
+        for turn in range(chosen.rounds):
+            found = {}
+            for name in names[turn % 3 :] + names[: turn % 3]:
+                own = Path(folder) / f"{turn} {name}"
+                own.mkdir()
+                put_on_disk()
                 began = time.perf_counter()
-                VARIANTS[name](folder, frames, chosen.frames)
+                VARIANTS[name](own, frames, chosen.frames)
+                put_on_disk()
                 found[name] = chosen.frames / (time.perf_counter() - began)
-            finally:
-                shutil.rmtree(folder)
-        rounds.append(found)
-        print(json.dumps({name: round(rate, 1) for name, rate in found.items()}))
+            rounds.append(found)
+            print(json.dumps({name: round(rate, 1) for name, rate in found.items()}))
     figures = {
         "hardware": "2 CPU cores",
         "side": chosen.side,
