@@ -6,17 +6,20 @@ here. Which frame is denoised when is decided in `denoise_stage`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..calibration.fingerprint import CameraFingerprint
+from ..calibration.maps import Region
+from ..frame_store import channel_of
 from ..inference.bundle import Bundle, open_bundle
 from ..inference.denoiser import Denoiser
 from ..inference.errors import BundleError, FrameMismatchError
-from ..inference.onnx_denoiser import OnnxDenoiser
+from ..inference.onnx_denoiser import OnnxDenoiser, maps_of_frames
+from ..inference.pipeline import BlockingLane, FramePipeline
 from ..inference.providers import Provider
 
 
@@ -42,7 +45,8 @@ class ChannelDenoisers:
     Parameters
     ----------
     models
-        None, one model for every channel, or a model for each channel by the channel's name.
+        None, one model for every channel, or a model for each channel by the channel's name (with
+        several cameras also by the camera's, or by both as the store names the channel).
         A model is a bundle, a path to one, any object that is a `Denoiser`, or a class (or
         function with `context_frames`) that builds one for a frame shape.
     provider
@@ -66,8 +70,9 @@ class ChannelDenoisers:
                 else [(EVERY_CHANNEL, models)]
             )
         }
-        self._sessions: dict[tuple[str, tuple[int, int]], OnnxDenoiser] = {}
+        self._sessions: dict[tuple[str, tuple[int, int], Region | None], OnnxDenoiser] = {}
         self._built: dict[tuple[int, tuple[int, int]], Denoiser] = {}
+        self._pipelines: dict[int, FramePipeline] = {}
 
     def __bool__(self) -> bool:
         return bool(self._models)
@@ -82,10 +87,29 @@ class ChannelDenoisers:
         key = 0 if channel is None else channel
         return self._models.get(key, self._models.get(EVERY_CHANNEL))
 
+    def named(
+        self, axes: Mapping[str, int | str], metadata: Mapping[str, Any]
+    ) -> int | str | None:
+        """Return the name by which a frame finds its model: its channel, its camera, or both.
+
+        With several cameras `{"Left": …, "Right": …}` gives each camera a model.
+        """
+        camera = str(metadata.get("Camera", ""))
+        for name in (channel_of({"camera": camera, **axes}), camera):
+            if name in self._models:
+                return name
+        return axes.get("channel")
+
     def bundle_of(self, channel: int | str | None) -> Bundle | None:
         """Return the bundle of a channel, None if it has none."""
         model = self.model(channel)
         return model if isinstance(model, Bundle) else None
+
+    def identities(self, channel_names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return what identifies each bundle: by these channels, and by the names it was given."""
+        found = {name: self.bundle_of(name) for name in (*channel_names, *map(str, self.bundles))}
+        found.pop(EVERY_CHANNEL, None)
+        return {name: bundle.identity for name, bundle in found.items() if bundle is not None}
 
     def context_frames(self, channel: int | str | None) -> int:
         """Return how many preceding frames the model of a channel wants."""
@@ -94,8 +118,46 @@ class ChannelDenoisers:
             return model.manifest.context_frames
         return 0 if model is None else model.context_frames
 
-    def denoiser(self, channel: int | str | None, frame_shape: tuple[int, int]) -> Denoiser:
+    def companions(self, channel: int | str | None) -> tuple[str, ...]:
+        """Return the other channels whose newest frames the model of a channel wants."""
+        bundle = self.bundle_of(channel)
+        return () if bundle is None else bundle.manifest.companions
+
+    def frames_back(self, channel: int | str | None) -> int:
+        """Return how many frames of a channel have to be kept for the models of the run."""
+        named = {name for b in self.bundles.values() for name in b.manifest.companions}
+        return max(self.context_frames(channel), int(str(channel or 0) in named))
+
+    def require_companions(
+        self, channel: int | str | None, known: Sequence[str], time_point: int
+    ) -> None:
+        """Refuse to go on where a companion channel did not come with the first time point.
+
+        Raises
+        ------
+        FrameMismatchError
+            Naming the channels that the model of this one misses.
+        """
+        missing = [name for name in self.companions(channel) if channel_place(name, known) is None]
+        if missing and time_point > 0:
+            raise FrameMismatchError(
+                f"channel {channel}: its model also looks at {', '.join(missing)}, which this run "
+                f"does not record (it has {', '.join(known)}); record that channel too, or use a "
+                "model without --companion"
+            )
+
+    def denoiser(
+        self,
+        channel: int | str | None,
+        frame_shape: tuple[int, int],
+        region: Region | None = None,
+        *,
+        ahead: bool = False,
+    ) -> Denoiser:
         """Return the denoiser of a channel for frames of this shape; built when first asked for.
+
+        `region` of the sensor matters to models that know every pixel of the camera. `ahead` of
+        the first frame there is time to compile an engine (TensorRT), afterwards there is none.
 
         Raises
         ------
@@ -108,7 +170,7 @@ class ChannelDenoisers:
         if model is None:
             raise FrameMismatchError(f"channel {channel} has no model; give it one")
         if isinstance(model, Bundle):
-            return self._session(model, frame_shape)
+            return self._session(model, frame_shape, region, ahead=ahead)
         if isinstance(model, type) or not isinstance(model, Denoiser):
             key = (id(model), frame_shape)
             if key not in self._built:
@@ -121,19 +183,29 @@ class ChannelDenoisers:
             )
         return model
 
-    def require_match(self, running: CameraFingerprint, *, force: bool) -> list[str]:
+    def require_match(
+        self,
+        running: CameraFingerprint,
+        *,
+        force: bool,
+        frame_shape: tuple[int, int] | None = None,
+    ) -> list[str]:
         """Refuse models of another camera; with `force`, return how they differ.
 
         Raises
         ------
         CameraMismatchError
             Naming every property that differs.
+        FrameMismatchError
+            If a model knows every pixel of another region than the one in use.
         """
         remarks = []
         for bundle in {bundle.path: bundle for bundle in self.bundles.values()}.values():
             if not force:
                 bundle.manifest.camera.require_match(running, what=f"the model {bundle.path}")
             remarks += bundle.manifest.camera.differences(running)
+            if frame_shape is not None:
+                maps_of_frames(bundle, frame_shape, running.roi)
         return remarks
 
     def result(self) -> dict[str, Any]:
@@ -151,11 +223,38 @@ class ChannelDenoisers:
 
     def close(self) -> None:
         """Release what was built here, not the denoisers that were handed in."""
+        for pipeline in self._pipelines.values():
+            pipeline.close()
         for session in (*self._sessions.values(), *self._built.values()):
             session.close()
+        for session in self._sessions.values():
+            session.compile_missing_engines()
 
-    def _session(self, bundle: Bundle, frame_shape: tuple[int, int]) -> OnnxDenoiser:
-        key = (bundle.model_sha256, frame_shape)
+    def pipeline(
+        self,
+        channel: int | str | None,
+        frame_shape: tuple[int, int],
+        region: Region | None = None,
+    ) -> FramePipeline:
+        """Return the way for many frames through `denoiser`, with the same errors."""
+        denoiser = self.denoiser(channel, frame_shape, region)
+        if id(denoiser) not in self._pipelines:
+            self._pipelines[id(denoiser)] = (
+                denoiser.pipeline()
+                if isinstance(denoiser, OnnxDenoiser)
+                else FramePipeline([BlockingLane(denoiser)])
+            )
+        return self._pipelines[id(denoiser)]
+
+    def _session(
+        self,
+        bundle: Bundle,
+        frame_shape: tuple[int, int],
+        region: Region | None,
+        *,
+        ahead: bool,
+    ) -> OnnxDenoiser:
+        key = (bundle.model_sha256, frame_shape, region)
         if key not in self._sessions:
             present = open_bundle(bundle.path)
             if present.model_sha256 != bundle.model_sha256:
@@ -163,8 +262,24 @@ class ChannelDenoisers:
                     f"{bundle.path}: was replaced by another model since this run began; run "
                     "`quietscope denoise` afterwards with the one that you want"
                 )
-            self._sessions[key] = OnnxDenoiser(present, frame_shape, provider=self._provider)
+            self._sessions[key] = OnnxDenoiser(
+                present,
+                frame_shape,
+                provider=self._provider,
+                may_compile=ahead,
+                region=region,
+            )
         return self._sessions[key]
+
+
+def channel_place(name: str, known: Sequence[str]) -> int | None:
+    """Return the place of a channel among those that a run knows so far, None if it has not come.
+
+    A channel that is but a number has no name and stands at its number.
+    """
+    if name in known:
+        return known.index(name)
+    return int(name) if name.isdigit() else None
 
 
 def _opened(model: Model) -> Bundle | Denoiser | DenoiserFactory:

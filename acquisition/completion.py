@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..frame_store import Place
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers
-from .context import Context
+from .context import Context, further_frames
 from .denoise_stage import DenoisedStores, denoise
 from .recorder import Part
 from .run_directory import RunDirectory, read_frame_log
@@ -53,16 +53,14 @@ def complete(
         if counts.denoised + counts.without_model >= counts.recorded:
             return
         part, axes = parts[number - 1], line["axes"]
-        channel = axes.get("channel")
+        channel = denoisers.named(axes, line["metadata"])
+        load = cache(partial(read_raw, part, place, axes))
+        context = contexts.setdefault(number, Context(partial(_read_back, read_raw, part)))
+        further = further_frames(
+            context, place, load, part=part, denoisers=denoisers, channel=channel
+        )
         if denoisers.model(channel) is None:
             continue
-        load = cache(partial(read_raw, part, place, axes))
-        earlier = []
-        if count := denoisers.context_frames(channel):
-            context = contexts.setdefault(number, Context(partial(_read_back, read_raw, part)))
-            earlier = context.earlier(place, count)
-            size = int(np.prod(part.frame_shape)) * part.dtype.itemsize
-            context.push(place, load, frame_bytes=size, count=count)
         store = stores.of(part)
         if store.holds(place):
             continue
@@ -70,7 +68,9 @@ def complete(
         if pixels is None:
             continue
         estimate = estimates.setdefault(number, np.empty((2, *part.frame_shape), np.float32))
-        denoise(denoisers, channel, pixels, earlier, estimate, line["index"])
+        denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
+        denoisers.require_companions(channel, part.axis_map.channel_names, place.time)
+        denoise(denoiser, pixels, further, estimate, line["index"])
         store.write(estimate[0], place)
         counts.denoised_afterwards += 1
         if on_progress is not None:

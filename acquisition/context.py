@@ -1,4 +1,4 @@
-"""The frames that came before: what a model with context is given next to the newest one.
+"""The frames that came before: what a model is given next to the newest one.
 
 Owns which earlier frames those are, in memory while a run lasts and read back afterwards, so that
 a frame gets the same input whether it is denoised live or later.
@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..frame_store import Place
+from ..inference.companions import companion_delay
+from .channel_denoisers import ChannelDenoisers, channel_place
+
+if TYPE_CHECKING:
+    from .recorder import Part
 
 MAX_CONTEXT_BYTES = 512 * 2**20
 """Held for all channels, planes and positions together; frames beyond it are read back."""
@@ -46,22 +52,64 @@ class Context:
 
     def earlier(self, place: Place, count: int) -> list[Load]:
         """Return loaders of the `count` frames before `place`, newest first."""
+        return [self._loader(place, back) for back in range(1, count + 1)]
+
+    def beside(self, place: Place, channels: Sequence[int | None]) -> list[Load]:
+        """Return loaders of the newest frames of other channels at the time of `place`.
+
+        None stands for a channel that has not come yet.
+        """
         return [
-            self._loader(place._replace(time=place.time - back))
-            for back in range(1, min(count, place.time) + 1)
+            _nothing
+            if channel is None
+            else self._loader(
+                place._replace(channel=channel), companion_delay(place.channel, channel)
+            )
+            for channel in channels
         ]
 
-    def _loader(self, place: Place) -> Load:
+    def _loader(self, place: Place, back: int) -> Load:
+        if place.time < back:
+            return _nothing
+        place = place._replace(time=place.time - back)
         return self._held.get(place) or (lambda: self._read_back(place))
 
 
-def observations(newest: Pixels, earlier: Sequence[Load], count: int) -> Pixels:
+def _nothing() -> None:
+    return None
+
+
+def further_frames(
+    context: Context,
+    place: Place,
+    load: Load,
+    *,
+    part: Part,
+    denoisers: ChannelDenoisers,
+    channel: int | str | None,
+) -> list[Load]:
+    """Return loaders of what the model of a channel wants beside the frame at `place`.
+
+    These are the frames before it and then the newest ones of companion channels. The frame
+    itself, which `load` returns, is remembered for those that come after it.
+    """
+    earlier = context.earlier(place, denoisers.context_frames(channel))
+    known = part.axis_map.channel_names
+    companions = [channel_place(name, known) for name in denoisers.companions(channel)]
+    further = earlier + context.beside(place, companions)
+    if count := denoisers.frames_back(channel):
+        frame_bytes = prod(part.frame_shape) * part.dtype.itemsize
+        context.push(place, load, frame_bytes=frame_bytes, count=count)
+    return further
+
+
+def observations(newest: Pixels, further: Sequence[Load], count: int) -> Pixels:
     """Return (1 + `count`, Y, X), newest first, zeros where there is no frame."""
     if count == 0:
         return newest[np.newaxis]
     out = np.zeros((1 + count, *newest.shape), newest.dtype)
     out[0] = newest
-    for row, load in enumerate(earlier, start=1):
+    for row, load in enumerate(further, start=1):
         pixels = load()
         if pixels is not None:
             out[row] = pixels

@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..frame_store import OmeZarrWriter
+from ..frame_store import OmeZarrWriter, channel_of
 from ..inference.bundle import Bundle
+from ..inference.denoiser import Denoiser
+from ..inference.pipeline import FramePipeline
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers, require_finite
-from .context import Context, Load, observations
+from .context import Context, Load, further_frames, observations
 from .preview_link import PreviewLink
 from .recorder import Part, Recorded
 from .run_directory import RunDirectory
@@ -36,10 +38,10 @@ SKIP_LOG_INTERVAL_S = 10.0
 
 
 class Waiting(NamedTuple):
-    """A frame in front of the denoiser, with what came before it."""
+    """A frame in front of the denoiser, with what else its model is given."""
 
     recorded: Recorded
-    earlier: list[Load]
+    further: list[Load]
 
 
 class DenoisedStores:
@@ -116,7 +118,9 @@ class DenoiseStage(Stage[Waiting]):
         view: View | None,
         warm_up: Callable[[], None],
     ) -> None:
-        super().__init__("denoiser", max_items=MAX_WAITING, max_bytes=MAX_WAITING_BYTES)
+        super().__init__(
+            "denoiser", max_items=MAX_WAITING, max_bytes=MAX_WAITING_BYTES, may_hang=True
+        )
         self._run_directory = run
         self._counts = counts
         self._denoisers = denoisers
@@ -125,7 +129,7 @@ class DenoiseStage(Stage[Waiting]):
         self._warm_up = warm_up
         self._warm: Future[None] = Future()
         self._contexts: dict[int, Context] = {}
-        self._estimate: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._pipeline: FramePipeline | None = None
         self._next_skip_log = 0.0
 
     def start(self) -> None:
@@ -135,31 +139,32 @@ class DenoiseStage(Stage[Waiting]):
 
     def offer(self, recorded: Recorded) -> None:
         """Take a frame that was recorded. Never waits; called from the recorder's thread."""
-        channel = recorded.frame.axes.get("channel")
+        channel = self._denoisers.named(recorded.frame.axes, recorded.frame.metadata)
+        waiting = Waiting(recorded, self._further(recorded, channel))
         if self._denoisers.model(channel) is None:
             self._counts.without_model += bool(self._denoisers)
             if self._view is None:
                 return
-        waiting = Waiting(
-            recorded, self._earlier(recorded, self._denoisers.context_frames(channel))
-        )
         for skipped in self._inbox.displace(waiting, recorded.frame.pixels.nbytes):
             self._note_skip(skipped)
 
-    def _earlier(self, recorded: Recorded, count: int) -> list[Load]:
-        if count == 0:
-            return []
+    def _further(self, recorded: Recorded, channel: int | str | None) -> list[Load]:
         part, pixels = recorded.part, recorded.frame.pixels
         context = self._contexts.setdefault(
             part.number, Context(part.raw.read if part.raw is not None else lambda _: None)
         )
-        earlier = context.earlier(recorded.place, count)
-        context.push(recorded.place, lambda: pixels, frame_bytes=pixels.nbytes, count=count)
-        return earlier
+        return further_frames(
+            context,
+            recorded.place,
+            lambda: pixels,
+            part=part,
+            denoisers=self._denoisers,
+            channel=channel,
+        )
 
     def _note_skip(self, skipped: Waiting) -> None:
         frame = skipped.recorded.frame
-        if self._denoisers.model(frame.axes.get("channel")) is None:
+        if self._denoisers.model(self._denoisers.named(frame.axes, frame.metadata)) is None:
             return  # only the view would have had it
         self._counts.skipped_live += 1
         now = time.monotonic()
@@ -181,15 +186,33 @@ class DenoiseStage(Stage[Waiting]):
 
     def _handle(self, waiting: Waiting) -> None:
         frame, part, place = waiting.recorded
-        channel = frame.axes.get("channel")
+        channel = self._denoisers.named(frame.axes, frame.metadata)
         if self._denoisers.model(channel) is None:
             if self._view is not None:
                 self._view.show(frame.pixels, None, waiting.recorded, self._denoisers)
             return
-        estimate = self._estimate.setdefault(
-            part.frame_shape, np.empty((2, *part.frame_shape), np.float32)
-        )
-        denoise(self._denoisers, channel, frame.pixels, waiting.earlier, estimate, frame.index)
+        self._denoisers.require_companions(channel, part.axis_map.channel_names, place.time)
+        pipeline = self._denoisers.pipeline(channel, part.frame_shape, part.roi)
+        if pipeline is not self._pipeline:
+            self._finish_frames()  # of another channel or shape: they come first
+            self._pipeline = pipeline
+        taken = self._denoisers.denoiser(channel, part.frame_shape, part.roi).context_frames
+        for done, estimate in pipeline.put(
+            waiting, observations(frame.pixels, waiting.further, taken)
+        ):
+            self._publish(done, estimate)
+        if not self.waiting:
+            # The next frame is not there yet: nothing to overlap with, and this one is wanted.
+            self._finish_frames()
+
+    def _finish_frames(self) -> None:
+        if self._pipeline is not None:
+            for done, estimate in self._pipeline.drain():
+                self._publish(done, estimate)
+
+    def _publish(self, waiting: Waiting, estimate: NDArray[np.float32]) -> None:
+        frame, part, place = waiting.recorded
+        require_finite(estimate, f"frame {frame.index}")
         self._stores.of(part).write(estimate[0], place)
         now = time.perf_counter_ns()
         self._counts.first_denoised_ns = self._counts.first_denoised_ns or now
@@ -200,16 +223,14 @@ class DenoiseStage(Stage[Waiting]):
 
 
 def denoise(
-    denoisers: ChannelDenoisers,
-    channel: int | str | None,
+    denoiser: Denoiser,
     pixels: NDArray[Any],
-    earlier: list[Load],
+    further: list[Load],
     estimate: NDArray[np.float32],
     index: int,
 ) -> None:
-    """Denoise one frame into `estimate` (2, Y, X): the same step live and afterwards."""
-    denoiser = denoisers.denoiser(channel, (pixels.shape[0], pixels.shape[1]))
-    denoiser.denoise(observations(pixels, earlier, denoiser.context_frames), estimate)
+    """Denoise one frame into `estimate` (2, Y, X), for whoever does one at a time."""
+    denoiser.denoise(observations(pixels, further, denoiser.context_frames), estimate)
     require_finite(estimate, f"frame {index}")
 
 
@@ -226,6 +247,11 @@ class View:
         Whether to open a window; without one the trust figures are measured all the same.
     saturation_adu, pixel_size_um
         Of the camera.
+
+    Attributes
+    ----------
+    trust
+        The newest figures of each channel; the one of a run without channels is called "".
     """
 
     def __init__(
@@ -246,9 +272,9 @@ class View:
         self._pixel_size_um = pixel_size_um
         self._link: PreviewLink | None = None
         self._began = time.monotonic()
-        self._next_trust = 0.0
+        self._next_trust: dict[str, float] = {}
         self._noise: dict[str, Any] = {}
-        self.trust: dict[str, float | None] = {}
+        self.trust: dict[str, dict[str, float | None]] = {}
 
     @property
     def reason(self) -> str:
@@ -263,14 +289,20 @@ class View:
         denoisers: ChannelDenoisers,
     ) -> None:
         """Show a frame. Never waits for the window, and copies what it keeps."""
-        channel = recorded.frame.axes.get("channel")
-        model = denoisers.model(channel)
+        model = denoisers.model(denoisers.named(recorded.frame.axes, recorded.frame.metadata))
+        channel = channel_of(recorded.frame.axes)
+        name = "" if channel is None else str(channel)
         if estimate is not None:
-            self._measure_trust(raw, estimate, model)
+            denoiser = denoisers.denoiser(
+                denoisers.named(recorded.frame.axes, recorded.frame.metadata),
+                recorded.part.frame_shape,
+                recorded.part.roi,
+            )
+            self._measure_trust(name, raw, estimate, model, denoiser)
         if not self._wanted:
             return
         link = self._link_for(raw)
-        figures = self._figures(recorded, denoisers, model)
+        figures = self._figures(name, recorded, denoisers, model)
         if estimate is None:
             link.show(raw, None, figures)
         else:
@@ -290,6 +322,7 @@ class View:
                     "frames_recorded": counts.recorded,
                     "frames_denoised": counts.denoised,
                     "frames_skipped_live": counts.skipped_live,
+                    "frames_missing": counts.missing,
                 }
             )
 
@@ -305,21 +338,31 @@ class View:
             )
         return self._link
 
-    def _measure_trust(self, raw: NDArray[Any], estimate: NDArray[np.float32], model: Any) -> None:
+    def _measure_trust(
+        self,
+        channel: str,
+        raw: NDArray[Any],
+        estimate: NDArray[np.float32],
+        model: Any,
+        denoiser: Denoiser,
+    ) -> None:
+        from ..inference.camera_pixels import CameraPixels
         from ..inference.trust import TrustFigures
 
         now = time.monotonic()
-        if now < self._next_trust:
+        if now < self._next_trust.get(channel, 0.0):
             return
-        self._next_trust = now + TRUST_INTERVAL_S
+        self._next_trust[channel] = now + TRUST_INTERVAL_S * max(1, len(self._next_trust))
+        noise_variance = self._noise_variance(model)
         figures = TrustFigures.measure(
             raw,
             estimate[0],
             estimate[1],
-            self._noise_variance(model),
+            noise_variance,
             saturation_adu=self._saturation_adu,
+            pixels=CameraPixels.of(denoiser, noise_variance),
         )
-        self.trust = figures.result()
+        self.trust[channel] = figures.result()
 
     def _noise_variance(self, model: Any) -> Any:
         if not isinstance(model, Bundle):
@@ -334,10 +377,9 @@ class View:
         return self._noise[model.model_sha256]
 
     def _figures(
-        self, recorded: Recorded, denoisers: ChannelDenoisers, model: Any
+        self, channel: str, recorded: Recorded, denoisers: ChannelDenoisers, model: Any
     ) -> dict[str, float | int | str | None]:
         frame, counts = recorded.frame, self._counts
-        channel = frame.axes.get("channel")
         return {
             "frame_index": frame.index,
             "frame_rate_hz": counts.frame_rate_hz,
@@ -345,9 +387,10 @@ class View:
             "frames_recorded": counts.recorded,
             "frames_denoised": counts.denoised,
             "frames_skipped_live": counts.skipped_live,
-            **self.trust,
+            "frames_missing": counts.missing,
+            **self.trust.get(channel, {}),
             "provider": denoisers.result()["provider"],
-            "channel": None if channel is None else str(channel),
+            "channel": channel or None,
             "model": model.path.name if isinstance(model, Bundle) else type(model).__name__,
             "elapsed_s": time.monotonic() - self._began,
             "simulated": self._simulated,

@@ -32,7 +32,7 @@ class Frame:
     axes
         Micro-Manager's axes of this frame: time, z, channel, position and any other.
     roi
-        The part of the sensor that was read.
+        The part of the sensor that was read; None if nobody says.
     exposure_ms
         Exposure time; NaN if the engine did not say.
     received_ns
@@ -44,7 +44,7 @@ class Frame:
     pixels: NDArray[Any]
     index: int
     axes: Mapping[str, int | str]
-    roi: ROI
+    roi: ROI | None
     exposure_ms: float
     received_ns: int
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -29,6 +29,7 @@ def frame_from_image(
     received_ns: int,
     name_camera: bool,
     pool: FramePool,
+    camera_roi: tuple[int, int, int, int] | None = None,
 ) -> Frame:
     """Copy an image into a frame.
 
@@ -46,6 +47,8 @@ def frame_from_image(
         Whether the camera becomes an axis, because there are several.
     pool
         Where the copy lies.
+    camera_roi
+        What the camera said before the run, for images that do not say it themselves.
 
     Raises
     ------
@@ -66,18 +69,33 @@ def frame_from_image(
         pixels=own,
         index=index,
         axes=named,
-        roi=_roi(metadata, pixels),
-        exposure_ms=_number(metadata.get("Exposure"), math.nan),
+        roi=_roi(metadata, pixels, camera_roi),
+        exposure_ms=_number(metadata.get("Exposure", metadata.get("Exposure-ms")), math.nan),
         received_ns=received_ns,
         metadata={name: value for name, value in metadata.items() if name != "Axes"},
     )
 
 
-def _roi(metadata: Mapping[str, Any], pixels: NDArray[Any]) -> ROI:
-    binning = max(1, int(_number(str(metadata.get("Binning", 1)).lower().split("x")[0], 1)))
-    x, y = (_number(metadata.get(f"ROI-{axis}-start"), 0) for axis in "XY")
+def _roi(
+    metadata: Mapping[str, Any],
+    pixels: NDArray[Any],
+    camera_roi: tuple[int, int, int, int] | None,
+) -> ROI | None:
     height, width = pixels.shape
-    return ROI(int(x) * binning, int(y) * binning, width * binning, height * binning)
+    # Java's core gives the region in one word, the engine of this process in two, or not at all.
+    start = str(metadata.get("ROI", "")).split("-")[:2]
+    x, y = (
+        _number(metadata.get(f"ROI-{axis}-start", "".join(start[number : number + 1])), math.nan)
+        for number, axis in enumerate("XY")
+    )
+    if not math.isnan(x + y):
+        binning = max(1, int(_number(str(metadata.get("Binning", 1)).lower().split("x")[0], 1)))
+        return ROI(int(x) * binning, int(y) * binning, width * binning, height * binning)
+    # What the camera said before the run holds as long as its images have that shape.
+    if camera_roi is None or camera_roi[2] % width or camera_roi[3] % height:
+        return None
+    same = camera_roi[2] // width == camera_roi[3] // height
+    return ROI(*camera_roi) if same else None
 
 
 def _number(value: Any, otherwise: float) -> float:

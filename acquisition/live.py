@@ -66,7 +66,7 @@ class LiveDenoiser:
     ----------
     model
         A bundle or its path, any `Denoiser`, or one of these for each channel by the channel's
-        name. None only records.
+        name (with several cameras by the camera's). None only records.
     output
         The run directory to create.
     mode
@@ -204,7 +204,9 @@ class LiveDenoiser:
             raise AcquisitionError(
                 f"{self._run.path}: a LiveDenoiser serves one block; make another one"
             )
-        self._remarks = self._denoisers.require_match(self._scene.camera, force=self._force)
+        self._remarks = self._denoisers.require_match(
+            self._scene.camera, force=self._force, frame_shape=self._scene.frame_shape
+        )
         self._require_space()
         self._run.claim(overwrite=self._overwrite)
         try:
@@ -280,7 +282,9 @@ class LiveDenoiser:
             return
         for channel, bundle in self._denoisers.bundles.items():
             if bundle.manifest.pixel_type == self._scene.pixel_type:
-                self._denoisers.denoiser(channel, self._scene.frame_shape)
+                self._denoisers.denoiser(
+                    channel, self._scene.frame_shape, self._scene.camera.roi, ahead=True
+                )
 
     # ---------------------------------------------------------------------- every frame
 
@@ -303,6 +307,7 @@ class LiveDenoiser:
                 received_ns=received_ns,
                 pool=self._pool,
                 name_camera=self._is_one_of_several(metadata.get("Camera")),
+                camera_roi=self._scene.camera.roi,
             )
             self._count_arrival(received_ns)
             taken = self._recorder.put(frame)
@@ -461,12 +466,7 @@ class LiveDenoiser:
         }
 
     def _denoised_attributes(self, part: Part) -> dict[str, Any]:
-        names = part.axis_map.channel_names or ["0"]
-        models = {
-            name: bundle.identity
-            for name in names
-            if (bundle := self._denoisers.bundle_of(name)) is not None
-        }
+        models = self._denoisers.identities(part.axis_map.channel_names or ["0"])
         first: Mapping[str, Any] = next(iter(models.values()), {})
         ran = self._denoisers.result()
         record = {

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..frame_store import AxisMap, OmeZarrWriter, Place
 from ..outputs import RESERVE_BYTES, OutputError
 from .accounting import Accounting, FrameNumbers
-from .frame import Frame
+from .frame import ROI, Frame
 from .run_directory import FrameLog, RunDirectory
 from .stage import Stage
 from .turns import interrupt_nobody, short_turns
@@ -34,7 +33,7 @@ _KNOWN_AXES = frozenset({"time", "channel", "camera", "z", "position", "row", "c
 
 @dataclass(eq=False)
 class Part:
-    """The frames of one shape and pixel type within a run.
+    """The frames of one shape, pixel type and region of the sensor within a run.
 
     Attributes
     ----------
@@ -44,6 +43,8 @@ class Part:
         Of every frame of this part.
     axis_map
         Gives frames their places, the same ones in the raw and in the denoised store.
+    roi
+        The region, where known.
     raw
         Where the frames are recorded; None if pycro-manager alone stores them.
     """
@@ -52,6 +53,7 @@ class Part:
     frame_shape: tuple[int, int]
     dtype: np.dtype[Any]
     axis_map: AxisMap = field(default_factory=AxisMap)
+    roi: ROI | None = None
     raw: OmeZarrWriter | None = None
     _untimed: dict[Place, int] = field(default_factory=dict)
     _first_axes: dict[str, int | str] | None = None
@@ -179,7 +181,7 @@ class Recorder(Stage[Frame]):
     def _handle(self, frame: Frame) -> None:
         self._require_space()
         self._note_gap(frame)
-        part = self._part(frame.pixels)
+        part = self._part(frame)
         place = part.place(frame)
         if part.raw is not None:
             part.raw.write(frame.pixels, place, unchanging=True)
@@ -187,26 +189,33 @@ class Recorder(Stage[Frame]):
         self._counts.recorded += 1
         self._offer(Recorded(frame, part, place))
 
-    def _part(self, pixels: NDArray[Any]) -> Part:
-        shape = (pixels.shape[0], pixels.shape[1])
+    def _part(self, frame: Frame) -> Part:
+        shape, dtype = (frame.pixels.shape[0], frame.pixels.shape[1]), frame.pixels.dtype
         for part in self.parts:
-            if part.frame_shape == shape and part.dtype == pixels.dtype:
+            if (part.frame_shape, part.dtype, part.roi) == (shape, dtype, frame.roi):
                 return part
-        part = Part(len(self.parts) + 1, shape, pixels.dtype)
+        part = Part(len(self.parts) + 1, shape, dtype, roi=frame.roi)
         if self._store_raw:
             part.raw = OmeZarrWriter(
                 self._run_directory.raw(part.number),
                 frame_shape=shape,
-                dtype=pixels.dtype,
+                dtype=dtype,
                 pixel_size_um=self._pixel_size_um,
-                attributes=self._attributes,
+                attributes=self._attributes_of(part),
                 axis_map=part.axis_map,
             )
         self.parts.append(part)
         self._run_directory.log(
-            f"frame {self._counts.recorded}: recording {shape[1]}×{shape[0]} {pixels.dtype}"
+            f"frame {self._counts.recorded}: recording {shape[1]}×{shape[0]} {dtype}"
         )
         return part
+
+    def _attributes_of(self, part: Part) -> dict[str, Any]:
+        """Say of each part which region of the sensor it shows, not of the run as it began."""
+        camera = self._attributes.get("camera")
+        if camera is None:
+            return self._attributes
+        return self._attributes | {"camera": {**camera, "roi": part.roi}}
 
     def _note_gap(self, frame: Frame) -> None:
         missing = self._numbers.missing_before(frame.metadata)

@@ -453,6 +453,24 @@ def test_several_cameras_are_told_apart(microscope, tmp_path):
     assert found == len(seen) == 12
 
 
+def test_a_model_for_each_camera(tmp_path, make_bundle):
+    """Also in each channel, or in one channel of one camera; the stores name what was used."""
+    models = {"left": make_bundle("a"), "GFP right": make_bundle("b", radius=2)}
+    with LiveDenoiser(models, tmp_path / "run", provider="cpu") as live:
+        for t in range(3):
+            for channel in ("GFP", "RFP"):
+                for camera in ("left", "right"):
+                    axes = {"time": t, "channel": channel}
+                    image = np.full((8, 8), 100, "uint16")
+                    live.image_process_fn(image, {"Axes": axes, "Camera": camera})
+    report = live.report
+    assert (report["frames_denoised"], report["frames_without_model"]) == (9, 3)
+    assert report["complete"]
+    about = open_stack(tmp_path / "run" / "denoised.ome.zarr").attributes["quietscope"]["models"]
+    hashes = {name: bundle["model_sha256"] for name, bundle in about.items()}
+    assert hashes["left"] != hashes["GFP right"]
+
+
 def test_a_second_camera_that_appears_late_is_told_apart(tmp_path):
     with LiveDenoiser(output=tmp_path / "run") as live:
         for t in range(3):
