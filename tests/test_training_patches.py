@@ -6,12 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from scipy.ndimage import convolve1d
 
-from quietscope.stacks import stack_from_array
 from quietscope.training.augmentation import augmented
-from quietscope.training.correlation import noise_correlation
-from quietscope.training.recordings import load_recordings
 from quietscope.training.schedule import Schedule, learning_rate_share
 
 
@@ -53,29 +49,6 @@ def test_missing_frames_are_zero_in_network_units():
     turned = augmented(patches, np.random.default_rng(0), transpose=True)
     assert np.isfinite(turned).all()
     assert (turned[:, 2] == 0).mean() > 0.9  # but for what is pasted
-
-
-@pytest.mark.parametrize(("axis", "name"), [(2, "x"), (1, "y")])
-def test_the_direction_of_correlated_noise_is_found(axis, name):
-    noise = np.random.default_rng(0).normal(size=(12, 96, 96))
-    noise = convolve1d(noise, np.ones(3) / np.sqrt(3), axis=axis)
-    pixels = np.rint(500 + 20 * noise).astype(np.uint16)
-    recordings = load_recordings(
-        [stack_from_array(pixels)], context_frames=0, patch=32, memory_mib=64
-    )
-    found = noise_correlation(recordings.footage)
-    assert found.axis() == name
-    assert found.span() == 2
-
-
-def test_white_noise_has_no_span_even_over_structure():
-    y, x = np.mgrid[:96, :96]
-    scene = 300 + 100 * np.sin(x / 5) * np.cos(y / 9)
-    pixels = np.random.default_rng(0).poisson(np.broadcast_to(scene, (12, 96, 96)))
-    recordings = load_recordings(
-        [stack_from_array(pixels.astype(np.uint16))], context_frames=0, patch=32, memory_mib=64
-    )
-    assert noise_correlation(recordings.footage).span() == 0
 
 
 def test_the_learning_rate_warms_up_and_ends_low():

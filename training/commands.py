@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import Outcome, progress, stderr
+from ..console import Outcome, stderr
 from ..inference.bundle import Algorithm, Preset
 from .options import MaskAxis, TrainingOptions
 
 if TYPE_CHECKING:
     from .retrain import Decision
-    from .train import TrainingProgress
 
 
 def train(
@@ -65,6 +63,7 @@ def train(
     """Train a denoiser on noisy recordings; no clean images needed."""
     from ..stacks import open_stack
     from .channels import train_channels
+    from .display import shown
 
     options = TrainingOptions(
         algorithm=algorithm,
@@ -85,7 +84,7 @@ def train(
         pixel_maps=pixel_maps,
         memory_mib=memory_mib,
     )
-    with _shown("training") as show:
+    with shown("training") as show:
         trained = train_channels(
             [open_stack(path) for path in stacks],
             out,
@@ -114,13 +113,14 @@ def retrain(
     channel: Annotated[str | None, typer.Option(help="Name or number, if several.")] = None,
 ) -> Outcome:
     """Train on the newest recordings; use the result only if it is better."""
+    from .display import shown
     from .overnight import Window, run_overnight
     from .retrain import retrain_once
 
     window = Window.chosen(once=once, at=at, until=until)
     seconds = None if minutes is None else 60 * minutes
     camera = None if noise_model is None else _noise_model(noise_model)
-    with _shown("retraining") as show:
+    with shown("retraining") as show:
 
         def one_round(budget: float | None) -> Decision:
             return retrain_once(
@@ -180,23 +180,6 @@ def _train_summary(result: dict[str, Any]) -> list[str]:
 
 def _remark(text: str) -> None:
     stderr.print(text, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _shown(description: str) -> Iterator[Callable[[TrainingProgress], None]]:
-    with progress() as display:
-        task = display.add_task(description, total=100, note="")
-
-        def show(state: TrainingProgress) -> None:
-            validation = state.validation_loss
-            held_out = "" if validation is None else f", held out {validation:.4f}"
-            display.update(
-                task,
-                completed=int(100 * state.progress),
-                note=f"step {state.step}, loss {state.loss:.4f}{held_out}",
-            )
-
-        yield show
 
 
 COMMANDS: dict[str, Callable[..., Outcome]] = {

@@ -106,5 +106,6 @@ class TabulatedNoise(nn.Module):
 
     def _place(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         place = ((signal - self.first) / self.per_point).clamp(0.0, GRID_POINTS - 1.001)
-        index = place.to(torch.int64)
+        # A network that has run away says NaN, which is no index; the loss still is NaN then.
+        index = (place.nan_to_num(0.0) if self.training else place).to(torch.int64)
         return index, place - index

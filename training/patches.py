@@ -107,7 +107,7 @@ class _InformationMap:
     """How much structure each cell of a footage's frames holds, added up."""
 
     def __init__(self, footage: Footage) -> None:
-        cells = [_information(_even(footage, row)) for row in footage.targets]
+        cells = [information(_even(footage, row)) for row in footage.targets]
         self._rows, self._columns = cells[0].shape
         self._cumulative = np.cumsum(cells, dtype=np.float64)
         self.total = float(self._cumulative[-1])
@@ -127,7 +127,7 @@ def _even(footage: Footage, row: int) -> NDArray[Any]:
     return frame if maps is None else frame * maps[0] + maps[1]
 
 
-def _information(frame: NDArray[Any]) -> NDArray[np.float32]:
+def information(frame: NDArray[Any]) -> NDArray[np.float32]:
     """Return the local contrast of a frame per cell: structure, beyond what averages out."""
     rows, columns = frame.shape[0] // CELL, frame.shape[1] // CELL
     cells = frame[: rows * CELL, : columns * CELL].astype(np.float32)

@@ -37,6 +37,7 @@ HELD_OUT_FRAMES = 24
 SAMPLE_FRAMES = 2
 PROBED_FRAMES = 8
 MOST_SATURATED = 0.5
+FULL_SCALES_ADU = tuple(2**bits - 1 for bits in range(8, 17))
 READING_SHARE = 0.25
 """Of a budget of time: what reading through the recordings may take."""
 
@@ -382,7 +383,7 @@ def _samples(
 
 
 def _require_contrast(stack: Stack, pixels: PixelStatistics) -> None:
-    if pixels.low_adu == pixels.high_adu:
+    if pixels.low_adu == pixels.high_adu and pixels.high_adu not in FULL_SCALES_ADU:
         raise TrainingDataError(
             f"{stack.path}: every pixel is {pixels.low_adu:g} ADU, expected an image; open the "
             "shutter, check the exposure and record again"

@@ -14,32 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..calibration.bootstrap import bootstrap_noise_model
 from ..calibration.fingerprint import CameraFingerprint
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
-from ..calibration.noise_files import save_noise_model
 from ..calibration.noise_model import NoiseModel
-from ..inference.benchmark import peak_rss_mb
-from ..inference.bundle import (
-    CHECKPOINT,
-    LOSSES,
-    MODEL,
-    NOISE_MODEL,
-    REPORT,
-    Bundle,
-    Manifest,
-    PixelType,
-    TrainingRecord,
-    new_bundle,
-    seal,
-)
 from ..outputs import require_absent, require_space
 from ..stacks import Stack
 from .algorithms import GaussianLearner, Learner, learner_for
@@ -51,14 +35,14 @@ from .correlation import noise_correlation
 from .device import Workers, join_workers
 from .errors import TrainingDataError, TrainingError
 from .estimator import Estimator
-from .export import export_graph, load_exporter
-from .network import parameter_count
+from .export import load_exporter
 from .noise import TabulatedNoise
 from .options import DEFAULT_SECONDS, TrainingOptions
-from .posterior import GaussianPosterior
+from .preview import Preview, PreviewTile
 from .recordings import Recordings, load_recordings
-from .report import write_losses, write_report
 from .schedule import EXPORT_SECONDS, Schedule, learning_rate_share
+from .sealing import TrainingResult as TrainingResult
+from .sealing import seal_run
 from .variance import calibrate_variance
 
 logger = logging.getLogger(__name__)
@@ -86,6 +70,8 @@ class TrainingProgress:
     seconds_left: float
     loss: float
     validation_loss: float | None
+    preview: Preview | None = None
+    """Of the last validation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +97,8 @@ class Run:
     losses: list[LossRow] = field(default_factory=list)
     best: list[Tensor] = field(default_factory=list)
     """The averaged weights that predicted held-out frames best."""
+    recent: list[float] = field(default_factory=list)
+    """Losses since the last validation."""
     bad_steps: int = 0
 
     def progress(self) -> float:
@@ -162,7 +150,8 @@ def fit(
         Called now and then.
     """
     torch.manual_seed(options.seed)
-    options = _with_mask(options, recordings)
+    if options.algorithm == "structn2v":
+        options = with_mask(options, recordings, logger.info)
     units = {"centre_adu": recordings.centre_adu, "scale_adu": recordings.scale_adu}
     noise = TabulatedNoise(
         noise_model,
@@ -204,7 +193,10 @@ def fit(
         _restore(run, state, options)
         run.schedule = schedule(spent=state["elapsed"])
     held_out = _held_out_frames(recordings, estimator, learner.network.stride, workers.device)
-    _loop(run, recordings, options, held_out, checkpoint, on_progress)
+    show: Callable[[float], None] = _unseen
+    if on_progress is not None and workers.leads:
+        show = _Watcher(run, estimator, recordings, on_progress)
+    _loop(run, recordings, options, held_out, checkpoint, show)
     if run.step == 0:
         raise TrainingError(
             f"the budget of {options.seconds:.0f} s was used up before the first step: reading "
@@ -226,13 +218,32 @@ def _fits(network: torch.nn.Module, weights: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _with_mask(options: TrainingOptions, recordings: Recordings) -> TrainingOptions:
-    """Fill in structn2v's axis and span from the recordings where they were not given."""
-    if options.algorithm != "structn2v" or (options.mask_axis and options.mask_span):
+def with_mask(
+    options: TrainingOptions, recordings: Recordings, remark: Callable[[str], None]
+) -> TrainingOptions:
+    """Fill in structn2v's axis and span where they were not given, from the noise of recordings.
+
+    Other algorithms take noise for independent; where it is not, `remark` is told.
+    """
+    structured = options.algorithm == "structn2v"
+    if structured and options.mask_axis and options.mask_span:
         return options
     found = noise_correlation(recordings.footage)
     axis = options.mask_axis or found.axis()
-    return replace(options, mask_axis=axis, mask_span=options.mask_span or max(1, found.span()))
+    span = options.mask_span or max(1, found.span(axis))
+    if structured:
+        remark(
+            f"{found.described()}: structn2v hides {span} pixels on either side along {axis}; "
+            "--mask-axis and --mask-span choose otherwise"
+        )
+        return replace(options, mask_axis=axis, mask_span=span)
+    if found.is_strong():
+        remark(
+            f"{found.described()}, which {options.algorithm} takes for signal: train with "
+            f"--algorithm structn2v --mask-axis {axis} --mask-span {span}, or give frames as the "
+            "camera wrote them if these were filtered"
+        )
+    return options
 
 
 def _loop(
@@ -241,34 +252,34 @@ def _loop(
     options: TrainingOptions,
     held_out: Sequence[Tensor],
     checkpoint: Path | None,
-    on_progress: Callable[[TrainingProgress], None] | None,
+    show: Callable[[float], None],
 ) -> None:
     peak = options.learning_rate or run.learner.learning_rate
-    next_validation, last_saved, recent = run.schedule.progress(run.step), time.monotonic(), []
+    last_saved = time.monotonic()
+    progress = run.progress()
+    recordings.sampler.move(run.step * options.batch, progress, wait=True)
     with ThreadPoolExecutor(1, thread_name_prefix="patches") as reader:
         pending = reader.submit(_batch, recordings, options, run, run.step)
-        progress = run.progress()
         while progress < 1:
             frames = pending.result().to(run.workers.device, non_blocking=True)
             pending = reader.submit(_batch, recordings, options, run, run.step + 1)
             for group in run.optimizer.param_groups:
                 group["lr"] = peak * learning_rate_share(progress)
             chance = _chance(options.seed, run.step, run.workers.rank)
-            recent.append(_step(run, frames, chance))
+            run.recent.append(_step(run, frames, chance))
             run.step += 1
-            progress = run.progress()
-            due = progress >= next_validation + 1 / VALIDATIONS or progress >= 1
+            before, progress = progress, run.progress()
+            # At fixed shares of the budget, wherever a resumed run began.
+            due = int(VALIDATIONS * progress) > int(VALIDATIONS * before)
             if due:
-                next_validation = progress
-                _validate(run, held_out, float(np.nanmean(recent)), options.seed)
-                recent.clear()
-            if run.step % 20 == 0 and on_progress is not None:
-                on_progress(_report(run, recent))
+                _validate(run, held_out, options.seed)
+            if due or run.step % 20 == 0:
+                show(progress)
             if due or time.monotonic() - last_saved > CHECKPOINT_SECONDS:
                 if checkpoint is not None and run.workers.leads:
                     save_checkpoint(checkpoint, _state(run, options))
                 last_saved = time.monotonic()
-            if _overfits(run):
+            if due and run.workers.agreed(_overfits(run)):
                 break
 
 
@@ -317,7 +328,7 @@ def _step(run: Run, frames: Tensor, chance: torch.Generator) -> float:
 
 
 @torch.no_grad()
-def _validate(run: Run, held_out: Sequence[Tensor], loss: float, seed: int) -> None:
+def _validate(run: Run, held_out: Sequence[Tensor], seed: int) -> None:
     with run.average.applied():
         scores = [
             float(run.learner.score(frame, _chance(seed, 0)))
@@ -326,7 +337,9 @@ def _validate(run: Run, held_out: Sequence[Tensor], loss: float, seed: int) -> N
     score = float(np.mean(scores))
     if all(score < row.validation_loss for row in run.losses):
         run.best = [value.clone() for value in run.average.values]
+    loss = float(np.nanmean(run.recent))
     run.losses.append(LossRow(run.step, run.schedule.elapsed, loss, score))
+    run.recent.clear()
 
 
 def _overfits(run: Run) -> bool:
@@ -350,14 +363,43 @@ def _held_out_frames(
     return frames
 
 
-def _report(run: Run, recent: Sequence[float]) -> TrainingProgress:
-    return TrainingProgress(
-        step=run.step,
-        progress=run.schedule.progress(run.step),
-        seconds_left=run.schedule.seconds_left(run.step),
-        loss=float(np.nanmean(recent)) if recent else float("nan"),
-        validation_loss=run.losses[-1].validation_loss if run.losses else None,
-    )
+def _unseen(progress: float) -> None:
+    """Show nothing: nobody asked."""
+
+
+class _Watcher:
+    """Tells how far a run is; after each validation also what the model makes of a tile."""
+
+    def __init__(
+        self,
+        run: Run,
+        estimator: Estimator,
+        recordings: Recordings,
+        on_progress: Callable[[TrainingProgress], None],
+    ) -> None:
+        self._run, self._estimator, self._tell = run, estimator, on_progress
+        self._tile = PreviewTile(recordings.held_out)
+        self._preview: Preview | None = None
+        self._validations = 0
+
+    def __call__(self, progress: float) -> None:
+        run = self._run
+        if len(run.losses) > self._validations:
+            self._validations = len(run.losses)
+            with run.average.applied():
+                self._preview = self._tile.denoised_by(self._estimator, run.workers.device)
+        last = run.losses[-1] if run.losses else None
+        recent = run.recent or ([last.loss] if last else [float("nan")])
+        self._tell(
+            TrainingProgress(
+                step=run.step,
+                progress=progress,
+                seconds_left=run.schedule.seconds_left(run.step),
+                loss=float(np.nanmean(recent)),
+                validation_loss=last.validation_loss if last else None,
+                preview=self._preview,
+            )
+        )
 
 
 def _state(run: Run, options: TrainingOptions) -> dict[str, Any]:
@@ -370,6 +412,8 @@ def _state(run: Run, options: TrainingOptions) -> dict[str, Any]:
         "average": run.average.state(),
         "best": run.best,
         "losses": [asdict(row) for row in run.losses],
+        "recent": list(run.recent),
+        "bad_steps": run.bad_steps,
     }
 
 
@@ -388,6 +432,8 @@ def _restore(run: Run, state: dict[str, Any], options: TrainingOptions) -> None:
     run.average.restore(**state["average"])
     run.best = state["best"]
     run.losses = [LossRow(**row) for row in state["losses"]]
+    run.recent = list(state["recent"])
+    run.bad_steps = state["bad_steps"]
 
 
 def _identity(options: TrainingOptions) -> dict[str, Any]:
@@ -395,44 +441,6 @@ def _identity(options: TrainingOptions) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------- the whole job
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """A finished run and the bundle it wrote."""
-
-    bundle: Bundle
-    steps: int
-    seconds: float
-    parameters: int
-    parity_max_relative_error: float
-    validation_loss: float | None
-    frames: int
-    resident_frames: int
-    peak_rss_mb: float
-
-    def result(self) -> dict[str, Any]:
-        """Return the JSON object of the `train` command."""
-        manifest = self.bundle.manifest
-        return {
-            "out": str(self.bundle.path),
-            "algorithm": manifest.algorithm,
-            "preset": manifest.preset,
-            "context_frames": manifest.context_frames,
-            "companions": list(manifest.companions),
-            "pixel_type": manifest.pixel_type,
-            "noise_model": manifest.noise_model,
-            "model_sha256": self.bundle.model_sha256,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "parameters": self.parameters,
-            "parity_max_relative_error": self.parity_max_relative_error,
-            "validation_loss": self.validation_loss,
-            "frames": self.frames,
-            "resident_frames": self.resident_frames,
-            "peak_rss_mb": self.peak_rss_mb,
-            "figures": manifest.figures,
-        }
 
 
 def train(
@@ -482,7 +490,8 @@ def train(
     """
     started = time.monotonic()
     out = Path(out)
-    remark = on_remark or logger.info
+    workers = join_workers()
+    remark = on_remark if on_remark is not None and workers.leads else logger.info
     require_absent(out, overwrite=overwrite)
     require_space(out, BUNDLE_BYTES)
     if options.seconds is None and options.steps is None:
@@ -502,7 +511,7 @@ def train(
         patch=options.patch_edge,
         memory_mib=options.memory_mib,
         seed=options.seed,
-        worker=join_workers().rank,
+        worker=workers.rank,
         seconds=options.seconds,
         beside=[Beside(*known) for known in zip(companions, parts, strict=True)],
     )
@@ -513,9 +522,9 @@ def train(
         )
     if noise_model is None:
         remark("no noise model was given: one is estimated from the recordings themselves")
-
         noise_model = bootstrap_noise_model(stacks, seed=options.seed)
     require_range(noise_model, recordings, remark)
+    options = with_mask(options, recordings, remark)
     busy = load_exporter() / EXPORTER_IMPORT_SECONDS
     working = working_file(out)
     estimator, run = fit(
@@ -530,8 +539,17 @@ def train(
     )
     if not run.workers.leads:
         raise SystemExit(0)  # under torchrun, process 0 writes for all
-    result = _seal(
-        out, estimator, run, recordings, noise_model, options, camera, channel, whole, overwrite
+    result = seal_run(
+        out,
+        estimator,
+        run,
+        recordings,
+        noise_model,
+        options,
+        camera=camera,
+        channel=channel,
+        pixel_maps=whole,
+        overwrite=overwrite,
     )
     working.unlink(missing_ok=True)
     return result
@@ -558,118 +576,3 @@ def require_range(
         )
     if share > NOTED_OUTSIDE:
         remark(f"{found} that the noise model was calibrated for; it is extrapolated there")
-
-
-def _seal(
-    out: Path,
-    estimator: Estimator,
-    run: Run,
-    recordings: Recordings,
-    noise_model: GaussianMixtureNoiseModel,
-    options: TrainingOptions,
-    camera: CameraFingerprint | None,
-    channel: str | None,
-    pixel_maps: NDArray[np.float32] | None,
-    overwrite: bool,
-) -> TrainingResult:
-    """Export, write and seal the bundle: whole or not at all."""
-    samples = recordings.samples
-    parameters = parameter_count(estimator.network)
-    losses = [asdict(row) for row in run.losses]
-    validation = run.losses[-1].validation_loss if run.losses else None
-    with new_bundle(out, overwrite=overwrite) as staging:
-        parity = export_graph(estimator, staging / MODEL, samples, pixel_maps)
-        save_noise_model(noise_model, staging / NOISE_MODEL)
-        torch.save(
-            {"network": estimator.network.state_dict(), "options": options.record()},
-            staging / CHECKPOINT,
-        )
-        write_losses(staging / LOSSES, losses)
-        seconds = run.schedule.elapsed
-        figures = {
-            "parity_max_relative_error": parity,
-            "resident_frames": float(recordings.resident_frames),
-            "peak_rss_mb": peak_rss_mb(),
-            **_variance_figures(run.learner),
-        }
-        facts = {
-            "algorithm": options.algorithm,
-            "preset": options.preset,
-            "context frames": options.context_frames,
-            "noise model": noise_model.source,
-            "steps": run.step,
-            "seconds": f"{seconds:.1f}",
-            "parameters": parameters,
-            "loss on held-out frames": validation,
-            "frames used": recordings.frames_read,
-            "frames in memory at a time": recordings.resident_frames,
-            "peak memory": f"{peak_rss_mb():.0f} MB",
-            "difference of ONNX and PyTorch": f"{parity:.1e}",
-            "trained on": ", ".join(str(stack.path) for stack in recordings.stacks),
-        }
-        with torch.no_grad():
-            whole = samples[0].crop(*samples[0].observations.shape[1:])
-            denoised, uncertainty = estimator(*map(torch.from_numpy, whole))
-        write_report(
-            staging / REPORT,
-            facts=facts,
-            losses=losses,
-            raw=samples[0].observations[0],
-            denoised=denoised[0, 0].numpy(),
-            uncertainty=uncertainty[0, 0].numpy(),
-        )
-        manifest = seal(
-            staging,
-            Manifest(
-                algorithm=options.algorithm,
-                preset=options.preset,
-                context_frames=options.context_frames,
-                companions=options.companions,
-                channel=channel,
-                pixel_type=cast(PixelType, recordings.pixel_type),
-                camera=_camera_of(camera or noise_model.fingerprint, noise_model, pixel_maps),
-                noise_model=noise_model.source,
-                training=TrainingRecord(
-                    stacks=recordings.provenance(),
-                    steps=run.step,
-                    seconds=seconds,
-                    seed=options.seed,
-                    parameters=parameters,
-                    validation_loss=validation,
-                    options=options.record(),
-                ),
-                figures=figures,
-            ),
-        )
-    return TrainingResult(
-        bundle=Bundle(out, manifest),
-        steps=run.step,
-        seconds=run.schedule.elapsed,
-        parameters=parameters,
-        parity_max_relative_error=parity,
-        validation_loss=validation,
-        frames=recordings.frames_read,
-        resident_frames=recordings.resident_frames,
-        peak_rss_mb=peak_rss_mb(),
-    )
-
-
-def _camera_of(
-    camera: CameraFingerprint,
-    noise_model: GaussianMixtureNoiseModel,
-    pixel_maps: NDArray[np.float32] | None,
-) -> CameraFingerprint:
-    """Return the camera that the model belongs to, with the region whose pixels it knows."""
-    if pixel_maps is None:
-        return camera
-    return camera.model_copy(update={"roi": noise_model.fingerprint.roi})
-
-
-def _variance_figures(learner: Learner) -> dict[str, float | None]:
-    posterior = learner.posterior
-    if not isinstance(posterior, GaussianPosterior):
-        return {}
-    return {
-        "variance_ratio_gain": float(posterior.ratio_gain),
-        "variance_ratio_floor": float(posterior.ratio_floor),
-    }
