@@ -214,6 +214,11 @@ def running_acquisition(port: int) -> Path | None:
     return root
 
 
+def is_acquiring(port: int) -> bool:
+    """Whether Micro-Manager's window runs an acquisition now."""
+    return bool(remote_studio(port).acquisitions().is_acquisition_running())
+
+
 def multi_d_saving(port: int) -> tuple[Path, str]:
     """Return where Micro-Manager's Multi-D window saves, and the format; empty if it does not."""
     _, root, saving = _multi_d(port)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import Outcome, progress, stderr
-from .bridge import running_acquisition
+from .bridge import is_acquiring, running_acquisition
 from .light_ladder import calibrate
 from .microscope import MicroscopeSettings
 from .microscope_options import takes_microscope
@@ -130,12 +130,14 @@ def _acquire(
     if follow and not settings.attach:
         raise typer.BadParameter("--follow belongs to --attach; give both, or --saved-in FOLDER")
     if saved_in is not None and not settings.attach:
-        report = _follow_saved(None, saved_in, out, frames, **options)
+        report = _follow_saved(None, saved_in, None, out, frames, **options)
     else:
         with open_microscope(settings) as microscope:
-            saved_in = saved_in or _followed(microscope, wait=follow)
+            theirs = None if saved_in is not None else _followed(microscope, wait=follow)
             if saved_in is not None:
-                report = _follow_saved(microscope, saved_in, out, frames, **options)
+                report = _follow_saved(microscope, saved_in, None, out, frames, **options)
+            elif theirs is not None:
+                report = _follow_saved(microscope, theirs, settings.port, out, frames, **options)
             elif settings.attach and microscope.core.is_sequence_running():
                 report = _follow_camera(microscope, out, frames, **options)
             else:
@@ -185,20 +187,24 @@ def _follow_camera(
 
 
 def _follow_saved(
-    microscope: Microscope | None, folder: Path, out: Path, frames: int | None, **options: Any
+    microscope: Microscope | None,
+    folder: Path,
+    port: int | None,
+    out: Path,
+    frames: int | None,
+    **options: Any,
 ) -> dict[str, Any]:
-    from .follow_dataset import SavedAcquisitions, follow_dataset
+    """Follow what is saved in `folder`, by the Micro-Manager behind `port` or by anybody."""
+    from .follow_dataset import SavedAcquisitions, await_dataset, follow_dataset
 
     acquisitions = SavedAcquisitions(folder)
-    port = microscope.settings.port if microscope is not None else None
 
     def is_running() -> bool:
-        return port is None or running_acquisition(port) is not None
+        return port is None or is_acquiring(port)
 
     with _stream(microscope, out, frames, **options) as (stream, show):
         stderr.print(f"waiting for images in {folder} (NDTiff)")
-        while (dataset := acquisitions.begun()) is None:
-            time.sleep(FOLLOW_PAUSE_S)
+        dataset = await_dataset(acquisitions, is_running=is_running)
         stderr.print(f"following {dataset}")
         follow_dataset(dataset, stream, is_running=is_running, frames=frames, on_frames=show)
     return {**stream.report, "followed": str(dataset)}

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .errors import AcquisitionError
 from .live import LiveDenoiser
 from .saved_images import GrowingIndex, SavedImages, meaningful_axes
 
@@ -64,6 +65,27 @@ def _is_finished(dataset: Path) -> bool:
     return index.finished()
 
 
+def await_dataset(
+    acquisitions: SavedAcquisitions, *, is_running: Callable[[], bool] = lambda: True
+) -> Path:
+    """Wait until an image is saved and return its dataset.
+
+    Raises
+    ------
+    AcquisitionError
+        If the acquisition ended before.
+    """
+    began_s = time.monotonic()
+    while (dataset := acquisitions.begun()) is None:
+        if time.monotonic() - began_s > GRACE_S and not is_running():
+            raise AcquisitionError(
+                f"{acquisitions.folder}: the acquisition ended before an image was saved there; "
+                "begin it anew"
+            )
+        time.sleep(POLL_S)
+    return dataset
+
+
 def follow_dataset(
     dataset: Path,
     live: LiveDenoiser,
@@ -90,7 +112,7 @@ def follow_dataset(
                     return count
             if index.finished():
                 break
-            if not is_running() and time.monotonic() - last_s > GRACE_S:
+            if time.monotonic() - last_s > GRACE_S and not is_running():
                 break  # its files were never finished: the program that wrote them is gone
             time.sleep(POLL_S)
     finally:

@@ -26,9 +26,9 @@ from typer.testing import CliRunner
 
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.bridge import server_version
-from quietscope.acquisition.errors import MicroscopeError
+from quietscope.acquisition.errors import AcquisitionError, MicroscopeError
 from quietscope.acquisition.follow import follow, is_running
-from quietscope.acquisition.follow_dataset import SavedAcquisitions, follow_dataset
+from quietscope.acquisition.follow_dataset import SavedAcquisitions, await_dataset, follow_dataset
 from quietscope.acquisition.microscope import MicroscopeSettings, close_core, open_microscope
 from quietscope.acquisition.run_directory import read_frame_log
 from quietscope.cli import app
@@ -346,14 +346,21 @@ def test_a_dataset_that_was_finished_before_is_left_alone(tmp_path):
     new.finish()
 
 
-def test_a_program_that_dies_while_it_saves(tmp_path):
+def test_a_program_that_dies_while_it_saves(tmp_path, monkeypatch):
     """Its files are never finished; Micro-Manager's word that nothing runs any more ends it."""
+    monkeypatch.setattr("quietscope.acquisition.follow_dataset.GRACE_S", 0.5)
     theirs = TheirAcquisition(tmp_path / "data")
     theirs.save(6)
     with LiveDenoiser(output=tmp_path / "run", mode="sink") as live:
         assert follow_dataset(theirs.path, live, is_running=lambda: False) == 6
     assert_same(tmp_path / "run", theirs)
     theirs.finish()
+
+
+def test_an_acquisition_that_ends_before_its_first_image(tmp_path, monkeypatch):
+    monkeypatch.setattr("quietscope.acquisition.follow_dataset.GRACE_S", 0.2)
+    with pytest.raises(AcquisitionError, match="ended before an image was saved"):
+        await_dataset(SavedAcquisitions(tmp_path / "data"), is_running=lambda: False)
 
 
 def test_an_acquisition_of_pycromanager_is_followed_from_another_program(tmp_path):
