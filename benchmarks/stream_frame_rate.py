@@ -38,7 +38,9 @@ from quietscope.outputs import write_json
 
 VARIANTS = ("bare", "record", "record and denoise")
 BUSY = 0.1
-"""Cores that other programs may use; a round in which they used more is made again."""
+"""Cores that other programs may use; a round in which they used more is made again, and the one
+in which they used least counts."""
+
 ATTEMPTS = 3
 
 
@@ -144,16 +146,16 @@ def main() -> None:
             order = chosen.variants[first:] + chosen.variants[:first]
             offset = (turn + 0.5) / chosen.rounds - 0.5
             microscope.exposure_ms = chosen.exposure_ms + offset * chosen.spread_ms
-            for attempt in range(ATTEMPTS):
+            attempts = []
+            while len(attempts) < ATTEMPTS and min(attempts, default=(1.0,))[0] > BUSY:
                 others = OtherPrograms()
-                runs = Path(folder) / f"{turn} {attempt}"
+                runs = Path(folder) / f"{turn} {len(attempts)}"
                 shape = microscope.frame_shape
                 found = {v: run(v, chosen.frames, shape, runs / v, chosen.model) for v in order}
-                cores = others.cores()
+                attempts.append((others.cores(), len(attempts), found))
                 rates = {v: round(f["rate_hz"], 1) for v, f in found.items()}
-                print(json.dumps(rates), f"other programs: {cores:.2f} cores")
-                if cores <= BUSY:
-                    break
+                print(json.dumps(rates), f"other programs: {attempts[-1][0]:.2f} cores")
+            cores, _, found = min(attempts)
             busy_cores.append(cores)
             rounds.append(found)
     figures = {
