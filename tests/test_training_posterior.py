@@ -10,14 +10,14 @@ import torch
 from scipy.stats import norm
 
 from quietscope.calibration.noise_model import MixtureTable
-from quietscope.training.algorithms import LatticeLearner
+from quietscope.training.algorithms import LatticeLearner, learner_for
 from quietscope.training.estimator import Estimator
 from quietscope.training.lattice import LatticePrior
 from quietscope.training.masking import MaskPlan, hide
 from quietscope.training.noise import TabulatedNoise
 from quietscope.training.options import InputPlanes, NetworkPlan, TrainingOptions
 from quietscope.training.posterior import GaussianPosterior, SampledPosterior
-from quietscope.training.variance import calibrate_variance
+from quietscope.training.variance import calibrate_variance, correct_uncertainty
 
 CENTRE, SCALE = 50.0, 20.0
 SMALL = NetworkPlan(width=16, depth=1)
@@ -215,3 +215,24 @@ def test_an_overconfident_variance_is_corrected_on_held_out_frames(noise):
     gain, floor = calibrate_variance(learner, [units(observed)], torch.Generator())
     calibrated = (gain * 0.1**2 + floor) * PoissonGaussian().variance(100.0)
     assert calibrated == pytest.approx(12**2, rel=0.15)
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.5])
+def test_the_uncertainty_is_that_of_the_estimate_with_the_pixel_seen(noise, kept):
+    # A masked network that passes a share of the pixel's own noise on: Stein's estimate finds out.
+    options = TrainingOptions(algorithm="n2v", preset="fast")
+    learner = learner_for(options, noise)
+    chance = np.random.default_rng(4)
+    sigma = np.sqrt(PoissonGaussian().variance(100.0))
+    observed = chance.normal(100.0, sigma, (1, 1, 256, 256))
+
+    class Leaking(torch.nn.Module):
+        def forward(self, frames):
+            mean = kept * frames[:, :1] + (1 - kept) * float(units(100.0))
+            return torch.cat([mean, torch.full_like(mean, 0.6)], dim=1)
+
+    learner.network = Leaking()
+    frames = units(observed)
+    correct_uncertainty(learner, [frames], torch.Generator().manual_seed(1))
+    _, variance = learner.posterior(frames, learner.network(frames))
+    assert float(variance.mean()) * SCALE**2 == pytest.approx((kept * sigma) ** 2, rel=0.05)

@@ -76,11 +76,14 @@ class TabulatedNoise(nn.Module):
 
     def variance(self, signal: Tensor, excess: Tensor | None = None) -> Tensor:
         """Return Var[observation | signal] for signals of any shape."""
-        index, fraction = self._place(signal)
-        below = self.variances[index]
-        above = self.variances[index + 1]
-        variance = below + (above - below) * fraction
+        variance = self.interpolated(self.variances, signal)
         return variance if excess is None else variance * self._own_share(variance, excess)
+
+    def interpolated(self, table: Tensor, signal: Tensor) -> Tensor:
+        """Return for each signal what stands in a table (G,) over `signals`."""
+        index, fraction = self._place(signal)
+        below = table[index]
+        return below + (table[index + 1] - below) * fraction
 
     def _own_share(self, variance: Tensor, excess: Tensor) -> Tensor:
         """Return a pixel's own variance over that of the law."""

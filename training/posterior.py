@@ -48,6 +48,7 @@ class GaussianPosterior(nn.Module):
 
     ratio_gain: Tensor
     ratio_floor: Tensor
+    stated: Tensor
 
     def __init__(self, noise: TabulatedNoise, *, uses_observation: bool) -> None:
         super().__init__()
@@ -56,6 +57,7 @@ class GaussianPosterior(nn.Module):
         # Fitted on held-out frames after training: the network's own variance is overconfident.
         self.register_buffer("ratio_gain", torch.ones(()))
         self.register_buffer("ratio_floor", torch.tensor(LEAST_RATIO))
+        self.register_buffer("stated", noise.variances.clone())
 
     def forward(
         self, observation: Tensor, predicted: Tensor, excess: Tensor | None = None
@@ -67,11 +69,18 @@ class GaussianPosterior(nn.Module):
         For Poisson noise, whose variance is the signal, the mean is exact under a gamma prior as
         well: few photons do not break it.
         """
-        mean, ratio, noise_variance = self.prior(predicted, excess)
+        mean, ratio, own = self.prior(predicted, excess)
+        unit = self.noise.interpolated(self.stated, mean)
+        if excess is not None:
+            unit = unit * own / self.noise.variance(mean)
         if not self.uses_observation:
-            return mean, ratio * noise_variance
+            return mean, ratio * unit
         share = ratio / (ratio + 1)
-        return mean + (observation - mean) * share, share * noise_variance
+        return mean + (observation - mean) * share, share * unit
+
+    def correct(self, gain: Tensor) -> None:
+        """State variances larger by `gain`, (G,) over the noise table; estimates stay."""
+        self.stated.copy_(self.noise.variances * gain)
 
     def prior(
         self, predicted: Tensor, excess: Tensor | None = None

@@ -43,7 +43,7 @@ from .recordings import Recordings, load_recordings
 from .schedule import EXPORT_SECONDS, Schedule, learning_rate_share
 from .sealing import TrainingResult as TrainingResult
 from .sealing import seal_run
-from .variance import calibrate_variance
+from .variance import calibrate_variance, correct_uncertainty
 
 logger = logging.getLogger(__name__)
 
@@ -207,6 +207,7 @@ def fit(
         run.put_best()
     if isinstance(learner, GaussianLearner):
         calibrate_variance(learner, held_out, _chance(options.seed, 0))
+        correct_uncertainty(learner, held_out, _chance(options.seed, 1))
     return estimator.cpu().eval(), run
 
 
