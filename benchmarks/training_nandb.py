@@ -78,6 +78,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 SUPERVISED = ("supervised lattice", "supervised U-Net", "supervised U-Net elsewhere")
 FRAMES = range(7, 50, 6)
+CALIBRATION_FRAMES = 4
 
 Loss = Callable[[GaussianLearner, Tensor, Tensor, torch.Generator], Tensor]
 
@@ -149,30 +150,29 @@ def supervised(stacks: Sequence[Stack], options: TrainingOptions, loss: Loss) ->
         step += 1
     average.exchange()
     estimator = Estimator(learner.network, learner.posterior, **units)
-    return Supervised(learner, estimator, recordings.held_out, step, schedule.elapsed)
+    return Supervised(learner, estimator, step, schedule.elapsed)
 
 
 class Supervised:
     """A network that was fitted to the truth."""
 
     def __init__(
-        self,
-        learner: GaussianLearner,
-        estimator: Estimator,
-        held_out: Iterable[NDArray[Any]],
-        steps: int,
-        seconds: float,
+        self, learner: GaussianLearner, estimator: Estimator, steps: int, seconds: float
     ) -> None:
         self.learner = learner
         self.estimator = estimator.eval()
-        self.held_out = held_out
         self.figures = {"steps": steps, "seconds": seconds}
 
-    def calibrate(self) -> None:
-        """Make the spread honest on held-out frames, as a run of the product does."""
+    def calibrate(self, stacks: Sequence[Stack]) -> None:
+        """Make the spread honest on the last frames, as a run of the product does."""
+        stride = self.learner.network.stride
+        height, width = (edge // stride * stride for edge in stacks[0].frame_shape)
         frames = [
-            self.estimator.to_network_units(torch.from_numpy(pixels[None].astype(np.float32)))
-            for pixels in self.held_out
+            self.estimator.to_network_units(
+                torch.from_numpy(stack.frame(index)[None, None, :height, :width]).float()
+            )
+            for stack in stacks
+            for index in range(len(stack))[-CALIBRATION_FRAMES:]
         ]
         calibrate_variance(self.learner, frames, torch.Generator().manual_seed(0))
 
@@ -235,7 +235,7 @@ def supervised_rows(
 ) -> Iterable[dict[str, Any]]:
     if name == "supervised lattice":
         model = supervised(stacks, options, lattice_loss)
-        model.calibrate()
+        model.calibrate(stacks)
         examples = repeats(stacks, FRAMES, 0)
         yield {
             "method": f"{name}, prior mean",

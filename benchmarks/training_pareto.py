@@ -39,13 +39,23 @@ FRAMES = range(7, 50, 12)
 SHAPE = (512, 512)
 ROUNDS = 15
 FAST_BELOW_BEST_DB = 0.4
-SIZES = ((16, 1), (16, 2), (16, 3), (32, 1), (32, 2), (32, 3), (48, 2))
+SIZES = (  # width, depth, convolutions per block at the network's own resolution
+    (16, 1, 1),
+    (16, 1, 2),
+    (16, 2, 1),
+    (16, 2, 2),
+    (16, 3, 1),
+    (32, 1, 1),
+    (32, 2, 1),
+    (32, 2, 2),
+    (32, 3, 1),
+    (48, 2, 1),
+)
 
 
 def candidates() -> list[NetworkPlan]:
     """Return the presets' plans, and the sizes around them."""
-    around = [NetworkPlan(width=width, depth=depth) for width, depth in SIZES]
-    return list(dict.fromkeys([*PLANS.values(), *around]))
+    return list(dict.fromkeys([*PLANS.values(), *(NetworkPlan(*size) for size in SIZES)]))
 
 
 def parsed(text: str) -> NetworkPlan:
@@ -56,7 +66,7 @@ def parsed(text: str) -> NetworkPlan:
 
 
 def name_of(plan: NetworkPlan) -> str:
-    return " ".join(f"{name} {value}" for name, value in asdict(plan).items())
+    return " ".join(f"{name} {value}" for name, value in asdict(plan).items()).replace("_", " ")
 
 
 def presets_of(plan: NetworkPlan) -> list[str]:
@@ -127,7 +137,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         marks = [cost for cost in ("gflop_512", "ms_512_median") if on_front(row, whole, cost)]
         front = f"front in {' and '.join(marks)}" if marks else ""
         print(
-            f"{row['plan']:24} {'/'.join(row['presets']):6} {row['gflop_512']:6.1f} GFLOP "
+            f"{row['plan']:38} {'/'.join(row['presets']):6} {row['gflop_512']:6.1f} GFLOP "
             f"{row['ms_512_median']:6.1f} ms {row['psnr_db']:6.2f} dB  {front}"
         )
     by_preset = {preset: row for row in rows if "psnr_db" in row for preset in row["presets"]}
