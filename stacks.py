@@ -12,6 +12,7 @@ import io
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -27,6 +28,7 @@ PIXEL_TYPES = ("uint8", "uint16", "float32")
 """What a frame may be made of. Anything else is refused by name."""
 TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+LARGEST_BLOCK_BYTES = 64 * 2**20
 RAW = "raw.ome.zarr"
 """What a run directory records."""
 
@@ -366,9 +368,32 @@ def _from_zarr_array(path: Path, array: Any, names: Sequence[str], **details: An
         sizes=dict(zip(names, array.shape, strict=False)) if names else {"time": 1},
         frame_shape=(array.shape[-2], array.shape[-1]),
         dtype=np.dtype(array.dtype).newbyteorder("="),
-        read=lambda position: np.asarray(array[position if names else ...]),
+        read=_frame_reader(array) if names else lambda _: np.asarray(array[...]),
         **details,
     )
+
+
+def _frame_reader(array: Any) -> Callable[[tuple[int, ...]], NDArray[Any]]:
+    """Return what reads one frame of a Zarr array (…, Y, X).
+
+    Where a chunk holds several frames, all are decoded for one: they are kept for the next.
+    """
+    block = array.chunks[:-2]
+    frames = prod(block)
+    if frames == 1 or frames * prod(array.shape[-2:]) * array.dtype.itemsize > LARGEST_BLOCK_BYTES:
+        return lambda position: np.asarray(array[position])
+
+    @lru_cache(maxsize=1)
+    def read_block(corner: tuple[int, ...]) -> NDArray[Any]:
+        where = (slice(start, start + size) for start, size in zip(corner, block, strict=True))
+        return np.asarray(array[tuple(where)])
+
+    def read(position: tuple[int, ...]) -> NDArray[Any]:
+        corner = tuple(i // size * size for i, size in zip(position, block, strict=True))
+        within = tuple(i - start for i, start in zip(position, corner, strict=True))
+        return read_block(corner)[within].copy()
+
+    return read
 
 
 def _from_multiscale(path: Path, group: Any, attributes: Mapping[str, Any]) -> Stack:

@@ -113,6 +113,30 @@ def test_plain_zarr(tmp_path, version, leading, names):
     assert_frames(stack, pixels)
 
 
+@pytest.mark.parametrize("block", [(5,), (4, 2)])
+def test_frames_that_share_a_chunk_are_decoded_once(tmp_path, monkeypatch, block):
+    leading = (12, 3)[: len(block)]
+    pixels = numbered(*leading)
+    array = zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=pixels.shape, chunks=(*block, 3, 8), dtype=pixels.dtype
+    )
+    array[...] = pixels
+    stack = open_stack(tmp_path / "a.zarr")
+    decoded = []
+    whole = zarr.Array.__getitem__
+    monkeypatch.setattr(
+        zarr.Array, "__getitem__", lambda self, at: decoded.append(at) or whole(self, at)
+    )
+    if len(block) == 1:
+        assert_frames(stack, pixels)
+        assert len(decoded) == 3
+    # In any order, and what a reader does with a frame is the reader's own business.
+    for index in (len(stack) - 1, 0, 7, 1, 7):
+        frame = stack.frame(index)
+        np.testing.assert_array_equal(frame, pixels[tuple(stack.axes(index).values())])
+        frame[...] = 0
+
+
 def test_ome_zarr_0_5_as_we_write_it(tmp_path):
     pixels = numbered(3, 2, 2)
     with OmeZarrWriter(
