@@ -20,8 +20,8 @@ from .saved_images import GrowingIndex, SavedImages, meaningful_axes
 POLL_S = 0.05
 GRACE_S = 5.0
 """For the last images, after Micro-Manager has said that its acquisition is over."""
-RECENT_NS = 60 * 10**9
-"""A dataset that was not written to for so long is not being written, until it is again."""
+RECENT_S = 60.0
+"""A dataset that was not written to for so long rests, until an image is added."""
 
 
 class SavedAcquisitions:
@@ -35,34 +35,36 @@ class SavedAcquisitions:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        long_ago_ns = time.time_ns() - RECENT_NS
-        self._before = {
-            dataset: changed_ns
-            for dataset, changed_ns in self._datasets().items()
-            if changed_ns < long_ago_ns or _is_finished(dataset)
-        }
+        self._finished: set[Path] = set()
+        self._resting: dict[Path, GrowingIndex] = {}
+        for dataset in self._datasets():
+            index = GrowingIndex(dataset)
+            _grows(index)
+            if index.finished():
+                self._finished.add(dataset)
+            elif index.changed_s() < time.time() - RECENT_S:
+                self._resting[dataset] = index
 
     def begun(self) -> Path | None:
         """Return the newest dataset that is being written; None while there is none."""
-        written = {
-            dataset: changed_ns
-            for dataset, changed_ns in self._datasets().items()
-            if self._before.get(dataset) != changed_ns
-        }
-        return max(written, key=written.__getitem__, default=None)
+        for dataset in [dataset for dataset, index in self._resting.items() if _grows(index)]:
+            del self._resting[dataset]
+        written = [
+            GrowingIndex(dataset)
+            for dataset in self._datasets()
+            if dataset not in self._finished and dataset not in self._resting
+        ]
+        newest = max(written, key=GrowingIndex.changed_s, default=None)
+        return None if newest is None else newest.folder
 
-    def _datasets(self) -> dict[Path, int]:
-        """Return the datasets and when each was last written to."""
+    def _datasets(self) -> list[Path]:
         folders = [self.folder, *self.folder.glob("*")] if self.folder.is_dir() else []
-        indices = [folder / "NDTiff.index" for folder in folders]
-        return {index.parent: index.stat().st_mtime_ns for index in indices if index.is_file()}
+        return [folder for folder in folders if (folder / "NDTiff.index").is_file()]
 
 
-def _is_finished(dataset: Path) -> bool:
-    index = GrowingIndex(dataset)
-    for _ in index.new_entries():
-        pass
-    return index.finished()
+def _grows(index: GrowingIndex) -> bool:
+    """Whether images were saved since the index was last read."""
+    return sum(1 for _ in index.new_entries()) > 0
 
 
 def await_dataset(

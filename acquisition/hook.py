@@ -82,12 +82,7 @@ def _roi(
     camera_roi: tuple[int, int, int, int] | None,
 ) -> ROI | None:
     height, width = pixels.shape
-    # Java's core gives the region in one word, the engine of this process in two, or not at all.
-    start = str(metadata.get("ROI", "")).split("-")[:2]
-    x, y = (
-        _number(metadata.get(f"ROI-{axis}-start", "".join(start[number : number + 1])), math.nan)
-        for number, axis in enumerate("XY")
-    )
+    x, y = _corner(metadata)
     if not math.isnan(x + y):
         binning = max(1, int(_number(str(metadata.get("Binning", 1)).lower().split("x")[0], 1)))
         return ROI(int(x) * binning, int(y) * binning, width * binning, height * binning)
@@ -96,6 +91,17 @@ def _roi(
         return None
     same = camera_roi[2] // width == camera_roi[3] // height
     return ROI(*camera_roi) if same else None
+
+
+def _corner(metadata: Mapping[str, Any]) -> tuple[float, float]:
+    """Return where the region begins; NaN if the image does not say.
+
+    A core of this process says it with two tags, Java's with one: x-y-width-height.
+    """
+    x, y = (metadata.get(f"ROI-{axis}-start") for axis in "XY")
+    if x is None and str(metadata.get("ROI", "")).count("-") == 3:
+        x, y, *_ = str(metadata["ROI"]).split("-")
+    return _number(x, math.nan), _number(y, math.nan)
 
 
 def _number(value: Any, otherwise: float) -> float:

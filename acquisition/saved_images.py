@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 Image = tuple[NDArray[Any], dict[str, Any]]
 
+_BLOCK = 64 * 1024
+"""Of the index, read at a time: most of its 25 MB are zeros while it is written."""
 _TRAILER = 64 * 1024
 """What a finished file may hold after its last image; one being written is gigabytes long."""
 
@@ -84,15 +86,24 @@ class GrowingIndex:
         """Yield axes and index entry of every image that was saved since the last call."""
         from ndstorage.ndtiff_index import NDTiffIndexEntry
 
-        with self._path.open("rb") as file:
-            file.seek(self._read)
-            data = file.read()
-        position = 0
-        while length := _entry_length(data, position):
-            _, axes, self._last = NDTiffIndexEntry.unpack_single_index_entry(data, position)
-            position += length
-            self._read += length
-            yield axes, self._last
+        with self._path.open("rb", buffering=0) as file:
+            while True:
+                file.seek(self._read)
+                block = file.read(_BLOCK)
+                position = 0
+                while length := _entry_length(block, position):
+                    _, axes, self._last = NDTiffIndexEntry.unpack_single_index_entry(
+                        block, position
+                    )
+                    position += length
+                    self._read += length
+                    yield axes, self._last
+                if position == 0:
+                    return
+
+    def changed_s(self) -> float:
+        """Return when the index was last written to, seconds since the epoch."""
+        return self._path.stat().st_mtime
 
     def finished(self) -> bool:
         """Whether nothing more comes: the program that writes has cut its files to length."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -344,6 +345,17 @@ def test_a_dataset_that_was_finished_before_is_left_alone(tmp_path):
     new.save()
     assert acquisitions.begun() == new.path
     new.finish()
+
+
+def test_a_dataset_that_a_crash_left_behind_rests_until_it_grows(tmp_path):
+    left = TheirAcquisition(tmp_path, "left")
+    left.save(3)
+    os.utime(left.path / "NDTiff.index", (1e9, 1e9))
+    acquisitions = SavedAcquisitions(tmp_path)
+    assert acquisitions.begun() is None
+    left.save()  # a slow time lapse after all
+    assert acquisitions.begun() == left.path
+    left.finish()
 
 
 def test_a_program_that_dies_while_it_saves(tmp_path, monkeypatch):

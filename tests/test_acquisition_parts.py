@@ -20,6 +20,7 @@ from quietscope.acquisition.accounting import Durations, FrameNumbers
 from quietscope.acquisition.context import Context, observations
 from quietscope.acquisition.errors import AcquisitionError, MicroscopeError
 from quietscope.acquisition.frame_pool import FramePool
+from quietscope.acquisition.hook import frame_from_image
 from quietscope.acquisition.microscope import MicroscopeSettings, close_core, open_microscope
 from quietscope.acquisition.microscope_options import settings_from_options
 from quietscope.acquisition.planned_events import planned_events, read_positions
@@ -163,6 +164,33 @@ def test_each_camera_counts_for_itself():
     numbers = FrameNumbers()
     tags = [{"Camera": c, "ImageNumber": n} for n in range(3) for c in ("left", "right")]
     assert [numbers.missing_before(t) for t in tags] == [0] * 6
+
+
+# ------------------------------------------------------------------------------------ hook
+
+
+@pytest.mark.parametrize(
+    ("tags", "roi"),
+    [
+        ({"ROI-X-start": "8", "ROI-Y-start": "16"}, (8, 16, 6, 4)),
+        ({"ROI-X-start": 8, "ROI-Y-start": 16, "Binning": "2x2"}, (16, 32, 12, 8)),
+        ({"ROI": "8-16-6-4", "Binning": "2"}, (16, 32, 12, 8)),  # Java's core
+        ({"ROI": "nowhere"}, None),
+        ({}, None),
+    ],
+)
+def test_the_region_is_read_from_the_images_own_tags(tags, roi):
+    frame = frame_from_image(
+        np.zeros((4, 6), "uint16"),
+        {"time": 0},
+        {**tags, "Exposure-ms": "7.5"},
+        index=0,
+        received_ns=0,
+        name_camera=False,
+        pool=FramePool(),
+    )
+    assert frame.roi == roi
+    assert frame.exposure_ms == 7.5
 
 
 # ------------------------------------------------------------------------------ frame memory
