@@ -18,6 +18,7 @@ from .live import LiveDenoiser
 from .saved_images import GrowingIndex, SavedImages, meaningful_axes
 
 POLL_S = 0.05
+WAIT_S = 0.25
 GRACE_S = 5.0
 """For the last images, after Micro-Manager has said that its acquisition is over."""
 RECENT_S = 60.0
@@ -84,7 +85,7 @@ def await_dataset(
                 f"{acquisitions.folder}: the acquisition ended before an image was saved there; "
                 "begin it anew"
             )
-        time.sleep(POLL_S)
+        time.sleep(WAIT_S)
     return dataset
 
 

@@ -258,8 +258,8 @@ def test_a_script_of_the_users_own(attached, micro_manager, tmp_path, entry):
 class TheirAcquisition:
     """Saves images as Micro-Manager's Multi-D window does in the format NDTiff.
 
-    Channels are numbers and have their names in the summary, and the index is long beforehand and
-    filled with zeros, into which the entries are written one by one.
+    Channels are numbers and have their names in the summary. The index is there before the first
+    image, long and filled with zeros, into which the entries are written one by one.
     """
 
     def __init__(self, folder: Path, name="cells", channels=("DAPI", "FITC")):
@@ -271,7 +271,7 @@ class TheirAcquisition:
             str(folder), summary_metadata=summary, name=name, writable=True
         )
         self.path = Path(self._dataset.path)
-        self._entries = 0
+        (self.path / "NDTiff.index").write_bytes(bytes(100_000))
 
     def save(self, count=1):
         for _ in range(count):
@@ -307,11 +307,10 @@ def assert_same(run: Path, theirs: TheirAcquisition) -> None:
 
 
 def test_every_image_is_followed_as_it_is_saved(tmp_path):
-    theirs = TheirAcquisition(tmp_path / "data")
     acquisitions = SavedAcquisitions(tmp_path / "data")
-    assert acquisitions.begun() is None  # its files come with the first image
-    theirs.save()
-    assert acquisitions.begun() == theirs.path
+    assert acquisitions.begun() is None
+    theirs = TheirAcquisition(tmp_path / "data")
+    assert await_dataset(acquisitions) == theirs.path  # before its first image
     came = []
 
     def their_program():
@@ -319,6 +318,7 @@ def test_every_image_is_followed_as_it_is_saved(tmp_path):
             before = len(theirs.images)
             theirs.save(count)
             wait_for(lambda before=before: len(came) > before)
+        theirs.save()
         theirs.finish()
 
     writing = threading.Thread(target=their_program)
