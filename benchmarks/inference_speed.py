@@ -77,13 +77,14 @@ def make_bundle(preset: str, folder: Path) -> tuple[Path, Path]:
 class PlainLattice(nn.Module):
     """Four flips through one U-Net at half resolution, and a Gaussian posterior.
 
-    The network is enlarged and concatenated in the plainest way: 14.6 GFLOP per 512² frame.
+    12.6 GFLOP per 512² frame.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.encoders = nn.ModuleList([_block(3, 16), _block(16, 32), _block(32, 64)])
-        self.decoders = nn.ModuleList([_block(48, 16), _block(96, 32)])
+        self.narrows = nn.ModuleList([nn.Conv2d(32, 16, 1), nn.Conv2d(64, 32, 1)])
+        self.decoders = nn.ModuleList([_block(32, 16), _block(64, 32)])
         self.head = nn.Conv2d(16, 2, 1)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +105,7 @@ class PlainLattice(nn.Module):
             x = functional.max_pool2d(kept[-1], 2)
         x = self.encoders[-1](x)
         for level in (1, 0):
-            x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = functional.interpolate(self.narrows[level](x), scale_factor=2.0, mode="nearest")
             x = self.decoders[level](torch.cat([kept[level], x], dim=1))
         return self.head(x)
 

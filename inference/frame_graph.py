@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from .flip_groups import group_flips
 from .graph_editing import EditableGraph, attribute
+from .lattice_moves import take_apart_by_product, weave_by_product
 from .operations import Shapes, model_at_shape, tensor_shapes
 
 _INT32, _INT64 = 6, 7
 """Element types of ONNX."""
 
 _TABLE_ROWS = 64
+_MOST_RUNS = 4
 
 
 def graph_for_frames(model: Path, frame_shape: tuple[int, int]) -> bytes:
@@ -54,7 +55,9 @@ def rewrite_for_frames(model: Any) -> list[str]:
         "difference-table": _tabulate_differences,
         "short-index": _shorten_indices,
         "table-rows": _look_up_in_rows,
-        "flips-into-weights": group_flips,
+        "apart-by-product": take_apart_by_product,
+        "woven-by-product": weave_by_product,
+        "runs": _copy_runs,
     }
     applied = []
     for name, rule in rules.items():
@@ -72,7 +75,11 @@ def _drop_identities(graph: EditableGraph, shapes: Shapes) -> int:
     """Take out paddings by index and crops that, at this size, change nothing."""
     dropped = 0
     for node in list(graph.proto.node):
-        unchanged = _gathers_all(node, graph, shapes) or _keeps_all(node, graph, shapes)
+        unchanged = (
+            _gathers_all(node, graph, shapes)
+            or _keeps_all(node, graph, shapes)
+            or _multiplies_by_one(node, graph, shapes)
+        )
         if unchanged and not graph.is_output(node.output[0]):
             graph.use_instead(node.output[0], node.input[0])
             dropped += 1
@@ -92,6 +99,58 @@ def _keeps_all(node: Any, graph: EditableGraph, shapes: Shapes) -> bool:
         return False
     steps = graph.input_value(node, 4)
     return node.input[0] in shapes and (steps is None or bool((steps == 1).all()))
+
+
+def _multiplies_by_one(node: Any, graph: EditableGraph, shapes: Shapes) -> bool:
+    if node.op_type != "Mul" or shapes.get(node.input[0]) != shapes.get(node.output[0]):
+        return False
+    factor = graph.value(node.input[1])
+    return factor is not None and bool((factor == 1).all())
+
+
+def _copy_runs(graph: EditableGraph, shapes: Shapes) -> int:
+    """Extend an image by pieces of itself instead of gathering it pixel by pixel."""
+    return sum(
+        _copy_runs_of(graph, node, shapes)
+        for node in list(graph.proto.node)
+        if node.op_type == "Gather"
+    )
+
+
+def _copy_runs_of(graph: EditableGraph, node: Any, shapes: Shapes) -> bool:
+    from onnx import helper
+
+    index, axis = graph.value(node.input[1]), attribute(node, "axis") or 0
+    shape = shapes.get(node.input[0], ())
+    if index is None or index.ndim != 1 or not shape or index.size < _MOST_RUNS or index.min() < 0:
+        return False
+    breaks = np.flatnonzero(np.diff(index) != 1) + 1
+    runs = np.split(index, breaks)
+    if len(runs) > _MOST_RUNS:
+        return False
+    name, nodes, pieces = node.output[0], [], []
+    for number, run in enumerate(runs):
+        if len(run) == shape[axis]:
+            pieces.append(node.input[0])
+            continue
+        pieces.append(f"{name}.run{number}")
+        ends = [run[0], run[-1] + 1, axis]
+        nodes.append(
+            helper.make_node(
+                "Slice",
+                [
+                    node.input[0],
+                    *(
+                        graph.add_constant(f"{name}.run{number}.{what}", np.array([end]))
+                        for what, end in zip(("start", "end", "axis"), ends, strict=True)
+                    ),
+                ],
+                [pieces[-1]],
+            )
+        )
+    joined = helper.make_node("Concat", pieces, [name], axis=axis)
+    graph.replace(node, *nodes, joined)
+    return True
 
 
 # -------------------------------------------------------------------------------- look-ups

@@ -63,12 +63,6 @@ class EditableGraph:
         self.proto.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def through_reshapes(self, name: str) -> str:
-        """Follow `name` upwards past reshapes."""
-        while (node := self.source(name, "Reshape")) is not None:
-            name = node.input[0]
-        return name
-
     def is_output(self, name: str) -> bool:
         """Tell whether the graph gives `name` to its caller."""
         return any(output.name == name for output in self.proto.output)
@@ -113,13 +107,3 @@ def attribute(node: Any, name: str) -> Any:
     value = helper.get_attribute_value(found)
     several = hasattr(value, "__len__") and not isinstance(value, bytes)
     return list(value) if several else value
-
-
-def set_attributes(node: Any, **values: Any) -> None:
-    """Set attributes, replacing those of the same name."""
-    from onnx import helper
-
-    kept = [given for given in node.attribute if given.name not in values]
-    del node.attribute[:]
-    node.attribute.extend(kept)
-    node.attribute.extend(helper.make_attribute(name, value) for name, value in values.items())

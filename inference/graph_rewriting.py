@@ -10,12 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from .graph_editing import EditableGraph, attribute, set_attributes
-
-_UNSHUFFLE_BY_TWO = [0, 1, 3, 5, 2, 4]
-"""How (N, C, Y/2, 2, X/2, 2) becomes (N, C, 2, 2, Y/2, X/2)."""
+from .graph_editing import EditableGraph, attribute
 
 _KEEP_CHANNELS = ("Add", "Relu", "LeakyRelu", "Resize", "MaxPool", "AveragePool")
 
@@ -28,7 +23,6 @@ def rewrite_for_speed(model: Any) -> list[str]:
     """
     applied = []
     rules: dict[str, Callable[[EditableGraph], int]] = {
-        "unshuffle-into-convolution": _fold_unshuffle,
         "concatenation-into-convolutions": _split_concatenation,
         "gather-from-table": _gather_from_table,
     }
@@ -40,67 +34,7 @@ def rewrite_for_speed(model: Any) -> list[str]:
     return applied
 
 
-# --------------------------------------------------------------------------------- rule one
-
-
-def _fold_unshuffle(graph: EditableGraph) -> int:
-    """Take 2×2 sub-lattices apart inside the convolution that reads them.
-
-    A 3×3 convolution of a pixel-unshuffled image is a 6×6 convolution of stride 2 of the image
-    itself; channels that were cut away become zeros of its kernel. Saves a six-dimensional
-    transposition, which the runtime does slowly.
-    """
-    return sum(_fold_one_unshuffle(graph, node) for node in list(graph.proto.node))
-
-
-def _fold_one_unshuffle(graph: EditableGraph, convolution: Any) -> bool:
-    if convolution.op_type != "Conv" or not _is_plain(convolution):
-        return False
-    kernel = graph.value(convolution.input[1])
-    source, first_channel = _channels_from(graph, convolution.input[0])
-    transposition = graph.source(graph.through_reshapes(source), "Transpose")
-    if kernel is None or transposition is None:
-        return False
-    if attribute(transposition, "perm") != _UNSHUFFLE_BY_TWO:
-        return False
-    image = graph.through_reshapes(transposition.input[0])
-    outputs, channels, height, width = kernel.shape
-    if (channels + first_channel) % 4 or height != width:
-        return False
-    whole = np.zeros((outputs, first_channel + channels, height, width), kernel.dtype)
-    whole[:, first_channel:] = kernel
-    folded = (
-        whole.reshape(outputs, -1, 2, 2, height, width)
-        .transpose(0, 1, 4, 2, 5, 3)
-        .reshape(outputs, -1, 2 * height, 2 * width)
-    )
-    convolution.input[0] = image
-    convolution.input[1] = graph.add_constant(f"{convolution.input[1]}.unshuffled", folded)
-    padding = attribute(convolution, "pads") or [0, 0, 0, 0]
-    set_attributes(
-        convolution,
-        pads=[2 * margin for margin in padding],
-        strides=[2, 2],
-        kernel_shape=[2 * height, 2 * width],
-    )
-    return True
-
-
-def _channels_from(graph: EditableGraph, name: str) -> tuple[str, int]:
-    """Follow a slice that cuts the first channels away; return its input and how many."""
-    node = graph.source(name, "Slice")
-    if node is None or len(node.input) < 4:
-        return name, 0
-    start, axes = graph.value(node.input[1]), graph.value(node.input[3])
-    end = graph.value(node.input[2])
-    if start is None or axes is None or end is None or axes.tolist() != [1]:
-        return name, 0
-    if start[0] < 0 or end[0] < 1 << 31:
-        return name, 0
-    return node.input[0], int(start[0])
-
-
-# --------------------------------------------------------------------------------- rule two
+# ---------------------------------------------------------------------------------- rule one
 
 
 def _split_concatenation(graph: EditableGraph) -> int:
@@ -158,7 +92,7 @@ def _channels_of(graph: EditableGraph, name: str) -> int | None:
     return None
 
 
-# ------------------------------------------------------------------------------- rule three
+# ------------------------------------------------------------------------------- rule two
 
 
 def _gather_from_table(graph: EditableGraph) -> int:

@@ -11,11 +11,14 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import BundleError
 from .operations import Shapes, graph_at_shape, tensor_shapes
 
-_PROBE = 256
-"""Edge of the frame at which the graph is examined: a multiple of every stride."""
+_PROBE = 768
+"""Edge of the frame at which the graph is examined: a multiple of every stride, 2ⁿ and 3·2ⁿ."""
 
 # fmt: off
 _POINTWISE = frozenset((
@@ -61,7 +64,7 @@ def receptive_field(model: Path) -> ReceptiveField:
         If an output pixel depends on the whole frame, or the graph holds an unknown operation.
     """
     graph = graph_at_shape(model, (_PROBE, _PROBE))
-    walk = _Walk(tensor_shapes(graph))
+    walk = _Walk(tensor_shapes(graph), graph)
     for value in graph.input:
         walk.reach[value.name], walk.scale[value.name] = 0.0, 1.0
     for node in graph.node:
@@ -73,8 +76,9 @@ def receptive_field(model: Path) -> ReceptiveField:
 class _Walk:
     """Reach and scale (input pixels per sample) of every tensor that depends on the pixels."""
 
-    def __init__(self, shapes: Shapes) -> None:
+    def __init__(self, shapes: Shapes, graph: Any) -> None:
         self.shapes = shapes
+        self.constants = {weight.name: weight for weight in graph.initializer}
         self.reach: dict[str, float] = {}
         self.scale: dict[str, float] = {}
 
@@ -103,7 +107,7 @@ class _Walk:
         if kind in _POINTWISE:
             return 0.0
         if kind in _MOVING:
-            return max(before, after) if before != after else 0.0
+            return (max(before, after) if before != after else 0.0) + self._shift(node) * before
         if kind in _WINDOWS:
             return _window(node, self.shapes) * before
         if kind == "ConvTranspose":
@@ -118,6 +122,31 @@ class _Walk:
             f"the model cannot be run in tiles: its operation {kind} may depend on the whole "
             "frame; choose a smaller region or a machine with more memory"
         )
+
+    def _shift(self, node: Any) -> int:
+        """Return how many samples a crop or an extension moves an image at most."""
+        if node.op_type == "Slice" and len(node.input) > 3:
+            starts, axes = (self._constant(node.input[place]) for place in (1, 3))
+            if starts is None or axes is None or (len(node.input) > 4 and self._flips(node)):
+                return 0
+            inner = [int(start) for start, axis in zip(starts, axes, strict=True) if axis >= 2]
+            return max([0, *(start for start in inner if start < _PROBE)])
+        if node.op_type == "Gather" and _axis(node) >= 2:
+            index = self._constant(node.input[1])
+            if index is not None and index.ndim == 1:
+                return int(np.abs(index - np.arange(index.size)).max())
+        return 0
+
+    def _flips(self, node: Any) -> bool:
+        steps = self._constant(node.input[4])
+        return steps is not None and bool((steps < 0).any())
+
+    def _constant(self, name: str) -> NDArray[Any] | None:
+        from onnx import numpy_helper
+
+        if name not in self.constants:
+            return None
+        return np.asarray(numpy_helper.to_array(self.constants[name]))
 
     def _tells_presence(self, node: Any, graph: Any) -> bool:
         """Whether a maximum over a frame is used only to ask whether there is a frame at all."""

@@ -19,9 +19,7 @@ from quietscope.specimen import CameraLaw, Specimen
 from quietscope.stacks import stack_from_array
 from quietscope.training.train import TrainingOptions, train
 
-HEIGHT, WIDTH = 32, 48
-FLIPS = ((), (3,), (2,), (2, 3))
-SMALLEST, LARGEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+HEIGHT, WIDTH = 30, 48
 
 
 class Drawing:
@@ -42,55 +40,48 @@ class Drawing:
     def weight(self, name, *shape):
         return self.number(name, self.random.standard_normal(shape).astype(np.float32) / 4)
 
-    def flip(self, source, axes, output):
-        if not axes:
-            return source
-        count = len(axes)
+    def crop(self, source, starts, output):
+        sizes = zip(starts, (HEIGHT, WIDTH), strict=True)
         ends = [
-            self.number(f"{output}.starts", np.full(count, LARGEST)),
-            self.number(f"{output}.ends", np.full(count, SMALLEST)),
-            self.number(f"{output}.axes", np.array(axes)),
-            self.number(f"{output}.steps", np.full(count, -1)),
+            self.number(f"{output}.starts", np.array(starts)),
+            self.number(f"{output}.ends", np.array([start + size for start, size in sizes])),
+            self.number(f"{output}.axes", np.array([2, 3])),
+        ]
+        return self.add("Slice", [source, *ends], output)
+
+    def channels(self, source, first, end, output):
+        ends = [
+            self.number(f"{output}.{name}", np.array([value]))
+            for name, value in (("start", first), ("end", end), ("axis", 1))
         ]
         return self.add("Slice", [source, *ends], output)
 
 
-def blind_spot(kernel=3, order=(0, 1, 2, 3), pool=2, pads=None, inner=16, head=1):
-    """Draw four flips through a small U-Net at half resolution, flipped back and interleaved."""
-    draw = Drawing()
-    copies = [draw.flip("x", flips, f"flip{k}") for k, flips in enumerate(FLIPS)]
+def blind_spot(frames=1, kernel=3, order=range(9), slack=0):
+    """Draw nine shifted images, their sub-lattices, a network of two layers, and the weaving."""
+    draw, rows, columns = Drawing(), HEIGHT // 3, WIDTH // 3
+    copies = [draw.crop("x", (k // 3, k % 3), f"shift{k}") for k in range(9)]
     draw.add("Concat", copies, "batch", axis=0)
-    weights = [draw.weight("w0", inner, 1, 4, 4), draw.weight("b0", inner)]
-    draw.add("Conv", ["batch", *weights], "c0", strides=[2, 2], pads=pads or [1, 1, 1, 1])
+    shape = draw.number("six", [9, frames, rows, 3, columns, 3])
+    draw.add("Reshape", ["batch", shape], "pieces")
+    draw.add("Transpose", ["pieces"], "turned", perm=[0, 1, 3, 5, 2, 4])
+    draw.add("Reshape", ["turned", draw.number("four", [9, 9 * frames, rows, columns])], "all")
+    parts = [draw.channels("all", 0, 4, "before"), draw.channels("all", 5, 9 * frames, "after")]
+    draw.add("Concat", parts, "visible", axis=1)
+    weights = [draw.weight("w0", 16, 9 * frames - 1, kernel, kernel), draw.weight("b0", 16)]
+    draw.add("Conv", ["visible", *weights], "c0", pads=[kernel // 2] * 4)
     draw.add("Relu", ["c0"], "r0")
-    far = [0, 0, pool - 2, pool - 2]
-    draw.add("MaxPool", ["r0"], "p", kernel_shape=[pool, pool], strides=[2, 2], pads=far)
-    weights = [draw.weight("w1", inner, inner, kernel, kernel), draw.weight("b1", inner)]
-    draw.add("Conv", ["p", *weights], "c1", pads=[kernel // 2] * 4)
-    scales = draw.number("scales", np.array([1, 1, 2, 2], np.float32))
-    draw.add(
-        "Resize",
-        ["c1", "", scales],
-        "u",
-        mode="nearest",
-        nearest_mode="floor",
-        coordinate_transformation_mode="asymmetric",
-    )
-    draw.add("Add", ["u", "r0"], "sum")
-    weights = [draw.weight("w2", 2, inner, head, head), draw.weight("b2", 2)]
-    draw.add("Conv", ["sum", *weights], "answers", pads=[head // 2] * 4)
-    draw.add("Reshape", ["answers", draw.number("five", [4, 1, 2, 16, 24])], "five_d")
-    one = draw.number("one", np.array([2]))
-    parts = []
-    for k, flips in enumerate(FLIPS):
-        part = draw.add("Gather", ["five_d", draw.number(f"k{k}", np.int64(k))], f"part{k}")
-        part = draw.flip(part, flips, f"back{k}")
-        parts.append(draw.add("Unsqueeze", [part, one], f"plane{k}"))
-    draw.add("Concat", [parts[k] for k in order], "stack", axis=2)
-    draw.add("Reshape", ["stack", draw.number("four", [1, 8, 16, 24])], "eight")
-    draw.add("DepthToSpace", ["eight"], "woven", blocksize=2, mode="CRD")
+    draw.add("Conv", ["r0", draw.weight("w1", 2, 16, 1, 1), draw.weight("b1", 2)], "answers")
+    if list(order) != list(range(9)):
+        draw.add("Gather", ["answers", draw.number("order", np.array(order))], "sorted", axis=0)
+    source = "answers" if list(order) == list(range(9)) else "sorted"
+    draw.add("Reshape", [source, draw.number("five", [9, 1, 2, rows, columns])], "by_shift")
+    draw.add("Transpose", ["by_shift"], "by_output", perm=[1, 2, 0, 3, 4])
+    draw.add("Reshape", ["by_output", draw.number("flat", [1, 18, rows, columns])], "eighteen")
+    draw.add("DepthToSpace", ["eighteen"], "woven", blocksize=3, mode="CRD")
     draw.add("Identity", ["woven"], "y")
-    return finished(draw, [1, 1, HEIGHT, WIDTH], [1, 2, HEIGHT, WIDTH])
+    extended = [1, frames, HEIGHT + 2 + slack, WIDTH + 2]
+    return finished(draw, extended, [1, 2, HEIGHT, WIDTH])
 
 
 def finished(draw, before, after):
@@ -122,16 +113,15 @@ def operations(model):
     return Counter(node.op_type for node in model.graph.node)
 
 
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-def test_flipped_copies_become_groups_with_the_same_answer(kernel):
-    model, seen = blind_spot(kernel), image(1, 1, HEIGHT, WIDTH)
+@pytest.mark.parametrize(("frames", "kernel"), [(1, 3), (1, 1), (3, 3), (2, 5)])
+def test_sub_lattices_are_moved_by_products_with_the_very_same_answer(frames, kernel):
+    model, seen = blind_spot(frames, kernel), image(1, frames, HEIGHT + 2, WIDTH + 2)
     expected = run(model, seen)
-    assert rewrite_for_frames(model) == ["flips-into-weights"]
+    assert rewrite_for_frames(model) == ["apart-by-product", "woven-by-product"]
     onnx.checker.check_model(model, full_check=True)
-    np.testing.assert_allclose(run(model, seen), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run(model, seen), expected, rtol=1e-5, atol=1e-6)
     left = operations(model)
-    assert not {"Slice", "Concat", "Gather", "DepthToSpace"} & set(left)
-    assert left["Conv"] == 3
+    assert not {"Slice", "Concat", "Transpose", "DepthToSpace"} & set(left)
 
 
 def test_a_second_time_changes_nothing():
@@ -143,19 +133,34 @@ def test_a_second_time_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "applied"),
     [
-        {"order": (0, 2, 1, 3)},  # interleaved otherwise
-        {"pads": [0, 0, 2, 2]},  # windows that a flip does not map onto windows
-        {"pool": 3},
-        {"inner": 8},  # too few channels for a group
-        {"head": 3},
+        ({"order": (1, 0, *range(2, 9))}, ["apart-by-product", "runs"]),  # interleaved otherwise
+        ({"slack": 3}, ["woven-by-product"]),  # rows that are not read
     ],
 )
-def test_what_only_looks_alike_is_left_alone(change):
-    model, seen = blind_spot(**change), image(1, 1, HEIGHT, WIDTH)
+def test_what_only_looks_alike_is_left_alone(change, applied):
+    model, seen = blind_spot(**change), image(1, 1, HEIGHT + 2 + change.get("slack", 0), WIDTH + 2)
     expected = run(model, seen)
-    assert rewrite_for_frames(model) == []
+    assert rewrite_for_frames(model) == applied
+    np.testing.assert_allclose(run(model, seen), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("index", "applied"),
+    [
+        ([2, *range(WIDTH), WIDTH - 3], ["runs"]),
+        ([*range(WIDTH - 1, -1, -1)], []),  # nothing but single pixels
+    ],
+)
+def test_an_extension_is_copied_in_pieces(index, applied):
+    draw = Drawing()
+    draw.add("Gather", ["x", draw.number("index", np.array(index))], "wide", axis=3)
+    draw.add("Identity", ["wide"], "y")
+    model = finished(draw, [1, 1, HEIGHT, WIDTH], [1, 1, HEIGHT, len(index)])
+    seen = image(1, 1, HEIGHT, WIDTH)
+    expected = run(model, seen)
+    assert rewrite_for_frames(model) == applied
     np.testing.assert_array_equal(run(model, seen), expected)
 
 
@@ -195,7 +200,9 @@ def test_a_wider_step_is_no_difference_of_neighbours():
     np.testing.assert_array_equal(run(model, seen), expected)
 
 
-@pytest.mark.parametrize(("index", "dropped"), [(range(WIDTH), True), (range(1, 49), False)])
+@pytest.mark.parametrize(
+    ("index", "dropped"), [(range(WIDTH), True), (range(1, 49), False)]
+)
 def test_only_a_padding_that_changes_nothing_is_dropped(index, dropped):
     draw = Drawing()
     draw.number("index", np.array(index) % WIDTH)
@@ -237,6 +244,7 @@ def test_what_training_exports_gives_the_same_answer(trained, shape):
 def test_what_training_exports_is_found_by_the_rules(trained):
     exported = open_bundle(trained).model_path
     model = model_at_shape(exported, (64, 96))
-    assert {"identity", "short-index", "table-rows"} <= set(rewrite_for_frames(model))
+    expected = {"short-index", "table-rows", "apart-by-product", "woven-by-product"}
+    assert expected <= set(rewrite_for_frames(model))
     left = operations(onnx.load_from_string(graph_for_frames(exported, (64, 96))))
-    assert not {"Gather", "GatherND"} & set(left)
+    assert not {"GatherND", "Transpose", "DepthToSpace"} & set(left)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quietscope.inference.graph_rewriting import rewrite_for_speed
 
-RULES = ["unshuffle-into-convolution", "concatenation-into-convolutions", "gather-from-table"]
+RULES = ["concatenation-into-convolutions", "gather-from-table"]
 
 
 def lattice_like(frames=1, kernel=3, cut=1, seed=0):
@@ -83,7 +83,7 @@ def test_the_slow_operations_are_gone():
     model = lattice_like()
     rewrite_for_speed(model)
     left = {node.op_type for node in model.graph.node}
-    assert not left & {"Transpose", "Slice", "Concat", "GatherND", "Unsqueeze"}
+    assert not left & {"Concat", "GatherND", "Unsqueeze"}
     named = {name for node in model.graph.node for name in node.input}
     assert {weight.name for weight in model.graph.initializer} <= named
 
@@ -96,29 +96,10 @@ def test_a_second_time_changes_nothing():
     assert model.SerializeToString() == before
 
 
-@pytest.mark.parametrize(
-    ("change", "spared"),
-    [
-        ("strided", "unshuffle-into-convolution"),
-        ("other permutation", "unshuffle-into-convolution"),
-        ("other axis", "concatenation-into-convolutions"),
-    ],
-)
-def test_what_only_looks_alike_is_left_alone(change, spared):
-    model = lattice_like()
-    if change == "strided":
-        convolution = next(n for n in model.graph.node if n.output[0] == "c1")
-        convolution.attribute.append(helper.make_attribute("strides", [1, 1]))
-        convolution.attribute[-1].ints[:] = [2, 2]
-        model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "a"
-        model.graph.output[0].type.tensor_type.shape.dim[3].dim_param = "b"
-    elif change == "other permutation":
-        transposition = next(n for n in model.graph.node if n.op_type == "Transpose")
-        transposition.attribute[0].ints[:] = [0, 1, 5, 3, 2, 4]
-    else:
-        model = _joined_along_rows()
+def test_what_only_looks_alike_is_left_alone():
+    model = _joined_along_rows()
     expected = run(model, images(1))
-    assert spared not in rewrite_for_speed(model)
+    assert rewrite_for_speed(model) == []
     np.testing.assert_allclose(run(model, images(1)), expected, rtol=1e-4, atol=1e-3)
 
 

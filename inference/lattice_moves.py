@@ -1,0 +1,260 @@
+"""Sub-lattices of an image, taken apart and interleaved again by products instead of copies.
+
+Owns two rules. A blind-spot network sees an image as many shifted sub-lattices and its answers are
+interleaved; an exporter writes that as slices, six-dimensional transpositions and concatenations,
+which the runtime does slowly and on one core. Here one strided convolution with zeros and ones
+takes all distinct sub-lattices apart, and one transposed convolution interleaves the answers.
+
+What a graph moves where is found out by letting it move numbers that tell where they came from,
+whatever operations it is written in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .graph_editing import EditableGraph
+from .operations import Shapes
+
+_MOVES = frozenset(
+    (
+        "Concat",
+        "DepthToSpace",
+        "Flatten",
+        "Gather",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    )
+)
+
+_BLOCK = 16
+"""Channels that ONNX Runtime's fastest convolutions take at a time."""
+
+
+def take_apart_by_product(graph: EditableGraph, shapes: Shapes) -> int:
+    """Make the sub-lattices that convolutions read with one strided convolution."""
+    convolutions = [node for node in graph.proto.node if node.op_type == "Conv"]
+    return sum(_take_apart(graph, shapes, node) for node in convolutions)
+
+
+def weave_by_product(graph: EditableGraph, shapes: Shapes) -> int:
+    """Interleave the answers of convolutions with one transposed convolution."""
+    convolutions = [node for node in graph.proto.node if node.op_type == "Conv"]
+    return sum(_weave(graph, shapes, node) for node in convolutions)
+
+
+# ------------------------------------------------------------------------------------ apart
+
+
+def _take_apart(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
+    from onnx import helper
+
+    read = convolution.input[0]
+    moves, image = _moves_before(graph, read)
+    before, after = shapes.get(image, ()), shapes.get(read, ())
+    if len(moves) < 2 or len(before) != 4 or len(after) != 4 or before[0] != 1:
+        return False
+    numbers = np.arange(np.prod(before), dtype=np.float64).reshape(before)
+    moved = _moved(graph, moves, image, read, numbers)
+    step = int(moved[0, 0, 0, 1] - moved[0, 0, 0, 0]) if after[3] > 1 else 0
+    if step < 2:
+        return False
+    corners = moved[:, :, 0, 0].astype(np.int64)
+    rows, columns = (step * np.arange(size) for size in after[2:])
+    expected = corners[..., None, None] + rows[:, None] * before[3] + columns
+    if not np.array_equal(moved, expected):
+        return False
+    distinct, places = np.unique(corners, return_inverse=True)
+    places, weights = _in_blocks(places.reshape(corners.shape), graph.value(convolution.input[1]))
+    planes = [np.unravel_index(corner, before[1:]) for corner in distinct]
+    height, width = (int(max(plane[axis] for plane in planes)) + 1 for axis in (1, 2))
+    fits = tuple(
+        (size - edge) // step + 1 for size, edge in zip(before[2:], (height, width), strict=True)
+    )
+    if fits != after[2:]:
+        return False
+    kernel = np.zeros((len(planes), before[1], height, width), np.float32)
+    for plane, (channel, row, column) in enumerate(planes):
+        kernel[plane, channel, row, column] = 1
+    name = f"{read}.apart"
+    chosen = np.array((*places.shape, *after[2:]))
+    apart = [
+        helper.make_node(
+            "Conv",
+            [image, graph.add_constant(f"{name}.kernel", kernel)],
+            [f"{name}.planes"],
+            name=f"{name}.planes",
+            strides=[step, step],
+            kernel_shape=[height, width],
+            pads=[0, 0, 0, 0],
+        ),
+        helper.make_node(
+            "Gather",
+            [
+                f"{name}.planes",
+                graph.add_constant(f"{name}.places", places),
+            ],
+            [f"{name}.chosen"],
+            name=f"{name}.chosen",
+            axis=1,
+        ),
+        helper.make_node(
+            "Reshape",
+            [
+                f"{name}.chosen",
+                graph.add_constant(f"{name}.shape", chosen),
+            ],
+            [name],
+            name=name,
+        ),
+    ]
+    copy = type(convolution)()
+    copy.CopyFrom(convolution)
+    copy.input[0] = name
+    if weights is not None:
+        copy.input[1] = graph.add_constant(f"{name}.weights", weights)
+    graph.replace(convolution, *apart, copy)
+    return True
+
+
+def _in_blocks(
+    places: NDArray[np.int64], weights: NDArray[Any] | None
+) -> tuple[NDArray[np.int64], NDArray[Any] | None]:
+    """Fill up the channels that a convolution reads to whole blocks, with weights of zero.
+
+    The runtime's fastest convolutions read fewer channels than a block, or whole blocks. Returns
+    None for the weights where they stay.
+    """
+    missing = -places.shape[1] % _BLOCK
+    if places.shape[1] < _BLOCK or not missing or weights is None:
+        return places, None
+    if weights.shape[1] != places.shape[1]:
+        return places, None
+    filled = np.pad(weights, ((0, 0), (0, missing), (0, 0), (0, 0)))
+    return np.pad(places, ((0, 0), (0, missing))), filled
+
+
+def _moves_before(graph: EditableGraph, name: str) -> tuple[list[Any], str]:
+    """Return the nodes that only move numbers to `name`, and the tensor they begin at.
+
+    A Gather is where an image was extended: the sub-lattices of an extended image are regular,
+    those of the image itself are not.
+    """
+    wanted, moves = {name}, []
+    for node in reversed(graph.proto.node):
+        if node.op_type in _MOVES - {"Gather"} and wanted.intersection(node.output):
+            moves.append(node)
+            wanted -= set(node.output)
+            wanted |= {read for read in node.input if read and read not in graph.constants}
+    return moves[::-1], wanted.pop() if len(wanted) == 1 else ""
+
+
+# --------------------------------------------------------------------------------- together
+
+
+def _weave(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
+    from onnx import helper
+
+    answers = convolution.output[0]
+    before = shapes.get(answers, ())
+    if len(before) != 4 or graph.is_output(answers):
+        return False
+    count, channels, height, width = before
+    step = isqrt(count)
+    if step < 2 or step * step != count:
+        return False
+    after = (1, channels, height * step, width * step)
+    moves, woven = _moves_behind(graph, shapes, answers, after)
+    if not woven:
+        return False
+    numbers = np.arange(np.prod(before), dtype=np.float64).reshape(before)
+    expected = (
+        numbers.reshape(step, step, channels, height, width)
+        .transpose(2, 3, 0, 4, 1)
+        .reshape(after)
+    )
+    if not np.array_equal(_moved(graph, moves, answers, woven, numbers), expected):
+        return False
+    kernel = np.zeros((count, channels, channels, step, step), np.float32)
+    for place in range(count):
+        kernel[place, range(channels), range(channels), *divmod(place, step)] = 1
+    name = f"{woven}.by_product"
+    nodes = [
+        helper.make_node(
+            "Reshape",
+            [
+                answers,
+                graph.add_constant(
+                    f"{name}.shape", np.array((1, count * channels, height, width))
+                ),
+            ],
+            [f"{name}.answers"],
+            name=f"{name}.answers",
+        ),
+        helper.make_node(
+            "ConvTranspose",
+            [
+                f"{name}.answers",
+                graph.add_constant(f"{name}.kernel", kernel.reshape(-1, channels, step, step)),
+            ],
+            [name],
+            name=name,
+            strides=[step, step],
+            kernel_shape=[step, step],
+        ),
+    ]
+    graph.use_instead(woven, name)
+    copy = type(convolution)()
+    copy.CopyFrom(convolution)
+    graph.replace(convolution, copy, *nodes)
+    return True
+
+
+def _moves_behind(
+    graph: EditableGraph, shapes: Shapes, name: str, wanted: tuple[int, ...]
+) -> tuple[list[Any], str]:
+    """Return the nodes that only move `name`, up to a tensor of the wanted shape, and that."""
+    reached, moves = {name}, []
+    for node in graph.proto.node:
+        tensors = [read for read in node.input if read and read not in graph.constants]
+        if node.op_type in _MOVES and tensors and reached.issuperset(tensors):
+            moves.append(node)
+            reached.update(node.output)
+            if shapes.get(node.output[0]) == wanted and not graph.is_output(node.output[0]):
+                return moves, str(node.output[0])
+    return moves, ""
+
+
+def _moved(
+    graph: EditableGraph, moves: Sequence[Any], start: str, end: str, numbers: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Let some nodes move numbers, in float64: every place of a large frame is told apart."""
+    import onnxruntime as ort
+    from onnx import TensorProto, helper
+
+    used = {name for node in moves for name in node.input}
+    begin = helper.make_tensor_value_info(start, TensorProto.DOUBLE, numbers.shape)
+    finish = helper.make_tensor_value_info(end, TensorProto.DOUBLE, None)
+    constants = [weight for name, weight in graph.constants.items() if name in used]
+    model = helper.make_model(
+        helper.make_graph(list(moves), "moves", [begin], [finish], constants),
+        opset_imports=graph.model.opset_import,
+        ir_version=graph.model.ir_version,
+    )
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    settings.intra_op_num_threads = 1
+    session = ort.InferenceSession(
+        model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+    )
+    return np.asarray(session.run([end], {start: numbers})[0])
