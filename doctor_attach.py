@@ -29,7 +29,7 @@ from .acquisition.microscope import Microscope, MicroscopeSettings, open_microsc
 from .doctor import Finding
 
 if TYPE_CHECKING:
-    from .acquisition.bridge import Image
+    from .acquisition.frame import Image
 
 QUESTIONS = ("server", "versions", "camera", "image", "transfer", "multi-d", "hook")
 """In the order in which they are asked; a fault ends the list."""

@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import MicroscopeError
+from .frame import Image
 
 logger = logging.getLogger(__name__)
-
-Image = tuple[NDArray[Any], dict[str, Any]]
 
 DEFAULT_PORT = 4827
 CONNECT_S = 2.0

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .bridge import Image, newest_image
+from .bridge import newest_image
+from .frame import Image
 from .live import LiveDenoiser
 from .microscope import Microscope
 

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+Image = tuple[NDArray[Any], dict[str, Any]]
+"""Pixels (Y, X) and Micro-Manager's tags, before they are a frame of the stream."""
+
 
 class ROI(NamedTuple):
     """A region of the sensor in unbinned pixels."""

@@ -14,9 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
-Image = tuple[NDArray[Any], dict[str, Any]]
+from .frame import Image
 
 _BLOCK = 64 * 1024
 """Of the index, read at a time: most of its 25 MB are zeros while it is written."""
