@@ -20,7 +20,7 @@ from quietscope.stacks import stack_from_array
 from quietscope.training.train import TrainingOptions, train
 
 RESULTS = Path(__file__).parent / "results" / "inference_memory.json"
-SETTLED_AFTER = 200
+SETTLED_AFTER = 1000
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ whatever operations it is written in.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
@@ -21,21 +22,12 @@ from numpy.typing import NDArray
 from .graph_editing import EditableGraph
 from .operations import Shapes
 
-_MOVES = frozenset(
-    (
-        "Concat",
-        "DepthToSpace",
-        "Flatten",
-        "Gather",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    )
-)
+# fmt: off
+_MOVES = frozenset((
+    "Concat", "DepthToSpace", "Flatten", "Gather", "Reshape", "Slice", "SpaceToDepth", "Split",
+    "Squeeze", "Transpose", "Unsqueeze",
+))
+# fmt: on
 
 _BLOCK = 16
 """Channels that ONNX Runtime's fastest convolutions take at a time."""
@@ -56,75 +48,104 @@ def weave_by_product(graph: EditableGraph, shapes: Shapes) -> int:
 # ------------------------------------------------------------------------------------ apart
 
 
-def _take_apart(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
-    from onnx import helper
+@dataclass(frozen=True, slots=True)
+class _Lattices:
+    """Strided pictures of an image, as convolutions read them.
 
-    read = convolution.input[0]
-    moves, image = _moves_before(graph, read)
-    before, after = shapes.get(image, ()), shapes.get(read, ())
-    if len(moves) < 2 or len(before) != 4 or len(after) != 4 or before[0] != 1:
+    Attributes
+    ----------
+    image
+        The tensor (1, C, Y, X).
+    step
+        Pixels between neighbouring samples, along y and x.
+    kernel
+        (P, C, H, W): one 1 in each of P kernels, where its sub-lattice begins.
+    places
+        (N, K): which of the P sub-lattices is where in the tensor that is read.
+    """
+
+    image: str
+    step: int
+    kernel: NDArray[np.float32]
+    places: NDArray[np.int64]
+
+
+def _take_apart(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
+    lattices = _lattices(graph, shapes, convolution.input[0])
+    if lattices is None:
         return False
-    numbers = np.arange(np.prod(before), dtype=np.float64).reshape(before)
-    moved = _moved(graph, moves, image, read, numbers)
-    step = int(moved[0, 0, 0, 1] - moved[0, 0, 0, 0]) if after[3] > 1 else 0
-    if step < 2:
-        return False
-    corners = moved[:, :, 0, 0].astype(np.int64)
-    rows, columns = (step * np.arange(size) for size in after[2:])
-    expected = corners[..., None, None] + rows[:, None] * before[3] + columns
-    if not np.array_equal(moved, expected):
-        return False
-    distinct, places = np.unique(corners, return_inverse=True)
-    places, weights = _in_blocks(places.reshape(corners.shape), graph.value(convolution.input[1]))
-    planes = [np.unravel_index(corner, before[1:]) for corner in distinct]
-    height, width = (int(max(plane[axis] for plane in planes)) + 1 for axis in (1, 2))
-    fits = tuple(
-        (size - edge) // step + 1 for size, edge in zip(before[2:], (height, width), strict=True)
-    )
-    if fits != after[2:]:
-        return False
-    kernel = np.zeros((len(planes), before[1], height, width), np.float32)
-    for plane, (channel, row, column) in enumerate(planes):
-        kernel[plane, channel, row, column] = 1
-    name = f"{read}.apart"
-    chosen = np.array((*places.shape, *after[2:]))
-    apart = [
-        helper.make_node(
-            "Conv",
-            [image, graph.add_constant(f"{name}.kernel", kernel)],
-            [f"{name}.planes"],
-            name=f"{name}.planes",
-            strides=[step, step],
-            kernel_shape=[height, width],
-            pads=[0, 0, 0, 0],
-        ),
-        helper.make_node(
-            "Gather",
-            [
-                f"{name}.planes",
-                graph.add_constant(f"{name}.places", places),
-            ],
-            [f"{name}.chosen"],
-            name=f"{name}.chosen",
-            axis=1,
-        ),
-        helper.make_node(
-            "Reshape",
-            [
-                f"{name}.chosen",
-                graph.add_constant(f"{name}.shape", chosen),
-            ],
-            [name],
-            name=name,
-        ),
-    ]
+    places, weights = _in_blocks(lattices.places, graph.value(convolution.input[1]))
+    name = f"{convolution.input[0]}.apart"
+    shape = np.array((*places.shape, *shapes[convolution.input[0]][2:]))
+    nodes = _nodes_apart(graph, lattices, places, shape, name)
     copy = type(convolution)()
     copy.CopyFrom(convolution)
     copy.input[0] = name
     if weights is not None:
         copy.input[1] = graph.add_constant(f"{name}.weights", weights)
-    graph.replace(convolution, *apart, copy)
+    graph.replace(convolution, *nodes, copy)
     return True
+
+
+def _lattices(graph: EditableGraph, shapes: Shapes, read: str) -> _Lattices | None:
+    """Tell which sub-lattices of which image `read` holds; None if it is nothing of the kind."""
+    moves, image = _moves_before(graph, read)
+    before, after = shapes.get(image, ()), shapes.get(read, ())
+    if len(moves) < 2 or len(before) != 4 or len(after) != 4 or before[0] != 1 or after[3] < 2:
+        return None
+    numbers = np.arange(np.prod(before), dtype=np.float64).reshape(before)
+    moved = _moved(graph, moves, image, read, numbers)
+    step = int(moved[0, 0, 0, 1] - moved[0, 0, 0, 0])
+    corners = moved[:, :, 0, 0].astype(np.int64)
+    rows, columns = (step * np.arange(size) for size in after[2:])
+    regular = corners[..., None, None] + rows[:, None] * before[3] + columns
+    if step < 2 or not np.array_equal(moved, regular):
+        return None
+    distinct, places = np.unique(corners, return_inverse=True)
+    origins = np.stack(np.unravel_index(distinct, before[1:]), axis=1)  # channel, row, column
+    edges = origins[:, 1:].max(axis=0) + 1
+    if any((before[k + 2] - edges[k]) // step + 1 != after[k + 2] for k in (0, 1)):
+        return None
+    kernel = np.zeros((len(origins), before[1], *edges), np.float32)
+    kernel[range(len(origins)), *origins.T] = 1
+    return _Lattices(image, step, kernel, places.reshape(corners.shape))
+
+
+def _nodes_apart(
+    graph: EditableGraph,
+    lattices: _Lattices,
+    places: NDArray[np.int64],
+    shape: NDArray[np.int64],
+    name: str,
+) -> list[Any]:
+    """Return the nodes that make `name` of this shape: convolve, choose, and reshape."""
+    from onnx import helper
+
+    planes, chosen = f"{name}.planes", f"{name}.chosen"
+    return [
+        helper.make_node(
+            "Conv",
+            [lattices.image, graph.add_constant(f"{name}.kernel", lattices.kernel)],
+            [planes],
+            name=planes,
+            strides=[lattices.step] * 2,
+            kernel_shape=lattices.kernel.shape[2:],
+            pads=[0] * 4,
+        ),
+        helper.make_node(
+            "Gather",
+            [planes, graph.add_constant(f"{name}.places", places)],
+            [chosen],
+            name=chosen,
+            axis=1,
+        ),
+        helper.make_node(
+            "Reshape",
+            [chosen, graph.add_constant(f"{name}.shape", shape)],
+            [name],
+            name=name,
+        ),
+    ]
 
 
 def _in_blocks(
@@ -163,41 +184,44 @@ def _moves_before(graph: EditableGraph, name: str) -> tuple[list[Any], str]:
 
 
 def _weave(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
-    from onnx import helper
-
     answers = convolution.output[0]
     before = shapes.get(answers, ())
-    if len(before) != 4 or graph.is_output(answers):
+    step = isqrt(before[0]) if len(before) == 4 else 0
+    if step < 2 or step * step != before[0] or graph.is_output(answers):
         return False
-    count, channels, height, width = before
-    step = isqrt(count)
-    if step < 2 or step * step != count:
-        return False
+    channels, height, width = before[1:]
     after = (1, channels, height * step, width * step)
     moves, woven = _moves_behind(graph, shapes, answers, after)
     if not woven:
         return False
     numbers = np.arange(np.prod(before), dtype=np.float64).reshape(before)
-    expected = (
-        numbers.reshape(step, step, channels, height, width)
-        .transpose(2, 3, 0, 4, 1)
-        .reshape(after)
-    )
+    expected = numbers.reshape(step, step, *before[1:]).transpose(2, 3, 0, 4, 1).reshape(after)
     if not np.array_equal(_moved(graph, moves, answers, woven, numbers), expected):
         return False
+    name = f"{woven}.by_product"
+    nodes = _nodes_weaving(graph, answers, before, step, name)
+    graph.use_instead(woven, name)
+    copy = type(convolution)()
+    copy.CopyFrom(convolution)
+    graph.replace(convolution, copy, *nodes)
+    return True
+
+
+def _nodes_weaving(
+    graph: EditableGraph, answers: str, shape: tuple[int, ...], step: int, name: str
+) -> list[Any]:
+    """Return the nodes that interleave `answers` into `name`: answer k begins at k of the grid."""
+    from onnx import helper
+
+    count, channels, height, width = shape
     kernel = np.zeros((count, channels, channels, step, step), np.float32)
     for place in range(count):
         kernel[place, range(channels), range(channels), *divmod(place, step)] = 1
-    name = f"{woven}.by_product"
-    nodes = [
+    joined = np.array((1, count * channels, height, width))
+    return [
         helper.make_node(
             "Reshape",
-            [
-                answers,
-                graph.add_constant(
-                    f"{name}.shape", np.array((1, count * channels, height, width))
-                ),
-            ],
+            [answers, graph.add_constant(f"{name}.shape", joined)],
             [f"{name}.answers"],
             name=f"{name}.answers",
         ),
@@ -213,11 +237,6 @@ def _weave(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
             kernel_shape=[step, step],
         ),
     ]
-    graph.use_instead(woven, name)
-    copy = type(convolution)()
-    copy.CopyFrom(convolution)
-    graph.replace(convolution, copy, *nodes)
-    return True
 
 
 def _moves_behind(

@@ -15,6 +15,7 @@ from quietscope.inference.bundle import open_bundle
 from quietscope.inference.frame_graph import graph_for_frames, rewrite_for_frames
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.operations import model_at_shape
+from quietscope.inference.tiling import TiledDenoiser
 from quietscope.specimen import CameraLaw, Specimen
 from quietscope.stacks import stack_from_array
 from quietscope.training.train import TrainingOptions, train
@@ -239,6 +240,19 @@ def test_what_training_exports_gives_the_same_answer(trained, shape):
         denoiser.denoise(seen[0], out)
     for found, wanted in zip(out, expected, strict=True):
         np.testing.assert_allclose(found, wanted[0, 0], rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("tile", [120, 200])
+def test_tiles_of_what_training_exports_are_those_of_the_whole_frame(trained, tile):
+    shape = (231, 290)
+    seen = np.random.default_rng(0).poisson(300, (1, *shape)).astype(np.uint16)
+    whole, pieces = (np.empty((2, *shape), np.float32) for _ in range(2))
+    with OnnxDenoiser(trained, shape, provider="cpu", threads=1) as denoiser:
+        denoiser.denoise(seen, whole)
+    with TiledDenoiser(trained, shape, tile=tile, provider="cpu", threads=1) as denoiser:
+        assert denoiser.tiles > 1
+        denoiser.denoise(seen, pieces)
+    np.testing.assert_array_equal(pieces, whole)
 
 
 def test_what_training_exports_is_found_by_the_rules(trained):
