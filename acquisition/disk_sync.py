@@ -11,6 +11,7 @@ one for all. Windows has none for an ordinary user: there its own cache decides.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -24,6 +25,8 @@ INTERVAL_S = 1.0
 LONGEST_END_S = 10.0
 """How long the end of a run waits for the disk, on which other programs may write as well."""
 
+_DISK_FAILED = {errno.EIO, errno.ENOSPC, errno.EDQUOT}
+
 Sync = Callable[[], None]
 
 
@@ -31,16 +34,20 @@ def open_sync(folder: Path) -> tuple[Sync, Callable[[], None]] | None:
     """Return what puts everything written to the disk of `folder`, and what releases it.
 
     Kept open for a whole run: the system tells each holder of errors since the opening, once.
-    None where the system offers no such thing.
+    None where the system offers no such thing for this folder.
     """
     if sys.platform == "linux":
         import ctypes
 
         system = ctypes.CDLL(None, use_errno=True)  # lets other threads run meanwhile
-        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            syncfs = system.syncfs
+            descriptor = os.open(folder, os.O_RDONLY)
+        except (AttributeError, OSError):  # a small C library, a folder that cannot be listed
+            return None
 
         def sync() -> None:
-            if system.syncfs(descriptor) != 0:
+            if syncfs(descriptor) != 0:
                 number = ctypes.get_errno()
                 raise OSError(number, os.strerror(number))
 
@@ -93,6 +100,7 @@ class DiskSync:
                 sync()
             sync()
         except OSError as error:
-            self._error = error
+            if error.errno in _DISK_FAILED:  # others say that this disk cannot be asked
+                self._error = error
         finally:
             release()
