@@ -675,7 +675,8 @@ def test_no_thread_and_no_lock_is_left_behind(microscope, tmp_path):
     before = set(threading.enumerate())
     with LiveDenoiser(Smoothing(), tmp_path / "run") as live:
         names = {t.name for t in set(threading.enumerate()) - before}
-        assert names == {"quietscope recorder", "quietscope denoiser"}
+        sync = {"quietscope disk sync"}  # ends at once where the system cannot be asked
+        assert names - sync == {"quietscope recorder", "quietscope denoiser"}
         acquire(live.image_process_fn, frames=3)
     assert not [t for t in threading.enumerate() if t.name.startswith("quietscope")]
     assert not (tmp_path / "run" / "run.lock").exists()
