@@ -557,11 +557,12 @@ class _Image:
         return inside and bool(self._written[place])
 
     def write(self, pixels: NDArray[Any], place: _TCZ, *, unchanging: bool) -> None:
-        self._backend.unchanging = unchanging
-        self._backend.write(0, place, pixels)
+        # Noted first: writing may raise for an earlier frame, and this one gets to the disk yet.
         if any(i >= n for i, n in zip(place, self._written.shape, strict=True)):
             self._make_room(place)
         self._written[place] = True
+        self._backend.unchanging = unchanging
+        self._backend.write(0, place, pixels)
 
     def read(self, place: _TCZ) -> NDArray[Any]:
         array = self._backend.array if self._closed_array is None else self._closed_array

@@ -294,6 +294,35 @@ def test_ngff_validates(tmp_path):
     yaozarrs.validate_zarr_store(str(tmp_path / "positions.ome.zarr"))
 
 
+AFTER_A_FAILURE = """
+import resource, sys
+import numpy as np
+from quietscope.frame_store import OmeZarrWriter, OutputError, written_frames
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # only noise needs more
+noise = np.random.default_rng(0).integers(0, 2**16, (256, 256)).astype("uint16")
+store = OmeZarrWriter(sys.argv[1], frame_shape=(256, 256), dtype="uint16", max_in_flight=1)
+said = []
+for t, image in enumerate([np.zeros_like(noise), noise, np.ones_like(noise)]):
+    try:
+        store.write(image, {"time": t})
+    except OutputError:
+        said.append(t)
+store.close()
+print(said, store.frames_on_disk(), written_frames(sys.argv[1]).ravel().tolist())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files there")
+def test_a_frame_after_one_that_failed_counts_if_it_is_there(tmp_path):
+    """The failure of one frame is told with the next, which is on the disk all the same."""
+    said = subprocess.run(
+        [sys.executable, "-c", AFTER_A_FAILURE, str(tmp_path / "s.ome.zarr")],
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout.strip() == "[2] 2 [True, False, True]", said.stderr
+
+
 READERS = {
     "zarr": """
 import zarr
