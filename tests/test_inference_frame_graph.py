@@ -115,12 +115,12 @@ def operations(model):
 
 
 @pytest.mark.parametrize(("frames", "kernel"), [(1, 3), (1, 1), (3, 3), (2, 5)])
-def test_sub_lattices_are_moved_by_products_with_the_very_same_answer(frames, kernel):
+def test_sub_lattices_are_moved_by_products_with_the_same_answer(frames, kernel):
     model, seen = blind_spot(frames, kernel), image(1, frames, HEIGHT + 2, WIDTH + 2)
     expected = run(model, seen)
     assert rewrite_for_frames(model) == ["apart-by-product", "woven-by-product"]
     onnx.checker.check_model(model, full_check=True)
-    np.testing.assert_allclose(run(model, seen), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run(model, seen), expected, rtol=1e-4, atol=1e-5)
     left = operations(model)
     assert not {"Slice", "Concat", "Transpose", "DepthToSpace"} & set(left)
 
@@ -144,7 +144,7 @@ def test_what_only_looks_alike_is_left_alone(change, applied):
     model, seen = blind_spot(**change), image(1, 1, HEIGHT + 2 + change.get("slack", 0), WIDTH + 2)
     expected = run(model, seen)
     assert rewrite_for_frames(model) == applied
-    np.testing.assert_allclose(run(model, seen), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run(model, seen), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
