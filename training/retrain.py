@@ -332,10 +332,11 @@ def _chosen(stacks: Sequence[Stack], channel: str | None) -> list[tuple[Stack, i
     places = []
     for whole in stacks:
         own = one_channel(whole, channel)
-        several = "channel" in whole.sizes and channel is not None
-        number = {"channel": channel_number(whole, channel)} if several and channel else {}
+        named = channel is not None and whole.sizes.get("channel", 1) > 1
+        number = channel_number(whole, channel or "") if named else 0
+        axes_of_it = {"channel": number} if "channel" in whole.sizes else {}
         places += [
-            (whole, whole.index({**own.axes(index), **number}))
+            (whole, whole.index({**own.axes(index), **axes_of_it}))
             for index in held_out_indices(len(own))
         ]
     chosen = np.linspace(0, len(places) - 1, min(HELD_OUT_FRAMES, len(places))).astype(int)
