@@ -6,6 +6,7 @@ sees only a Learner.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -90,9 +91,6 @@ class LatticeLearner(GaussianLearner):
         self, frames: Tensor, chance: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return one sub-lattice and its prediction, (B, 1, P/3, P/3) each."""
-        stride = self.network.stride
-        height, width = (edge // stride * stride for edge in frames.shape[2:])
-        frames = frames[:, :, :height, :width]
         target, predicted = self.network.predict_target(frames)
         excess = self.excess(self.network.middle(frames))
         return target, *self.posterior.prior(predicted, excess)
@@ -147,41 +145,81 @@ class MaskedLearner(GaussianLearner):
         return frames[patch, 0, y, x][:, None], *self.posterior.prior(predicted, excess)
 
 
-class SampledLearner(Learner):
-    """`pn2v`: K samples of the signal per pixel, −log (1/K) Σ p(x | s_k) at hidden pixels."""
+SAMPLED_PIXELS = 2_048
+"""Of a batch, whose likelihood under the samples is taken."""
 
-    learning_rate = 1e-3
+
+class SampledLearner(Learner):
+    """`pn2v`: K samples of the signal per pixel, −log (1/K) Σ p(x | s_k) at hidden pixels.
+
+    On the lattice the samples know nothing of the pixel's own noise, so that weighing them by the
+    observation is sound. PN2V's authors sample with a masked network, which sees the pixel when it
+    is used: the observation then counts twice.
+    """
+
+    learning_rate = 4e-3
 
     def __init__(
-        self,
-        options: TrainingOptions,
-        noise: TabulatedNoise,
-        inputs: InputPlanes,
-        mask: MaskPlan,
-        *,
-        artefact_free: bool,
+        self, options: TrainingOptions, noise: TabulatedNoise, inputs: InputPlanes
     ) -> None:
         self.inputs = inputs
-        self.network = MaskedPrior(
-            inputs.further,
-            options.plan,
-            artefact_free=artefact_free,
-            outputs=options.samples,
-        )
+        self.network: LatticePrior | MaskedPrior
+        if options.samples_from == "lattice":
+            self.network = LatticePrior(inputs.further, options.plan, outputs=options.samples)
+        else:
+            self.network = MaskedPrior(
+                inputs.further,
+                options.plan,
+                artefact_free=options.samples_from == "n2v2",
+                outputs=options.samples,
+            )
         self.posterior = SampledPosterior(noise)
         self.noise = noise
-        self.mask = mask
+        self.mask = MaskPlan(options.masked_pixel_fraction)
+        with torch.no_grad():
+            # Apart from the start: samples that agree learn the same and stay together.
+            nn.init.normal_(self.network.network.head.bias)
 
     def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
-        """Return the mean negative log-likelihood of the hidden pixels under the samples."""
-        masked, (patch, y, x) = hide(frames, self.mask, chance)
-        samples = self.network(masked)[patch, :, y, x]  # (M, K)
-        observation = frames[patch, 0, y, x][:, None]
-        excess = self.excess(frames[patch, :, y, x])
-        likelihood = self.noise.log_likelihood(observation, samples, excess)
-        return -(torch.logsumexp(likelihood, dim=1) - torch.tensor(samples.shape[1]).log()).mean()
+        """Return the negative log-likelihood and the quasi-likelihood loss of the samples' mean.
 
-    score = loss
+        The likelihood alone moves only the samples that already explain what was observed, and
+        takes very long to bring the others there.
+        """
+        observation, samples, excess = self._predict_hidden(frames, chance)
+        mean = samples.mean(dim=1, keepdim=True)
+        variance = self.noise.variance(mean.detach(), excess) + samples.detach().var(
+            1, keepdim=True
+        )
+        fit = 0.5 * (observation - mean) ** 2 / variance
+        return self._nll(observation, samples, excess) + fit.mean()
+
+    def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
+        """Return the mean negative log-likelihood of the hidden pixels under the samples."""
+        return self._nll(*self._predict_hidden(frames, chance))
+
+    def _nll(self, observation: Tensor, samples: Tensor, excess: Tensor | None) -> Tensor:
+        likelihood = self.noise.log_likelihood(observation, samples, excess)
+        return -(torch.logsumexp(likelihood, dim=1) - math.log(samples.shape[1])).mean()
+
+    def _predict_hidden(
+        self, frames: Tensor, chance: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return hidden observations (M, 1), samples there (M, K), and their excess (M, 1)."""
+        if isinstance(self.network, LatticePrior):
+            target, samples = self.network.predict_target(frames)
+            excess = self.excess(self.network.middle(frames))
+            # The likelihood of K samples at every pixel would cost far more than the network.
+            count = target.numel()
+            chosen = torch.randint(count, (min(count, SAMPLED_PIXELS),), generator=chance)
+            return (
+                target.flatten()[chosen][:, None],
+                samples.movedim(1, -1).reshape(count, -1)[chosen],
+                None if excess is None else excess.flatten()[chosen][:, None],
+            )
+        masked, (patch, y, x) = hide(frames, self.mask, chance)
+        samples = self.network(masked)[patch, :, y, x]
+        return frames[patch, 0, y, x][:, None], samples, self.excess(frames[patch, :, y, x])
 
 
 def learner_for(
@@ -210,6 +248,4 @@ def learner_for(
             )
             return MaskedLearner(options, noise, inputs, mask, artefact_free=False)
         case "pn2v":
-            return SampledLearner(
-                options, noise, inputs, MaskPlan(fraction), artefact_free=options.artefact_free
-            )
+            return SampledLearner(options, noise, inputs)

@@ -51,9 +51,9 @@ def train(
         int | None, typer.Option(help="structn2v: pixels on either side; default: measured.")
     ] = None,
     samples: Annotated[int, typer.Option(help="pn2v: samples of the signal per pixel.")] = 32,
-    artefact_free: Annotated[
-        bool, typer.Option("--artefact-free", help="pn2v: on the N2V2 network.")
-    ] = False,
+    samples_from: Annotated[
+        str, typer.Option(help="pn2v: the network that samples: lattice, n2v or n2v2.")
+    ] = "lattice",
     pixel_maps: Annotated[
         bool, typer.Option(help="Treat each pixel as its own where the noise model has maps.")
     ] = True,
@@ -79,7 +79,7 @@ def train(
         mask_axis=mask_axis,
         mask_span=mask_span,
         samples=samples,
-        artefact_free=artefact_free,
+        samples_from=samples_from,  # type: ignore[arg-type]
         companions=tuple(companion or ()),
         pixel_maps=pixel_maps,
         memory_mib=memory_mib,

@@ -34,15 +34,17 @@ class LatticePrior(nn.Module):
         Planes beside the newest frame.
     plan
         Size of the U-Net.
+    outputs
+        Channels of its head: mean and spread, or samples.
     """
 
-    def __init__(self, further: int, plan: NetworkPlan) -> None:
+    def __init__(self, further: int, plan: NetworkPlan, *, outputs: int = 2) -> None:
         super().__init__()
-        self.network = UNet(PERIOD**2 * (1 + further) - 1, 2, plan)
+        self.network = UNet(PERIOD**2 * (1 + further) - 1, outputs, plan)
         self.stride = PERIOD * self.network.stride
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return prior mean and spread (N, 2, Y, X) for planes (N, 1 + further, Y, X)."""
+        """Return the head's outputs (N, outputs, Y, X) for planes (N, 1 + further, Y, X)."""
         height, width = frames.shape[2:]
         extended = _extended(_extended(frames, 2, self.stride), 3, self.stride)
         down, across = (edge - PERIOD + 1 for edge in extended.shape[2:])
@@ -52,23 +54,29 @@ class LatticePrior(nn.Module):
             for dx in range(PERIOD)
         ]
         _, predicted = self.predict_target(torch.cat(shifted))
-        by_shift = predicted.unflatten(0, (PERIOD**2, -1))  # (9, N, 2, Y/3, X/3)
+        by_shift = predicted.unflatten(0, (PERIOD**2, -1))  # (9, N, outputs, Y/3, X/3)
         woven = functional.pixel_shuffle(by_shift.permute(1, 2, 0, 3, 4).flatten(1, 2), PERIOD)
         return woven[:, :, :height, :width]
 
     def predict_target(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Take the middle sub-lattice out of the newest frame and predict it from the rest.
 
-        Returns it, (N, 1, Y/3, X/3), and the prediction, (N, 2, Y/3, X/3); Y and X are multiples
-        of `stride`.
+        Returns it, (N, 1, Y/3, X/3), and the prediction, (N, outputs, Y/3, X/3). Of Y and X, what
+        exceeds multiples of `stride` is left out.
         """
+        frames = self.whole(frames)
         lattices = functional.pixel_unshuffle(frames, PERIOD)  # (N, 9·(1 + further), Y/3, X/3)
         visible = torch.cat([lattices[:, :_CENTRE], lattices[:, _CENTRE + 1 :]], dim=1)
         return lattices[:, _CENTRE : _CENTRE + 1], self.network(visible)
 
-    @staticmethod
-    def middle(plane: Tensor) -> Tensor:
-        """Return the sub-lattice of (…, Y, X) that `predict_target` hides."""
+    def whole(self, frames: Tensor) -> Tensor:
+        """Return as much of (N, P, Y, X) as is a multiple of `stride`."""
+        height, width = (edge // self.stride * self.stride for edge in frames.shape[2:])
+        return frames[:, :, :height, :width]
+
+    def middle(self, plane: Tensor) -> Tensor:
+        """Return the sub-lattice of (N, P, Y, X) that `predict_target` hides."""
+        plane = self.whole(plane)
         return plane[..., PERIOD // 2 :: PERIOD, PERIOD // 2 :: PERIOD]
 
 

@@ -12,6 +12,7 @@ from ..inference.bundle import Algorithm, Preset
 from .errors import TrainingError
 
 MaskAxis = Literal["x", "y"]
+SampledNetwork = Literal["lattice", "n2v", "n2v2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,9 @@ class TrainingOptions:
         structn2v: the axis along which noise is correlated and how far, in pixels; None measures.
     samples
         pn2v: how many samples of the signal the network predicts per pixel.
-    artefact_free
-        pn2v: train on the N2V2 network.
+    samples_from
+        pn2v: the network that samples: blind to the pixel (`lattice`), or masked as the authors'
+        (`n2v`), or masked and free of the checkerboard (`n2v2`).
     memory_mib
         Frames kept in memory at a time.
     """
@@ -121,12 +123,18 @@ class TrainingOptions:
     mask_axis: MaskAxis | None = None
     mask_span: int | None = None
     samples: int = 32
-    artefact_free: bool = False
+    samples_from: SampledNetwork = "lattice"
     memory_mib: int = 1024
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         _require(self.algorithm in get_args(Algorithm), "algorithm", self.algorithm, Algorithm)
+        _require(
+            self.samples_from in get_args(SampledNetwork),
+            "samples_from",
+            self.samples_from,
+            SampledNetwork,
+        )
         _require(self.preset in PLANS, "preset", self.preset, Preset)
         if self.seconds is not None and self.steps is not None:
             raise TrainingError("both --minutes and --steps were given; give one budget only")
@@ -144,7 +152,10 @@ class TrainingOptions:
     @property
     def patch_edge(self) -> int:
         """Edge of the patches in pixels: what was asked for, or the algorithm's own."""
-        return self.patch or (96 if self.algorithm == "lattice" else 64)
+        blind = self.algorithm == "lattice" or (
+            self.algorithm == "pn2v" and self.samples_from == "lattice"
+        )
+        return self.patch or (96 if blind else 64)
 
     @property
     def plan(self) -> NetworkPlan:

@@ -44,7 +44,7 @@ FEWEST_FRAMES = 8
 HELD_OUT_FRAMES = 16
 LEAST_GAIN = 0.002
 """Relative gain of the candidate that is worth a change: 0.2 % of the error, and beyond chance."""
-NETWORK_OPTIONS = ("algorithm", "preset", "context_frames", "samples", "artefact_free")
+NETWORK_OPTIONS = ("algorithm", "preset", "context_frames", "samples", "samples_from")
 """On which the shape of the weights depends."""
 
 
