@@ -42,6 +42,7 @@ pytestmark = [
     pytest.mark.filterwarnings(
         "ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning",
         "ignore:Exception ignored in. <function Socket:pytest.PytestUnraisableExceptionWarning",
+        "ignore:Exception ignored in. <function _JavaO:pytest.PytestUnraisableExceptionWarning",
     ),
 ]
 
