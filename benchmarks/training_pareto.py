@@ -158,10 +158,13 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         panel.plot([r[cost] for r in front], [r["psnr_db"] for r in front], color="tab:blue")
         for row in rows:
             panel.plot(row[cost], row["psnr_db"], "o", color="tab:blue")
-            text = "/".join(row["presets"]) or row["plan"]
-            panel.annotate(text, (row[cost], row["psnr_db"]), fontsize=7)
+            size = "·".join(word for word in row["plan"].split() if word.isdigit())
+            text = " ".join([size, *row["presets"]])
+            place = {"xytext": (4, -8), "textcoords": "offset points", "fontsize": 7}
+            panel.annotate(text, (row[cost], row["psnr_db"]), **place).set_in_layout(False)
         panel.set_xscale("log")
-        panel.set_xlabel(label)
+        panel.margins(x=0.2)
+        panel.set_xlabel(f"{label} (width·depth·convolutions)")
     panels[0].set_ylabel("PSNR, dB")
     figure.savefig(path, dpi=110)
 
