@@ -20,6 +20,7 @@ from quietscope.training.channels import plan_channels
 from quietscope.training.errors import TrainingDataError
 from quietscope.training.options import InputPlanes, TrainingOptions
 from quietscope.training.recordings import Beside, load_recordings
+from quietscope.training.retrain import compare
 from quietscope.training.train import fit, train
 
 SIDE = 96
@@ -125,6 +126,12 @@ def test_a_bright_channel_of_the_same_structure_helps_a_dim_one(helped, scene, n
     assert missing > without - 2
     assert together.manifest.companions == ("DAPI",)
     assert together.manifest.figures["parity_max_relative_error"] < 1e-3
+
+
+def test_retraining_compares_models_with_and_without_companions(helped):
+    stack, alone, together = helped
+    assert compare(together, alone, [stack], channel="GFP")["gain_db"] > 1
+    assert compare(alone, together, [stack], channel="GFP")["gain_db"] < -1
 
 
 def test_a_channel_of_another_structure_does_no_harm(scene, noise_model, tmp_path):
