@@ -201,9 +201,7 @@ def test_a_wider_step_is_no_difference_of_neighbours():
     np.testing.assert_array_equal(run(model, seen), expected)
 
 
-@pytest.mark.parametrize(
-    ("index", "dropped"), [(range(WIDTH), True), (range(1, 49), False)]
-)
+@pytest.mark.parametrize(("index", "dropped"), [(range(WIDTH), True), (range(1, 49), False)])
 def test_only_a_padding_that_changes_nothing_is_dropped(index, dropped):
     draw = Drawing()
     draw.number("index", np.array(index) % WIDTH)
