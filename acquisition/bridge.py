@@ -135,6 +135,7 @@ def _close_bridges() -> None:
             continue
         for shadow in list(bridge._java_objects):
             shadow._closed = True  # or each would ask a server that is gone to forget it
+        bridge._response_queue.put({"type": "none"})  # for the one that is asking just now
         with warnings.catch_warnings(action="ignore"):  # its own thread still waits, as a daemon
             bridge.close()
 

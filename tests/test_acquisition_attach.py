@@ -78,7 +78,7 @@ class MicroManager:
 
     def crash(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 @pytest.fixture(scope="module")
