@@ -5,9 +5,9 @@ inference the very pixels whose replacements it learned to distrust, and pools t
 spectrum it is a peak at half the sampling frequency, in y, in x and in both. Six stacks of real
 photon counts (nandb); for each method the mean power of 3×3 bins at these places over the mean
 power of the ring around them, in decibels: 0 dB is no checkerboard. Periods of four pixels, which
-deeper pooling would leave, are given beside it, the worst place of each period. The microscope
-itself leaves such a peak, in y, where every second line is a little shifted: what counts is what an
-estimate has beyond the mean of the repeats. Draws `results/training_checkerboard.png`.
+deeper pooling would leave, are given beside it, the worst place of each period. The recordings
+themselves have such a peak in y: what counts is what an estimate has beyond the mean of the
+repeats. Draws `results/training_checkerboard.png`.
 
     python benchmarks/training_checkerboard.py --steps 1500
 

@@ -76,7 +76,7 @@ def own_mean(estimator: Estimator, one: Example) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("trials", nargs="*", help=f"Of {', '.join(TRIALS)}; all if not given.")
+    parser.add_argument("trials", nargs="*", metavar="trial", help="Of TRIALS; all if not given.")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
