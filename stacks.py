@@ -391,7 +391,7 @@ def _frame_reader(array: Any) -> Callable[[tuple[int, ...]], NDArray[Any]]:
     def read(position: tuple[int, ...]) -> NDArray[Any]:
         corner = tuple(i // size * size for i, size in zip(position, block, strict=True))
         within = tuple(i - start for i, start in zip(position, corner, strict=True))
-        return read_block(corner)[within].copy()
+        return np.array(read_block(corner)[within])
 
     return read
 

@@ -8,7 +8,7 @@ frames that are held out. What stays in memory is decided in `footage`, where pa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -54,6 +54,8 @@ class Recordings:
         Edge of the patches in pixels: what was asked for, or what fits.
     statistics
         Of each stack, over the frames that were read.
+    pooled
+        Of all stacks together.
     held_out
         Crops (1 + T, Y, X) of frames that are never trained on, from all stacks alike; missing
         frames are zeros.
@@ -68,6 +70,7 @@ class Recordings:
     stacks: tuple[Stack, ...]
     patch: int
     statistics: tuple[PixelStatistics, ...]
+    pooled: PixelStatistics
     held_out: tuple[Sample, ...]
     samples: tuple[Sample, ...]
     window: FootageWindow
@@ -79,11 +82,6 @@ class Recordings:
     def footage(self) -> tuple[Footage, ...]:
         """The frames in memory now."""
         return self.window.footage
-
-    @property
-    def pooled(self) -> PixelStatistics:
-        """Extremes, mean and variance of all stacks together."""
-        return reduce(PixelStatistics.pooled_with, self.statistics)
 
     @property
     def low_adu(self) -> float:
@@ -164,7 +162,6 @@ def load_recordings(
     worker: int = 0,
     seconds: float | None = None,
     beside: Sequence[Beside] | None = None,
-    on_frame: Callable[[int, int], None] | None = None,
 ) -> Recordings:
     """Read the stacks through once, keeping what fits into memory.
 
@@ -185,8 +182,6 @@ def load_recordings(
         spread stretches are used instead.
     beside
         What each stack is seen together with; by default nothing.
-    on_frame
-        Called with (frames read, frames to read).
 
     Raises
     ------
@@ -216,13 +211,15 @@ def load_recordings(
         one_pass.fill(part)
     held_out = _held_out_crops(one_pass, stacks, context_frames, np.random.default_rng(seed))
     samples = _samples(one_pass, stacks, context_frames)
-    statistics, of_companions = one_pass.run(plan, on_frame)
-    _require_contrast(stacks[0], reduce(PixelStatistics.pooled_with, statistics))
+    statistics, of_companions = one_pass.run(plan)
+    pooled = reduce(PixelStatistics.pooled_with, statistics)
+    _require_contrast(stacks[0], pooled)
     window.start_reading()
     return Recordings(
         stacks=tuple(stacks),
         patch=patch,
         statistics=statistics,
+        pooled=pooled,
         held_out=held_out,
         samples=samples,
         window=window,
@@ -321,22 +318,18 @@ class _OnePass:
         return Sample(out, None if maps is None else maps[:, crop[0], crop[1]])
 
     def run(
-        self, plan: FootagePlan, on_frame: Callable[[int, int], None] | None
+        self, plan: FootagePlan
     ) -> tuple[tuple[PixelStatistics, ...], tuple[PixelStatistics, ...]]:
         """Read; return the statistics of each stack, and of each companion over all stacks."""
         stacks = [*self._beside, *(c.stack for b in self._beside.values() for c in b.companions)]
-        indices = [self._indices(stack, plan) for stack in stacks]
-        total, done, found = sum(map(len, indices)), 0, []
-        for stack, chosen in zip(stacks, indices, strict=True):
+        found = []
+        for stack in stacks:
             statistics = PixelStatistics()
-            for index in chosen:
+            for index in self._indices(stack, plan):
                 frame = stack.frame(index)
                 statistics.add(frame)
                 for into, crop in self._wanted.get((stack, index), ()):
                     into[...] = frame[crop]
-                done += 1
-                if on_frame is not None:
-                    on_frame(done, total)
             found.append(statistics)
         own, others = found[: len(self._beside)], found[len(self._beside) :]
         count = len(others) // len(own)

@@ -149,17 +149,8 @@ def fit(
     on_progress
         Called now and then.
     """
-    torch.manual_seed(options.seed)
     if options.algorithm == "structn2v":
         options = with_mask(options, recordings, logger.info)
-    units = {"centre_adu": recordings.centre_adu, "scale_adu": recordings.scale_adu}
-    noise = TabulatedNoise(
-        noise_model,
-        low_adu=recordings.low_adu,
-        high_adu=recordings.high_adu,
-        dark_variance_adu2=getattr(noise_model, "least_variance_adu2", 0.0),
-        **units,
-    )
     schedule = partial(
         Schedule,
         seconds=options.seconds,
@@ -167,34 +158,15 @@ def fit(
         started=started,
         export_seconds=export_seconds,
     )
-    workers = join_workers()
-    inputs = recordings.inputs
-    learner = learner_for(options, noise, inputs)
-    learner.posterior.to(workers.device)
-    learner.network.to(workers.device)
-    learner.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if warm_start is not None and _fits(learner.network, warm_start):
-        learner.network.load_state_dict(warm_start)
-    run = Run(
-        workers=workers,
-        learner=learner,
-        optimizer=torch.optim.Adam(learner.network.parameters(), lr=1e-3, fused=True),
-        average=WeightAverage(learner.network),
-        schedule=schedule(),
-    )
-    estimator = Estimator(
-        learner.network,
-        learner.posterior,
-        companion_units=recordings.companion_units,
-        **units,
-    )
+    run, estimator = _new_run(recordings, noise_model, options, schedule(), warm_start)
     if checkpoint is not None and options.resume:
         state = load_checkpoint(checkpoint)
         _restore(run, state, options)
         run.schedule = schedule(spent=state["elapsed"])
-    held_out = _held_out_frames(recordings, estimator, learner.network.stride, workers.device)
+    stride = run.learner.network.stride
+    held_out = _held_out_frames(recordings, estimator, stride, run.workers.device)
     show: Callable[[float], None] = _unseen
-    if on_progress is not None and workers.leads:
+    if on_progress is not None and run.workers.leads:
         show = _Watcher(run, estimator, recordings, on_progress)
     _loop(run, recordings, options, held_out, checkpoint, show)
     if run.step == 0:
@@ -205,10 +177,47 @@ def fit(
     run.average.exchange()
     if run.losses and run.losses[-1].validation_loss > run.best_score + OVERFITTED_NATS:
         run.put_best()
-    if isinstance(learner, GaussianLearner):
-        calibrate_variance(learner, held_out, _chance(options.seed, 0))
-        correct_uncertainty(learner, held_out, _chance(options.seed, 1))
+    if isinstance(run.learner, GaussianLearner):
+        calibrate_variance(run.learner, held_out, _chance(options.seed, 0))
+        correct_uncertainty(run.learner, held_out, _chance(options.seed, 1))
     return estimator.cpu().eval(), run
+
+
+def _new_run(
+    recordings: Recordings,
+    noise_model: NoiseModel,
+    options: TrainingOptions,
+    schedule: Schedule,
+    warm_start: Mapping[str, Tensor] | None,
+) -> tuple[Run, Estimator]:
+    """Return a run at its first step, and the estimator around its network."""
+    torch.manual_seed(options.seed)
+    units = {"centre_adu": recordings.centre_adu, "scale_adu": recordings.scale_adu}
+    noise = TabulatedNoise(
+        noise_model,
+        low_adu=recordings.low_adu,
+        high_adu=recordings.high_adu,
+        dark_variance_adu2=getattr(noise_model, "least_variance_adu2", 0.0),
+        **units,
+    )
+    workers = join_workers()
+    learner = learner_for(options, noise, recordings.inputs)
+    learner.posterior.to(workers.device)
+    learner.network.to(workers.device)
+    learner.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if warm_start is not None and _fits(learner.network, warm_start):
+        learner.network.load_state_dict(warm_start)
+    run = Run(
+        workers=workers,
+        learner=learner,
+        optimizer=torch.optim.Adam(learner.network.parameters(), lr=1e-3, fused=True),
+        average=WeightAverage(learner.network),
+        schedule=schedule,
+    )
+    estimator = Estimator(
+        learner.network, learner.posterior, companion_units=recordings.companion_units, **units
+    )
+    return run, estimator
 
 
 def _fits(network: torch.nn.Module, weights: Mapping[str, Tensor]) -> bool:
