@@ -115,7 +115,7 @@ def exists(url: str, part: str) -> bool:
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     try:
         filesystem, path = fsspec.url_to_fs(url)
@@ -134,7 +134,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 
 def _package(url: str) -> str:
-    from fsspec.registry import known_implementations  # type: ignore[import-untyped]
+    from fsspec.registry import known_implementations
 
     protocol = url.rpartition("::")[2].partition("://")[0]
     package = known_implementations.get(protocol, {}).get("class", "").partition(".")[0]

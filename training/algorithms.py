@@ -178,7 +178,7 @@ class SampledLearner(Learner):
         self.mask = MaskPlan(options.masked_pixel_fraction)
         with torch.no_grad():
             # Apart from the start: samples that agree learn the same and stay together.
-            nn.init.normal_(self.network.network.head.bias)
+            nn.init.normal_(self.network.network.head.bias)  # type: ignore[arg-type]
 
     def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return the negative log-likelihood and the quasi-likelihood loss of the samples' mean.

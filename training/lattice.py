@@ -54,7 +54,8 @@ class LatticePrior(nn.Module):
             for dx in range(PERIOD)
         ]
         _, predicted = self.predict_target(torch.cat(shifted))
-        by_shift = predicted.unflatten(0, (PERIOD**2, -1))  # (9, N, outputs, Y/3, X/3)
+        # (9, N, outputs, Y/3, X/3)
+        by_shift: Tensor = predicted.unflatten(0, (PERIOD**2, -1))  # type: ignore[no-untyped-call]
         woven = functional.pixel_shuffle(by_shift.permute(1, 2, 0, 3, 4).flatten(1, 2), PERIOD)
         return woven[:, :, :height, :width]
 
