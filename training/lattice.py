@@ -54,8 +54,8 @@ class LatticePrior(nn.Module):
             for dx in range(PERIOD)
         ]
         _, predicted = self.predict_target(torch.cat(shifted))
-        # (9, N, outputs, Y/3, X/3)
-        by_shift: Tensor = predicted.unflatten(0, (PERIOD**2, -1))  # type: ignore[no-untyped-call]
+        by_shift = predicted.reshape(PERIOD**2, -1, *predicted.shape[1:])
+        # of (9, N, outputs, Y/3, X/3): the shift becomes the place within the 3×3 grid.
         woven = functional.pixel_shuffle(by_shift.permute(1, 2, 0, 3, 4).flatten(1, 2), PERIOD)
         return woven[:, :, :height, :width]
 
