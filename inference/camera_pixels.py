@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_EXCESS = 9.0
+"""Log of variance over the law's. Beyond it, ninety times the noise without light, a pixel is
+dead or says as little, and is scored as any other."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CameraPixels:
@@ -54,7 +58,8 @@ class CameraPixels:
         """Return what each pixel's variance has beyond that of the law, ADU²; may be negative."""
         if self.maps is None:
             return 0.0
+        excess = self.maps[2].astype(np.float64)
         own: NDArray[np.float64] = self.dark_variance_adu2 * np.expm1(
-            self.maps[2].astype(np.float64)
+            np.where(excess < MOST_EXCESS, excess, 0.0)
         )
         return own

@@ -14,6 +14,7 @@ from quietscope.calibration.camera import fit_camera
 from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.calibration.maps import part_of
 from quietscope.inference.bundle import open_bundle
+from quietscope.inference.camera_pixels import CameraPixels
 from quietscope.inference.errors import FrameMismatchError
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.stack_denoising import denoise_stack
@@ -376,3 +377,12 @@ def _real_sensor(real_data, name: str) -> Sensor:
         variance, gain = (np.asarray(m, np.float64)[:SIDE, :SIDE] for m in (variance, gain))
         offset = np.full(variance.shape, 100.0)
     return Sensor(offset, np.sqrt(variance), gain, variance > 8 * np.median(variance))
+
+
+def test_a_dead_pixel_does_not_drown_the_variance_of_all_others():
+    maps = np.zeros((3, 8, 8), np.float32)
+    maps[2, 0, 0] = np.log(65535**2 / 6.0)
+    maps[2, 0, 1] = np.log(60**2 / 6.0)  # hot: it still says something
+    own = CameraPixels(maps, 6.0).own_variance_adu2()
+    assert own[0, 0] == 0
+    assert own[0, 1] == pytest.approx(60**2 - 6.0, rel=1e-4)
