@@ -14,6 +14,7 @@ import torch
 import zarr
 
 from quietscope.stacks import StackError, open_stack, stack_from_array
+from quietscope.training.beside import Beside, Companion
 from quietscope.training.checkpoint import working_file
 from quietscope.training.errors import TrainingDataError
 from quietscope.training.options import TrainingOptions
@@ -243,6 +244,27 @@ def test_of_a_recording_that_takes_too_long_to_read_evenly_spread_stretches_are_
     drawn = drawn_over_a_run(recordings, 40)[:, 0]
     assert drawn.min() < 60
     assert 480 < drawn.max() < 540
+
+
+def test_of_a_companion_only_the_frames_that_are_seen_are_read():
+    import time
+
+    seen = {"own": set(), "other": set()}
+
+    def slow(name):
+        pixels = numbered(600)
+
+        def read(position):
+            time.sleep(1e-3)
+            seen[name].add(position[0])
+            return pixels[position]
+
+        return dataclasses.replace(stack_from_array(pixels, path=name), read=read)
+
+    beside = Beside((Companion(slow("other"), delay=1),))
+    recordings = loaded([slow("own")], memory_mib=2, seconds=1.5, beside=[beside])
+    assert recordings.frames_read < 500
+    assert {index + 1 for index in seen["other"]} <= seen["own"]
 
 
 # ------------------------------------------------------------------------- whole runs

@@ -273,7 +273,7 @@ def _thinned(plan: FootagePlan, seconds: float) -> FootagePlan:
     for index in probe.indices[:PROBED_FRAMES]:
         probed.add(probe.stack.frame(int(index)))
     per_frame = (time.perf_counter() - started) / probed.frames
-    frames = sum(len(stretch.indices) for stretch in plan.stretches)
+    frames = sum(len(s.indices) * (1 + len(s.beside.companions)) for s in plan.stretches)
     share = seconds / (per_frame * frames)
     if share >= 1:
         return plan
@@ -345,7 +345,8 @@ class _OnePass:
                 used.update(stretch.indices.tolist())
             for companion in stretch.beside.companions:
                 if companion.stack is stack:
-                    used.update(stretch.indices.tolist())
+                    there = (companion.index(int(index)) for index in stretch.indices)
+                    used.update(index for index in there if index is not None)
         return sorted(used)
 
 
