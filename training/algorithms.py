@@ -44,7 +44,7 @@ class Learner(ABC):
 
 
 class GaussianLearner(Learner):
-    """A learner whose network predicts mean and log variance of the signal."""
+    """A learner whose network predicts mean and spread of the signal."""
 
     posterior: GaussianPosterior
 

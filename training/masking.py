@@ -46,17 +46,17 @@ class MaskPlan:
 
 
 class MaskedPrior(nn.Module):
-    """The U-Net at full resolution, with mean and log variance (or K samples) as its head."""
+    """The U-Net at full resolution, with mean and spread (or K samples) as its head."""
 
     def __init__(
-        self, context_frames: int, plan: NetworkPlan, *, artefact_free: bool, outputs: int = 2
+        self, further: int, plan: NetworkPlan, *, artefact_free: bool, outputs: int = 2
     ) -> None:
         super().__init__()
-        self.network = UNet(1 + context_frames, outputs, plan, artefact_free=artefact_free)
+        self.network = UNet(1 + further, outputs, plan, artefact_free=artefact_free)
         self.stride = self.network.stride
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return the head's outputs (N, outputs, Y, X) for frames (N, 1 + T, Y, X)."""
+        """Return the head's outputs (N, outputs, Y, X) for planes (N, 1 + further, Y, X)."""
         height, width = frames.shape[2], frames.shape[3]
         predicted: Tensor = self.network(_reflected(frames, self.stride))
         return predicted[:, :, :height, :width]
