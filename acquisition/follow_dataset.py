@@ -103,20 +103,26 @@ def follow_dataset(
     seconds after `is_running` says that the acquisition is over.
     """
     index, saved = GrowingIndex(dataset), SavedImages()
-    count, last_s = 0, time.monotonic()
+    count, asked_s = 0, time.monotonic()
+    ends_s: float | None = None
     try:
         while frames is None or count < frames:
             for axes, entry in index.new_entries():
                 _hand_over(live, saved, dataset, axes, entry)
-                count, last_s = count + 1, time.monotonic()
+                count, asked_s, ends_s = count + 1, time.monotonic(), None
                 if on_frames is not None:
                     on_frames(count)
                 if count == frames:
                     return count
-            if index.finished():
+            now = time.monotonic()
+            if ends_s is not None and now > ends_s:
                 break
-            if time.monotonic() - last_s > GRACE_S and not is_running():
-                break  # its files were never finished: the program that wrote them is gone
+            if ends_s is None and index.finished():
+                ends_s = now + 2 * POLL_S  # once more: the index is closed after the images
+            elif ends_s is None and now - asked_s > GRACE_S:
+                # Seldom: every answer keeps Micro-Manager from its own work.
+                asked_s = now
+                ends_s = None if is_running() else now + GRACE_S
             time.sleep(POLL_S)
     finally:
         saved.close()

@@ -18,8 +18,8 @@ from .frame import Image
 
 _BLOCK = 64 * 1024
 """Of the index, read at a time: most of its 25 MB are zeros while it is written."""
-_TRAILER = 64 * 1024
-"""What a finished file may hold after its last image; one being written is gigabytes long."""
+_WRITTEN_BYTES = 4 * 2**30
+"""ndstorage and Micro-Manager give a file this length ahead, and cut it when they close it."""
 
 
 class SavedImages:
@@ -104,14 +104,13 @@ class GrowingIndex:
         return self._path.stat().st_mtime
 
     def finished(self) -> bool:
-        """Whether nothing more comes: the program that writes has cut its files to length."""
+        """Whether nothing more comes: the program that writes has cut its files to length.
+
+        The index is closed after the images, so its last entries may come a moment later.
+        """
         if self._last is None or self._path.stat().st_size > self._read:
             return False
-        end = max(
-            self._last.metadata_offset + self._last.metadata_length,
-            self._last.pix_offset + self._last.image_width * self._last.image_height,
-        )
-        return bool((self.folder / self._last.filename).stat().st_size <= 2 * end + _TRAILER)
+        return all(file.stat().st_size < _WRITTEN_BYTES for file in self.folder.glob("*.tif"))
 
 
 def _entry_length(data: bytes, position: int) -> int:

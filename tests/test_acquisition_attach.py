@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ndstorage.ndtiff_dataset import NDTiffDataset
+from ndstorage.ndtiff_index import NDTiffIndexEntry
 from pycromanager import Acquisition, multi_d_acquisition_events
 from pyjavaz.bridge import server_terminated
 from scipy import ndimage
@@ -32,6 +33,7 @@ from quietscope.acquisition.follow import follow, is_running
 from quietscope.acquisition.follow_dataset import SavedAcquisitions, await_dataset, follow_dataset
 from quietscope.acquisition.microscope import MicroscopeSettings, close_core, open_microscope
 from quietscope.acquisition.run_directory import read_frame_log
+from quietscope.acquisition.saved_images import GrowingIndex
 from quietscope.cli import app
 from quietscope.doctor_attach import QUESTIONS
 from quietscope.frame_store import written_frames
@@ -357,6 +359,22 @@ def test_a_dataset_that_a_crash_left_behind_rests_until_it_grows(tmp_path):
     left.save()  # a slow time lapse after all
     assert acquisitions.begun() == left.path
     left.finish()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the file has a hole of 4 GiB")
+def test_a_dataset_is_finished_when_its_files_are_cut(tmp_path):
+    """Not in its second half, when the last image lies beyond 2 GiB of the 4 GiB kept for it."""
+    images, beyond = tmp_path / "NDTiffStack.tif", 3 * 2**30
+    entry = NDTiffIndexEntry([("time", 0)], 1, beyond, 64, 48, beyond + 6144, 2, images.name)
+    (tmp_path / "NDTiff.index").write_bytes(entry.as_byte_buffer().getvalue())
+    with images.open("wb") as file:
+        file.truncate(4 * 2**30)
+    index = GrowingIndex(tmp_path)
+    assert [axes for axes, _ in index.new_entries()] == [{"time": 0}]
+    assert not index.finished()
+    with images.open("rb+") as file:
+        file.truncate(beyond + 7000)
+    assert index.finished()
 
 
 def test_a_program_that_dies_while_it_saves(tmp_path, monkeypatch):
