@@ -21,7 +21,7 @@ from quietscope.training.checkpoint import load_checkpoint, save_checkpoint, wor
 from quietscope.training.errors import TrainingDataError, TrainingError
 from quietscope.training.options import TrainingOptions
 from quietscope.training.recordings import load_recordings
-from quietscope.training.train import fit, train
+from quietscope.training.train import LossRow, Run, _overfits, fit, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -184,6 +184,38 @@ def test_resuming_with_other_options_is_refused(recording, tmp_path):
     changed = dataclasses.replace(QUICK, batch=4, resume=True)
     with pytest.raises(TrainingError, match="batch is 4, the unfinished run had 8"):
         train([recording], tmp_path / "model", changed)
+    other = dataclasses.replace(recording, path="another")
+    again = dataclasses.replace(QUICK, resume=True)
+    with pytest.raises(TrainingError, match=r"recordings is another .* had array"):
+        train([other], tmp_path / "model", again)
+    with pytest.raises(TrainingError, match="channel is GFP, the unfinished run had None"):
+        train([recording], tmp_path / "model", again, channel="GFP")
+
+
+def test_a_resumed_run_keeps_the_units_that_it_began_with(recording, tmp_path):
+    def kill(progress):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train([recording], tmp_path / "model", QUICK, on_progress=kill)
+    path = working_file(tmp_path / "model")
+    state = load_checkpoint(path)
+    save_checkpoint(path, state | {"units": ((90.0, 11.0),)})
+    recordings = load_recordings([recording], context_frames=0, patch=32, memory_mib=64)
+    noise_model = bootstrap_noise_model([recording])
+    again = dataclasses.replace(QUICK, resume=True)
+    estimator, _ = fit(recordings, noise_model, again, started=time.monotonic(), checkpoint=path)
+    assert (float(estimator.centre_adu), float(estimator.scale_adu)) == (90.0, 11.0)
+
+
+def test_a_run_of_few_steps_is_not_taken_for_overfitted():
+    def run(steps_apart):
+        scores = [1.0, 0.5, 0.9, 0.9, 0.9, 0.9]
+        rows = [LossRow(i * steps_apart, 0.0, 1.0, score) for i, score in enumerate(scores)]
+        return Run(None, None, None, None, None, losses=rows)
+
+    assert not _overfits(run(1))
+    assert _overfits(run(20))
 
 
 def test_a_failed_write_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):

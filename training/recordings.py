@@ -65,6 +65,9 @@ class Recordings:
         The frames in memory.
     sampler
         Draws patches from them.
+    begun_units
+        With which a run that is resumed began, as `units`; where time was short, other frames may
+        have been read since.
     """
 
     stacks: tuple[Stack, ...]
@@ -77,6 +80,7 @@ class Recordings:
     sampler: PatchSampler
     inputs: InputPlanes
     companion_statistics: tuple[PixelStatistics, ...] = ()
+    begun_units: tuple[tuple[float, float], ...] = ()
 
     @property
     def footage(self) -> tuple[Footage, ...]:
@@ -94,22 +98,29 @@ class Recordings:
         return self.pooled.high_adu
 
     @property
+    def units(self) -> tuple[tuple[float, float], ...]:
+        """Mean and standard deviation of the pixels, then of each companion channel's, ADU."""
+        companions = (
+            (found.mean_adu, max(float(np.sqrt(found.variance_adu2)), 1e-3))
+            for found in self.companion_statistics
+        )
+        own = self.pooled.mean_adu, float(np.sqrt(self.pooled.variance_adu2))
+        return self.begun_units or (own, *companions)
+
+    @property
     def centre_adu(self) -> float:
         """The mean of the pixels."""
-        return self.pooled.mean_adu
+        return self.units[0][0]
 
     @property
     def scale_adu(self) -> float:
         """Their standard deviation."""
-        return float(np.sqrt(self.pooled.variance_adu2))
+        return self.units[0][1]
 
     @property
     def companion_units(self) -> list[tuple[float, float]]:
         """Mean and standard deviation of each companion channel, ADU."""
-        return [
-            (found.mean_adu, max(float(np.sqrt(found.variance_adu2)), 1e-3))
-            for found in self.companion_statistics
-        ]
+        return list(self.units[1:])
 
     @property
     def pixel_type(self) -> str:

@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 VALIDATIONS = 12
 PATIENCE = 4
+PATIENT_STEPS = 20
 OVERFITTED_NATS = 0.005
 CHECKPOINT_SECONDS = 60.0
 LARGEST_GRADIENT_NORM = 1.0
@@ -125,6 +126,7 @@ def fit(
     started: float,
     export_seconds: float = EXPORT_SECONDS,
     checkpoint: Path | None = None,
+    channel: str | None = None,
     warm_start: dict[str, Tensor] | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> tuple[Estimator, Run]:
@@ -144,6 +146,8 @@ def fit(
         What to leave of a budget of seconds for the export.
     checkpoint
         Where the state is kept, and resumed from with `options.resume`.
+    channel
+        What the recordings show; a run of another channel is not resumed.
     warm_start
         Weights to begin with.
     on_progress
@@ -158,17 +162,26 @@ def fit(
         started=started,
         export_seconds=export_seconds,
     )
+    identity = _identity(options, recordings, channel)
+    state = load_checkpoint(checkpoint) if checkpoint is not None and options.resume else None
+    if state is not None:
+        _require_same_run(state, identity)
+        recordings = replace(recordings, begun_units=tuple(state["units"]))
     run, estimator = _new_run(recordings, noise_model, options, schedule(), warm_start)
-    if checkpoint is not None and options.resume:
-        state = load_checkpoint(checkpoint)
-        _restore(run, state, options)
+    if state is not None:
+        _restore(run, state)
         run.schedule = schedule(spent=state["elapsed"])
     stride = run.learner.network.stride
     held_out = _held_out_frames(recordings, estimator, stride, run.workers.device)
     show: Callable[[float], None] = _unseen
     if on_progress is not None and run.workers.leads:
         show = _Watcher(run, estimator, recordings, on_progress)
-    _loop(run, recordings, options, held_out, checkpoint, show)
+
+    def save() -> None:
+        if checkpoint is not None and run.workers.leads:
+            save_checkpoint(checkpoint, _state(run, identity, recordings))
+
+    _loop(run, recordings, options, held_out, save, show)
     if run.step == 0:
         raise TrainingError(
             f"the budget of {options.seconds:.0f} s was used up before the first step: reading "
@@ -261,7 +274,7 @@ def _loop(
     recordings: Recordings,
     options: TrainingOptions,
     held_out: Sequence[Tensor],
-    checkpoint: Path | None,
+    save: Callable[[], None],
     show: Callable[[float], None],
 ) -> None:
     peak = options.learning_rate or run.learner.learning_rate
@@ -283,12 +296,11 @@ def _loop(
             due = int(VALIDATIONS * progress) > int(VALIDATIONS * before)
             if due:
                 _validate(run, held_out, options.seed)
+            if due or time.monotonic() - last_saved > CHECKPOINT_SECONDS:
+                save()  # before anybody is told, who might fail
+                last_saved = time.monotonic()
             if due or run.step % 20 == 0:
                 show(progress)
-            if due or time.monotonic() - last_saved > CHECKPOINT_SECONDS:
-                if checkpoint is not None and run.workers.leads:
-                    save_checkpoint(checkpoint, _state(run, options))
-                last_saved = time.monotonic()
             if due and run.workers.agreed(_overfits(run)):
                 break
 
@@ -354,10 +366,14 @@ def _validate(run: Run, held_out: Sequence[Tensor], seed: int) -> None:
 
 def _overfits(run: Run) -> bool:
     """Return whether held-out frames have been predicted worse than before for a while."""
-    scores = [row.validation_loss for row in run.losses]
-    return len(scores) > PATIENCE and all(
-        score > min(scores) + OVERFITTED_NATS for score in scores[-PATIENCE:]
-    )
+    if len(run.losses) <= PATIENCE:
+        return False
+    # In a short run validations follow each other by a step or two, which is chance alone.
+    last = run.losses[-PATIENCE:]
+    if last[-1].step - last[0].step < (PATIENCE - 1) * PATIENT_STEPS:
+        return False
+    worst = run.best_score + OVERFITTED_NATS
+    return all(row.validation_loss > worst for row in last)
 
 
 def _held_out_frames(
@@ -412,9 +428,10 @@ class _Watcher:
         )
 
 
-def _state(run: Run, options: TrainingOptions) -> dict[str, Any]:
+def _state(run: Run, identity: Mapping[str, Any], recordings: Recordings) -> dict[str, Any]:
     return {
-        "options": _identity(options),
+        "options": dict(identity),
+        "units": recordings.units,
         "step": run.step,
         "elapsed": run.schedule.elapsed,
         "network": run.learner.network.state_dict(),
@@ -427,15 +444,18 @@ def _state(run: Run, options: TrainingOptions) -> dict[str, Any]:
     }
 
 
-def _restore(run: Run, state: dict[str, Any], options: TrainingOptions) -> None:
-    saved, wanted = state["options"], _identity(options)
+def _require_same_run(state: dict[str, Any], wanted: Mapping[str, Any]) -> None:
+    saved = state["options"]
     different = sorted(name for name in wanted if saved.get(name) != wanted[name])
     if different:
         name = different[0]
         raise TrainingError(
             f"--resume: {name} is {wanted[name]}, the unfinished run had {saved.get(name)}; give "
-            "the same options, or start without --resume"
+            "the same options and recordings, or start without --resume"
         )
+
+
+def _restore(run: Run, state: dict[str, Any]) -> None:
     run.step = state["step"]
     run.learner.network.load_state_dict(state["network"])
     run.optimizer.load_state_dict(state["optimizer"])
@@ -446,8 +466,13 @@ def _restore(run: Run, state: dict[str, Any], options: TrainingOptions) -> None:
     run.bad_steps = state["bad_steps"]
 
 
-def _identity(options: TrainingOptions) -> dict[str, Any]:
-    return {name: value for name, value in options.record().items() if name != "resume"}
+def _identity(
+    options: TrainingOptions, recordings: Recordings, channel: str | None
+) -> dict[str, Any]:
+    """Return what a run has to have in common with the one that it resumes."""
+    chosen = {name: value for name, value in options.record().items() if name != "resume"}
+    shown = (f"{stack.path} ({len(stack)} frames)" for stack in recordings.stacks)
+    return chosen | {"recordings": ", ".join(shown), "channel": channel}
 
 
 # ------------------------------------------------------------------------- the whole job
@@ -509,6 +534,8 @@ def train(
     options = replace(
         options, companions=tuple(channel_name(stacks[0], named) for named in options.companions)
     )
+    if channel is not None and stacks[0].sizes.get("channel", 1) > 1:
+        channel = channel_name(stacks[0], channel)
     companions = [companions_of(stack, channel, options.companions) for stack in stacks]
     stacks = [one_channel(stack, channel) for stack in stacks]
     maps = None
@@ -544,6 +571,7 @@ def train(
         started=started,
         export_seconds=EXPORT_SECONDS * min(max(1.0, busy), BUSIEST),
         checkpoint=working,
+        channel=channel,
         warm_start=warm_start,
         on_progress=on_progress,
     )
