@@ -29,6 +29,8 @@ PIXEL_TYPES = ("uint8", "uint16", "float32")
 TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 LARGEST_BLOCK_BYTES = 64 * 2**20
+BLOCKS_HELD = 4
+"""A channel, its context and its companions lie in blocks of their own, and are read in turns."""
 RAW = "raw.ome.zarr"
 """What a run directory records."""
 
@@ -74,6 +76,11 @@ class Stack:
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (self.frame(index) for index in range(len(self)))
+
+    @property
+    def channel_labels(self) -> tuple[str, ...]:
+        """What its channels are called: their names, or their numbers where they have none."""
+        return self.channel_names or tuple(str(i) for i in range(self.sizes.get("channel", 1)))
 
     @property
     def bytes(self) -> int:
@@ -241,7 +248,10 @@ def _open_url(place: Path, url: str) -> Stack:
     for zarr in (url, joined(url, RAW)):
         if any(exists(zarr, name) for name in ZARR_FILES):
             return _open_zarr(place if zarr == url else place / RAW, zarr)
-    raise StackError(f"{place}: neither a Zarr, a TIFF nor a recorded run is there")
+    raise StackError(
+        f"{place}: neither a Zarr, a TIFF nor a recorded run is there, or it may not be read: "
+        "check address, connection and credentials"
+    )
 
 
 def _reader_for(path: Path) -> Callable[[Path], Stack]:
@@ -376,14 +386,16 @@ def _from_zarr_array(path: Path, array: Any, names: Sequence[str], **details: An
 def _frame_reader(array: Any) -> Callable[[tuple[int, ...]], NDArray[Any]]:
     """Return what reads one frame of a Zarr array (…, Y, X).
 
-    Where a chunk holds several frames, all are decoded for one: they are kept for the next.
+    Where a chunk holds several frames, all are decoded for one: they are kept for the next ones.
     """
     block = array.chunks[:-2]
     frames = prod(block)
-    if frames == 1 or frames * prod(array.shape[-2:]) * array.dtype.itemsize > LARGEST_BLOCK_BYTES:
+    block_bytes = frames * prod(array.shape[-2:]) * array.dtype.itemsize
+    if frames == 1 or block_bytes > LARGEST_BLOCK_BYTES:
         return lambda position: np.asarray(array[position])
 
-    @lru_cache(maxsize=1)
+    # Two of the largest blocks at most, more of smaller ones.
+    @lru_cache(maxsize=min(BLOCKS_HELD, 2 * LARGEST_BLOCK_BYTES // block_bytes))
     def read_block(corner: tuple[int, ...]) -> NDArray[Any]:
         where = (slice(start, start + size) for start, size in zip(corner, block, strict=True))
         return np.asarray(array[tuple(where)])
@@ -460,7 +472,7 @@ def _open_ndtiff(path: Path) -> Stack:
     # The library reports its progress on standard output, which belongs to --json.
     with contextlib.redirect_stdout(io.StringIO()):
         dataset: Any = Dataset(str(path))
-    values = {name: _in_order(found) for name, found in dataset.axes.items()}
+    values = _axes_in_order(dataset)
     names = list(values)
 
     def read(position: tuple[int, ...]) -> NDArray[Any]:
@@ -482,7 +494,22 @@ def _open_ndtiff(path: Path) -> Stack:
     )
 
 
-def _in_order(values: Iterable[int | str]) -> list[int | str]:
-    """Sort an axis: numbers by size, names by letter."""
+def _axes_in_order(dataset: Any) -> dict[str, list[int | str]]:
+    """Return what each axis holds: numbers by size, names as they arrived.
+
+    The library sorts names and, of a recording on disk, tells no channel names; its list of images
+    is in the order in which they were saved.
+    """
+    # Recordings of the format's first two versions have no such list.
+    images = getattr(dataset, "get_image_coordinates_list", list)()
+    return {
+        name: _in_order(found, [axes[name] for axes in images if name in axes])
+        for name, found in dataset.axes.items()
+    }
+
+
+def _in_order(values: Iterable[int | str], arrived: Sequence[int | str]) -> list[int | str]:
     found = list(values)
-    return sorted(found) if all(isinstance(v, int) for v in found) else sorted(found, key=str)
+    if all(isinstance(value, int) for value in found):
+        return sorted(found)
+    return list(dict.fromkeys([*arrived, *sorted(found, key=str)]))

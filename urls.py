@@ -43,9 +43,13 @@ def without_credentials(url: str) -> str:
 
     A query may be a signature that opens the place to everybody who has it.
     """
-    return "::".join(
-        _USER_AND_PASSWORD.sub("://", part).partition("?")[0] for part in url.split("::")
-    )
+    return "::".join(_without_user(part).partition("?")[0] for part in url.split("::"))
+
+
+def _without_user(url: str) -> str:
+    """Return a URL without user and password, which may hold further @."""
+    shown = _USER_AND_PASSWORD.sub("://", url)
+    return shown if shown == url else _without_user(shown)
 
 
 class UrlPath(type(Path())):  # type: ignore[misc]
@@ -79,14 +83,20 @@ class UrlPath(type(Path())):  # type: ignore[misc]
         return str(self._shown) if hasattr(self, "_shown") else str(super().__str__())
 
     def __truediv__(self, part: str) -> UrlPath:
-        return UrlPath(f"{self}/{part}")
+        child = UrlPath(f"{self}/{part}")
+        child._hides = self._hides
+        return child
 
 
 def joined(url: str, part: str) -> str:
-    """Return the URL of what is called `part` inside of `url`, which may be a chain (a::b)."""
+    """Return the URL of what is called `part` inside of `url`, which may be a chain (a::b).
+
+    A query, as a signature, stays at the end.
+    """
     head, chain, rest = url.partition("::")
+    head, mark, query = head.partition("?")
     root = head if head.endswith("://") else head.rstrip("/") + "/"
-    return f"{root}{part}{chain}{rest}"
+    return f"{root}{part}{mark}{query}{chain}{rest}"
 
 
 def open_file(url: str) -> IO[bytes]:

@@ -26,7 +26,7 @@ def companion_numbers(stack: Stack, companions: Sequence[str], *, what: str) -> 
     FrameMismatchError
         If the stack has no such channel; `what` names the model that wants it.
     """
-    names = list(stack.channel_names) or [str(i) for i in range(stack.sizes.get("channel", 1))]
+    names = stack.channel_labels
     missing = [name for name in companions if name not in names]
     if missing:
         raise FrameMismatchError(

@@ -18,7 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from quietscope.frame_store import OmeZarrWriter
 from quietscope.stacks import StackError, open_stack
-from quietscope.urls import UrlError, UrlPath, local_path, without_credentials
+from quietscope.urls import UrlError, UrlPath, joined, local_path, without_credentials
 
 PIXELS = np.random.default_rng(0).poisson(40, (12, 64, 72)).astype(np.uint16)
 SECRET = "aVery/Secret+Key"
@@ -103,7 +103,9 @@ def test_file_urls_are_paths(run_directory, tmp_path):
 
 
 def test_nothing_at_a_url():
-    with pytest.raises(StackError, match=r"^memory://lab/none: neither a Zarr"):
+    with pytest.raises(
+        StackError, match=r"^memory://lab/none: neither a Zarr.* or it may not be read: check"
+    ):
         open_stack("memory://lab/none")
     with pytest.raises(StackError, match=r"^memory://lab/none\.tif: "):
         open_stack("memory://lab/none.tif")
@@ -133,6 +135,7 @@ def test_an_unknown_kind_of_url_is_named():
         (f"s3://AKIA:{SECRET}@bucket/a.zarr", "s3://bucket/a.zarr"),
         ("https://me:pw@host:8080/a.zarr", "https://host:8080/a.zarr"),
         ("ftp://me@host/a.tif", "ftp://host/a.tif"),
+        ("https://me:p@ss:w@rd@host:8080/lab@home/a.zarr", "https://host:8080/lab@home/a.zarr"),
         ("https://host/a.tif?X-Amz-Signature=abc&x=1", "https://host/a.tif"),
         ("https://host:8080/lab@home/a.zarr", "https://host:8080/lab@home/a.zarr"),
         ("s3://bucket/lab@home/a.zarr", "s3://bucket/lab@home/a.zarr"),
@@ -143,6 +146,18 @@ def test_credentials_are_not_shown(url, shown):
     assert without_credentials(url) == shown
     assert str(UrlPath(url)) == shown
     assert UrlPath(url).hides_credentials == (url != shown)
+    assert (UrlPath(url) / "0" / "1").hides_credentials == (url != shown)
+
+
+@pytest.mark.parametrize(
+    ("url", "inside"),
+    [
+        ("https://host/a.zarr/?sig=x/y", "https://host/a.zarr/zarr.json?sig=x/y"),
+        ("zip://::https://host/a.zip?sig=x", "zip://zarr.json::https://host/a.zip?sig=x"),
+    ],
+)
+def test_a_query_stays_at_the_end(url, inside):
+    assert joined(url, "zarr.json") == inside
 
 
 @pytest.mark.parametrize("secret", [SECRET, "word"])
