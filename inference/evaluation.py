@@ -121,7 +121,8 @@ def evaluate(
     stack
         Noisy frames.
     bundle_or_denoiser
-        A model bundle, or any `Denoiser` built for the stack's frame shape.
+        A model bundle, or any `Denoiser` built for the stack's frame shape. Of several channels,
+        a model of one of them is scored on its own.
     truth
         The signal in the same units: as many frames as `stack`, or one along any axis.
     static
@@ -154,15 +155,13 @@ def evaluate(
     corrected, as the model sees them, also where their mean is the truth.
     """
     _require_one_truth(stack, truth, static)
-    denoiser, noise_model, remarks, owned = _prepared(
+    denoiser, models, noise_model, remarks = _prepared(
         stack, bundle_or_denoiser, noise_model, provider, precision, threads, force
     )
-    pixels = CameraPixels.of(denoiser, noise_model)
-    references = _references(stack, truth, pixels)
-    chosen = list(range(len(stack))) if frames is None else sorted(set(frames))
-    if not chosen:
-        raise InferenceError(f"{stack.path}: no frames were chosen; choose at least one")
     try:
+        chosen = _chosen(stack, models, frames)
+        pixels = CameraPixels.of(denoiser, noise_model)
+        references = _references(stack, truth, pixels)
         scoring = _Scoring(
             stack,
             denoiser,
@@ -178,9 +177,26 @@ def evaluate(
         if figures is not None:
             _draw(evaluation, scoring, figures)
     finally:
-        if owned:
+        if models is not None:
             denoiser.close()
     return evaluation
+
+
+def _of_its_channel(stack: Stack, bundle: Bundle) -> ChannelModels:
+    """Give a model its own channel of several, or all where it names none of them."""
+    channel, labels = bundle.manifest.channel, stack.channel_labels
+    own = channel is not None and channel in labels and len(labels) > 1
+    return ChannelModels.open(stack, {str(channel): bundle} if own else bundle)
+
+
+def _chosen(stack: Stack, models: ChannelModels | None, frames: Iterable[int] | None) -> list[int]:
+    wanted = range(len(stack)) if frames is None else sorted(set(frames))
+    chosen = [index for index in wanted if models is None or models.denoises(stack.axes(index))]
+    if not chosen:
+        raise InferenceError(
+            f"{stack.path}: no frames of the model's channel were chosen; choose at least one"
+        )
+    return chosen
 
 
 def _prepared(
@@ -191,13 +207,15 @@ def _prepared(
     precision: Precision,
     threads: int | None,
     force: bool,
-) -> tuple[Denoiser, NoiseModel | None, list[str], bool]:
+) -> tuple[Denoiser, ChannelModels | None, NoiseModel | None, list[str]]:
     if not isinstance(model, Bundle | Path | str):
-        return model, noise_model, [], False
+        return model, None, noise_model, []
     from ..calibration.noise_files import load_noise_model
 
     bundle = model if isinstance(model, Bundle) else open_bundle(model)
-    remarks = ChannelModels.open(stack, bundle).require_match(stack, force=force)
+    models = _of_its_channel(stack, bundle)
+    remarks = models.require_match(stack, force=force)
+    noise_model = noise_model or load_noise_model(bundle.noise_model_path)
     denoiser = open_denoiser(
         bundle,
         stack.frame_shape,
@@ -206,7 +224,7 @@ def _prepared(
         threads=threads or all_cores(),
         region=recorded_camera(stack).roi,
     )
-    return denoiser, noise_model or load_noise_model(bundle.noise_model_path), remarks, True
+    return denoiser, models, noise_model, remarks
 
 
 @dataclass(eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -133,6 +135,20 @@ def test_a_bundle_is_scored_with_its_own_noise_model(make_bundle):
     assert result["psnr_db"] is not None
     # A 3×3 mean leaves 1 − 1/9 of photon noise in the residual, and says so in its uncertainty.
     assert 0.9 < result["variance_ratio"] < 1.6
+
+
+def test_a_model_with_companions_is_scored_on_its_own_channel(make_bundle):
+    noisy = np.stack([repeats(10, seed=1), 3 * repeats(10, seed=2)], axis=1)
+    stack = replace(
+        stack_from_array(noisy, axes=("time", "channel")), channel_names=("DAPI", "GFP")
+    )
+    bundle = make_bundle(channel="GFP", companions=("DAPI",))
+    evaluation = evaluate(stack, bundle, static=True, provider="cpu", threads=1)
+    assert [stack.axes(frame.index)["channel"] for frame in evaluation.frames] == [1] * 10
+    others = np.delete(noisy[:, 1], 2, axis=0).mean(axis=0, dtype=np.float64)
+    assert evaluation.frames[2].psnr_raw_db > psnr_db(noisy[2, 1], others) - 1
+    with pytest.raises(InferenceError, match="no frames of the model's channel were chosen"):
+        evaluate(stack, bundle, static=True, provider="cpu", threads=1, frames=[0, 2])
 
 
 @pytest.mark.realdata
