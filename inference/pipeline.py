@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -141,11 +142,13 @@ class CopyingLane:
         """Wait for what is under way and give everything back."""
         if self._staging is None:
             return
-        self._runtime.wait(self._downloaded)
-        while self._locked:
-            self._runtime.unlock(self._locked.pop())
-        self._runtime.release([], [self._uploaded, self._computed, self._downloaded])
-        self._staging = None
+        try:
+            self._runtime.wait(self._downloaded)
+        finally:
+            while self._locked:
+                self._runtime.unlock(self._locked.pop())
+            self._runtime.release([], [self._uploaded, self._computed, self._downloaded])
+            self._staging = None
 
     def _queue_upload(self) -> None:
         upload, frame = self._streams.upload, self._observations
@@ -243,9 +246,11 @@ class FramePipeline:
 
     def close(self) -> None:
         """Release the lanes. What is on its way is lost."""
-        for lane in (*self._free, *(lane for _, lane in self._busy)):
-            lane.close()
+        lanes = [*self._free, *(lane for _, lane in self._busy)]
         self._busy.clear()
+        with ExitStack() as all_of_them:  # also where one of them fails
+            for lane in lanes:
+                all_of_them.callback(lane.close)
 
     def _take(self) -> tuple[Any, NDArray[np.float32]]:
         key, lane = self._busy.popleft()

@@ -108,8 +108,9 @@ def denoise_stack(
         if models.denoises(stack.axes(index))
     ]
     with ExitStack() as open_things:
-        denoisers = {
-            path: open_denoiser(
+        denoisers, pipelines = {}, {}
+        for path, model in models.distinct().items():
+            denoisers[path] = denoiser = open_denoiser(
                 model,
                 stack.frame_shape,
                 tile=tile,
@@ -118,10 +119,6 @@ def denoise_stack(
                 threads=threads or all_cores(),
                 region=recorded_camera(stack).roi,
             )
-            for path, model in models.distinct().items()
-        }
-        pipelines = {}
-        for path, denoiser in denoisers.items():
             open_things.callback(denoiser.close)
             pipelines[path] = denoiser.pipeline()
             open_things.callback(pipelines[path].close)
@@ -331,7 +328,7 @@ class ChannelModels:
         InferenceError
             If a name is no channel of the stack.
         """
-        names = [*stack.channel_names] or [str(i) for i in range(stack.sizes.get("channel", 1))]
+        names = stack.channel_labels
         if not isinstance(models, Mapping):
             return cls([_opened(models)] * len(names), names)
         unknown = set(models) - set(names)

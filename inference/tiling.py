@@ -6,6 +6,7 @@ in `receptive_field`.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -132,17 +133,19 @@ class TiledDenoiser:
         # Tiles at the far ends may be a little larger: up to four shapes.
         one_of = {(rows.size, columns.size): (rows, columns) for rows, columns in self._tiles}
         shapes = sorted(one_of)
-        self._denoisers = {
-            shape: OnnxDenoiser(
-                self.bundle,
-                shape,
-                provider=provider,
-                precision=precision,
-                threads=threads,
-                pixel_maps=self._maps_at(*one_of[shape]),
-            )
-            for shape in shapes
-        }
+        self._denoisers: dict[tuple[int, int], OnnxDenoiser] = {}
+        with ExitStack() as if_one_fails:
+            if_one_fails.callback(self.close)
+            for shape in shapes:
+                self._denoisers[shape] = OnnxDenoiser(
+                    self.bundle,
+                    shape,
+                    provider=provider,
+                    precision=precision,
+                    threads=threads,
+                    pixel_maps=self._maps_at(*one_of[shape]),
+                )
+            if_one_fails.pop_all()
         self._first = self._denoisers[shapes[0]]
         self._estimates = {shape: np.empty((2, *shape), np.float32) for shape in shapes}
         self.precision = precision

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from quietscope.inference.errors import InferenceError
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.pipeline import (
     LANES,
@@ -241,6 +242,23 @@ def test_nothing_is_taken_per_frame_and_everything_is_given_back(session_lanes):
     assert len(addresses) == LANES
     pipeline.close()
     pipeline.close()
+    assert not runtime.locked
+    assert runtime.released == len(runtime.recorded)
+
+
+def test_a_lane_that_fails_leaves_no_other_locked(session_lanes, monkeypatch):
+    runtime = LateRuntime()
+    _, lanes, _ = session_lanes(runtime)
+    wait, failing = runtime.wait, lanes[1]._downloaded
+
+    def lost(event):
+        if event == failing:
+            raise InferenceError("the GPU is lost")
+        wait(event)
+
+    monkeypatch.setattr(runtime, "wait", lost)
+    with pytest.raises(InferenceError, match="the GPU is lost"):
+        FramePipeline(lanes).close()
     assert not runtime.locked
     assert runtime.released == len(runtime.recorded)
 

@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from quietscope.calibration.errors import CameraMismatchError
 from quietscope.frame_store import OmeZarrWriter
-from quietscope.inference.errors import FrameMismatchError, InferenceError
+from quietscope.inference.bundle import open_bundle
+from quietscope.inference.errors import BundleError, FrameMismatchError, InferenceError
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.stack_denoising import ObservationReader, denoise_stack
 from quietscope.outputs import OutputError
@@ -118,6 +119,21 @@ def test_a_model_per_channel(make_bundle, tmp_path):
         expected = ndimage.uniform_filter(seen[1, channel].astype(float), edge, mode="nearest")
         place = written.index({"time": 1, "channel": channel, "z": 0})
         np.testing.assert_allclose(written.frame(place), expected, rtol=1e-5)
+
+
+def test_a_model_that_fails_to_open_leaves_none_open(make_bundle, tmp_path, monkeypatch):
+    stack = stack_from_array(pixels(1, 2), axes=("time", "channel"))
+    closed = []
+    close = OnnxDenoiser.close
+    monkeypatch.setattr(
+        OnnxDenoiser, "close", lambda self: closed.append(self.bundle.path.name) or close(self)
+    )
+    broken = make_bundle("broken")
+    models = {"0": make_bundle("fine"), "1": open_bundle(broken)}
+    (broken / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(BundleError):
+        run(stack, models, tmp_path / "out.ome.zarr")
+    assert closed == ["fine"]
 
 
 @pytest.mark.parametrize("names", [["2"], ["0", "2"], ["0", "1", "2"]])

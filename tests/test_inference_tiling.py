@@ -158,6 +158,28 @@ def test_they_would_not_off_the_grid(make_bundle, monkeypatch):
     assert np.abs(tiled - whole).max() > 0.1
 
 
+def test_a_tile_that_fails_to_open_leaves_none_open(make_bundle, monkeypatch):
+    from quietscope.inference import tiling
+
+    opened, closed = [], []
+
+    class SecondFails(OnnxDenoiser):
+        def __init__(self, *arguments, **options):
+            if opened:
+                raise InferenceError("no memory is left")
+            super().__init__(*arguments, **options)
+            opened.append(self)
+
+        def close(self):
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr(tiling, "OnnxDenoiser", SecondFails)
+    with pytest.raises(InferenceError, match="no memory"):
+        TiledDenoiser(make_bundle(graph=unet()), (200, 300), tile=128, provider="cpu", threads=1)
+    assert closed == opened != []
+
+
 def test_context_and_its_dark_corners(make_bundle):
     """A tile that is all zero in a frame that exists is not a missing frame."""
     seen = observations((256, 384), frames=3)
