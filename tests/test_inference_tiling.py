@@ -176,7 +176,7 @@ def test_a_tile_that_fails_to_open_leaves_none_open(make_bundle, monkeypatch):
 
     monkeypatch.setattr(tiling, "OnnxDenoiser", SecondFails)
     with pytest.raises(InferenceError, match="no memory"):
-        TiledDenoiser(make_bundle(graph=unet()), (200, 300), tile=128, provider="cpu", threads=1)
+        TiledDenoiser(make_bundle(graph=unet()), (200, 301), tile=128, provider="cpu", threads=1)
     assert closed == opened != []
 
 
