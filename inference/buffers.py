@@ -108,7 +108,17 @@ class CudaBuffers(HostBuffers):
     """Memory of the GPU at fixed addresses, as CUDA graphs need it, and page-locked host memory.
 
     Page-locked memory is copied several times faster; where it cannot be had, ordinary memory
-    serves.
+    serves. What goes in is queued in the stream that the session computes in: a copy outside of it
+    may still be under way when the session begins.
+
+    Parameters
+    ----------
+    shape, pixel_type
+        See `HostBuffers`.
+    runtime
+        CUDA's.
+    stream
+        The one that the session computes in.
 
     Attributes
     ----------
@@ -117,7 +127,11 @@ class CudaBuffers(HostBuffers):
     """
 
     def __init__(
-        self, shape: tuple[int, int, int, int], pixel_type: np.dtype[Any], runtime: Runtime
+        self,
+        shape: tuple[int, int, int, int],
+        pixel_type: np.dtype[Any],
+        runtime: Runtime,
+        stream: int,
     ) -> None:
         import onnxruntime as ort
 
@@ -127,7 +141,7 @@ class CudaBuffers(HostBuffers):
             for array in (self.observations, *self.outputs)
         ]
         self._device_maps: Any = None
-        self._runtime = runtime
+        self._runtime, self._stream = runtime, stream
         self._locked = [
             array for array in (self.observations, *self.outputs) if self._runtime.lock(array)
         ]
@@ -147,23 +161,24 @@ class CudaBuffers(HostBuffers):
                 list(maps.shape), maps.dtype.type, "cuda"
             )
             binding.bind_ortvalue_input(PIXEL_MAPS, self._device_maps)
-        maps = np.ascontiguousarray(maps)
-        self._runtime.copy(self._device_maps.data_ptr(), maps.ctypes.data, maps.nbytes)
+        self._maps = np.ascontiguousarray(maps)  # kept: the copy is queued
+        self._send(self._maps, self._device_maps)
 
     def write_to(self, out: NDArray[np.float32], binding: Any) -> bool:
         """No: the session writes to the GPU."""
         return False
 
     def upload(self) -> None:
-        """Copy the observations to the GPU."""
-        self._runtime.copy(
-            self.device[0].data_ptr(), self.observations.ctypes.data, self.observations.nbytes
-        )
+        """Queue the copy of the observations to the GPU."""
+        self._send(self.observations, self.device[0])
 
     def download(self) -> None:
         """Copy the results from the GPU."""
         for value, array in zip(self.device[1:], self.outputs, strict=True):
             self._runtime.copy(array.ctypes.data, value.data_ptr(), array.nbytes)
+
+    def _send(self, array: NDArray[Any], value: Any) -> None:
+        self._runtime.copy_later(value.data_ptr(), array.ctypes.data, array.nbytes, self._stream)
 
     def close(self) -> None:
         """Unlock the host memory and let the GPU's go."""

@@ -37,7 +37,10 @@ class Runtime(Protocol):
         ...
 
     def copy(self, target: int, source: int, size: int) -> None:
-        """Copy between two addresses and return when it is done."""
+        """Copy from the GPU to this side and return when it is done.
+
+        The other way it may return earlier, and no stream waits for it.
+        """
         ...
 
     def copy_later(self, target: int, source: int, size: int, stream: int) -> None:

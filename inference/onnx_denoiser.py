@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,11 @@ class OnnxDenoiser:
         self._ready: _Ready | None = opening.ready(self._frame_shape, self.pixel_maps)
         self.provider = self._ready.running.provider
         self.device = self._ready.running.device
-        self.golden_difference = opening.check_golden()
+        try:
+            self.golden_difference = opening.check_golden()
+        except Exception:
+            self.close()
+            raise
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -338,37 +343,53 @@ class _Opening:
         maps: NDArray[np.float32] | None,
         options: Mapping[str, str],
     ) -> _Ready:
-        streams = None
-        if self.provider in ("cuda", "tensorrt"):
-            require_libraries(self.provider)
-            streams = Streams(CudaRuntime())
+        streams, ready = self._streams(), None
         try:
-            if streams is not None:
-                options = {**options, "user_compute_stream": str(streams.compute)}
-            running = self._open(model, frame_shape, options)
-            ready = _Ready(running, self._buffers(frame_shape, streams), None, streams)
-        except Exception:
-            if streams is not None:
-                streams.close()
-            raise
-        try:
-            ready.binding = running.session.io_binding()
-            ready.buffers.bind(ready.binding)
+            ready = self._bound(model, frame_shape, options, streams)
             if maps is not None:
                 ready.buffers.bind_maps(maps, ready.binding)
             for _ in range(WARM_UP_RUNS):
-                running.session.run_with_iobinding(ready.binding)
-        except Exception:
-            ready.close()
+                ready.running.session.run_with_iobinding(ready.binding)
+        except Exception as error:
+            # What the error came through holds the session, which has to go before its streams.
+            clear_frames(error.__traceback__)
+            if ready is not None:
+                ready.close()
+            elif streams is not None:
+                streams.close()
             raise
         return ready
+
+    def _streams(self) -> Streams | None:
+        if self.provider not in ("cuda", "tensorrt"):
+            return None
+        require_libraries(self.provider)
+        return Streams(CudaRuntime())
+
+    def _bound(
+        self,
+        model: Path | bytes,
+        frame_shape: tuple[int, int],
+        options: Mapping[str, str],
+        streams: Streams | None,
+    ) -> _Ready:
+        if streams is not None:
+            options = {**options, "user_compute_stream": str(streams.compute)}
+        running = self._open(model, frame_shape, options)
+        buffers, binding = self._buffers(frame_shape, streams), running.session.io_binding()
+        try:
+            buffers.bind(binding)
+        except Exception:
+            buffers.close()
+            raise
+        return _Ready(running, buffers, binding, streams)
 
     def _buffers(self, frame_shape: tuple[int, int], streams: Streams | None) -> Buffers:
         shape = (1, self.contract.observations, *frame_shape)
         pixel_type = np.dtype(self.contract.pixel_type)
         if streams is None:
             return HostBuffers(shape, pixel_type)
-        return CudaBuffers(shape, pixel_type, streams.runtime)
+        return CudaBuffers(shape, pixel_type, streams.runtime, streams.compute)
 
     def _open(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from quietscope.inference import providers
+from quietscope.inference import onnx_denoiser, providers
+from quietscope.inference.buffers import HostBuffers
 from quietscope.inference.denoiser import Denoiser
 from quietscope.inference.errors import (
     BundleError,
@@ -263,6 +265,46 @@ def test_a_failing_run_is_one_line(make_bundle, monkeypatch):
         with pytest.raises(InferenceError, match="running the model on") as caught:
             denoiser.denoise(observations(), outputs())
     assert "\n" not in str(caught.value)
+
+
+class StandIn:
+    """In the place of a GPU's streams: notes whether what computes in them is gone before them."""
+
+    compute = 7
+
+    def __init__(self):
+        self.sessions, self.left = [], None
+
+    def close(self):
+        self.left = [session() for session in self.sessions if session() is not None]
+
+
+@pytest.mark.parametrize("failing", ["_buffers", "bind", "bind_maps"])
+def test_streams_go_after_the_session_that_computes_in_them(make_bundle, monkeypatch, failing):
+    streams, opened = StandIn(), onnx_denoiser.open_session
+
+    def open_session(*arguments, **options):
+        running = opened(*arguments, **options | {"options": {}})
+        streams.sessions.append(weakref.ref(running.session))
+        return running
+
+    def fail(*_):
+        raise InferenceError("no memory is left")
+
+    monkeypatch.setattr(onnx_denoiser, "open_session", open_session)
+    monkeypatch.setattr(onnx_denoiser._Opening, "_streams", lambda self: streams)
+    if failing == "_buffers":
+        monkeypatch.setattr(onnx_denoiser._Opening, failing, fail)
+    else:
+        buffers = HostBuffers((1, 1, *SHAPE), np.dtype(np.uint16))
+        monkeypatch.setattr(buffers, failing, fail)
+        monkeypatch.setattr(onnx_denoiser._Opening, "_buffers", lambda *_: buffers)
+    maps = np.zeros((1, 3, *SHAPE), np.float32)
+    with pytest.raises(InferenceError, match="no memory") as caught:
+        OnnxDenoiser(make_bundle(), SHAPE, provider="cpu", threads=1, pixel_maps=maps)
+    assert caught.value.__traceback__ is not None
+    assert len(streams.sessions) == 1
+    assert streams.left == []
 
 
 def test_it_runs_without_torch(make_bundle):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from quietscope.inference.buffers import CudaBuffers
 from quietscope.inference.errors import InferenceError
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.pipeline import (
@@ -261,6 +263,28 @@ def test_a_lane_that_fails_leaves_no_other_locked(session_lanes, monkeypatch):
         FramePipeline(lanes).close()
     assert not runtime.locked
     assert runtime.released == len(runtime.recorded)
+
+
+def test_what_goes_in_waits_in_the_stream_of_the_session(monkeypatch):
+    """A copy outside of that stream may be under way when the session begins."""
+    import onnxruntime as ort
+
+    ordinary = ort.OrtValue.ortvalue_from_shape_and_type
+    monkeypatch.setattr(
+        ort.OrtValue, "ortvalue_from_shape_and_type", lambda shape, kind, _: ordinary(shape, kind)
+    )
+    runtime = LateRuntime()
+    streams = [runtime.stream() for _ in range(3)]
+    buffers = CudaBuffers((1, 1, *SHAPE), np.dtype(np.uint16), runtime, streams[1])
+    buffers.observations[0] = frames(1)[0]
+    buffers.upload()
+    binding = SimpleNamespace(bind_ortvalue_input=lambda name, value: None)
+    buffers.bind_maps(np.ones((1, 3, *SHAPE), np.float32), binding)
+    assert [len(queue) for queue in runtime.queues] == [0, 2, 0]
+    while runtime.queues[1]:
+        runtime._step(1)
+    np.testing.assert_array_equal(buffers.device[0].numpy()[0], frames(1)[0])
+    np.testing.assert_array_equal(buffers._device_maps.numpy(), 1)
 
 
 @pytest.mark.parametrize("kind", ["whole", "tiles"])
