@@ -6,14 +6,16 @@ over the bridge and in this process. What is asked of the core is written in `mi
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import logging
 import socket
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,9 @@ CONNECT_S = 2.0
 ANSWER_MS = 5000
 WATCH_MS = 100
 FOLLOWED_FORMAT = "ND_TIFF"
+
+_ended: dict[int, set[int]] = {}
+"""Servers whose Micro-Manager has ended, by port, with the ports of the bridges to each."""
 
 SWITCH_ON = (
     "start Micro-Manager, open Tools > Options and tick 'Run pycro-manager server on port "
@@ -122,22 +127,72 @@ def _watch(port: int, gone: threading.Event, over: threading.Event) -> None:
         return
     logger.warning("Micro-Manager on port %d has ended", port)
     gone.set()
-    _close_bridges()
+    _ended[port] = {port}
+    _expect_threads_to_fail()
+    _ended[port] |= _close_bridges()
 
 
-def _close_bridges() -> None:
-    """Close all bridges: acquisitions have some of their own, on further ports."""
+def has_ended(port: int) -> bool:
+    """Whether the Micro-Manager behind `port` has ended while it was watched."""
+    return port in _ended
+
+
+def _close_bridges() -> set[int]:
+    """Close all bridges, and return their ports: acquisitions have some of their own.
+
+    Not by their `close`: it asks the server once more, and waits for threads that stay away.
+    """
+    from pyjavaz.bridge import Bridge
+
+    cached = list(Bridge._cached_bridges_by_port.items())
+    found = [(port, bridge) for port, reference in cached if (bridge := reference()) is not None]
+    for port, bridge in found:
+        Bridge._ports_with_terminated_servers.add(port)  # destructors stop waiting
+        bridge._closed = True
+        bridge._shutdown_event.set()
+        Bridge._cached_bridges_by_port.pop(port, None)
+    for _, bridge in found:
+        with suppress(RuntimeError):  # another thread has just made or dropped one
+            for shadow in list(bridge._java_objects):
+                shadow._closed = True  # or each would ask a server that is gone to forget it
+        bridge._response_queue.put({"type": "none"})  # for the one that is asking just now
+    return {port for port, _ in found}
+
+
+@functools.cache
+def _expect_threads_to_fail() -> None:
+    """Log, without a traceback, that pycro-manager's threads asked a server that is gone."""
+    usual = threading.excepthook
+
+    def note(failed: threading.ExceptHookArgs) -> None:
+        if "Bridge has been closed" in str(failed.exc_value):
+            logger.debug("a thread of pycro-manager ended: %s", failed.exc_value)
+        else:
+            usual(failed)
+
+    threading.excepthook = note
+
+
+@functools.cache
+def _forget_objects_that_are_gone() -> None:
+    """Have one function give all objects of Java back at the exit of this program.
+
+    pyjavaz registers one for every object, and keeps it when the object has long been given back:
+    some 300 bytes for each of several objects per image.
+    """
+    from pyjavaz import bridge
+
+    bridge.atexit = SimpleNamespace(register=lambda cleanup: cleanup)
+    atexit.register(_give_objects_back)
+
+
+def _give_objects_back() -> None:
     from pyjavaz.bridge import Bridge
 
     for reference in list(Bridge._cached_bridges_by_port.values()):
-        bridge = reference()
-        if bridge is None:
-            continue
-        for shadow in list(bridge._java_objects):
-            shadow._closed = True  # or each would ask a server that is gone to forget it
-        bridge._response_queue.put({"type": "none"})  # for the one that is asking just now
-        with warnings.catch_warnings(action="ignore"):  # its own thread still waits, as a daemon
-            bridge.close()
+        for shadow in list(getattr(reference(), "_java_objects", ())):
+            with suppress(Exception):  # a server that is gone needs not be told
+                shadow._close()
 
 
 def expected_version() -> str:
@@ -156,8 +211,11 @@ def remote_core(port: int) -> Any:
         If it does not answer.
     """
     from mmpycorex.core import ZMQRemoteMMCoreJ
+    from pyjavaz.bridge import Bridge
 
     server_version(port)
+    Bridge._ports_with_terminated_servers.difference_update(_ended.pop(port, ()))
+    _forget_objects_that_are_gone()
     return ZMQRemoteMMCoreJ(port=port, timeout=ANSWER_MS)
 
 

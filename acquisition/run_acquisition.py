@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from ..errors import one_line
-from .bridge import DEFAULT_PORT
+from .bridge import DEFAULT_PORT, has_ended
 from .errors import AcquisitionError
 from .live import LiveDenoiser
+from .microscope import running_core
 from .planned_events import Event
 
 OnFrames = Callable[[int], None]
@@ -36,12 +38,10 @@ def run_acquisition(
     Raises
     ------
     AcquisitionError
-        If the engine failed; frames until then are recorded.
+        If the engine failed, or Micro-Manager has ended; frames until then are recorded.
     KeyboardInterrupt
         After Ctrl-C, once the engine has stopped.
     """
-    from pycromanager import Acquisition
-
     ended = threading.Event()
 
     def note(notification: Any) -> None:
@@ -49,7 +49,7 @@ def run_acquisition(
         if notification.is_data_sink_finished_notification():
             ended.set()
 
-    acquisition = Acquisition(
+    acquisition = _acquisition(
         image_process_fn=hook or live.image_process_fn,
         notification_callback_fn=note,
         # These two are for Micro-Manager's engine; that of this process has neither.
@@ -60,6 +60,8 @@ def run_acquisition(
         acquisition.acquire(list(events))
         acquisition.mark_finished()
         while not ended.wait(_CHECK_S):
+            if has_ended(port):
+                raise AcquisitionError("Micro-Manager has ended; what was recorded is kept")
             if on_frames is not None:
                 on_frames(live.report["frames_recorded"])
     except KeyboardInterrupt:
@@ -68,6 +70,28 @@ def run_acquisition(
         _await_end(acquisition)
         raise
     _await_end(acquisition)
+
+
+def _acquisition(**options: Any) -> Any:
+    """Return the engine's acquisition, whose threads do not keep this program from ending.
+
+    Those that talk to Micro-Manager wait for ever where it has ended. They are daemons if the
+    thread that makes them is one.
+    """
+    from pycromanager import Acquisition
+
+    if running_core() is not None:
+        return Acquisition(**options)
+    made: Future[Any] = Future()
+
+    def make() -> None:
+        try:
+            made.set_result(Acquisition(**options))
+        except BaseException as error:
+            made.set_exception(error)
+
+    threading.Thread(target=make, name="quietscope acquisition", daemon=True).start()
+    return made.result()
 
 
 def _await_end(acquisition: Any) -> None:

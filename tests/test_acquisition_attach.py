@@ -6,6 +6,7 @@ of pycro-manager's bridge over real sockets. Everything on this side is what a m
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -499,17 +500,27 @@ def test_another_program_on_the_port_is_no_micro_manager(monkeypatch, says):
         talking.join()
 
 
+def test_objects_of_java_leave_nothing_behind(attached):
+    """pyjavaz registers a function for each of them, which would stay until the program ends."""
+    registered = atexit._ncallbacks()
+    for _ in range(20):
+        attached.core.get_roi()
+    assert atexit._ncallbacks() == registered
+
+
 def test_follow_needs_a_micro_manager(tmp_path):
     done = quietscope("record", "--follow", "--out", tmp_path / "run")
     assert done.exit_code == 2
     assert "--attach" in done.stderr
 
 
-def test_a_micro_manager_that_crashes_costs_nothing_that_was_recorded(tmp_path):
+@pytest.mark.parametrize("whose", ["live mode", "acquisition"])
+def test_a_micro_manager_that_crashes_costs_nothing_that_was_recorded(tmp_path, whose):
     theirs = MicroManager(tmp_path / "theirs")
-    theirs.switch("live", True)
+    theirs.switch("live", whose == "live mode")
     run = tmp_path / "run"
-    command = ["record", "--attach", "--follow", "--port", theirs.port, "--out", run]
+    command = ["record", "--attach", "--port", theirs.port, "--out", run]
+    command += ["--follow"] if whose == "live mode" else ["--frames", 100_000]
     following = subprocess.Popen(
         [sys.executable, "-m", "quietscope.cli", *map(str, command)],
         stdout=subprocess.PIPE,
@@ -518,17 +529,24 @@ def test_a_micro_manager_that_crashes_costs_nothing_that_was_recorded(tmp_path):
         cwd=tmp_path,
     )
     log = run / "frames.jsonl"
-    wait_for(
-        lambda: (
-            following.poll() is not None
-            or (log.exists() and log.read_text(encoding="utf-8").count("\n") > 10)
+    try:
+        wait_for(
+            lambda: (
+                following.poll() is not None
+                or (log.exists() and log.read_text(encoding="utf-8").count("\n") > 10)
+            ),
+            seconds=60,
         )
-    )
-    theirs.crash()
-    _, complained = following.communicate(timeout=60)
+        theirs.crash()
+        _, complained = following.communicate(timeout=60)
+    finally:
+        theirs.crash()
+        following.kill()
+        following.communicate()
     server_terminated(theirs.port)
     assert following.returncode == 1
     assert "has ended; what was recorded until then is kept" in " ".join(complained.split())
+    assert "Traceback" not in complained
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     assert report["frames_recorded"] == written_frames(run / "raw.ome.zarr").sum() > 10
     assert not (run / "run.lock").exists()
