@@ -471,16 +471,24 @@ def test_an_overflow_is_an_error_with_the_first_missing_frame(microscope, tmp_pa
 
 def test_an_exception_in_the_users_own_hook(microscope, tmp_path):
     run = tmp_path / "run"
+    failed = threading.Event()
 
     def whole_run():
         with LiveDenoiser(output=run) as live:
 
             def hook(image, metadata):
                 if metadata["Axes"]["time"] == 30:
+                    failed.set()
                     raise RuntimeError("my own mistake")
                 return live.image_process_fn(image, metadata)
 
-            acquire(hook, 200)
+            with Acquisition(image_process_fn=hook) as acquisition:
+                for event in multi_d_acquisition_events(num_time_points=200):
+                    acquisition.acquire(event)
+                # pycro-manager's abort empties its queue of events: were the end mark among them,
+                # it would wait for ever.
+                assert failed.wait(60)
+                time.sleep(1)
 
     with pytest.raises(Exception, match="my own mistake"):
         whole_run()
