@@ -56,6 +56,9 @@ class TrainingStack(_Record):
 
     path: str
     frames: int
+    """That were read."""
+    recorded_frames: int | None = None
+    """That there were; None in bundles from before both were told apart."""
     frame_shape: tuple[int, int]
     sha256: Sha256
     """Of the pixels that were read, in order."""

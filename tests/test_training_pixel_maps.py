@@ -13,15 +13,18 @@ import torch
 from quietscope.calibration.camera import fit_camera
 from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.calibration.maps import part_of
+from quietscope.frame_store import OmeZarrWriter
 from quietscope.inference.bundle import open_bundle
 from quietscope.inference.camera_pixels import CameraPixels
 from quietscope.inference.errors import FrameMismatchError
+from quietscope.inference.library import Library
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.stack_denoising import denoise_stack
 from quietscope.inference.tiling import TiledDenoiser
 from quietscope.stacks import open_stack, stack_from_array
 from quietscope.training.noise import TabulatedNoise
 from quietscope.training.options import TrainingOptions
+from quietscope.training.retrain import _options, retrain_once
 from quietscope.training.train import train
 
 SIDE = 128
@@ -386,3 +389,28 @@ def test_a_dead_pixel_does_not_drown_the_variance_of_all_others():
     own = CameraPixels(maps, 6.0).own_variance_adu2()
     assert own[0, 0] == 0
     assert own[0, 1] == pytest.approx(60**2 - 6.0, rel=1e-4)
+
+
+def test_a_night_of_a_moved_region_keeps_candidate_and_model(bundles, recording, tmp_path):
+    camera = CameraFingerprint(camera="sCMOS", roi=(0, 0, SIDE, SIDE))
+    with OmeZarrWriter(
+        tmp_path / "run" / "raw.ome.zarr",
+        frame_shape=(SIDE, SIDE),
+        dtype="uint16",
+        attributes={"quietscope": {"camera": camera.model_dump(mode="json")}},
+    ) as writer:
+        for t, frame in enumerate(recording[:10]):
+            writer.write(frame, {"time": t})
+    library = Library(tmp_path)
+    library.promote(bundles[True].path, "by hand")
+    found = retrain_once(tmp_path, options=dataclasses.replace(QUICK, steps=3))
+    assert found.decision == "kept"
+    assert found.candidate.is_dir()
+    assert "cannot be compared with the model in use: frames are 128×128" in found.reason
+    assert library.history()[-1].reason == found.reason
+    assert library.current() == bundles[True].path
+
+
+def test_retraining_goes_on_without_pixel_maps_where_they_were_left_out(bundles):
+    assert _options(None, bundles[True], None, 5).pixel_maps
+    assert not _options(None, bundles[False], None, 5).pixel_maps

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from dataclasses import replace
 from datetime import datetime, time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +15,14 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from quietscope.frame_store import OmeZarrWriter
+from quietscope.inference.bundle import TrainingStack
 from quietscope.inference.errors import BundleError, InferenceError
 from quietscope.inference.library import Library
+from quietscope.stacks import stack_from_array
 from quietscope.training.errors import TrainingError
 from quietscope.training.options import TrainingOptions
 from quietscope.training.overnight import Window
-from quietscope.training.retrain import retrain_once
+from quietscope.training.retrain import _nothing_new, newest_stacks, retrain_once
 from quietscope.training.splitting import counts_photons, split, squared_error
 
 
@@ -82,12 +88,15 @@ def test_the_score_is_the_true_squared_error(camera, sigma):
     assert np.mean(scores) == pytest.approx(np.mean(truths), rel=0.06, abs=0.3)
 
 
-def record(library, name, seed, frames=20):
+def record(library, name, seed, frames=20, roi=None):
     chance = np.random.default_rng(seed)
     camera = Camera(2.0, 100.0, 5.0)
     y, x = np.mgrid[:64, :80]
     with OmeZarrWriter(
-        library / name / "raw.ome.zarr", frame_shape=(64, 80), dtype="uint16"
+        library / name / "raw.ome.zarr",
+        frame_shape=(64, 80),
+        dtype="uint16",
+        attributes={"quietscope": {"camera": {"roi": roi}}},
     ) as writer:
         for t in range(frames):
             spot = 90 * np.exp(-((y - 30) ** 2 + (x - 20 - 2 * t) ** 2) / 50)
@@ -122,6 +131,36 @@ def test_the_candidate_is_promoted_only_if_it_is_better(tmp_path):
     history = json.loads((library / "current.json").read_text(encoding="utf-8"))["history"]
     assert [entry["decision"] for entry in history] == ["promoted", "skipped", "kept", "promoted"]
     assert not (set(better.result()) ^ {"decision", "reason", "candidate", "current", "figures"})
+
+
+def test_runs_of_one_region_belong_together(tmp_path):
+    for seed, (name, x) in enumerate({"a": 0, "b": 0, "c": 80}.items()):
+        record(tmp_path, name, seed, frames=8, roi=(x, 0, 80, 64))
+        os.utime(tmp_path / name / "raw.ome.zarr", (seed, seed))
+    names = [stack.path.parent.name for stack in newest_stacks(Library(tmp_path), None)]
+    assert names == ["c"]
+    shutil.rmtree(tmp_path / "c")
+    names = [stack.path.parent.name for stack in newest_stacks(Library(tmp_path), None)]
+    assert names == ["b", "a"]
+
+
+def test_a_run_that_was_learned_from_in_part_is_not_new():
+    stack = stack_from_array(np.zeros((30, 8, 8), np.uint16), path="long")
+    learned = TrainingStack(
+        path="long", frames=12, recorded_frames=30, frame_shape=(8, 8), sha256="0" * 64
+    )
+    manifest = SimpleNamespace(training=SimpleNamespace(stacks=(learned,)))
+    current = SimpleNamespace(manifest=manifest)
+    assert "no run was recorded since" in _nothing_new([stack], current)
+    longer = stack_from_array(np.zeros((31, 8, 8), np.uint16), path="long")
+    assert _nothing_new([longer], current) is None
+
+
+def test_missing_companions_are_named(tmp_path):
+    record(tmp_path, "monday", 0)
+    found = retrain_once(tmp_path, options=replace(QUICK, companions=("DAPI",)), channel="0")
+    assert (found.decision, found.candidate) == ("skipped", None)
+    assert "holds the companions DAPI" in found.reason
 
 
 def test_a_library_without_runs_is_skipped(tmp_path):

@@ -156,6 +156,7 @@ class Recordings:
             TrainingStack(
                 path=str(stack.path),
                 frames=read.frames,
+                recorded_frames=len(stack),
                 frame_shape=stack.frame_shape,
                 sha256=read.sha256,
             )

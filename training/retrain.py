@@ -28,6 +28,7 @@ from ..errors import QuietscopeError
 from ..inference.bundle import CHECKPOINT, Bundle, open_bundle
 from ..inference.camera_pixels import CameraPixels
 from ..inference.companions import companion_numbers
+from ..inference.errors import FrameMismatchError
 from ..inference.library import Decision as DecisionName
 from ..inference.library import Library
 from ..inference.onnx_denoiser import OnnxDenoiser
@@ -46,6 +47,8 @@ LEAST_GAIN = 0.002
 """Relative gain of the candidate that is worth a change: 0.2 % of the error, and beyond chance."""
 NETWORK_OPTIONS = ("algorithm", "preset", "context_frames", "samples", "samples_from")
 """On which the shape of the weights depends."""
+KEPT_OPTIONS = ("pixel_maps", "samples", "samples_from")
+"""Of the model in use, beside those that its manifest names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ def retrain_once(
     options = _options(options, current, seconds, steps)
     stacks = newest_stacks(shelf, channel, options.companions)
     reason = _nothing_new([one_channel(stack, channel) for stack in stacks], current)
+    if not stacks and options.companions and newest_stacks(shelf, channel):
+        reason = f"no run can be read that holds the companions {', '.join(options.companions)}"
     if reason is not None:
         shelf.keep(None, reason, decision="skipped")
         return Decision("skipped", reason, None, current_path, {})
@@ -128,9 +133,10 @@ def retrain_once(
 def newest_stacks(
     shelf: Library, channel: str | None, companions: Sequence[str] = ()
 ) -> list[Stack]:
-    """Return the newest runs that belong together: the shape and type of the newest of all.
+    """Return the newest runs that belong together: the camera's region, shape and type are one.
 
-    They are whole; each has the channel, and the companions.
+    They are those of the newest of all. The runs are whole; each has the channel and the
+    companions.
     """
     stacks: list[Stack] = []
     for run in shelf.runs():
@@ -140,15 +146,16 @@ def newest_stacks(
             whole = open_stack(run)
             stack = one_channel(whole, channel)
             companions_of(whole, channel, companions)
+            alike = not stacks or _setting(whole) == _setting(stacks[0])
         except QuietscopeError:
             continue  # an unreadable or unfinished run must not stop the night
-        alike = not stacks or (stack.frame_shape, stack.dtype) == (
-            stacks[0].frame_shape,
-            stacks[0].dtype,
-        )
         if alike and len(stack) >= FEWEST_FRAMES and stack.sizes.get("channel", 1) == 1:
             stacks.append(whole)
     return stacks
+
+
+def _setting(stack: Stack) -> tuple[object, ...]:
+    return stack.frame_shape, stack.dtype, recorded_camera(stack).roi
 
 
 def _nothing_new(stacks: Sequence[Stack], current: Bundle | None) -> str | None:
@@ -156,7 +163,10 @@ def _nothing_new(stacks: Sequence[Stack], current: Bundle | None) -> str | None:
         return f"no run with at least {FEWEST_FRAMES} frames that can be read"
     if current is None:
         return None
-    known = {(part.path, part.frames) for part in current.manifest.training.stacks}
+    known = {
+        (part.path, part.recorded_frames or part.frames)
+        for part in current.manifest.training.stacks
+    }
     if all((str(stack.path), len(stack)) in known for stack in stacks):
         return "no run was recorded since the model in use was trained"
     return None
@@ -172,8 +182,10 @@ def _options(
         options = TrainingOptions()
         if current is not None:
             manifest = current.manifest
+            recorded: dict[str, Any] = dict(manifest.training.options)
             options = replace(
                 options,
+                **{name: recorded[name] for name in KEPT_OPTIONS if name in recorded},
                 algorithm=manifest.algorithm,
                 preset=manifest.preset,
                 context_frames=manifest.context_frames,
@@ -222,10 +234,16 @@ def _decide(
         shelf.promote(candidate.path, reason)
         return Decision("promoted", reason, candidate.path, candidate.path, {})
     refused = _cannot_compare(candidate, current)
+    try:
+        figures = (
+            {} if refused else compare(candidate, current, stacks, channel=channel, seed=seed)
+        )
+    except FrameMismatchError as error:
+        # A night's training is not thrown away because the camera's region was changed.
+        refused = f"cannot be compared with the model in use: {error}"
     if refused is not None:
         shelf.keep(candidate.path, refused)
         return Decision("kept", refused, candidate.path, current.path, {})
-    figures = compare(candidate, current, stacks, channel=channel, seed=seed)
     reason = (
         f"squared error on held-out frames {figures['candidate_mse_adu2']:.4g} ADU², model in use "
         f"{figures['current_mse_adu2']:.4g} ADU² ({figures['gain_db']:+.2f} dB)"
