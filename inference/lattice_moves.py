@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isqrt
+from math import isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,10 @@ _MOVES = frozenset((
 
 _BLOCK = 16
 """Channels that ONNX Runtime's fastest convolutions take at a time."""
+
+LARGEST_MOVE_BYTES = 512 * 2**20
+"""What may be moved to find out where it goes, about twice that for a moment: three frames of
+2048×2048. A graph that moves more stays as it is."""
 
 
 def take_apart_by_product(graph: EditableGraph, shapes: Shapes) -> int:
@@ -93,14 +97,14 @@ def _lattices(graph: EditableGraph, shapes: Shapes, read: str) -> _Lattices | No
     before, after = shapes.get(image, ()), shapes.get(read, ())
     if len(moves) < 2 or len(before) != 4 or len(after) != 4 or before[0] != 1 or after[3] < 2:
         return None
-    numbers = np.arange(np.prod(before), dtype=np.float64).reshape(before)
+    numbers = _places(before)
+    if prod(after) * numbers.itemsize > LARGEST_MOVE_BYTES:
+        return None
     moved = _moved(graph, moves, image, read, numbers)
     step = int(moved[0, 0, 0, 1] - moved[0, 0, 0, 0])
-    corners = moved[:, :, 0, 0].astype(np.int64)
-    rows, columns = (step * np.arange(size) for size in after[2:])
-    regular = corners[..., None, None] + rows[:, None] * before[3] + columns
-    if step < 2 or not np.array_equal(moved, regular):
+    if step < 2 or not _are_regular(moved, step, before[3]):
         return None
+    corners = moved[:, :, 0, 0].astype(np.int64)
     distinct, places = np.unique(corners, return_inverse=True)
     origins = np.stack(np.unravel_index(distinct, before[1:]), axis=1)  # channel, row, column
     edges = origins[:, 1:].max(axis=0) + 1
@@ -109,6 +113,24 @@ def _lattices(graph: EditableGraph, shapes: Shapes, read: str) -> _Lattices | No
     kernel = np.zeros((len(origins), before[1], *edges), np.float32)
     kernel[range(len(origins)), *origins.T] = 1
     return _Lattices(image, step, kernel, places.reshape(corners.shape))
+
+
+def _places(shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the place of every number of a tensor, in the smallest type that tells them apart."""
+    exact = 2 ** (np.finfo(np.float32).nmant + 1)
+    numbers = np.arange(prod(shape), dtype=np.float32 if prod(shape) <= exact else np.float64)
+    return numbers.reshape(shape)
+
+
+def _are_regular(moved: NDArray[Any], step: int, row: int) -> bool:
+    """Tell whether every picture holds each `step`-th pixel of an image with such long rows."""
+    rows, columns = (step * np.arange(size) for size in moved.shape[2:])
+    # One picture after the other: all of them take as much memory as the network itself.
+    return all(
+        np.array_equal(picture, int(picture[0, 0]) + rows[:, None] * row + columns)
+        for pictures in moved
+        for picture in pictures
+    )
 
 
 def _nodes_apart(
@@ -194,7 +216,9 @@ def _weave(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
     moves, woven = _moves_behind(graph, shapes, answers, after)
     if not woven:
         return False
-    numbers = np.arange(np.prod(before), dtype=np.float64).reshape(before)
+    numbers = _places(before)
+    if numbers.nbytes > LARGEST_MOVE_BYTES:
+        return False
     expected = numbers.reshape(step, step, *before[1:]).transpose(2, 3, 0, 4, 1).reshape(after)
     if not np.array_equal(_moved(graph, moves, answers, woven, numbers), expected):
         return False
@@ -255,15 +279,16 @@ def _moves_behind(
 
 
 def _moved(
-    graph: EditableGraph, moves: Sequence[Any], start: str, end: str, numbers: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Let some nodes move numbers, in float64: every place of a large frame is told apart."""
+    graph: EditableGraph, moves: Sequence[Any], start: str, end: str, numbers: NDArray[Any]
+) -> NDArray[Any]:
+    """Let some nodes move numbers."""
     import onnxruntime as ort
-    from onnx import TensorProto, helper
+    from onnx import helper
 
     used = {name for node in moves for name in node.input}
-    begin = helper.make_tensor_value_info(start, TensorProto.DOUBLE, numbers.shape)
-    finish = helper.make_tensor_value_info(end, TensorProto.DOUBLE, None)
+    element = helper.np_dtype_to_tensor_dtype(numbers.dtype)
+    begin = helper.make_tensor_value_info(start, element, numbers.shape)
+    finish = helper.make_tensor_value_info(end, element, None)
     constants = [weight for name, weight in graph.constants.items() if name in used]
     model = helper.make_model(
         helper.make_graph(list(moves), "moves", [begin], [finish], constants),
@@ -273,6 +298,7 @@ def _moved(
     settings = ort.SessionOptions()
     settings.log_severity_level = 4
     settings.intra_op_num_threads = 1
+    settings.enable_cpu_mem_arena = False  # what a node has read is let go at once
     session = ort.InferenceSession(
         model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from quietscope.inference import lattice_moves
 from quietscope.inference.bundle import open_bundle
 from quietscope.inference.frame_graph import graph_for_frames, rewrite_for_frames
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
@@ -123,6 +125,28 @@ def test_sub_lattices_are_moved_by_products_with_the_same_answer(frames, kernel)
     np.testing.assert_allclose(run(model, seen), expected, rtol=1e-4, atol=1e-5)
     left = operations(model)
     assert not {"Slice", "Concat", "Transpose", "DepthToSpace"} & set(left)
+
+
+def test_finding_out_what_moves_takes_little_more_memory_than_what_moves(monkeypatch):
+    monkeypatch.setitem(globals(), "HEIGHT", 600)
+    monkeypatch.setitem(globals(), "WIDTH", 900)
+    model, moved_bytes = blind_spot(frames=2), 9 * 17 * 200 * 300 * 4
+    tracemalloc.start()
+    try:
+        assert "apart-by-product" in rewrite_for_frames(model)
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * moved_bytes
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("most", "applied"), [(2**14, ["woven-by-product"]), (2**10, [])])
+def test_a_graph_that_moves_more_than_memory_allows_stays_as_it_is(monkeypatch, most, applied):
+    monkeypatch.setattr(lattice_moves, "LARGEST_MOVE_BYTES", most)
+    model, seen = blind_spot(), image(1, 1, HEIGHT + 2, WIDTH + 2)
+    expected = run(model, seen)
+    rules = rewrite_for_frames(model)
+    assert [rule for rule in rules if rule.endswith("by-product")] == applied
+    np.testing.assert_allclose(run(model, seen), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_second_time_changes_nothing():
