@@ -13,11 +13,12 @@ from quietscope.inference.errors import FrameMismatchError
 from quietscope.inference.evaluation import evaluate
 from quietscope.inference.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.stack_denoising import denoise_stack
+from quietscope.outputs import OutputError
 from quietscope.stacks import open_stack, stack_from_array
 from quietscope.training.augmentation import augmented
-from quietscope.training.beside import companions_of
-from quietscope.training.channels import plan_channels
-from quietscope.training.errors import TrainingDataError
+from quietscope.training.beside import channel_name, companions_of
+from quietscope.training.channels import plan_channels, train_channels
+from quietscope.training.errors import TrainingDataError, TrainingError
 from quietscope.training.options import InputPlanes, TrainingOptions
 from quietscope.training.recordings import Beside, load_recordings
 from quietscope.training.retrain import compare
@@ -277,3 +278,70 @@ def test_all_channels_of_one_are_refused(scene):
     stack = two_channels(scene, scene).channel(0)
     with pytest.raises(TrainingDataError, match="holds one channel; leave out --channel all"):
         plan_channels(stack, TrainingOptions())
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "", "a/b", "a:b", "a?", "*", "CON", "nul.txt", "GFP.", " "]
+)
+def test_channels_that_no_folder_can_be_named_after_are_refused(scene, name):
+    stack = dataclasses.replace(two_channels(scene, scene), channel_names=("GFP", name))
+    with pytest.raises(TrainingDataError, match="no folder can be named after"):
+        plan_channels(stack, TrainingOptions())
+
+
+def test_channels_of_one_name_are_refused(scene):
+    stack = dataclasses.replace(two_channels(scene, scene), channel_names=("GFP", "gfp"))
+    with pytest.raises(TrainingDataError, match="two of the channels GFP, gfp have one name"):
+        plan_channels(stack, TrainingOptions())
+    odd = dataclasses.replace(stack, channel_names=("Cy5 (640 nm)", "2.5 µM"))
+    assert len(plan_channels(odd, TrainingOptions())) == 2
+    twice = dataclasses.replace(stack, channel_names=("GFP", "GFP"))
+    assert [channel_name(named, "1") for named in (stack, twice)] == ["gfp", "1"]
+
+
+def every_channel(stack, out, remarks=None, **changed):
+    options = dataclasses.replace(QUICK, steps=24, **changed)
+
+    def remark(text):
+        (remarks if remarks is not None else []).append(text)
+
+    def kill(progress):
+        if kill.at and (out / "DAPI").is_dir() and progress.step >= kill.at:
+            raise KeyboardInterrupt
+
+    kill.at = 0 if options.resume else 10
+    return train_channels(
+        [stack],
+        out,
+        options,
+        noise_model=None,
+        channel="all",
+        overwrite=False,
+        on_progress=kill,
+        on_remark=remark,
+    )
+
+
+def test_all_channels_resume_where_they_were_killed(scene, tmp_path):
+    stack, out, remarks = two_channels(scene, scene), tmp_path / "models", []
+    with pytest.raises(KeyboardInterrupt):
+        every_channel(stack, out)
+    finished = (out / "DAPI" / "manifest.json").read_bytes()
+    with pytest.raises(OutputError, match="DAPI: already exists"):
+        every_channel(stack, out)
+    assert list(every_channel(stack, out, remarks, resume=True)) == ["GFP"]
+    assert (out / "DAPI" / "manifest.json").read_bytes() == finished
+    assert any("left as they are: DAPI" in remark for remark in remarks)
+    with pytest.raises(TrainingError, match="every channel has its model"):
+        every_channel(stack, out, resume=True)
+
+
+def test_all_channels_are_refused_before_the_first_is_trained(scene, tmp_path, monkeypatch):
+    (tmp_path / "GFP").mkdir()
+    (tmp_path / "GFP" / "thesis.txt").touch()
+    with pytest.raises(OutputError, match="GFP: already exists"):
+        every_channel(two_channels(scene, scene), tmp_path)
+    assert not (tmp_path / "DAPI").exists()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="takes no torchrun"):
+        every_channel(two_channels(scene, scene), tmp_path)

@@ -108,8 +108,9 @@ def channel_number(stack: Stack, channel: str) -> int:
 
 def channel_name(stack: Stack, channel: str) -> str:
     """Return by which name a model knows a channel that is given by its name or its number."""
-    number = channel_number(stack, channel)
-    return stack.channel_names[number] if stack.channel_names else str(number)
+    number, names = channel_number(stack, channel), stack.channel_names
+    # Of two channels of one name only the number tells which.
+    return names[number] if names and names.count(names[number]) == 1 else str(number)
 
 
 def companions_of(

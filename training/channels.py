@@ -6,18 +6,31 @@ single run is `train`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
+from ..inference.bundle import MANIFEST
 from ..inference.companions import companion_delay
+from ..outputs import require_absent
 from ..stacks import Stack
-from .errors import TrainingDataError
+from .checkpoint import working_file
+from .device import worker_count
+from .errors import TrainingDataError, TrainingError
 from .options import DEFAULT_SECONDS, TrainingOptions
 from .train import TrainingProgress, TrainingResult, train
 
 ALL = "all"
+FOLDER_NAME = re.compile(
+    r"(?!\.|(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[^<>:\"/\\|?*\x00-\x1f]{0,99}"
+    r"[^<>:\"/\\|?*\x00-\x1f. ]",
+    re.IGNORECASE,
+)
+"""What every system takes: no separators or wildcards, no device of Windows, no dot at an end."""
+
+Plans = dict[str | None, tuple[Path, TrainingOptions]]
 
 
 def train_channels(
@@ -34,7 +47,8 @@ def train_channels(
     """Train a model for `channel`, or with `all` one for each, with the others as companions.
 
     With `all` the bundles lie in `out` under the names of their channels, and each has its share
-    of the budget of time. Companions that `options` names take the place of all others.
+    of the budget of time. Companions that `options` names take the place of all others. Resumed,
+    finished channels stay, an unfinished one goes on, and the others begin.
 
     Returns
     -------
@@ -44,12 +58,16 @@ def train_channels(
     ------
     TrainingDataError
         If there is but one channel, or no folder can have a channel's name.
+    TrainingError
+        If several processes are to train all channels, or none is left to resume.
+    OutputError
+        If one of the bundles is there already; none is trained then.
     """
-    plans: dict[str | None, tuple[Path, TrainingOptions]] = {channel: (out, options)}
+    plans: Plans = {channel: (out, options)}
     if channel == ALL and stacks and ALL not in stacks[0].channel_names:
-        plans = {
-            name: (out / name, found) for name, found in plan_channels(stacks[0], options).items()
-        }
+        plans = _plan_all(stacks[0], out, options, on_remark)
+        for folder, _ in plans.values():
+            require_absent(folder, overwrite=overwrite)
     return {
         name: train(
             stacks,
@@ -65,13 +83,44 @@ def train_channels(
     }
 
 
+def _plan_all(
+    stack: Stack, out: Path, options: TrainingOptions, remark: Callable[[str], None]
+) -> Plans:
+    if worker_count() > 1:
+        raise TrainingError(
+            f"--channel {ALL} trains one model after the other and takes no torchrun; name one "
+            "channel, or start it without torchrun"
+        )
+    plans: Plans = {
+        name: (out / name, found) for name, found in plan_channels(stack, options).items()
+    }
+    return _left_of(plans, out, remark) if options.resume else plans
+
+
+def _left_of(plans: Plans, out: Path, remark: Callable[[str], None]) -> Plans:
+    """Return what a killed run left to do."""
+    left: Plans = {}
+    finished = []
+    for name, (folder, options) in plans.items():
+        unfinished = working_file(folder).is_file()
+        if not unfinished and (folder / MANIFEST).is_file():
+            finished.append(str(name))
+        else:
+            left[name] = folder, replace(options, resume=unfinished)
+    if not left:
+        raise TrainingError(f"{out}: every channel has its model; start without --resume")
+    if finished:
+        remark(f"{out}: finished and left as they are: {', '.join(finished)}")
+    return left
+
+
 def plan_channels(stack: Stack, options: TrainingOptions) -> dict[str, TrainingOptions]:
     """Return the options of each channel's run with `all`, by the channel's name.
 
     Raises
     ------
     TrainingDataError
-        If there is but one channel, or no folder can have a channel's name.
+        If there is but one channel, or no folder can have a channel's name, or two have one.
     """
     count = stack.sizes.get("channel", 1)
     names = list(stack.channel_names) or [str(number) for number in range(count)]
@@ -80,10 +129,16 @@ def plan_channels(stack: Stack, options: TrainingOptions) -> dict[str, TrainingO
             f"{stack.path}: holds one channel; leave out --channel {ALL}, which trains a model "
             "for each of several"
         )
-    if odd := [name for name in names if Path(name).name != name]:
+    if odd := [name for name in names if not FOLDER_NAME.fullmatch(name)]:
         raise TrainingDataError(
             f"{stack.path}: no folder can be named after channel {odd[0]!r}; train its model on "
             "its own with --channel"
+        )
+    # Windows and macOS take GFP and gfp for one folder.
+    if len({name.casefold() for name in names}) < len(names):
+        raise TrainingDataError(
+            f"{stack.path}: two of the channels {', '.join(names)} have one name; give them "
+            "names of their own, or train one by its number with --channel"
         )
     seconds = options.seconds
     if seconds is None and options.steps is None:

@@ -68,9 +68,14 @@ class Workers:
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
+def worker_count() -> int:
+    """Return how many processes train together: given by torchrun's environment, or one."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def join_workers() -> Workers:
     """Return this process's place: given by torchrun's environment, or alone."""
-    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, count = int(os.environ.get("RANK", 0)), worker_count()
     gpu = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
