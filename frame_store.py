@@ -192,7 +192,8 @@ class OmeZarrWriter:
         place = self._place(axes)
         if not self.holds(place):
             return None
-        self._in_flight.wait()
+        if not self._closed:  # then all is there that will ever be
+            self._in_flight.wait()
         return self._images[place.position or 0].read(place.tcz)
 
     def frames_on_disk(self) -> int:
@@ -678,28 +679,29 @@ class _Backend(TensorstoreBackend):
 
 
 class _InFlight:
-    """Writes under way; adding one too many waits for the oldest."""
+    """Writes under way; adding one too many waits for the oldest.
+
+    The first error is raised again in every thread that comes later: the one that meets it may
+    only have read a frame back.
+    """
 
     def __init__(self, limit: int, on_error: Callable[[BaseException], OutputError]) -> None:
         self._limit = max(1, limit)
         self._on_error = on_error
         self._futures: deque[Any] = deque()
+        self._error: OutputError | None = None
 
     def add(self, future: Any) -> None:
         self._futures.append(future)
         while len(self._futures) > self._limit:
             self._finish_oldest()
+        self._require_no_error()
 
     def wait(self) -> None:
         """Wait for all; raises the first error after every other write has ended too."""
-        first_error: OutputError | None = None
         while self._futures:
-            try:
-                self._finish_oldest()
-            except OutputError as error:
-                first_error = first_error or error
-        if first_error is not None:
-            raise first_error
+            self._finish_oldest()
+        self._require_no_error()
 
     def _finish_oldest(self) -> None:
         try:
@@ -709,7 +711,13 @@ class _InFlight:
         try:
             oldest.result()
         except Exception as error:  # tensorstore raises what its drivers raise
-            raise self._on_error(error) from error
+            if self._error is None:
+                self._error = self._on_error(error)
+                self._error.__cause__ = error
+
+    def _require_no_error(self) -> None:
+        if self._error is not None:
+            raise self._error
 
 
 # ----------------------------------------------------------------------- Zarr's own files

@@ -224,9 +224,26 @@ def test_a_write_error_surfaces_and_earlier_frames_stay(tmp_path):
 
     with pytest.raises(OutputError, match=r"s\.ome\.zarr: cannot be written"):
         write_on()
-    store.close()
+    with pytest.raises(OutputError, match=r"s\.ome\.zarr: cannot be written"):
+        store.close()
     (path / "0" / "c.7.0.0.0.0").rmdir()
     assert [number_of(open_stack(path).frame(t)) for t in range(5)] == list(range(5))
+
+
+def test_a_failed_write_that_a_reader_meets_first_is_raised_for_the_writer_too(tmp_path):
+    path = tmp_path / "s.ome.zarr"
+    store = writer(path)
+    store.write(coded(0), {"time": 0})
+    store.flush()
+    (path / "0" / "c.1.0.0.0.0").mkdir()
+    store.write(coded(1), {"time": 1})
+    with pytest.raises(OutputError, match="cannot be written"):
+        store.read({"time": 0})
+    with pytest.raises(OutputError, match="cannot be written"):
+        store.write(coded(2), {"time": 2})
+    with pytest.raises(OutputError, match="cannot be written"):
+        store.close()
+    assert number_of(store.read({"time": 0})) == 0  # the frames before it are read all the same
 
 
 def test_kill_leaves_every_finished_frame_readable(tmp_path):
@@ -307,7 +324,10 @@ for t, image in enumerate([np.zeros_like(noise), noise, np.ones_like(noise)]):
         store.write(image, {"time": t})
     except OutputError:
         said.append(t)
-store.close()
+try:
+    store.close()
+except OutputError:
+    said.append("close")
 print(said, store.frames_on_disk(), written_frames(sys.argv[1]).ravel().tolist())
 """
 
@@ -320,7 +340,7 @@ def test_a_frame_after_one_that_failed_counts_if_it_is_there(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert said.stdout.strip() == "[2] 2 [True, False, True]", said.stderr
+    assert said.stdout.strip() == "[2, 'close'] 2 [True, False, True]", said.stderr
 
 
 READERS = {
