@@ -138,7 +138,7 @@ def _acquire(
                 report = _follow_saved(microscope, saved_in, None, out, frames, **options)
             elif theirs is not None:
                 report = _follow_saved(microscope, theirs, settings.port, out, frames, **options)
-            elif settings.attach and microscope.core.is_sequence_running():
+            elif settings.attach and (follow or microscope.core.is_sequence_running()):
                 report = _follow_camera(microscope, out, frames, **options)
             else:
                 report = _run_own(microscope, out, frames or DEFAULT_FRAMES, **options)

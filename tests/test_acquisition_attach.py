@@ -29,6 +29,7 @@ from typer.testing import CliRunner
 
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.bridge import server_version
+from quietscope.acquisition.commands import COMMANDS
 from quietscope.acquisition.errors import AcquisitionError, MicroscopeError
 from quietscope.acquisition.follow import follow, is_running
 from quietscope.acquisition.follow_dataset import SavedAcquisitions, await_dataset, follow_dataset
@@ -472,8 +473,6 @@ def test_an_acquisition_that_cannot_be_followed_is_named(tmp_path):
 
 @pytest.mark.parametrize("command", ["record", "live"])
 def test_attaching_to_nothing_says_what_to_do(command, tmp_path):
-    from quietscope.acquisition.commands import COMMANDS
-
     options = {"model": [str(tmp_path)]} if command == "live" else {}
     with pytest.raises(MicroscopeError, match="Run server on port"):
         COMMANDS[command](out=tmp_path / "run", attach=True, port=1, **options)
@@ -506,6 +505,18 @@ def test_objects_of_java_leave_nothing_behind(attached):
     for _ in range(20):
         attached.core.get_roi()
     assert atexit._ncallbacks() == registered
+
+
+def test_following_never_acquires_itself(micro_manager, monkeypatch, tmp_path):
+    """Live mode may stand still just after it was seen: it begins anew for a new exposure."""
+    monkeypatch.setattr("quietscope.acquisition.commands._followed", lambda *_, **__: None)
+    monkeypatch.setattr("quietscope.acquisition.commands._run_own", None)
+    followed = []
+    monkeypatch.setattr(
+        "quietscope.acquisition.follow.follow", lambda *_, **__: followed.append(1)
+    )
+    COMMANDS["record"](out=tmp_path / "run", follow=True, attach=True, port=micro_manager.port)
+    assert followed == [1]
 
 
 def test_follow_needs_a_micro_manager(tmp_path):
