@@ -390,7 +390,7 @@ def _frame_reader(array: Any) -> Callable[[tuple[int, ...]], NDArray[Any]]:
     """
     block = array.chunks[:-2]
     frames = prod(block)
-    block_bytes = frames * prod(array.shape[-2:]) * array.dtype.itemsize
+    block_bytes = int(frames * prod(array.shape[-2:]) * array.dtype.itemsize)
     if frames == 1 or block_bytes > LARGEST_BLOCK_BYTES:
         return lambda position: np.asarray(array[position])
 
@@ -501,7 +501,7 @@ def _axes_in_order(dataset: Any) -> dict[str, list[int | str]]:
     is in the order in which they were saved.
     """
     # Recordings of the format's first two versions have no such list.
-    images = getattr(dataset, "get_image_coordinates_list", list)()
+    images: list[Mapping[str, int | str]] = getattr(dataset, "get_image_coordinates_list", list)()
     return {
         name: _in_order(found, [axes[name] for axes in images if name in axes])
         for name, found in dataset.axes.items()
