@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import QuietscopeError, one_line
-from .urls import UrlPath, exists, is_url, joined, local_path, open_file
+from .urls import UrlPath, exists, is_url, joined, local_path, open_file, query_apart
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
 """What a frame may be made of. Anything else is refused by name."""
@@ -354,7 +354,8 @@ _PLAIN_AXES: dict[int, tuple[str, ...]] = {
 def _open_zarr(path: Path, place: str) -> Stack:
     import zarr
 
-    node = zarr.open(place, mode="r")
+    bare, options = query_apart(place)
+    node = zarr.open(bare, mode="r", storage_options=options)
     if isinstance(node, zarr.Array):
         return _from_zarr_array(path, node, _plain_axes(path, node.ndim))
     attributes = dict(node.attrs)

@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 from typing import IO, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from urllib.request import url2pathname
 
 from .errors import QuietscopeError
@@ -97,6 +97,17 @@ def joined(url: str, part: str) -> str:
     head, mark, query = head.partition("?")
     root = head if head.endswith("://") else head.rstrip("/") + "/"
     return f"{root}{part}{mark}{query}{chain}{rest}"
+
+
+def query_apart(url: str) -> tuple[str, dict[str, Any] | None]:
+    """Return a web URL without its query, and the options by which fsspec sends it each time.
+
+    The names of a Zarr's files belong before the query, a signature mostly; zarr puts them behind.
+    """
+    bare, mark, query = url.partition("?")
+    if not mark or "::" in url or not bare.startswith(("http://", "https://")):
+        return url, None
+    return bare, {"params": parse_qsl(query, keep_blank_values=True)}
 
 
 def open_file(url: str) -> IO[bytes]:

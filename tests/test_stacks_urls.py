@@ -6,8 +6,11 @@ import io
 import json
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import numpy as np
@@ -158,6 +161,33 @@ def test_credentials_are_not_shown(url, shown):
 )
 def test_a_query_stays_at_the_end(url, inside):
     assert joined(url, "zarr.json") == inside
+
+
+def test_a_zarr_behind_a_signature(run_directory, tmp_path):
+    pytest.importorskip("aiohttp", reason="fsspec needs it for http")
+
+    class Signed(SimpleHTTPRequestHandler):
+        def send_head(self):
+            if not self.path.endswith("?sig=a%2Bb"):
+                self.send_error(403)
+                return None
+            return super().send_head()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Signed, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            place = f"http://127.0.0.1:{server.server_port}/my%20run"
+            assert_frames(open_stack(f"{place}?sig=a%2Bb"))
+            with pytest.raises(
+                StackError, match="check address, connection and credentials"
+            ) as no:
+                open_stack(f"{place}?sig=forged")
+        finally:
+            server.shutdown()
+    assert "forged" not in str(no.value)
 
 
 @pytest.mark.parametrize("secret", [SECRET, "word"])
