@@ -185,6 +185,12 @@ class DenoiseStage(Stage[Waiting]):
         self._warm.set_result(None)
 
     def _handle(self, waiting: Waiting) -> None:
+        self._denoise_or_show(waiting)
+        if not self.waiting:
+            # The next frame is not there yet: nothing to overlap with, and this one is wanted.
+            self._finish_frames()
+
+    def _denoise_or_show(self, waiting: Waiting) -> None:
         frame, part, place = waiting.recorded
         channel = self._denoisers.named(frame.axes, frame.metadata)
         if self._denoisers.model(channel) is None:
@@ -201,9 +207,6 @@ class DenoiseStage(Stage[Waiting]):
             waiting, observations(frame.pixels, waiting.further, taken)
         ):
             self._publish(done, estimate)
-        if not self.waiting:
-            # The next frame is not there yet: nothing to overlap with, and this one is wanted.
-            self._finish_frames()
 
     def _finish_frames(self) -> None:
         if self._pipeline is not None:

@@ -20,6 +20,7 @@ from quietscope.calibration.errors import CameraMismatchError
 from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.frame_store import written_frames
 from quietscope.inference.errors import BundleError
+from quietscope.inference.pipeline import FramePipeline
 from quietscope.outputs import OutputError
 from quietscope.stacks import open_stack
 
@@ -276,6 +277,33 @@ def test_a_model_for_each_channel(microscope, tmp_path):
     report = report_of(tmp_path / "run")
     assert (report["frames_denoised"], report["frames_without_model"]) == (6, 3)
     assert report["complete"]
+
+
+def test_a_frame_without_a_model_keeps_none_in_the_pipeline(tmp_path, monkeypatch):
+    """On a GPU a result comes out with a later frame; here two lanes do the same."""
+    monkeypatch.setattr(
+        "quietscope.acquisition.channel_denoisers.FramePipeline",
+        lambda lanes: FramePipeline([*lanes, *lanes]),
+    )
+    both_came = threading.Event()
+
+    class Slow(Smoothing):
+        def denoise(self, observations, out):
+            both_came.wait(10)
+            super().denoise(observations, out)
+
+    image = np.full((SIDE, SIDE), 100, "uint16")
+    with LiveDenoiser({"DAPI": Slow()}, tmp_path / "run", complete_afterwards=False) as live:
+        for channel in ("DAPI", "Cy5"):
+            live.image_process_fn(image, {"Axes": {"time": 0, "channel": channel}})
+        end = time.monotonic() + 10
+        while live.report["frames_without_model"] == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        both_came.set()
+        while live.report["frames_denoised"] == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert live.report["frames_denoised"] == 1
 
 
 def test_events_that_a_script_adds_while_it_runs(microscope, tmp_path):
