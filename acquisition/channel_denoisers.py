@@ -73,6 +73,7 @@ class ChannelDenoisers:
         self._sessions: dict[tuple[str, tuple[int, int], Region | None], OnnxDenoiser] = {}
         self._built: dict[tuple[int, tuple[int, int]], Denoiser] = {}
         self._pipelines: dict[int, FramePipeline] = {}
+        self._first_times: dict[int, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self._models)
@@ -123,23 +124,29 @@ class ChannelDenoisers:
         bundle = self.bundle_of(channel)
         return () if bundle is None else bundle.manifest.companions
 
-    def frames_back(self, channel: int | str | None) -> int:
-        """Return how many frames of a channel have to be kept for the models of the run."""
+    def frames_back(self, channel: int | str | None, stored: str) -> int:
+        """Return how many frames of a channel have to be kept for the models of the run.
+
+        `stored` is its name in the store: with several cameras the companions are named by it.
+        """
         named = {name for b in self.bundles.values() for name in b.manifest.companions}
-        return max(self.context_frames(channel), int(str(channel or 0) in named))
+        return max(self.context_frames(channel), int(bool(named & {str(channel or 0), stored})))
 
     def require_companions(
         self, channel: int | str | None, known: Sequence[str], time_point: int
     ) -> None:
         """Refuse to go on where a companion channel did not come with the first time point.
 
+        `known` are the channels of a part of the run, always the same list.
+
         Raises
         ------
         FrameMismatchError
             Naming the channels that the model of this one misses.
         """
+        first = self._first_times.setdefault(id(known), time_point)  # a script may begin at any
         missing = [name for name in self.companions(channel) if channel_place(name, known) is None]
-        if missing and time_point > 0:
+        if missing and time_point > first:
             raise FrameMismatchError(
                 f"channel {channel}: its model also looks at {', '.join(missing)}, which this run "
                 f"does not record (it has {', '.join(known)}); record that channel too, or use a "

@@ -97,7 +97,8 @@ def further_frames(
     known = part.axis_map.channel_names
     companions = [channel_place(name, known) for name in denoisers.companions(channel)]
     further = earlier + context.beside(place, companions)
-    if count := denoisers.frames_back(channel):
+    stored = known[place.channel] if place.channel < len(known) else str(place.channel)
+    if count := denoisers.frames_back(channel, stored):
         frame_bytes = prod(part.frame_shape) * part.dtype.itemsize
         context.push(place, load, frame_bytes=frame_bytes, count=count)
     return further

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from pycromanager import Acquisition, multi_d_acquisition_events
@@ -105,3 +107,37 @@ def test_a_run_without_the_companion_says_so_and_keeps_raw(microscope, models, t
     ):
         acquire(live, num_time_points=3, channels=["FITC"])
     assert live.report["frames_recorded"] == 3
+
+
+def test_the_first_time_point_may_have_any_number(models, tmp_path):
+    image = np.full((SIDE, SIDE), 100, np.uint16)
+    with LiveDenoiser(models, tmp_path / "run", provider="cpu") as live:
+        for t in (5, 6):
+            for channel in CHANNELS:
+                live.image_process_fn(image, {"Axes": {"time": t, "channel": channel}})
+    assert live.report["frames_denoised"] == 4
+
+
+def test_companions_of_several_cameras_are_kept_by_their_whole_name(make_bundle, tmp_path):
+    """What is not kept is read back, and without a recording of ours there is nothing to read."""
+    model = make_bundle("model", companions=("GFP left",))
+    images = np.random.default_rng(0).integers(0, 4096, (4, SIDE, SIDE), np.uint16)
+    found = []
+    for record in (True, False):
+        run = tmp_path / f"record {record}"
+        with LiveDenoiser({"RFP left": model}, run, record=record, provider="cpu") as live:
+            for number, image in enumerate(images):
+                channel, camera = [("GFP", "left"), ("RFP", "left")][number % 2]
+                axes = {"time": number // 2, "channel": channel}
+                live.image_process_fn(np.zeros_like(image), {"Axes": axes, "Camera": "right"})
+                live.image_process_fn(image, {"Axes": axes, "Camera": camera})
+                wait_for(lambda n=number: live.report["frames_denoised"] == (n + 1) // 2)
+        found.append(list(open_stack(run / "denoised.ome.zarr")))
+    np.testing.assert_array_equal(*found)
+
+
+def wait_for(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
