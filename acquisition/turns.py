@@ -62,11 +62,13 @@ def interrupt_nobody() -> None:
     The hook wakes the recorder. On Linux the recorder would take the hook's core at once, find
     that the hook still has the interpreter, and the hook would get its core back only after the
     next thread in the queue, the camera's say, has had a turn of some milliseconds. Threads
-    started by the calling one do the same. Other systems wake threads in their own ways.
+    started by the calling one do the same. Other systems wake threads in their own ways, and a
+    thread that somebody gave another policy keeps it.
     """
     if sys.platform == "linux":
         try:
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # 0 is this thread
+            if os.sched_getscheduler(0) == os.SCHED_OTHER:  # 0 is this thread
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         except OSError:  # forbidden in some containers
             return
 
