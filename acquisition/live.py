@@ -158,6 +158,7 @@ class LiveDenoiser:
         self._arrival = threading.Lock()
         self._pool = FramePool()
         self._first_camera: Any = None
+        self._overflow_is_old = False
         self._state = "new"
         self._errors: list[BaseException] = []
         self._began_ns = 0
@@ -232,6 +233,7 @@ class LiveDenoiser:
 
     def _start(self) -> None:
         self._began_ns = time.perf_counter_ns()
+        self._overflow_is_old = _overflowed(running_core() or self._scene.core)
         self._run.log(f"quietscope {__version__} begins, mode {self._mode}")
         for remark in self._remarks:
             self._run.log(f"--force: {remark}")
@@ -329,6 +331,8 @@ class LiveDenoiser:
         counts.last_frame_ns = received_ns
         if counts.first_frame_ns is None:
             counts.first_frame_ns = received_ns
+            if self._overflow_is_old:  # the core forgets it when a sequence begins
+                self._overflow_is_old = _overflowed(running_core() or self._scene.core)
 
     # --------------------------------------------------------------------------- the end
 
@@ -402,7 +406,7 @@ class LiveDenoiser:
     def _note_overflow(self, error: BaseException | None) -> None:
         # A Micro-Manager behind the bridge may be what has just failed.
         core = running_core() or (self._scene.core if error is None else None)
-        if core is not None and core.is_buffer_overflowed():
+        if _overflowed(core) and not self._overflow_is_old:
             self._counts.note_missing(self._counts.delivered, 1)
             self._run.log(
                 f"frame {self._counts.delivered}: Micro-Manager's circular buffer was full, "
@@ -572,6 +576,11 @@ class _Scene:
         self.exposure_ms = microscope.exposure_ms
         self.simulated = microscope.has_demo_camera
         self.cameras = int(microscope.core.get_number_of_camera_channels())
+
+
+def _overflowed(core: Any) -> bool:
+    """Whether a core lost images, in this run or before it."""
+    return core is not None and bool(core.is_buffer_overflowed())
 
 
 def _readable(error: BaseException, path: Path) -> BaseException:

@@ -17,6 +17,7 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -464,6 +465,23 @@ def test_an_overflow_is_an_error_with_the_first_missing_frame(microscope, tmp_pa
     assert_gapless(numbers)
     assert 0 < len(numbers) < 20_000
     assert report["first_missing_frame"] == report["frames_recorded"] == len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("before", "at_the_first_frame", "missing"),
+    [(True, True, 0), (True, False, 1), (False, None, 1)],
+)
+def test_an_overflow_of_before_is_not_blamed_on_the_run(
+    tmp_path, monkeypatch, before, at_the_first_frame, missing
+):
+    said = [flag for flag in (before, at_the_first_frame, True) if flag is not None]
+    core = SimpleNamespace(get_camera_device=str, is_buffer_overflowed=lambda: said.pop(0))
+    monkeypatch.setattr("quietscope.acquisition.live.running_core", lambda: core)
+    with LiveDenoiser(output=tmp_path / "run", raise_on_gap=False) as live:
+        for t in range(3):
+            live.image_process_fn(noise(t), {"Axes": {"time": t}})
+    assert live.report["frames_missing"] == missing
+    assert not said
 
 
 # -------------------------------------------------------------------------- the user
