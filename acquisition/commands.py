@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,14 +129,13 @@ def _acquire(
 
     if follow and not settings.attach:
         raise typer.BadParameter("--follow belongs to --attach; give both, or --saved-in FOLDER")
-    if saved_in is not None and not settings.attach:
-        report = _follow_saved(None, saved_in, None, out, frames, **options)
+    if saved_in is not None:
+        with open_microscope(settings) if settings.attach else nullcontext() as microscope:
+            report = _follow_saved(microscope, saved_in, None, out, frames, **options)
     else:
         with open_microscope(settings) as microscope:
-            theirs = None if saved_in is not None else _followed(microscope, wait=follow)
-            if saved_in is not None:
-                report = _follow_saved(microscope, saved_in, None, out, frames, **options)
-            elif theirs is not None:
+            theirs = _followed(microscope, wait=follow)
+            if theirs is not None:
                 report = _follow_saved(microscope, theirs, settings.port, out, frames, **options)
             elif settings.attach and (follow or microscope.core.is_sequence_running()):
                 report = _follow_camera(microscope, out, frames, **options)

@@ -41,6 +41,8 @@ class Waiting(NamedTuple):
     """A frame in front of the denoiser, with what else its model is given."""
 
     recorded: Recorded
+    channel: int | str | None
+    """The name by which it finds its model."""
     further: list[Load]
 
 
@@ -140,7 +142,7 @@ class DenoiseStage(Stage[Waiting]):
     def offer(self, recorded: Recorded) -> None:
         """Take a frame that was recorded. Never waits; called from the recorder's thread."""
         channel = self._denoisers.named(recorded.frame.axes, recorded.frame.metadata)
-        waiting = Waiting(recorded, self._further(recorded, channel))
+        waiting = Waiting(recorded, channel, self._further(recorded, channel))
         if self._denoisers.model(channel) is None:
             self._counts.without_model += bool(self._denoisers)
             if self._view is None:
@@ -163,16 +165,15 @@ class DenoiseStage(Stage[Waiting]):
         )
 
     def _note_skip(self, skipped: Waiting) -> None:
-        frame = skipped.recorded.frame
-        if self._denoisers.model(self._denoisers.named(frame.axes, frame.metadata)) is None:
+        if self._denoisers.model(skipped.channel) is None:
             return  # only the view would have had it
         self._counts.skipped_live += 1
         now = time.monotonic()
         if now >= self._next_skip_log:
             self._next_skip_log = now + SKIP_LOG_INTERVAL_S
             self._run_directory.log(
-                f"frame {frame.index}: skipped in the live view, the denoiser is behind "
-                f"({self._counts.skipped_live} so far); it is denoised afterwards"
+                f"frame {skipped.recorded.frame.index}: skipped in the live view, the denoiser is "
+                f"behind ({self._counts.skipped_live} so far); it is denoised afterwards"
             )
 
     def _begin(self) -> None:
@@ -191,11 +192,9 @@ class DenoiseStage(Stage[Waiting]):
             self._finish_frames()
 
     def _denoise_or_show(self, waiting: Waiting) -> None:
-        frame, part, place = waiting.recorded
-        channel = self._denoisers.named(frame.axes, frame.metadata)
+        (frame, part, place), channel, further = waiting
         if self._denoisers.model(channel) is None:
-            if self._view is not None:
-                self._view.show(frame.pixels, None, waiting.recorded, self._denoisers)
+            self._show(waiting, None)
             return
         self._denoisers.require_companions(channel, part.axis_map.channel_names, place.time)
         pipeline = self._denoisers.pipeline(channel, part.frame_shape, part.roi)
@@ -203,9 +202,7 @@ class DenoiseStage(Stage[Waiting]):
             self._finish_frames()  # of another channel or shape: they come first
             self._pipeline = pipeline
         taken = self._denoisers.denoiser(channel, part.frame_shape, part.roi).context_frames
-        for done, estimate in pipeline.put(
-            waiting, observations(frame.pixels, waiting.further, taken)
-        ):
+        for done, estimate in pipeline.put(waiting, observations(frame.pixels, further, taken)):
             self._publish(done, estimate)
 
     def _finish_frames(self) -> None:
@@ -221,8 +218,11 @@ class DenoiseStage(Stage[Waiting]):
         self._counts.first_denoised_ns = self._counts.first_denoised_ns or now
         self._counts.latency.add(now - frame.received_ns)
         self._counts.denoised_live += 1
+        self._show(waiting, estimate)
+
+    def _show(self, waiting: Waiting, estimate: NDArray[np.float32] | None) -> None:
         if self._view is not None:
-            self._view.show(frame.pixels, estimate, waiting.recorded, self._denoisers)
+            self._view.show(estimate, waiting.recorded, waiting.channel, self._denoisers)
 
 
 def denoise(
@@ -286,21 +286,21 @@ class View:
 
     def show(
         self,
-        raw: NDArray[Any],
         estimate: NDArray[np.float32] | None,
         recorded: Recorded,
+        channel: int | str | None,
         denoisers: ChannelDenoisers,
     ) -> None:
-        """Show a frame. Never waits for the window, and copies what it keeps."""
-        model = denoisers.model(denoisers.named(recorded.frame.axes, recorded.frame.metadata))
-        channel = channel_of(recorded.frame.axes)
-        name = "" if channel is None else str(channel)
+        """Show a frame. Never waits for the window, and copies what it keeps.
+
+        `channel` names its model; what is shown is named as the store names it.
+        """
+        (frame, part, _), raw = recorded, recorded.frame.pixels
+        model = denoisers.model(channel)
+        stored = channel_of(frame.axes)
+        name = "" if stored is None else str(stored)
         if estimate is not None:
-            denoiser = denoisers.denoiser(
-                denoisers.named(recorded.frame.axes, recorded.frame.metadata),
-                recorded.part.frame_shape,
-                recorded.part.roi,
-            )
+            denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
             self._measure_trust(name, raw, estimate, model, denoiser)
         if not self._wanted:
             return

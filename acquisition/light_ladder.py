@@ -154,7 +154,7 @@ def record_ladder(
     with _folder(microscope, keep, (levels + 1) * frames_per_level, overwrite) as directory:
         restore = _prepare(microscope)
         try:
-            recorder = _Recorder(microscope, directory, frames_per_level, levels, on_progress)
+            recorder = _LevelRecorder(microscope, directory, frames_per_level, levels, on_progress)
             with recorder.running():
                 yield_value = _record(recorder, microscope, light, dark, prompt or _wait_for_enter)
         finally:
@@ -200,7 +200,7 @@ def _prepare(microscope: Microscope) -> Callable[[], None]:
 
 
 def _record(
-    recorder: _Recorder,
+    recorder: _LevelRecorder,
     microscope: Microscope,
     light: Light,
     with_dark: bool,
@@ -233,7 +233,7 @@ def _record(
 
 
 def _record_dark(
-    recorder: _Recorder, microscope: Microscope, light: Light, prompt: Callable[[str], None]
+    recorder: _LevelRecorder, microscope: Microscope, light: Light, prompt: Callable[[str], None]
 ) -> Stack:
     core = microscope.core
     if microscope.settings.simulated:
@@ -266,7 +266,7 @@ def _record_dark(
 
 
 def _rungs(
-    recorder: _Recorder,
+    recorder: _LevelRecorder,
     microscope: Microscope,
     light: Light,
     dark: Stack | None,
@@ -328,7 +328,7 @@ def _property_values(microscope: Microscope, light: Light, count: int) -> list[f
 
 
 def _brightest_exposure_ms(
-    recorder: _Recorder, microscope: Microscope, dark: Stack | None
+    recorder: _LevelRecorder, microscope: Microscope, dark: Stack | None
 ) -> float:
     """Find the exposure at which the camera is nearly full, by trial."""
     offset = float(np.mean(dark.frame(0))) if dark is not None else 0.0
@@ -358,7 +358,7 @@ class _Inbox:
     error: BaseException | None = None
 
 
-class _Recorder:
+class _LevelRecorder:
     """Records level after level within one pycro-manager acquisition."""
 
     def __init__(
