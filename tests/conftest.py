@@ -41,9 +41,16 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what this machine cannot run."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests that take half a minute each be asked for."""
+    parser.addoption("--long", action="store_true", help="run the tests marked long as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what this machine cannot run and what was not asked for."""
     reasons = {}
+    if not config.getoption("--long"):
+        reasons["long"] = "takes half a minute or more; run with --long"
     if _real_data() is None:
         reasons["realdata"] = "no recorded data here; set QUIETSCOPE_DATA to its folder"
     if not _has_screen():

@@ -148,7 +148,7 @@ def test_a_denoiser_that_fails_costs_no_raw_frame(microscope, tmp_path, fault, m
     assert message in report["errors"][0]
 
 
-@pytest.mark.parametrize("to_the_end", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("to_the_end", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_denoiser_that_hangs_for_half_a_minute(microscope, tmp_path, to_the_end):
     """The camera does not wait, raw is on the disk meanwhile; the frames are denoised later.
 

@@ -34,7 +34,7 @@ def stack(tmp_path_factory):
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv there")
 def test_two_processes_make_one_bundle_the_same_twice(stack, tmp_path):
