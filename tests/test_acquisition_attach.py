@@ -427,18 +427,23 @@ def test_an_acquisition_of_pycromanager_is_followed_from_another_program(tmp_pat
     np.testing.assert_array_equal(list(open_stack(run)), given)
 
 
+def started(command: list[object], folder: Path) -> subprocess.Popen[str]:
+    """Start a quietscope command as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "quietscope.cli", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+    )
+
+
 def test_live_follows_what_micro_managers_window_acquires(micro_manager, make_bundle, tmp_path):
     """`live --attach --follow`, started before the acquisition; live mode is off."""
     run = tmp_path / "run"
     command = ["live", "--attach", "--follow", "--port", micro_manager.port, "--out", run]
     command += ["--model", make_bundle(), "--no-preview", "--json"]
-    following = subprocess.Popen(
-        [sys.executable, "-m", "quietscope.cli", *map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    )
+    following = started(command, tmp_path)
     try:
         micro_manager.switch("acquiring", True)
         theirs = TheirAcquisition(micro_manager.folder / "data")
@@ -532,13 +537,7 @@ def test_a_micro_manager_that_crashes_costs_nothing_that_was_recorded(tmp_path, 
     run = tmp_path / "run"
     command = ["record", "--attach", "--port", theirs.port, "--out", run]
     command += ["--follow"] if whose == "live mode" else ["--frames", 100_000]
-    following = subprocess.Popen(
-        [sys.executable, "-m", "quietscope.cli", *map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    )
+    following = started(command, tmp_path)
     log = run / "frames.jsonl"
     try:
         wait_for(

@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.errors import QuietscopeError
@@ -21,12 +20,7 @@ from quietscope.training.train import train
 QUICK = TrainingOptions(preset="fast", steps=60, batch=2, patch=32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def photons(shape=(12, 48, 48), light=40, dtype=np.uint16):

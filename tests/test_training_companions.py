@@ -29,12 +29,7 @@ FRAMES = 24
 QUICK = TrainingOptions(preset="fast", steps=200, batch=8, patch=48)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def camera(photoelectrons: np.ndarray, seed: int) -> np.ndarray:

@@ -17,13 +17,7 @@ from quietscope.training.options import TrainingOptions
 from quietscope.training.recordings import load_recordings
 from quietscope.training.train import fit, train, with_mask
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def noise(shape=(12, 96, 96), *, along=None, kernel=(1, 1, 1), seed=0):

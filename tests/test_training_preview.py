@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -20,13 +19,7 @@ from quietscope.training.recordings import load_recordings
 from quietscope.training.report import write_report
 from quietscope.training.train import TrainingProgress, fit
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def terminal(width=80, height=24, *, colours="truecolor", file=None):

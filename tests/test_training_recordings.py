@@ -26,12 +26,7 @@ MIB = 2**20
 SHAPE = (64, 64)  # 8 KiB a frame in uint16: 128 frames per MiB
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def numbered(frames, shape=SHAPE):

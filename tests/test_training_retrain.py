@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from scipy.ndimage import gaussian_filter
 
 from quietscope.frame_store import OmeZarrWriter
@@ -25,14 +24,7 @@ from quietscope.training.overnight import Window
 from quietscope.training.retrain import _nothing_new, newest_stacks, retrain_once
 from quietscope.training.splitting import counts_photons, split, squared_error
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    # Patches this small gain nothing from more, and on a busy computer they wait for each other.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 QUICK = TrainingOptions(preset="fast", steps=60, batch=8, patch=32)

@@ -23,14 +23,7 @@ from quietscope.training.options import TrainingOptions
 from quietscope.training.recordings import load_recordings
 from quietscope.training.train import LossRow, Run, _overfits, fit, train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    # Patches this small gain nothing from more, and on a busy computer they wait for each other.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 OFFSET, GAIN, READ = 100.0, 2.0, 3.0

@@ -27,6 +27,8 @@ class Learner(ABC):
     posterior: nn.Module
     inputs: InputPlanes
     learning_rate: float
+    mask: MaskPlan | None = None
+    """How pixels are hidden; None for the lattice, which hides them by what it is."""
     transpose = True
     """Whether patches may be transposed: not where the noise has a direction."""
 
@@ -38,6 +40,20 @@ class Learner(ABC):
     def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return the loss on held-out frames; less is better."""
 
+    def hidden(
+        self, frames: Tensor, chance: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return hidden observations, the network's outputs there, and their excess.
+
+        Of a lattice (B, 1, P/3, P/3), (B, C, P/3, P/3) and so on; else (M, 1), (M, C).
+        """
+        if self.mask is None:
+            target, predicted = self.network.predict_target(frames)  # type: ignore[operator]
+            return target, predicted, self.excess(self.network.middle(frames))  # type: ignore[operator]
+        masked, (patch, y, x) = hide(frames, self.mask, chance)
+        predicted = self.network(masked)[patch, :, y, x]
+        return frames[patch, 0, y, x][:, None], predicted, self.excess(frames[patch, :, y, x])
+
     def excess(self, frames: Tensor) -> Tensor | None:
         """Return the plane that says how noisy each pixel is, None where all are alike."""
         return frames[:, -1:] if self.inputs.pixel_maps else None
@@ -48,11 +64,12 @@ class GaussianLearner(Learner):
 
     posterior: GaussianPosterior
 
-    @abstractmethod
     def predict_hidden(
         self, frames: Tensor, chance: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return hidden observations and what `GaussianPosterior.prior` says there."""
+        target, predicted, excess = self.hidden(frames, chance)
+        return target, *self.posterior.prior(predicted, excess)
 
     def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return the mean negative marginal log-likelihood of the hidden observations."""
@@ -86,14 +103,6 @@ class LatticeLearner(GaussianLearner):
         # doi:10.1093/biomet/61.3.439), which that of a normal law is not.
         fit = 0.5 * (target - mean) ** 2 / variance.detach()
         return (fit + marginal_nll(target, mean.detach(), variance)).mean()
-
-    def predict_hidden(
-        self, frames: Tensor, chance: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return one sub-lattice and its prediction, (B, 1, P/3, P/3) each."""
-        target, predicted = self.network.predict_target(frames)
-        excess = self.excess(self.network.middle(frames))
-        return target, *self.posterior.prior(predicted, excess)
 
 
 class MaskedLearner(GaussianLearner):
@@ -135,15 +144,6 @@ class MaskedLearner(GaussianLearner):
         target, mean, _, _ = self.predict_hidden(frames, chance)
         return functional.mse_loss(mean, target)
 
-    def predict_hidden(
-        self, frames: Tensor, chance: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Hide pixels; return them and their prediction, (M, 1) each."""
-        masked, (patch, y, x) = hide(frames, self.mask, chance)
-        predicted = self.network(masked)[patch, :, y, x]  # (M, 2)
-        excess = self.excess(frames[patch, :, y, x])
-        return frames[patch, 0, y, x][:, None], *self.posterior.prior(predicted, excess)
-
 
 SAMPLED_PIXELS = 2_048
 """Of a batch, whose likelihood under the samples is taken."""
@@ -173,12 +173,11 @@ class SampledLearner(Learner):
                 artefact_free=options.samples_from == "n2v2",
                 outputs=options.samples,
             )
+            self.mask = MaskPlan(options.masked_pixel_fraction)
         self.posterior = SampledPosterior(noise)
         self.noise = noise
-        self.mask = MaskPlan(options.masked_pixel_fraction)
-        with torch.no_grad():
-            # Apart from the start: samples that agree learn the same and stay together.
-            nn.init.normal_(self.network.network.head.bias)  # type: ignore[arg-type]
+        # Apart from the start: samples that agree learn the same and stay together.
+        nn.init.normal_(self.network.network.head.bias)  # type: ignore[arg-type]
 
     def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return the negative log-likelihood and the quasi-likelihood loss of the samples' mean.
@@ -186,7 +185,7 @@ class SampledLearner(Learner):
         The likelihood alone moves only the samples that already explain what was observed, and
         takes very long to bring the others there.
         """
-        observation, samples, excess = self._predict_hidden(frames, chance)
+        observation, samples, excess = self._some_hidden(frames, chance)
         mean = samples.mean(dim=1, keepdim=True)
         variance = self.noise.variance(mean.detach(), excess) + samples.detach().var(
             1, keepdim=True
@@ -196,30 +195,27 @@ class SampledLearner(Learner):
 
     def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return the mean negative log-likelihood of the hidden pixels under the samples."""
-        return self._nll(*self._predict_hidden(frames, chance))
+        return self._nll(*self._some_hidden(frames, chance))
 
     def _nll(self, observation: Tensor, samples: Tensor, excess: Tensor | None) -> Tensor:
         likelihood = self.noise.log_likelihood(observation, samples, excess)
         return -(torch.logsumexp(likelihood, dim=1) - math.log(samples.shape[1])).mean()
 
-    def _predict_hidden(
+    def _some_hidden(
         self, frames: Tensor, chance: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return hidden observations (M, 1), samples there (M, K), and their excess (M, 1)."""
-        if isinstance(self.network, LatticePrior):
-            target, samples = self.network.predict_target(frames)
-            excess = self.excess(self.network.middle(frames))
-            # The likelihood of K samples at every pixel would cost far more than the network.
-            count = target.numel()
-            chosen = torch.randint(count, (min(count, SAMPLED_PIXELS),), generator=chance)
-            return (
-                target.flatten()[chosen][:, None],
-                samples.movedim(1, -1).reshape(count, -1)[chosen],
-                None if excess is None else excess.flatten()[chosen][:, None],
-            )
-        masked, (patch, y, x) = hide(frames, self.mask, chance)
-        samples = self.network(masked)[patch, :, y, x]
-        return frames[patch, 0, y, x][:, None], samples, self.excess(frames[patch, :, y, x])
+        target, samples, excess = self.hidden(frames, chance)
+        if self.mask is not None:
+            return target, samples, excess
+        # The likelihood of K samples at every pixel would cost far more than the network.
+        count = target.numel()
+        chosen = torch.randint(count, (min(count, SAMPLED_PIXELS),), generator=chance)
+        return (
+            target.flatten()[chosen][:, None],
+            samples.movedim(1, -1).reshape(count, -1)[chosen],
+            None if excess is None else excess.flatten()[chosen][:, None],
+        )
 
 
 def learner_for(

@@ -122,9 +122,8 @@ def plan_channels(stack: Stack, options: TrainingOptions) -> dict[str, TrainingO
     TrainingDataError
         If there is but one channel, or no folder can have a channel's name, or two have one.
     """
-    count = stack.sizes.get("channel", 1)
-    names = list(stack.channel_names) or [str(number) for number in range(count)]
-    if count == 1:
+    names = stack.channel_labels
+    if len(names) == 1:
         raise TrainingDataError(
             f"{stack.path}: holds one channel; leave out --channel {ALL}, which trains a model "
             "for each of several"
