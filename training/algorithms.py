@@ -50,8 +50,12 @@ class Learner(ABC):
         if self.mask is None:
             target, predicted = self.network.predict_target(frames)  # type: ignore[operator]
             return target, predicted, self.excess(self.network.middle(frames))  # type: ignore[operator]
-        masked, (patch, y, x) = hide(frames, self.mask, chance)
-        predicted = self.network(masked)[patch, :, y, x]
+        masked, places = hide(frames, self.mask, chance)
+        patch, y, x = places
+        if torch.is_grad_enabled():
+            predicted = self.network.at(masked, places)  # type: ignore[operator]
+        else:  # held-out frames see the network as it is exported
+            predicted = self.network(masked)[patch, :, y, x]
         return frames[patch, 0, y, x][:, None], predicted, self.excess(frames[patch, :, y, x])
 
     def excess(self, frames: Tensor) -> Tensor | None:

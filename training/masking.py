@@ -61,6 +61,10 @@ class MaskedPrior(nn.Module):
         predicted: Tensor = self.network(_reflected(frames, self.stride))
         return predicted[:, :, :height, :width]
 
+    def at(self, frames: Tensor, places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Return the head's outputs at places (patch, y, x) alone, (M, outputs)."""
+        return self.network.at(_reflected(frames, self.stride), places)
+
 
 def _reflected(frames: Tensor, stride: int) -> Tensor:
     """Extend (N, C, Y, X) by reflection at the lower right, up to multiples of `stride`.

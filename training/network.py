@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .neighbourhoods import Neighbourhoods
 from .options import NetworkPlan
 
 
@@ -61,19 +62,46 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, Y, X) to (N, outputs, Y, X); Y and X multiples of `stride`."""
+        kept, x = self._down(x)
+        for level in reversed(range(len(self.pools))):
+            x = self._up(level, kept, x)
+        return self._outputs(x)
+
+    def at(self, x: Tensor, places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Return `forward(x)[patch, :, y, x]`, (M, outputs), for places (patch, y, x).
+
+        The last block, at full resolution, is computed there alone.
+        """
+        height, width = x.shape[2:]
+        kept, x = self._down(x)
+        for level in reversed(range(1, len(self.pools))):
+            x = self._up(level, kept, x)
+        last = self.decoders[0]
+        around = Neighbourhoods(places, height, width, radius=_convolutions(last))
+        parts = [around.of(kept[0])] if self.skips[0] else []
+        parts.append(around.of(self.narrows[0](x), enlarged=2))
+        x = around.convolved(torch.cat(parts, dim=1), last)
+        return self._outputs(x)[0, :, 0].T
+
+    def _down(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return what each encoder but the last hands across, and what the last makes of it."""
         kept = []
         for encoder, pool in zip(self.encoders, self.pools, strict=False):
             x = encoder(x)  # (N, width·2^level, Y/2^level, X/2^level)
             kept.append(x)
             x = pool(x)
-        x = self.encoders[-1](x)
-        for level in reversed(range(len(self.pools))):
-            # Narrow first, then enlarge: the 1×1 convolution costs a quarter that way.
-            x = functional.interpolate(self.narrows[level](x), scale_factor=2.0, mode="nearest")
-            if self.skips[level]:
-                x = torch.cat([kept[level], x], dim=1)
-            x = self.decoders[level](x)
-        # Outputs in full precision: bfloat16 has three digits, the estimate needs more.
+        return kept, self.encoders[-1](x)
+
+    def _up(self, level: int, kept: list[Tensor], x: Tensor) -> Tensor:
+        # Narrow first, then enlarge: the 1×1 convolution costs a quarter that way.
+        x = functional.interpolate(self.narrows[level](x), scale_factor=2.0, mode="nearest")
+        if self.skips[level]:
+            x = torch.cat([kept[level], x], dim=1)
+        decoded: Tensor = self.decoders[level](x)
+        return decoded
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        # In full precision: bfloat16 has three digits, the estimate needs more.
         with torch.autocast(x.device.type, enabled=False):
             head: Tensor = self.head(x.float())
         return head
@@ -84,6 +112,10 @@ def _block(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
     for channels in [inputs] + [outputs] * (convolutions - 1):
         layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
+
+
+def _convolutions(block: nn.Module) -> int:
+    return sum(isinstance(layer, nn.Conv2d) for layer in block.children())
 
 
 class MaxBlurPool(nn.Module):
