@@ -17,7 +17,11 @@ from quietscope.training.masking import MaskPlan, hide
 from quietscope.training.noise import TabulatedNoise
 from quietscope.training.options import InputPlanes, NetworkPlan, TrainingOptions
 from quietscope.training.posterior import GaussianPosterior, SampledPosterior
-from quietscope.training.variance import calibrate_variance, correct_uncertainty
+from quietscope.training.variance import (
+    calibrate_spread,
+    calibrate_variance,
+    correct_uncertainty,
+)
 
 CENTRE, SCALE = 50.0, 20.0
 SMALL = NetworkPlan(width=16, depth=1)
@@ -104,12 +108,50 @@ def test_a_masked_network_does_not_count_the_observation_twice(noise):
 
 
 def test_sampled_posterior_leans_to_samples_that_explain_the_observation(noise):
-    samples = units([[60.0, 100.0, 140.0]]).reshape(1, 3, 1, 1)
-    mean, variance = SampledPosterior(noise)(units([140.0]).reshape(1, 1, 1, 1), samples)
-    likelihood = PoissonGaussian().log_likelihood(140.0, np.array([60.0, 100.0, 140.0]))
+    samples = np.array([60.0, 100.0, 140.0])
+    sigma = np.sqrt(PoissonGaussian().variance(100.0))
+    # Outputs lie around their mean in units of the noise there.
+    outputs = units(100.0) + torch.from_numpy((samples - 100) / sigma).float()
+    posterior = SampledPosterior(noise)
+    mean, variance = posterior(units([140.0]).reshape(1, 1, 1, 1), outputs.reshape(1, 3, 1, 1))
+    likelihood = PoissonGaussian().log_likelihood(140.0, samples)
     weights = np.exp(likelihood) / np.exp(likelihood).sum()
-    assert float(mean) * SCALE + CENTRE == pytest.approx(weights @ [60, 100, 140], abs=0.1)
-    assert float(variance) >= 0
+    expected = weights @ samples
+    assert float(mean) * SCALE + CENTRE == pytest.approx(expected, abs=0.1)
+    spread = weights @ (samples - expected) ** 2 + float(posterior.ratio_floor) * sigma**2
+    assert float(variance) * SCALE**2 == pytest.approx(spread, rel=0.02)
+
+
+def test_samples_that_lie_too_far_apart_are_brought_to_what_residuals_say(noise):
+    # The signal is flat but for 3 ADU; the samples believe in 30.
+    options = TrainingOptions(algorithm="pn2v", preset="fast", samples=64)
+    learner = learner_for(options, noise)
+    chance = np.random.default_rng(6)
+    signal = chance.normal(100.0, 3.0, (1, 1, 510, 510))
+    observed = chance.normal(signal, np.sqrt(PoissonGaussian().variance(signal)))
+    sigma = np.sqrt(PoissonGaussian().variance(100.0))
+    deviations = torch.from_numpy(chance.normal(0, 30 / sigma, (1, 64, 1, 1))).float()
+    deviations -= deviations.mean()
+
+    class TooWide(torch.nn.Module):
+        def middle(self, plane):
+            return plane[..., 1::3, 1::3]
+
+        def forward(self, frames):
+            return float(units(100.0)) + deviations.expand(-1, -1, *frames.shape[2:])
+
+        def predict_target(self, frames):
+            target = self.middle(frames)
+            return target, self(target)
+
+    learner.network = TooWide()
+    frames = units(observed)
+    calibrate_spread(learner, [frames], torch.Generator().manual_seed(1))
+    _, samples = learner.posterior.samples(learner.network(frames[..., :4, :4]))
+    assert float(samples.std(dim=1).mean()) * SCALE == pytest.approx(3.0, rel=0.25)
+    mean, _ = learner.posterior(frames, learner.network(frames))
+    error = ((mean - units(signal)) ** 2).mean()
+    assert error < 1.05 * ((units(100.0) - units(signal)) ** 2).mean()
 
 
 @pytest.mark.parametrize("context", [0, 2])
@@ -206,15 +248,43 @@ def test_an_overconfident_variance_is_corrected_on_held_out_frames(noise):
         def middle(self, plane):
             return plane[..., 1::3, 1::3]
 
+        def forward(self, frames):
+            mean = torch.full_like(frames, float(units(100.0)))
+            return torch.cat([mean, torch.full_like(mean, 0.1)], dim=1)
+
         def predict_target(self, frames):
             target = self.middle(frames)
-            mean = torch.full_like(target, float(units(100.0)))
-            return target, torch.cat([mean, torch.full_like(mean, 0.1)], dim=1)
+            return target, self(target)
 
     learner.network = Overconfident()
     gain, floor = calibrate_variance(learner, [units(observed)], torch.Generator())
     calibrated = (gain * 0.1**2 + floor) * PoissonGaussian().variance(100.0)
     assert calibrated == pytest.approx(12**2, rel=0.15)
+
+
+def test_a_prediction_is_never_surer_than_its_own_noise_allows(noise):
+    # The mean of the 24 pixels around: each brings a 24th of its noise, whatever is said.
+    learner = learner_for(TrainingOptions(preset="fast"), noise)
+    chance = np.random.default_rng(5)
+    sigma = np.sqrt(PoissonGaussian().variance(100.0))
+    observed = chance.normal(100.0, sigma, (1, 1, 255, 255))
+    around = torch.ones(1, 1, 5, 5) / 24
+    around[..., 2, 2] = 0
+
+    class Sure(torch.nn.Module):
+        def middle(self, plane):
+            return plane[..., 1::3, 1::3]
+
+        def forward(self, frames):
+            mean = torch.nn.functional.conv2d(frames, around, padding=2)
+            return torch.cat([mean, torch.zeros_like(mean)], dim=1)
+
+        def predict_target(self, frames):
+            return self.middle(frames), self.middle(self(frames))
+
+    learner.network = Sure()
+    _, floor = calibrate_variance(learner, [units(observed)], torch.Generator().manual_seed(2))
+    assert floor == pytest.approx(1 / 24, rel=0.1)
 
 
 @pytest.mark.parametrize("kept", [1.0, 0.5])

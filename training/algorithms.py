@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from .lattice import LatticePrior
@@ -24,7 +24,7 @@ class Learner(ABC):
     """A network, its loss, and the posterior that turns its outputs into an estimate."""
 
     network: LatticePrior | MaskedPrior
-    posterior: nn.Module
+    posterior: GaussianPosterior | SampledPosterior
     inputs: InputPlanes
     learning_rate: float
     mask: MaskPlan | None = None
@@ -58,6 +58,13 @@ class Learner(ABC):
             predicted = self.network(masked)[patch, :, y, x]
         return frames[patch, 0, y, x][:, None], predicted, self.excess(frames[patch, :, y, x])
 
+    def predict_hidden(
+        self, frames: Tensor, chance: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return hidden observations; mean, variance ratio and noise variance predicted there."""
+        target, predicted, excess = self.hidden(frames, chance)
+        return target, *self.posterior.prior(predicted, excess)
+
     def excess(self, frames: Tensor) -> Tensor | None:
         """Return the plane that says how noisy each pixel is, None where all are alike."""
         return frames[:, -1:] if self.inputs.pixel_maps else None
@@ -67,13 +74,6 @@ class GaussianLearner(Learner):
     """A learner whose network predicts mean and spread of the signal."""
 
     posterior: GaussianPosterior
-
-    def predict_hidden(
-        self, frames: Tensor, chance: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return hidden observations and what `GaussianPosterior.prior` says there."""
-        target, predicted, excess = self.hidden(frames, chance)
-        return target, *self.posterior.prior(predicted, excess)
 
     def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return the mean negative marginal log-likelihood of the hidden observations."""
@@ -151,6 +151,9 @@ class MaskedLearner(GaussianLearner):
 
 SAMPLED_PIXELS = 2_048
 """Of a batch, whose likelihood under the samples is taken."""
+NLL_SHARE = 0.1
+"""Of the likelihood in pn2v's loss. What the mean and the samples have in common serves the mean:
+at few pixels and under a mixture with narrow parts the likelihood's gradient is noisy."""
 
 
 class SampledLearner(Learner):
@@ -161,6 +164,7 @@ class SampledLearner(Learner):
     is used: the observation then counts twice.
     """
 
+    posterior: SampledPosterior
     learning_rate = 4e-3
 
     def __init__(
@@ -178,10 +182,12 @@ class SampledLearner(Learner):
                 outputs=options.samples,
             )
             self.mask = MaskPlan(options.masked_pixel_fraction)
-        self.posterior = SampledPosterior(noise)
+        self.posterior = SampledPosterior(noise, uses_observation=self.mask is None)
         self.noise = noise
         # Apart from the start: samples that agree learn the same and stay together.
-        nn.init.normal_(self.network.network.head.bias)  # type: ignore[arg-type]
+        with torch.no_grad():
+            rank = (torch.arange(options.samples) + 0.5) / options.samples
+            self.network.network.head.bias[:] = START_SPREAD * torch.special.ndtri(rank)  # type: ignore[index]
 
     def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return the negative log-likelihood and the quasi-likelihood loss of the samples' mean.
@@ -189,37 +195,29 @@ class SampledLearner(Learner):
         The likelihood alone moves only the samples that already explain what was observed, and
         takes very long to bring the others there.
         """
-        observation, samples, excess = self._some_hidden(frames, chance)
-        mean = samples.mean(dim=1, keepdim=True)
-        variance = self.noise.variance(mean.detach(), excess) + samples.detach().var(
-            1, keepdim=True
-        )
-        fit = 0.5 * (observation - mean) ** 2 / variance
-        return self._nll(observation, samples, excess) + fit.mean()
+        target, predicted, excess = self.hidden(frames, chance)
+        mean, ratio, noise_variance = self.posterior.prior(predicted, excess)
+        variance = (1 + ratio.detach()) * noise_variance.detach()
+        fit = 0.5 * (target - mean) ** 2 / variance
+        return fit.mean() + NLL_SHARE * self._nll(target, predicted, excess, chance)
 
     def score(self, frames: Tensor, chance: torch.Generator) -> Tensor:
         """Return the mean negative log-likelihood of the hidden pixels under the samples."""
-        return self._nll(*self._some_hidden(frames, chance))
+        return self._nll(*self.hidden(frames, chance), chance)
 
-    def _nll(self, observation: Tensor, samples: Tensor, excess: Tensor | None) -> Tensor:
-        likelihood = self.noise.log_likelihood(observation, samples, excess)
-        return -(torch.logsumexp(likelihood, dim=1) - math.log(samples.shape[1])).mean()
-
-    def _some_hidden(
-        self, frames: Tensor, chance: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return hidden observations (M, 1), samples there (M, K), and their excess (M, 1)."""
-        target, samples, excess = self.hidden(frames, chance)
-        if self.mask is not None:
-            return target, samples, excess
+    def _nll(
+        self, target: Tensor, predicted: Tensor, excess: Tensor | None, chance: torch.Generator
+    ) -> Tensor:
+        _, samples = self.posterior.samples(predicted)
         # The likelihood of K samples at every pixel would cost far more than the network.
         count = target.numel()
-        chosen = torch.randint(count, (min(count, SAMPLED_PIXELS),), generator=chance)
-        return (
+        chosen = torch.randperm(count, generator=chance)[:SAMPLED_PIXELS]
+        likelihood = self.noise.log_likelihood(
             target.flatten()[chosen][:, None],
             samples.movedim(1, -1).reshape(count, -1)[chosen],
             None if excess is None else excess.flatten()[chosen][:, None],
         )
+        return -(torch.logsumexp(likelihood, dim=1) - math.log(samples.shape[1])).mean()
 
 
 def learner_for(

@@ -102,18 +102,55 @@ class GaussianPosterior(nn.Module):
 class SampledPosterior(nn.Module):
     """A network output of K samples of the signal, weighted by the observation (PN2V).
 
-    Krull et al. 2020, doi:10.3389/fcomp.2020.00005.
+    Krull et al. 2020, doi:10.3389/fcomp.2020.00005. The mean of the outputs is that of the
+    samples; how far each lies from it is in units of the law's noise there, so that dim and bright
+    pixels begin alike.
     """
 
-    def __init__(self, noise: TabulatedNoise) -> None:
+    spread: Tensor
+    ratio_floor: Tensor
+    stated_gain: Tensor
+
+    def __init__(self, noise: TabulatedNoise, *, uses_observation: bool = True) -> None:
         super().__init__()
         self.noise = noise
+        self.uses_observation = uses_observation
+        # Fitted on held-out frames after training: where the noise's form is not quite that of the
+        # mixture, samples that lie too far apart explain what was observed better.
+        self.register_buffer("spread", torch.ones_like(noise.variances))
+        self.register_buffer("ratio_floor", torch.tensor(LEAST_RATIO))
+        self.register_buffer("stated_gain", torch.ones_like(noise.variances))
 
     def forward(
-        self, observation: Tensor, samples: Tensor, excess: Tensor | None = None
+        self, observation: Tensor, predicted: Tensor, excess: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the signal's mean and variance, (N, 1, Y, X), for samples (N, K, Y, X)."""
+        """Return the signal's mean and variance, (N, 1, Y, X), for outputs (N, K, Y, X)."""
+        prior_mean, samples = self.samples(predicted)
         weights = torch.softmax(self.noise.log_likelihood(observation, samples, excess), dim=1)
         mean = (weights * samples).sum(dim=1, keepdim=True)
+        # A few samples may agree by chance: the floor is what none of them knows.
         variance = (weights * (samples - mean) ** 2).sum(dim=1, keepdim=True)
-        return mean, variance
+        variance = variance + self.ratio_floor * self.noise.variance(prior_mean)
+        return mean, variance * self.noise.interpolated(self.stated_gain, prior_mean)
+
+    def correct(self, gain: Tensor) -> None:
+        """State variances larger by `gain`, (G,) over the noise table; estimates stay."""
+        self.stated_gain.copy_(gain)
+
+    def samples(self, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the samples' mean (N, 1, …) and the samples (N, K, …).
+
+        Only the first carries a gradient into the mean: it must not buy likelihood.
+        """
+        mean = predicted.mean(dim=1, keepdim=True)
+        still = mean.detach()
+        unit = self.noise.interpolated(self.noise.variances.sqrt() * self.spread, still)
+        return mean, still + (predicted - mean) * unit
+
+    def prior(
+        self, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean, ratio of the samples' variance to the noise's, and the noise's variance."""
+        mean, samples = self.samples(predicted)
+        own = self.noise.variance(mean, excess)
+        return mean, samples.var(1, keepdim=True) / own, own

@@ -26,7 +26,7 @@ from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..calibration.noise_model import NoiseModel
 from ..outputs import require_absent, require_space
 from ..stacks import Stack
-from .algorithms import GaussianLearner, Learner, learner_for
+from .algorithms import Learner, learner_for
 from .augmentation import augmented
 from .average import WeightAverage
 from .beside import Beside, channel_name, companions_of, one_channel, place_maps
@@ -43,7 +43,7 @@ from .recordings import Recordings, load_recordings
 from .schedule import EXPORT_SECONDS, Schedule, learning_rate_share
 from .sealing import TrainingResult as TrainingResult
 from .sealing import seal_run
-from .variance import calibrate_variance, correct_uncertainty
+from .variance import make_honest
 
 logger = logging.getLogger(__name__)
 
@@ -190,9 +190,7 @@ def fit(
     run.average.exchange()
     if run.losses and run.losses[-1].validation_loss > run.best_score + OVERFITTED_NATS:
         run.put_best()
-    if isinstance(run.learner, GaussianLearner):
-        calibrate_variance(run.learner, held_out, _chance(options.seed, 0))
-        correct_uncertainty(run.learner, held_out, _chance(options.seed, 1))
+    make_honest(run.learner, held_out, partial(_chance, options.seed))
     return estimator.cpu().eval(), run
 
 

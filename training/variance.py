@@ -2,7 +2,8 @@
 
 Owns two fits on held-out frames. The first is of the prior's variance, by a gain and a floor:
 where photons are few the network's own collapses, and the residual of what it predicted without
-seeing it tells the truth, E[(x − μ)²] = prior variance + noise variance. The second is of the
+seeing it tells the truth, E[(x − μ)²] = prior variance + noise variance; the floor is what the
+frames' own noise does to the prediction. The second is of the
 variance that is stated with the final estimate, by brightness: its squared error is known without
 the truth from Stein's unbiased risk estimate, taken by random probes (Ramani et al. 2008,
 doi:10.1109/TIP.2008.2001404), also for a network that sees the pixel when it is used.
@@ -11,7 +12,7 @@ doi:10.1109/TIP.2008.2001404), also for a network that sees the pixel when it is
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from .algorithms import GaussianLearner
-from .posterior import LEAST_RATIO
+from .algorithms import GaussianLearner, Learner, SampledLearner
+from .noise import TabulatedNoise
 
 MOST_PIXELS = 500_000
 PROBE = 0.1
@@ -32,6 +33,25 @@ LARGEST_CORRECTION = 5.0
 LEAST_CORRECTION_SEEN = 0.3
 """Where the network sees the pixel when it is used: hidden, it was wrong by more. Elsewhere
 nothing is made less: some percent of error in the noise's variance would be enough for that."""
+PROBED_FRAMES = 4
+SUREST_SHARE = 0.25
+"""Of the pixels, those of which the network says that it is surest."""
+SMALLEST_RATIO = 2e-4
+LARGEST_NOISE_ERROR = 0.03
+"""Of the noise model's variance; what calibration promises."""
+LEAST_SPREAD = 0.01
+"""Of the variance that pn2v's samples have after training."""
+
+
+def make_honest(
+    learner: Learner, frames: Sequence[Tensor], chance: Callable[[int], torch.Generator]
+) -> None:
+    """Fit on held-out frames what a learner says of its own errors; `chance` by number."""
+    if isinstance(learner, SampledLearner):
+        calibrate_spread(learner, frames, chance(0))
+    if isinstance(learner, GaussianLearner):
+        calibrate_variance(learner, frames, chance(0))
+    correct_uncertainty(learner, frames, chance(1))
 
 
 @torch.no_grad()
@@ -50,7 +70,9 @@ def calibrate_variance(
         torch.cat([part[i].flatten() for part in parts]).double().cpu().numpy() for i in range(4)
     )
     thin = max(1, len(target) // MOST_PIXELS)
-    gain, floor = _fit(((target - mean) ** 2 / noise)[::thin], ratio[::thin])
+    squared = ((target - mean) ** 2 / noise)[::thin]
+    surest = float(ratio[ratio <= np.quantile(ratio, SUREST_SHARE)].mean())
+    gain, floor = _fit(squared, ratio[::thin], surest, least_ratio(learner, frames, chance))
     posterior.ratio_gain.fill_(gain)
     posterior.ratio_floor.fill_(floor)
     return gain, floor
@@ -58,49 +80,92 @@ def calibrate_variance(
 
 @torch.no_grad()
 def correct_uncertainty(
-    learner: GaussianLearner, frames: Sequence[Tensor], chance: torch.Generator
+    learner: Learner, frames: Sequence[Tensor], chance: torch.Generator
 ) -> NDArray[np.float64]:
     """Fit by brightness what the stated variance is multiplied by; set it in the posterior.
 
     `frames` are as in `calibrate_variance`. Returns the corrections, (KNOTS,).
     """
-    posterior, noise = learner.posterior, learner.posterior.noise
-    posterior.correct(torch.ones_like(noise.variances))
-    spreads = noise.variances.sqrt().double().cpu().numpy()
-    knots = np.linspace(spreads.min(), spreads.max() + 1e-12, KNOTS)
-    wrong, stated, weight = np.zeros((3, KNOTS))
-    pixels = 0
+    posterior = learner.posterior
+    posterior.correct(torch.ones_like(posterior.noise.variances))
+    found = _ByBrightness(posterior.noise)
     for frame in frames:
-        sigma, error, variance = (
-            part.flatten().double().cpu().numpy() for part in _risk(learner, frame, chance)
-        )
-        # Each pixel counts for the two knots around it, relative to its noise.
-        share = np.stack([np.interp(sigma, knots, row) for row in np.eye(KNOTS)])
-        wrong += share @ (error / sigma**2)
-        stated += share @ (variance / sigma**2)
-        weight += share.sum(axis=1)
-        pixels += sigma.size
-        if pixels > MOST_PIXELS:
+        found.add(*_risk(learner, frame, chance))
+        if found.pixels > MOST_PIXELS:
             break
-    known = (weight > FEWEST_PIXELS) & (stated > 0)
-    if not known.any():
-        return np.ones(KNOTS)
     least = 1.0 if posterior.uses_observation else LEAST_CORRECTION_SEEN
-    found = np.clip(wrong[known] / stated[known], least, LARGEST_CORRECTION)
-    gains = np.interp(knots, knots[known], found)
-    posterior.correct(torch.from_numpy(np.interp(spreads, knots, gains)).to(noise.variances))
+    gains = found.gains(least, LARGEST_CORRECTION)
+    posterior.correct(found.table(gains))
     return gains
 
 
+@torch.no_grad()
+def calibrate_spread(
+    learner: SampledLearner, frames: Sequence[Tensor], chance: torch.Generator
+) -> NDArray[np.float64]:
+    """Bring samples as near to their mean as held-out residuals say, by brightness.
+
+    E[(x − mean)²] = variance of the samples + noise variance holds whatever the noise's form.
+    `frames` are as in `calibrate_variance`. Returns the factors of the variance, (KNOTS,).
+    """
+    posterior, noise = learner.posterior, learner.posterior.noise
+    posterior.spread.fill_(1.0)
+    found = _ByBrightness(noise)
+    for frame in frames:
+        target, mean, ratio, own = learner.predict_hidden(frame, chance)
+        found.add(own.sqrt(), (target - mean) ** 2 - own, ratio * own)
+        if found.pixels > MOST_PIXELS:
+            break
+    gains = found.gains(LEAST_SPREAD, 1.0)
+    posterior.spread.copy_(found.table(gains).sqrt())
+    posterior.ratio_floor.fill_(least_ratio(learner, frames, chance))
+    return gains
+
+
+class _ByBrightness:
+    """Squared errors and stated variances, summed over pixels of like noise."""
+
+    def __init__(self, noise: TabulatedNoise) -> None:
+        self._like = noise.variances
+        self._spreads = noise.variances.sqrt().double().cpu().numpy()
+        self._knots = np.linspace(self._spreads.min(), self._spreads.max() + 1e-12, KNOTS)
+        self._wrong, self._stated, self._weight = np.zeros((3, KNOTS))
+        self.pixels = 0
+
+    def add(self, sigma: Tensor, squared_error: Tensor, variance: Tensor) -> None:
+        """Count pixels of any shape; each for the two knots around it, relative to its noise."""
+        deviation, wrong, stated = (
+            part.flatten().double().cpu().numpy() for part in (sigma, squared_error, variance)
+        )
+        share = np.stack([np.interp(deviation, self._knots, row) for row in np.eye(KNOTS)])
+        self._wrong += share @ (wrong / deviation**2)
+        self._stated += share @ (stated / deviation**2)
+        self._weight += share.sum(axis=1)
+        self.pixels += deviation.size
+
+    def gains(self, least: float, most: float) -> NDArray[np.float64]:
+        """Return squared error over stated variance at the knots, 1 where too little is known."""
+        known = (self._weight > FEWEST_PIXELS) & (self._stated > 0)
+        if not known.any():
+            return np.ones(KNOTS)
+        found = np.clip(self._wrong[known] / self._stated[known], least, most)
+        gains: NDArray[np.float64] = np.interp(self._knots, self._knots[known], found)
+        return gains
+
+    def table(self, gains: NDArray[np.float64]) -> Tensor:
+        """Return gains over the noise table, (G,)."""
+        return torch.from_numpy(np.interp(self._spreads, self._knots, gains)).to(self._like)
+
+
 def _risk(
-    learner: GaussianLearner, frames: Tensor, chance: torch.Generator
+    learner: Learner, frames: Tensor, chance: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the noise's standard deviation, the squared error by Stein, the stated variance."""
     excess = learner.excess(frames)
     observation = frames[:, :1]
     predicted = learner.network(frames)
     estimate, variance = learner.posterior(observation, predicted, excess)
-    sigma = learner.posterior.noise.variance(predicted[:, :1], excess).sqrt()
+    sigma = learner.posterior.prior(predicted, excess)[2].sqrt()
     signs = torch.randint(2, observation.shape, generator=chance).to(sigma) * 2 - 1
     probed = observation + PROBE * sigma * signs
     moved, _ = learner.posterior(
@@ -110,12 +175,55 @@ def _risk(
     return sigma, error + 2 * sigma * signs * (moved - estimate) / PROBE, variance
 
 
-def _fit(squared: NDArray[np.float64], ratio: NDArray[np.float64]) -> tuple[float, float]:
-    """Maximise the likelihood of squared residuals, in units of the noise variance."""
+@torch.no_grad()
+def least_ratio(learner: Learner, frames: Sequence[Tensor], chance: torch.Generator) -> float:
+    """Return what the frames' own noise makes of the prediction where it is surest.
 
-    def nll(logs: NDArray[np.float64]) -> float:
-        variance = 1 + math.exp(logs[0]) * ratio + LEAST_RATIO + math.exp(logs[1])
+    The error cannot be less; what the network predicts wrongly by itself comes on top. It is in
+    units of the noise's variance.
+    """
+    surest = []
+    for frame in frames[:PROBED_FRAMES]:
+        excess = learner.excess(frame)
+        mean, ratio, noise = learner.posterior.prior(learner.network(frame), excess)
+        moved, _, _ = learner.posterior.prior(
+            learner.network(_noisier(frame, noise, learner.inputs.context_frames, chance)), excess
+        )
+        error = (moved - mean) ** 2 / (PROBE**2 * noise)
+        surest.append(error[ratio <= ratio.quantile(SUREST_SHARE)].mean())
+    return float(torch.stack(surest).mean().clamp_min(SMALLEST_RATIO))
+
+
+def _noisier(
+    frames: Tensor, noise: Tensor, context_frames: int, chance: torch.Generator
+) -> Tensor:
+    """Return frames with a little noise added to the newest and to those before it."""
+    noisy = frames[:, : 1 + context_frames]
+    signs = torch.randint(2, noisy.shape, generator=chance).to(noise) * 2 - 1
+    present = noisy.abs().amax(dim=(2, 3), keepdim=True) > 0
+    probed = noisy + PROBE * noise.sqrt() * signs * present
+    return torch.cat([probed, frames[:, 1 + context_frames :]], dim=1)
+
+
+def _fit(
+    squared: NDArray[np.float64], ratio: NDArray[np.float64], surest: float, least: float
+) -> tuple[float, float]:
+    """Return gain and floor by the likelihood of squared residuals.
+
+    All are in units of the noise's variance. `surest` is what the network says where it is surest,
+    `least` what must be said there. That the noise model's variance is wrong by some percent is
+    allowed for: it is told from the prior's by being the same where the network is more or less
+    sure.
+    """
+
+    def floor(gain: float) -> float:
+        return max(least - gain * surest, SMALLEST_RATIO)
+
+    def nll(free: NDArray[np.float64]) -> float:
+        gain, noise = math.exp(free[0]), 1 + LARGEST_NOISE_ERROR * math.tanh(free[1])
+        variance = noise * (1 + gain * ratio + floor(gain))
         return float((squared / variance + np.log(variance)).mean())
 
-    best = minimize(nll, x0=np.array([0.0, -5.0]), method="Nelder-Mead", options={"maxiter": 80})
-    return math.exp(best.x[0]), LEAST_RATIO + math.exp(best.x[1])
+    best = minimize(nll, x0=np.zeros(2), method="Nelder-Mead", options={"maxiter": 80})
+    gain = math.exp(best.x[0])
+    return gain, floor(gain)
