@@ -72,8 +72,10 @@ def test_a_single_place_at_any_border_is_enough(place, outer):
     torch.testing.assert_close(found, made(frames)[:, :, y, x], rtol=1e-4, atol=1e-5)
 
 
-def test_outputs_are_in_full_precision_where_the_network_is_not():
-    made, frames = network(outer=2), torch.randn(2, 1, *SHAPE)
+@pytest.mark.parametrize("artefact_free", [False, True])
+def test_outputs_are_in_full_precision_where_the_network_is_not(artefact_free):
+    made = network(outer=2, artefact_free=artefact_free)
+    frames = torch.randn(2, 1, *SHAPE)
     places = patch, y, x = every_third_place(2)
     exact = made(frames)[patch, :, y, x]
     with torch.autocast("cpu", torch.bfloat16):

@@ -132,12 +132,14 @@ class MaxBlurPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Halve the resolution of (N, C, Y, X)."""
         x = functional.max_pool2d(functional.pad(x, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
-        return functional.conv2d(
-            functional.pad(x, (1, 1, 1, 1), mode="replicate"),
-            self.blur,
-            stride=2,
-            groups=x.shape[1],
-        )
+        # In full precision: in bfloat16 the blur's gradient takes a CPU ten times as long.
+        with torch.autocast(x.device.type, enabled=False):
+            return functional.conv2d(
+                functional.pad(x.float(), (1, 1, 1, 1), mode="replicate"),
+                self.blur,
+                stride=2,
+                groups=x.shape[1],
+            )
 
 
 def parameter_count(module: nn.Module) -> int:
