@@ -48,9 +48,10 @@ TRIALS: dict[str, dict[str, Any]] = {
     "2 preceding frames": {"context_frames": 2},
     "6 preceding frames": {"context_frames": 6},
     "n2v as it is": {"algorithm": "n2v"},
-    "n2v, learning rate 2e-3": {"algorithm": "n2v", "learning_rate": 2e-3},
+    "n2v, learning rate 1e-3": {"algorithm": "n2v", "learning_rate": 1e-3},
     "n2v, 0.5 % masked": {"algorithm": "n2v", "masked_pixel_fraction": 0.005},
-    "n2v, 6 % masked": {"algorithm": "n2v", "masked_pixel_fraction": 0.06},
+    "n2v, 2 % masked": {"algorithm": "n2v", "masked_pixel_fraction": 0.02},
+    "n2v, 12 % masked": {"algorithm": "n2v", "masked_pixel_fraction": 0.12},
     "float32": {},
 }
 FRAMES = range(7, 50, 12)

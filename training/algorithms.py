@@ -109,6 +109,10 @@ class LatticeLearner(GaussianLearner):
         return (fit + marginal_nll(target, mean.detach(), variance)).mean()
 
 
+MOST_HIDDEN = 0.12
+"""Share of the pixels that structn2v's lines may hide together."""
+
+
 class MaskedLearner(GaussianLearner):
     """`n2v`, `n2v2`, `structn2v`: squared error of the mean at hidden pixels.
 
@@ -116,7 +120,7 @@ class MaskedLearner(GaussianLearner):
     the likelihood alone would slow the mean down.
     """
 
-    learning_rate = 1e-3
+    learning_rate = 3e-3
 
     def __init__(
         self,
@@ -240,10 +244,10 @@ def learner_for(
         case "structn2v":
             span = options.mask_span or 0
             mask = MaskPlan(
-                fraction,
+                min(fraction, MOST_HIDDEN / (2 * span + 1)),
                 span_y=span if options.mask_axis == "y" else 0,
                 span_x=span if options.mask_axis == "x" else 0,
             )
-            return MaskedLearner(options, noise, inputs, mask, artefact_free=False)
+            return MaskedLearner(options, noise, inputs, mask, artefact_free=True)
         case "pn2v":
             return SampledLearner(options, noise, inputs)

@@ -6,6 +6,8 @@ the source of chance.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +19,10 @@ NO_CONTEXT_SHARE = 0.1
 GAP_SHARE = 0.15
 PASTED_SHARE = 0.3
 ALL_FRAMES_SHARE = 0.6
-FLASH_SHARE = 0.3
+FLASH_SHARE = 0.6
+MOST_FLASHES = 8
+FLASH_HEIGHTS = (0.3, 30.0)
+"""In network units: what flashes may be far brighter than everything that was recorded."""
 STRANGE_SHARE = 0.2
 NO_COMPANION_SHARE = 0.15
 
@@ -81,7 +86,8 @@ def _disturb_past(patches: Patches, chance: np.random.Generator) -> None:
                 last = int(chance.integers(first + 1, len(patch) + 1))
             _paste(patch, other, chance, first=first, last=last)
         if chance.random() < FLASH_SHARE:
-            _flash(patch, chance)
+            for _ in range(int(chance.integers(1, MOST_FLASHES + 1))):
+                _flash(patch, chance)
 
 
 def _paste(
@@ -112,7 +118,7 @@ def _flash(patch: Patches, chance: np.random.Generator) -> None:
     frame = 1 if chance.random() < 0.5 else int(chance.integers(1, frames))
     y, x = chance.uniform(0, edge, size=2)
     sigma = chance.uniform(1.0, 6.0)
-    height = chance.uniform(0.5, 5.0)
+    height = math.exp(chance.uniform(*np.log(FLASH_HEIGHTS)))
     rows = np.exp(-0.5 * ((np.arange(edge) - y) / sigma) ** 2)
     columns = np.exp(-0.5 * ((np.arange(edge) - x) / sigma) ** 2)
     patch[frame] += (height * rows[:, None] * columns[None, :]).astype(np.float32)

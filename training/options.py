@@ -95,7 +95,8 @@ class TrainingOptions:
     learning_rate
         Peak of the cosine schedule; None takes the algorithm's own.
     masked_pixel_fraction
-        Share of pixels masked per step (n2v family only).
+        Share of pixels masked per step (n2v family only). N2V's authors mask 0.2 %; the network
+        learns from the masked pixels alone, and from 4 % of them it learns faster and better.
     mask_axis, mask_span
         structn2v: the axis along which noise is correlated and how far, in pixels; None measures.
     samples
@@ -119,7 +120,7 @@ class TrainingOptions:
     batch: int = 16
     patch: int | None = None
     learning_rate: float | None = None
-    masked_pixel_fraction: float = 0.02
+    masked_pixel_fraction: float = 0.04
     mask_axis: MaskAxis | None = None
     mask_span: int | None = None
     samples: int = 32
