@@ -1,11 +1,11 @@
 """Makes the network's own uncertainty honest.
 
-Owns two fits on held-out frames. The first is of the prior's variance, by a gain and a floor:
-where photons are few the network's own collapses, and the residual of what it predicted without
-seeing it tells the truth, E[(x − μ)²] = prior variance + noise variance; the floor is what the
-frames' own noise does to the prediction. The second is of the
-variance that is stated with the final estimate, by brightness: its squared error is known without
-the truth from Stein's unbiased risk estimate, taken by random probes (Ramani et al. 2008,
+Owns the fits on held-out frames. The first is of the prior's variance, by a gain and a floor (of
+pn2v's samples: how far they lie apart): where photons are few the network's own collapses, and the
+residual of what it predicted without seeing it tells the truth, E[(x − μ)²] = prior variance +
+noise variance; the floor is what the frames' own noise does to the prediction. The second is of
+the variance that is stated with the final estimate, by brightness: its squared error is known
+without the truth from Stein's unbiased risk estimate, taken by random probes (Ramani et al. 2008,
 doi:10.1109/TIP.2008.2001404), also for a network that sees the pixel when it is used.
 """
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .algorithms import GaussianLearner, Learner, SampledLearner
 from .noise import TabulatedNoise
+from .posterior import GaussianPosterior, SampledPosterior
 
 MOST_PIXELS = 500_000
 PROBE = 0.1
@@ -37,6 +38,7 @@ PROBED_FRAMES = 4
 SUREST_SHARE = 0.25
 """Of the pixels, those of which the network says that it is surest."""
 SMALLEST_RATIO = 2e-4
+STRIP_ROWS = 16
 LARGEST_NOISE_ERROR = 0.03
 """Of the noise model's variance; what calibration promises."""
 LEAST_SPREAD = 0.01
@@ -164,15 +166,31 @@ def _risk(
     excess = learner.excess(frames)
     observation = frames[:, :1]
     predicted = learner.network(frames)
-    estimate, variance = learner.posterior(observation, predicted, excess)
+    estimate, variance = _by_strips(learner.posterior, observation, predicted, excess)
     sigma = learner.posterior.prior(predicted, excess)[2].sqrt()
     signs = torch.randint(2, observation.shape, generator=chance).to(sigma) * 2 - 1
     probed = observation + PROBE * sigma * signs
-    moved, _ = learner.posterior(
-        probed, learner.network(torch.cat([probed, frames[:, 1:]], dim=1)), excess
-    )
+    predicted = learner.network(torch.cat([probed, frames[:, 1:]], dim=1))
+    moved, _ = _by_strips(learner.posterior, probed, predicted, excess)
     error = (estimate - observation) ** 2 - sigma**2
     return sigma, error + 2 * sigma * signs * (moved - estimate) / PROBE, variance
+
+
+def _by_strips(
+    posterior: GaussianPosterior | SampledPosterior,
+    observation: Tensor,
+    predicted: Tensor,
+    excess: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return the estimate and its variance; some rows at a time, for the memory's sake.
+
+    The likelihood of K samples under a mixture takes many times K planes.
+    """
+    planes = [torch.split(plane, STRIP_ROWS, dim=2) for plane in (observation, predicted)]
+    own = [None] * len(planes[0]) if excess is None else torch.split(excess, STRIP_ROWS, dim=2)
+    parts = [posterior(*strip) for strip in zip(*planes, own, strict=True)]
+    mean, variance = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
+    return mean, variance
 
 
 @torch.no_grad()
