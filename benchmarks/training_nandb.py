@@ -62,7 +62,7 @@ from quietscope.training.posterior import marginal_nll
 from quietscope.training.recordings import load_recordings
 from quietscope.training.schedule import Schedule, learning_rate_share
 from quietscope.training.train import LARGEST_GRADIENT_NORM, train
-from quietscope.training.variance import calibrate_variance, correct_uncertainty
+from quietscope.training.variance import make_honest
 
 METHODS: dict[str, dict[str, Any]] = {
     "lattice": {},
@@ -174,8 +174,7 @@ class Supervised:
             for stack in stacks
             for index in range(len(stack))[-CALIBRATION_FRAMES:]
         ]
-        calibrate_variance(self.learner, frames, torch.Generator().manual_seed(0))
-        correct_uncertainty(self.learner, frames, torch.Generator().manual_seed(1))
+        make_honest(self.learner, frames, torch.Generator().manual_seed)
 
     @torch.no_grad()
     def mean(self, observations: NDArray[Any]) -> NDArray[np.float64]:

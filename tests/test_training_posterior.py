@@ -10,7 +10,8 @@ import torch
 from scipy.stats import norm
 
 from quietscope.calibration.noise_model import MixtureTable
-from quietscope.training.algorithms import LatticeLearner, learner_for
+from quietscope.training import variance
+from quietscope.training.algorithms import MOST_HIDDEN, LatticeLearner, learner_for
 from quietscope.training.estimator import Estimator
 from quietscope.training.lattice import LatticePrior
 from quietscope.training.masking import MaskPlan, hide
@@ -285,6 +286,91 @@ def test_a_prediction_is_never_surer_than_its_own_noise_allows(noise):
     learner.network = Sure()
     _, floor = calibrate_variance(learner, [units(observed)], torch.Generator().manual_seed(2))
     assert floor == pytest.approx(1 / 24, rel=0.1)
+
+
+def test_the_floor_does_not_hang_on_the_noise_of_single_pixels():
+    # Every second column amplifies noise tenfold: what is predicted there from quiet columns is
+    # as certain as elsewhere.
+    law = TabulatedNoise(
+        PoissonGaussian(),
+        low_adu=10.0,
+        high_adu=220.0,
+        centre_adu=CENTRE,
+        scale_adu=SCALE,
+        dark_variance_adu2=9.0,
+    )
+    options = TrainingOptions(preset="fast")
+    learner = LatticeLearner(options, law, InputPlanes(pixel_maps=True))
+    chance = np.random.default_rng(5)
+    quiet = PoissonGaussian().variance(100.0)
+    loud = np.arange(255) % 2 == 1
+    excess = np.where(loud, np.log(1 + 99 * quiet / 9.0), 0.0)
+    sigma = np.sqrt(np.where(loud, 100 * quiet, quiet))
+    observed = chance.normal(100.0, np.broadcast_to(sigma, (1, 1, 255, 255)))
+    around = torch.zeros(1, 1, 1, 5)
+    around[..., ::4] = 0.5  # two columns to either side: quiet if this one is
+    beside = torch.zeros(1, 1, 1, 3)
+    beside[..., ::2] = 0.5  # the next columns: quiet if this one is loud
+
+    class Careful(torch.nn.Module):
+        def middle(self, plane):
+            return plane[..., 1::3, 1::3]
+
+        def forward(self, frames):
+            frame = torch.nn.functional.pad(frames[:, :1], (2, 2, 0, 0), mode="reflect")
+            far = torch.nn.functional.conv2d(frame, around)
+            near = torch.nn.functional.conv2d(frame[..., 1:-1], beside)
+            mean = torch.where(frames[:, -1:] > 0, near, far)
+            return torch.cat([mean, torch.zeros_like(mean)], dim=1)
+
+        def predict_target(self, frames):
+            return self.middle(frames[:, :1]), self.middle(self(frames))
+
+    learner.network = Careful()
+    plane = torch.from_numpy(np.broadcast_to(excess, observed.shape).copy()).float()
+    frames = torch.cat([units(observed), plane], dim=1)
+    _, floor = calibrate_variance(learner, [frames], torch.Generator().manual_seed(2))
+    assert floor == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_posterior_by_strips_is_the_posterior(noise, monkeypatch):
+    monkeypatch.setattr(variance, "STRIP_VALUES", 7 * 3 * 20)
+    chance = torch.Generator().manual_seed(3)
+    observation, outputs = torch.randn(2, 1, 40, 20, generator=chance), torch.randn(2, 3, 40, 20)
+    excess = torch.rand(2, 1, 40, 20, generator=chance)
+    posterior = SampledPosterior(noise)
+    for own in (None, excess):
+        found = variance._by_strips(posterior, observation, outputs, own)
+        for part, whole in zip(found, posterior(observation, outputs, own), strict=True):
+            torch.testing.assert_close(part, whole)
+
+
+def test_context_is_made_noisier_and_missing_frames_stay_missing(noise):
+    frames = torch.full((1, 5, 12, 12), 0.3)
+    frames[:, 2] = 0
+    noisier = variance._noisier(frames, noise.variance(frames[:, :1]), 3, torch.Generator())
+    step = variance.PROBE * noise.variance(frames[:, :1]).sqrt()
+    for plane in (0, 1, 3):
+        moved = (noisier[:, plane : plane + 1] - frames[:, plane : plane + 1]).abs()
+        torch.testing.assert_close(moved, step)
+    assert (noisier[:, 2] == 0).all()
+    assert torch.equal(noisier[:, 4], frames[:, 4])
+
+
+@pytest.mark.parametrize("span", range(1, 9))
+def test_lines_never_hide_more_than_an_eighth_of_a_patch(noise, span):
+    options = TrainingOptions(algorithm="structn2v", preset="fast", mask_axis="x", mask_span=span)
+    learner = learner_for(options, noise)
+    frames = torch.rand(4, 1, 128, 128)
+    masked, _ = hide(frames, learner.mask, torch.Generator().manual_seed(1))
+    share = float((masked != frames).float().mean())
+    assert 0.03 < share <= MOST_HIDDEN
+
+
+def test_every_patch_has_a_hidden_pixel():
+    plan = MaskPlan(1e-4)
+    _, (patch, _, _) = hide(torch.rand(5, 1, 32, 32), plan, torch.Generator().manual_seed(1))
+    assert set(patch.tolist()) == set(range(5))
 
 
 @pytest.mark.parametrize("kept", [1.0, 0.5])

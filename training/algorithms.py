@@ -29,6 +29,8 @@ class Learner(ABC):
     learning_rate: float
     mask: MaskPlan | None = None
     """How pixels are hidden; None for the lattice, which hides them by what it is."""
+    outputs = 2
+    """Of the network, per pixel."""
     transpose = True
     """Whether patches may be transposed: not where the noise has a direction."""
 
@@ -156,8 +158,8 @@ class MaskedLearner(GaussianLearner):
 SAMPLED_PIXELS = 2_048
 """Of a batch, whose likelihood under the samples is taken."""
 NLL_SHARE = 0.1
-"""Of the likelihood in pn2v's loss. What the mean and the samples have in common serves the mean:
-at few pixels and under a mixture with narrow parts the likelihood's gradient is noisy."""
+"""Of the likelihood in pn2v's loss: what it weighs in the layers that mean and samples share. At
+few pixels and under a mixture with narrow parts its gradient is noisy: the mean would suffer."""
 
 
 class SampledLearner(Learner):
@@ -186,7 +188,8 @@ class SampledLearner(Learner):
                 outputs=options.samples,
             )
             self.mask = MaskPlan(options.masked_pixel_fraction)
-        self.posterior = SampledPosterior(noise, uses_observation=self.mask is None)
+        self.posterior = SampledPosterior(noise)
+        self.outputs = options.samples
         self.noise = noise
         # Apart from the start: samples that agree learn the same and stay together.
         with torch.no_grad():
@@ -194,14 +197,16 @@ class SampledLearner(Learner):
             self.network.network.head.bias[:] = START_SPREAD * torch.special.ndtri(rank)  # type: ignore[index]
 
     def loss(self, frames: Tensor, chance: torch.Generator) -> Tensor:
-        """Return the negative log-likelihood and the quasi-likelihood loss of the samples' mean.
+        """Return the quasi-likelihood loss of the samples' mean, and a share of their likelihood.
 
         The likelihood alone moves only the samples that already explain what was observed, and
         takes very long to bring the others there.
         """
         target, predicted, excess = self.hidden(frames, chance)
-        mean, ratio, noise_variance = self.posterior.prior(predicted, excess)
-        variance = (1 + ratio.detach()) * noise_variance.detach()
+        mean = predicted.mean(dim=1, keepdim=True)
+        with torch.no_grad():
+            _, ratio, noise_variance = self.posterior.prior(predicted, excess)
+            variance = (1 + ratio) * noise_variance
         fit = 0.5 * (target - mean) ** 2 / variance
         return fit.mean() + NLL_SHARE * self._nll(target, predicted, excess, chance)
 
@@ -212,13 +217,13 @@ class SampledLearner(Learner):
     def _nll(
         self, target: Tensor, predicted: Tensor, excess: Tensor | None, chance: torch.Generator
     ) -> Tensor:
-        _, samples = self.posterior.samples(predicted)
         # The likelihood of K samples at every pixel would cost far more than the network.
         count = target.numel()
-        chosen = torch.randperm(count, generator=chance)[:SAMPLED_PIXELS]
+        chosen = torch.randperm(count, generator=chance)[:SAMPLED_PIXELS].to(target.device)
+        _, samples = self.posterior.samples(predicted.movedim(1, -1).reshape(count, -1)[chosen])
         likelihood = self.noise.log_likelihood(
             target.flatten()[chosen][:, None],
-            samples.movedim(1, -1).reshape(count, -1)[chosen],
+            samples,
             None if excess is None else excess.flatten()[chosen][:, None],
         )
         return -(torch.logsumexp(likelihood, dim=1) - math.log(samples.shape[1])).mean()

@@ -11,6 +11,7 @@ doi:10.1109/ISBI45749.2020.9098336; PN2V, Krull et al. 2020, doi:10.3389/fcomp.2
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -124,7 +125,8 @@ def _places(
     count: int, height: int, width: int, fraction: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     # One pixel per box at a random place in it: hidden pixels are spread, not clumped.
-    box = max(1, round(fraction**-0.5))
+    # Every patch has one, however few are wanted.
+    box = min(math.ceil(fraction**-0.5 - 1e-9), height, width)
     rows, columns = -(-height // box), -(-width // box)
     # Chance is drawn on the CPU, so that a seed means the same on every device.
     dy = torch.randint(box, (count, rows, columns), generator=generator)

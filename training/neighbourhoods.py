@@ -1,7 +1,8 @@
 """A block of convolutions at a few places of an image instead of everywhere.
 
 Owns how the pixels around those places are laid out. Which places matter is `masking`'s business:
-a masked network is asked at one pixel in fifty, and at full resolution a convolution costs most.
+a masked network is asked at one pixel in twenty-five, and at full resolution a convolution costs
+most.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class Neighbourhoods:
         channels, height, width = image.shape[1:]
         row = self._patch * height + self._y // enlarged
         pixels = image.permute(0, 2, 3, 1).reshape(-1, channels)
-        found = pixels.index_select(0, (row * width + self._x // enlarged).flatten())
+        there = (row * width + self._x // enlarged).flatten()
+        # The gradient of index_select adds in any order on a GPU; this one's order is fixed.
+        found = pixels[there] if pixels.is_cuda else pixels.index_select(0, there)
         return found.view(1, self._edge, -1, channels).permute(0, 3, 1, 2)
 
     def convolved(self, x: Tensor, block: nn.Module) -> Tensor:

@@ -15,7 +15,8 @@ from .noise import TabulatedNoise
 
 LEAST_RATIO = 5e-3
 """Of prior to noise variance. No prediction rests on more than a few hundred pixels' worth of
-light, so none is more certain than that; and where the spread changes sign it is no certainty."""
+light, so none is more certain than that while it is trained; and where the spread changes sign it
+is no certainty. Afterwards the floor is fitted, see `variance`."""
 START_SPREAD = 0.7
 """What the network's second output should be before training: half the noise's variance."""
 
@@ -111,10 +112,9 @@ class SampledPosterior(nn.Module):
     ratio_floor: Tensor
     stated_gain: Tensor
 
-    def __init__(self, noise: TabulatedNoise, *, uses_observation: bool = True) -> None:
+    def __init__(self, noise: TabulatedNoise) -> None:
         super().__init__()
         self.noise = noise
-        self.uses_observation = uses_observation
         # Fitted on held-out frames after training: where the noise's form is not quite that of the
         # mixture, samples that lie too far apart explain what was observed better.
         self.register_buffer("spread", torch.ones_like(noise.variances))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from ..calibration.fingerprint import CameraFingerprint
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
@@ -36,7 +35,7 @@ from .estimator import Estimator
 from .export import export_graph
 from .network import parameter_count
 from .options import TrainingOptions
-from .posterior import GaussianPosterior
+from .posterior import GaussianPosterior, SampledPosterior
 from .preview import Preview, PreviewTile
 from .recordings import Recordings
 from .report import write_losses, write_report
@@ -172,7 +171,7 @@ def seal_run(
                     "parity_max_relative_error": parity,
                     "resident_frames": float(recordings.resident_frames),
                     "peak_rss_mb": peak,
-                    **_variance_figures(estimator.posterior),
+                    **_variance_figures(run.learner.posterior),
                 },
             ),
         )
@@ -223,10 +222,10 @@ def _camera_of(
     return camera.model_copy(update={"roi": noise_model.fingerprint.roi})
 
 
-def _variance_figures(posterior: nn.Module) -> dict[str, float | None]:
-    if not isinstance(posterior, GaussianPosterior):
-        return {}
-    return {
-        "variance_ratio_gain": float(posterior.ratio_gain),
-        "variance_ratio_floor": float(posterior.ratio_floor),
-    }
+def _variance_figures(
+    posterior: GaussianPosterior | SampledPosterior,
+) -> dict[str, float | None]:
+    floor = {"variance_ratio_floor": float(posterior.ratio_floor)}
+    if isinstance(posterior, SampledPosterior):
+        return {"least_sample_spread": float(posterior.spread.min()), **floor}
+    return {"variance_ratio_gain": float(posterior.ratio_gain), **floor}

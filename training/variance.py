@@ -35,12 +35,19 @@ LEAST_CORRECTION_SEEN = 0.3
 """Where the network sees the pixel when it is used: hidden, it was wrong by more. Elsewhere
 nothing is made less: some percent of error in the noise's variance would be enough for that."""
 PROBED_FRAMES = 4
+"""Held-out frames to which a little noise is added."""
 SUREST_SHARE = 0.25
 """Of the pixels, those of which the network says that it is surest."""
 SMALLEST_RATIO = 2e-4
-STRIP_ROWS = 16
+"""Of any prediction's variance to the noise's: that of the mean of 5,000 pixels."""
+FLOOR_SHARE = 0.25
+"""Of `least_ratio`, what the floor never falls below: single pixels say too little by chance."""
+STRIP_VALUES = 2**20
+"""Of the network's outputs that go through a posterior at a time."""
+SAMPLED_VALUES = 2**24
+"""The same for all that is looked at."""
 LARGEST_NOISE_ERROR = 0.03
-"""Of the noise model's variance; what calibration promises."""
+"""Of the noise model's variance."""
 LEAST_SPREAD = 0.01
 """Of the variance that pn2v's samples have after training."""
 
@@ -51,7 +58,7 @@ def make_honest(
     """Fit on held-out frames what a learner says of its own errors; `chance` by number."""
     if isinstance(learner, SampledLearner):
         calibrate_spread(learner, frames, chance(0))
-    if isinstance(learner, GaussianLearner):
+    elif isinstance(learner, GaussianLearner):
         calibrate_variance(learner, frames, chance(0))
     correct_uncertainty(learner, frames, chance(1))
 
@@ -67,17 +74,38 @@ def calibrate_variance(
     posterior = learner.posterior
     posterior.ratio_gain.fill_(1.0)
     posterior.ratio_floor.fill_(0.0)
-    parts = [learner.predict_hidden(frame, chance) for frame in frames]
-    target, mean, ratio, noise = (
-        torch.cat([part[i].flatten() for part in parts]).double().cpu().numpy() for i in range(4)
+    parts = [_residuals(learner, frame, chance)[1:] for frame in frames]
+    squared, ratio, own = (
+        torch.cat([part[i].flatten() for part in parts]).double().cpu().numpy() for i in range(3)
     )
-    thin = max(1, len(target) // MOST_PIXELS)
-    squared = ((target - mean) ** 2 / noise)[::thin]
-    surest = float(ratio[ratio <= np.quantile(ratio, SUREST_SHARE)].mean())
-    gain, floor = _fit(squared, ratio[::thin], surest, least_ratio(learner, frames, chance))
+    thin = max(1, len(squared) // MOST_PIXELS)
+    least = least_ratio(learner, frames, chance)
+    gain, floor = _fit(squared[::thin], ratio[::thin], own[::thin], least)
     posterior.ratio_gain.fill_(gain)
     posterior.ratio_floor.fill_(floor)
     return gain, floor
+
+
+@torch.no_grad()
+def calibrate_spread(
+    learner: SampledLearner, frames: Sequence[Tensor], chance: torch.Generator
+) -> NDArray[np.float64]:
+    """Bring samples as near to their mean as held-out residuals say, by brightness.
+
+    E[(x − mean)²] = variance of the samples + noise variance holds whatever the noise's form.
+    `frames` are as in `calibrate_variance`. Returns the factors of the variance, (KNOTS,).
+    """
+    posterior = learner.posterior
+    posterior.spread.fill_(1.0)
+    least = least_ratio(learner, frames, chance)
+    found = _ByBrightness(posterior.noise)
+    for frame in _some(frames, learner):
+        law, squared, ratio, own = _residuals(learner, frame, chance)
+        found.add(law.sqrt(), (squared - own) * law, ratio * law)
+    gains = found.gains(LEAST_SPREAD, 1.0, known=least)
+    posterior.spread.copy_(found.table(gains).sqrt())
+    posterior.ratio_floor.fill_(FLOOR_SHARE * least)
+    return gains
 
 
 @torch.no_grad()
@@ -91,37 +119,31 @@ def correct_uncertainty(
     posterior = learner.posterior
     posterior.correct(torch.ones_like(posterior.noise.variances))
     found = _ByBrightness(posterior.noise)
-    for frame in frames:
+    for frame in _some(frames, learner):
         found.add(*_risk(learner, frame, chance))
-        if found.pixels > MOST_PIXELS:
-            break
-    least = 1.0 if posterior.uses_observation else LEAST_CORRECTION_SEEN
+    least = 1.0 if learner.mask is None else LEAST_CORRECTION_SEEN
     gains = found.gains(least, LARGEST_CORRECTION)
     posterior.correct(found.table(gains))
     return gains
 
 
-@torch.no_grad()
-def calibrate_spread(
-    learner: SampledLearner, frames: Sequence[Tensor], chance: torch.Generator
-) -> NDArray[np.float64]:
-    """Bring samples as near to their mean as held-out residuals say, by brightness.
+def _some(frames: Sequence[Tensor], learner: Learner) -> Sequence[Tensor]:
+    """Return as many frames, evenly spread, as memory and time allow for so many outputs."""
+    pixels = frames[0].shape[2] * frames[0].shape[3]
+    count = max(1, min(MOST_PIXELS, SAMPLED_VALUES // learner.outputs) // pixels)
+    return frames[:: -(-len(frames) // count)]
 
-    E[(x − mean)²] = variance of the samples + noise variance holds whatever the noise's form.
-    `frames` are as in `calibrate_variance`. Returns the factors of the variance, (KNOTS,).
+
+def _residuals(
+    learner: Learner, frames: Tensor, chance: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the law's noise variance at hidden pixels and, in units of it, three things there.
+
+    The squared residual, the prior's variance, and the pixel's own noise variance.
     """
-    posterior, noise = learner.posterior, learner.posterior.noise
-    posterior.spread.fill_(1.0)
-    found = _ByBrightness(noise)
-    for frame in frames:
-        target, mean, ratio, own = learner.predict_hidden(frame, chance)
-        found.add(own.sqrt(), (target - mean) ** 2 - own, ratio * own)
-        if found.pixels > MOST_PIXELS:
-            break
-    gains = found.gains(LEAST_SPREAD, 1.0)
-    posterior.spread.copy_(found.table(gains).sqrt())
-    posterior.ratio_floor.fill_(least_ratio(learner, frames, chance))
-    return gains
+    target, mean, ratio, own = learner.predict_hidden(frames, chance)
+    law = learner.posterior.noise.variance(mean)
+    return law, (target - mean) ** 2 / law, ratio * own / law, own / law
 
 
 class _ByBrightness:
@@ -132,7 +154,6 @@ class _ByBrightness:
         self._spreads = noise.variances.sqrt().double().cpu().numpy()
         self._knots = np.linspace(self._spreads.min(), self._spreads.max() + 1e-12, KNOTS)
         self._wrong, self._stated, self._weight = np.zeros((3, KNOTS))
-        self.pixels = 0
 
     def add(self, sigma: Tensor, squared_error: Tensor, variance: Tensor) -> None:
         """Count pixels of any shape; each for the two knots around it, relative to its noise."""
@@ -143,15 +164,18 @@ class _ByBrightness:
         self._wrong += share @ (wrong / deviation**2)
         self._stated += share @ (stated / deviation**2)
         self._weight += share.sum(axis=1)
-        self.pixels += deviation.size
 
-    def gains(self, least: float, most: float) -> NDArray[np.float64]:
-        """Return squared error over stated variance at the knots, 1 where too little is known."""
-        known = (self._weight > FEWEST_PIXELS) & (self._stated > 0)
-        if not known.any():
+    def gains(self, least: float, most: float, known: float = 0.0) -> NDArray[np.float64]:
+        """Return squared error over stated variance at the knots, 1 where too little was seen.
+
+        `known` is the error, in units of the noise's variance, that there is at least.
+        """
+        seen = (self._weight > FEWEST_PIXELS) & (self._stated > 0)
+        if not seen.any():
             return np.ones(KNOTS)
-        found = np.clip(self._wrong[known] / self._stated[known], least, most)
-        gains: NDArray[np.float64] = np.interp(self._knots, self._knots[known], found)
+        wrong = np.maximum(self._wrong, known * self._weight)[seen]
+        found = np.clip(wrong / self._stated[seen], least, most)
+        gains: NDArray[np.float64] = np.interp(self._knots, self._knots[seen], found)
         return gains
 
     def table(self, gains: NDArray[np.float64]) -> Tensor:
@@ -186,8 +210,9 @@ def _by_strips(
 
     The likelihood of K samples under a mixture takes many times K planes.
     """
-    planes = [torch.split(plane, STRIP_ROWS, dim=2) for plane in (observation, predicted)]
-    own = [None] * len(planes[0]) if excess is None else torch.split(excess, STRIP_ROWS, dim=2)
+    rows = max(1, STRIP_VALUES // (predicted.shape[1] * predicted.shape[3]))
+    planes = [torch.split(plane, rows, dim=2) for plane in (observation, predicted)]
+    own = [None] * len(planes[0]) if excess is None else torch.split(excess, rows, dim=2)
     parts = [posterior(*strip) for strip in zip(*planes, own, strict=True)]
     mean, variance = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
     return mean, variance
@@ -198,17 +223,20 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], chance: torch.Genera
     """Return what the frames' own noise makes of the prediction where it is surest.
 
     The error cannot be less; what the network predicts wrongly by itself comes on top. It is in
-    units of the noise's variance.
+    units of the law's noise variance.
     """
+    posterior = learner.posterior
     surest = []
-    for frame in frames[:PROBED_FRAMES]:
+    for frame in frames[:: -(-len(frames) // PROBED_FRAMES)]:
         excess = learner.excess(frame)
-        mean, ratio, noise = learner.posterior.prior(learner.network(frame), excess)
-        moved, _, _ = learner.posterior.prior(
-            learner.network(_noisier(frame, noise, learner.inputs.context_frames, chance)), excess
-        )
-        error = (moved - mean) ** 2 / (PROBE**2 * noise)
-        surest.append(error[ratio <= ratio.quantile(SUREST_SHARE)].mean())
+        mean, ratio, noise = posterior.prior(learner.network(frame), excess)
+        probed = _noisier(frame, noise, learner.inputs.context_frames, chance)
+        moved, _, _ = posterior.prior(learner.network(probed), excess)
+        law = posterior.noise.variance(mean)
+        error = (moved - mean) ** 2 / (PROBE**2 * law)
+        said = ratio * noise / law
+        count = max(1, int(SUREST_SHARE * said.numel()))
+        surest.append(error[said <= said.flatten().kthvalue(count).values].mean())
     return float(torch.stack(surest).mean().clamp_min(SMALLEST_RATIO))
 
 
@@ -224,22 +252,26 @@ def _noisier(
 
 
 def _fit(
-    squared: NDArray[np.float64], ratio: NDArray[np.float64], surest: float, least: float
+    squared: NDArray[np.float64],
+    ratio: NDArray[np.float64],
+    own: NDArray[np.float64],
+    least: float,
 ) -> tuple[float, float]:
     """Return gain and floor by the likelihood of squared residuals.
 
-    All are in units of the noise's variance. `surest` is what the network says where it is surest,
-    `least` what must be said there. That the noise model's variance is wrong by some percent is
-    allowed for: it is told from the prior's by being the same where the network is more or less
-    sure.
+    All are in units of the law's noise variance; `own` is the pixels' own, and `least` what must
+    be said on the whole where the network is surest. That the noise model's variance is wrong by
+    some percent is allowed for: it is told from the prior's by being the same where the network is
+    more or less sure.
     """
+    surest = float(ratio[ratio <= np.quantile(ratio, SUREST_SHARE)].mean())
 
     def floor(gain: float) -> float:
-        return max(least - gain * surest, SMALLEST_RATIO)
+        return max(least - gain * surest, FLOOR_SHARE * least)
 
     def nll(free: NDArray[np.float64]) -> float:
         gain, noise = math.exp(free[0]), 1 + LARGEST_NOISE_ERROR * math.tanh(free[1])
-        variance = noise * (1 + gain * ratio + floor(gain))
+        variance = noise * own + gain * ratio + floor(gain)
         return float((squared / variance + np.log(variance)).mean())
 
     best = minimize(nll, x0=np.zeros(2), method="Nelder-Mead", options={"maxiter": 80})
