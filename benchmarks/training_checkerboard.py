@@ -7,7 +7,9 @@ photon counts (nandb); for each method the mean power of 3×3 bins at these plac
 power of the ring around them, in decibels: 0 dB is no checkerboard. Periods of four pixels, which
 deeper pooling would leave, are given beside it, the worst place of each period. The recordings
 themselves have such a peak in y: what counts is what an estimate has beyond the mean of the
-repeats. Draws `results/training_checkerboard.png`.
+repeats. Where an estimate holds next to nothing at these frequencies, a peak of some decibels over
+next to nothing is still nothing: so the amplitude of the pattern is given too, in thousandths of
+the noise's standard deviation. Draws `results/training_checkerboard.png`.
 
     python benchmarks/training_checkerboard.py --steps 1500
 
@@ -70,19 +72,40 @@ def excess_db(spectrum: Spectrum, period: int) -> dict[str, float]:
 
 
 def _excess_db(spectrum: Spectrum, y: int, x: int) -> float:
+    peak, ring = _peak_and_ring(spectrum, y, x)
+    return float(10 * np.log10(peak / ring))
+
+
+def _peak_and_ring(spectrum: Spectrum, y: int, x: int) -> tuple[float, float]:
     rows, columns = np.mgrid[-RING[1] : RING[1] + 1, -RING[1] : RING[1] + 1]
     around = spectrum[(y + rows) % spectrum.shape[0], (x + columns) % spectrum.shape[1]]
     distance = np.hypot(rows, columns)
     peak = around[np.maximum(abs(rows), abs(columns)) <= PEAK].mean()
     ring = around[(distance >= RING[0]) & (distance <= RING[1])].mean()
-    return float(10 * np.log10(peak / ring))
+    return float(peak), float(ring)
 
 
-def row_of(method: str, spectrum: Spectrum, recorded: Spectrum) -> dict[str, Any]:
+def amplitudes(spectrum: Spectrum, images: int, noise_adu: float) -> dict[str, float]:
+    """Return the amplitude of the pattern of period two, in thousandths of the noise."""
+    rows, columns = spectrum.shape
+    whole = hann(rows).sum() * hann(columns).sum()
+    found = {}
+    for y, x in ((0, 1), (1, 0), (1, 1)):
+        peak, ring = _peak_and_ring(spectrum / images, y * rows // 2, x * columns // 2)
+        found[f"{y}/2 y, {x}/2 x"] = (
+            1e3 * float(np.sqrt(max(peak - ring, 0.0))) / whole / noise_adu
+        )
+    return found
+
+
+def row_of(
+    method: str, spectrum: Spectrum, recorded: Spectrum, images: int, noise_adu: float
+) -> dict[str, Any]:
     half, quarter = excess_db(spectrum, 2), excess_db(spectrum, 4)
     known = excess_db(recorded, 2)
     return {
         "method": method,
+        "amplitude_thousandths_of_noise": amplitudes(spectrum, images, noise_adu),
         "beyond_the_recorded_db": max(half[place] - max(known[place], 0.0) for place in half),
         "period_2_db": half,
         "period_2_worst_db": max(half.values()),
@@ -118,14 +141,18 @@ def main() -> None:
         "as recorded": power(one.observations[0].astype(np.float64) for one in examples),
         REFERENCE: power(one.truth for one in examples),
     }
+    noise_adu = float(
+        np.mean([np.std(one.observations[0] - one.truth, dtype=np.float64) for one in examples])
+    )
+    known = (spectra[REFERENCE], len(examples), noise_adu)
     for name, spectrum in spectra.items():
-        rows.add(row_of(name, spectrum, spectra[REFERENCE]))
+        rows.add(row_of(name, spectrum, *known))
     for method in METHODS:
         options = TrainingOptions(algorithm=method, steps=given.steps)
         estimator, run = fitted(stacks, options)
         spectra[method] = power(denoised(estimator, one.observations)[0] for one in examples)
         rows.add(
-            row_of(method, spectra[method], spectra[REFERENCE])
+            row_of(method, spectra[method], *known)
             | {"default": is_default(options), "steps": run.step}
             | {"psnr_db": mean_psnr_db(estimator, examples)}
         )

@@ -28,6 +28,7 @@ class UNet(nn.Module):
     artefact_free
         The changes of N2V2 (Höck et al. 2022, doi:10.1007/978-3-031-25069-9_33) against the
         checkerboard: max-blur-pool instead of max-pool and no skip connection at full resolution.
+        What comes up there is enlarged by interpolation; repeated pixels left a pattern.
     """
 
     def __init__(
@@ -78,9 +79,12 @@ class UNet(nn.Module):
             x = self._up(level, kept, x)
         last = self.decoders[0]
         around = Neighbourhoods(places, height, width, radius=_convolutions(last))
-        parts = [around.of(kept[0])] if self.skips[0] else []
-        parts.append(around.of(self.narrows[0](x), enlarged=2))
-        x = around.convolved(torch.cat(parts, dim=1), last)
+        x = self.narrows[0](x)
+        if self.skips[0]:
+            x = torch.cat([around.of(kept[0]), around.of(x, enlarged=2)], dim=1)
+        else:
+            x = around.of(_smoothly_enlarged(x))
+        x = around.convolved(x, last)
         return self._outputs(x)[0, :, 0].T
 
     def _down(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -94,9 +98,12 @@ class UNet(nn.Module):
 
     def _up(self, level: int, kept: list[Tensor], x: Tensor) -> Tensor:
         # Narrow first, then enlarge: the 1×1 convolution costs a quarter that way.
-        x = functional.interpolate(self.narrows[level](x), scale_factor=2.0, mode="nearest")
+        x = self.narrows[level](x)
         if self.skips[level]:
+            x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
             x = torch.cat([kept[level], x], dim=1)
+        else:
+            x = _smoothly_enlarged(x)
         decoded: Tensor = self.decoders[level](x)
         return decoded
 
@@ -112,6 +119,11 @@ def _block(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
     for channels in [inputs] + [outputs] * (convolutions - 1):
         layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
+
+
+def _smoothly_enlarged(x: Tensor) -> Tensor:
+    # Repeated pixels would be all that full resolution knows: a pattern of period two.
+    return functional.interpolate(x, scale_factor=2.0, mode="bilinear")
 
 
 def _convolutions(block: nn.Module) -> int:
