@@ -6,8 +6,8 @@ region, beside the model without context of the same scene and steps. One-frame 
 in the frames that are tested. So do the first frames of a run, a frame lost just before, and the
 same scene standing still. T is chosen on the tuning seeds; what it does is reported on others.
 
-    python benchmarks/training_motion.py --steps 1500 --role tuning --context 0 2 3 4 6
-    python benchmarks/training_motion.py --steps 1500 --role held-out --context 0 3
+    python benchmarks/training_motion.py --steps 4000 --role tuning --context 0 2 3 4 6
+    python benchmarks/training_motion.py --steps 4000 --role held-out --context 0 4
 """
 
 from __future__ import annotations
@@ -303,7 +303,7 @@ def summary(rows: Sequence[Mapping[str, Any]], role: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--context", type=int, nargs="+", default=[0, 2, 3, 4, 6])
     parser.add_argument("--role", choices=list(SEEDS), default="held-out")
     parser.add_argument("--seeds", type=int, nargs="*", help="Of the role's; all if not given.")
