@@ -223,16 +223,17 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], chance: torch.Genera
     """Return what the frames' own noise makes of the prediction where it is surest.
 
     The error cannot be less; what the network predicts wrongly by itself comes on top. It is in
-    units of the law's noise variance.
+    units of the law's noise variance, and of the law's noise alone: a few hot pixels would be all
+    that is seen of a mean.
     """
     posterior = learner.posterior
     surest = []
     for frame in frames[:: -(-len(frames) // PROBED_FRAMES)]:
         excess = learner.excess(frame)
         mean, ratio, noise = posterior.prior(learner.network(frame), excess)
-        probed = _noisier(frame, noise, learner.inputs.context_frames, chance)
-        moved, _, _ = posterior.prior(learner.network(probed), excess)
         law = posterior.noise.variance(mean)
+        probed = _noisier(frame, law, learner.inputs.context_frames, chance)
+        moved, _, _ = posterior.prior(learner.network(probed), excess)
         error = (moved - mean) ** 2 / (PROBE**2 * law)
         said = ratio * noise / law
         count = max(1, int(SUREST_SHARE * said.numel()))
