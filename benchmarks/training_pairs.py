@@ -8,7 +8,7 @@ average. The filters are scikit-image's non-local means, wavelets and total vari
 on the noisy image by its own `calibrate_denoiser` (Batson & Royer 2019, arXiv:1901.11365); what
 the same filters would reach if the truth chose their parameters is given beside it.
 
-    python benchmarks/training_pairs.py --steps 1000
+    python benchmarks/training_pairs.py --steps 2000
 
 The data are found through the environment variable QUIETSCOPE_DATA.
 """
@@ -97,7 +97,7 @@ def filter_rows(noisy: Image, truth: Image) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--steps", type=int, default=1000)
+    arguments.add_argument("--steps", type=int, default=2000)
     arguments.add_argument("--algorithms", nargs="*", default=list(ALGORITHMS))
     arguments.add_argument("--images", nargs="*", help="Names of pairs; all where not given.")
     arguments.add_argument("--no-filters", action="store_true", help="Keep their stored rows.")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -145,22 +142,3 @@ def test_a_masked_method_learns_from_the_hidden_pixels_what_the_whole_image_woul
     found = hidden()
     assert found[1].requires_grad
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's habit")
-def test_what_a_step_frees_is_kept_for_the_next():
-    script = """
-import resource, torch
-from quietscope.training.device import keep_freed_memory
-keep_freed_memory()
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    step = [torch.ones(2**19) for _ in range(8)]  # 2 MB each
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(*[faults() for _ in range(10)])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    first, *later = map(int, done.stdout.split())
-    assert max(later[-5:]) < first / 10

@@ -73,25 +73,10 @@ def worker_count() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-KEPT_BYTES = 2**25 - 2**16
-"""Just below the largest block that glibc learns from."""
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what one step frees for the next, up to about 64 MB.
-
-    glibc hands large blocks back at once, and the next step pays for every page again: a sixth of
-    a small network's time. It keeps blocks as large as it has seen freed before, so one is freed.
-    """
-    torch.empty(KEPT_BYTES, dtype=torch.uint8)
-
-
 def join_workers() -> Workers:
     """Return this process's place: given by torchrun's environment, or alone."""
     rank, count = int(os.environ.get("RANK", 0)), worker_count()
     gpu = torch.cuda.is_available()
-    if not gpu:
-        keep_freed_memory()
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:

@@ -71,14 +71,19 @@ class UNet(nn.Module):
     def at(self, x: Tensor, places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Return `forward(x)[patch, :, y, x]`, (M, outputs), for places (patch, y, x).
 
-        The last block, at full resolution, is computed there alone.
+        The last block, at full resolution, is computed there alone if that is less.
         """
-        height, width = x.shape[2:]
+        count, _, height, width = x.shape
+        radius = _convolutions(self.decoders[0])
+        if len(places[0]) * (2 * radius + 1) ** 2 > count * height * width // 2:
+            patch, row, column = places
+            everywhere: Tensor = self(x)
+            return everywhere[patch, :, row, column]
         kept, x = self._down(x)
         for level in reversed(range(1, len(self.pools))):
             x = self._up(level, kept, x)
         last = self.decoders[0]
-        around = Neighbourhoods(places, height, width, radius=_convolutions(last))
+        around = Neighbourhoods(places, height, width, radius)
         x = self.narrows[0](x)
         if self.skips[0]:
             x = torch.cat([around.of(kept[0]), around.of(x, enlarged=2)], dim=1)
