@@ -53,11 +53,8 @@ class Learner(ABC):
             target, predicted = self.network.predict_target(frames)  # type: ignore[operator]
             return target, predicted, self.excess(self.network.middle(frames))  # type: ignore[operator]
         masked, places = hide(frames, self.mask, chance)
+        predicted = self.network.at(masked, places)  # type: ignore[operator]
         patch, y, x = places
-        if torch.is_grad_enabled():
-            predicted = self.network.at(masked, places)  # type: ignore[operator]
-        else:  # held-out frames see the network as it is exported
-            predicted = self.network(masked)[patch, :, y, x]
         return frames[patch, 0, y, x][:, None], predicted, self.excess(frames[patch, :, y, x])
 
     def predict_hidden(
@@ -190,7 +187,6 @@ class SampledLearner(Learner):
             self.mask = MaskPlan(options.masked_pixel_fraction)
         self.posterior = SampledPosterior(noise)
         self.outputs = options.samples
-        self.noise = noise
         # Apart from the start: samples that agree learn the same and stay together.
         with torch.no_grad():
             rank = (torch.arange(options.samples) + 0.5) / options.samples
@@ -221,7 +217,7 @@ class SampledLearner(Learner):
         count = target.numel()
         chosen = torch.randperm(count, generator=chance)[:SAMPLED_PIXELS].to(target.device)
         _, samples = self.posterior.samples(predicted.movedim(1, -1).reshape(count, -1)[chosen])
-        likelihood = self.noise.log_likelihood(
+        likelihood = self.posterior.noise.log_likelihood(
             target.flatten()[chosen][:, None],
             samples,
             None if excess is None else excess.flatten()[chosen][:, None],

@@ -74,7 +74,8 @@ class UNet(nn.Module):
         The last block, at full resolution, is computed there alone if that is less.
         """
         count, _, height, width = x.shape
-        radius = _convolutions(self.decoders[0])
+        last = self.decoders[0]
+        radius = _convolutions(last)
         if len(places[0]) * (2 * radius + 1) ** 2 > count * height * width // 2:
             patch, row, column = places
             everywhere: Tensor = self(x)
@@ -82,7 +83,6 @@ class UNet(nn.Module):
         kept, x = self._down(x)
         for level in reversed(range(1, len(self.pools))):
             x = self._up(level, kept, x)
-        last = self.decoders[0]
         around = Neighbourhoods(places, height, width, radius)
         x = self.narrows[0](x)
         if self.skips[0]:

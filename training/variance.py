@@ -130,7 +130,11 @@ def correct_uncertainty(
 def _some(frames: Sequence[Tensor], learner: Learner) -> Sequence[Tensor]:
     """Return as many frames, evenly spread, as memory and time allow for so many outputs."""
     pixels = frames[0].shape[2] * frames[0].shape[3]
-    count = max(1, min(MOST_PIXELS, SAMPLED_VALUES // learner.outputs) // pixels)
+    return _evenly(frames, max(1, min(MOST_PIXELS, SAMPLED_VALUES // learner.outputs) // pixels))
+
+
+def _evenly(frames: Sequence[Tensor], count: int) -> Sequence[Tensor]:
+    """Return at most `count` frames, evenly spread: of every recording some."""
     return frames[:: -(-len(frames) // count)]
 
 
@@ -228,7 +232,7 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], chance: torch.Genera
     """
     posterior = learner.posterior
     surest = []
-    for frame in frames[:: -(-len(frames) // PROBED_FRAMES)]:
+    for frame in _evenly(frames, PROBED_FRAMES):
         excess = learner.excess(frame)
         mean, ratio, noise = posterior.prior(learner.network(frame), excess)
         law = posterior.noise.variance(mean)
