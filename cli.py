@@ -20,12 +20,12 @@ from rich.markup import escape
 from . import __version__
 from .acquisition.commands import COMMANDS as ACQUISITION
 from .calibration.commands import COMMANDS as CALIBRATION
-from .console import Outcome, stderr
-from .demo import demo
-from .doctor import doctor
+from .demo.commands import demo
+from .doctor.commands import doctor
 from .errors import QuietscopeError
 from .inference.commands import COMMANDS as INFERENCE
-from .outputs import jsonable
+from .reporting.console import Outcome, stderr
+from .storage.atomic_output import jsonable
 from .training.commands import COMMANDS as TRAINING
 
 Command = Callable[..., Outcome]

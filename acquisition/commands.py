@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import Outcome, progress, stderr
-from .bridge import is_acquiring, running_acquisition
+from ..reporting.console import Outcome, progress, stderr
 from .light_ladder import calibrate
-from .microscope import MicroscopeSettings
-from .microscope_options import takes_microscope
+from .microscope.bridge import is_acquiring, running_acquisition
+from .microscope.core import MicroscopeSettings
+from .microscope.options import takes_microscope
 
 if TYPE_CHECKING:
     from .live import LiveDenoiser
-    from .microscope import Microscope
+    from .microscope.core import Microscope
 
 DEFAULT_FRAMES = 100
 FOLLOW_PAUSE_S = 0.2
@@ -125,7 +125,7 @@ def _acquire(
     **options: Any,
 ) -> dict[str, Any]:
     """Run what was asked for, or follow what somebody else runs; return the report."""
-    from .microscope import open_microscope
+    from .microscope.core import open_microscope
 
     if follow and not settings.attach:
         raise typer.BadParameter("--follow belongs to --attach; give both, or --saved-in FOLDER")
@@ -163,8 +163,8 @@ def _followed(microscope: Microscope, *, wait: bool) -> Path | None:
 
 
 def _run_own(microscope: Microscope, out: Path, frames: int, **options: Any) -> dict[str, Any]:
-    from .planned_events import planned_events
-    from .run_acquisition import run_acquisition
+    from .microscope.planned_events import planned_events
+    from .microscope.run_acquisition import run_acquisition
 
     # Counted before they are made: a run that does not fit on the disk is refused at once.
     expected = frames * len(planned_events(microscope, 1))
@@ -177,7 +177,7 @@ def _run_own(microscope: Microscope, out: Path, frames: int, **options: Any) -> 
 def _follow_camera(
     microscope: Microscope, out: Path, frames: int | None, **options: Any
 ) -> dict[str, Any]:
-    from .follow import follow
+    from .sources.follow_camera import follow
 
     stderr.print("live mode is on: following it, its images are not all seen")
     with _stream(microscope, out, frames, **options) as (stream, show):
@@ -194,7 +194,7 @@ def _follow_saved(
     **options: Any,
 ) -> dict[str, Any]:
     """Follow what is saved in `folder`, by the Micro-Manager behind `port` or by anybody."""
-    from .follow_dataset import SavedAcquisitions, await_dataset, follow_dataset
+    from .sources.follow_dataset import SavedAcquisitions, await_dataset, follow_dataset
 
     acquisitions = SavedAcquisitions(folder)
 

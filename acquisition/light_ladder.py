@@ -24,15 +24,15 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ..console import Outcome, progress, stderr
-from ..outputs import require_absent, require_space
-from ..stacks import Stack, open_stack
-from .bridge import strings
+from ..reporting.console import Outcome, progress, stderr
+from ..storage.atomic_output import require_absent, require_space
+from ..storage.stack import Stack, open_stack
 from .errors import AcquisitionError, MicroscopeError
-from .microscope import Microscope, MicroscopeSettings, open_microscope
+from .microscope.bridge import strings
+from .microscope.core import Microscope, MicroscopeSettings, open_microscope
 
 if TYPE_CHECKING:
-    from ..calibration.camera import Calibration
+    from ..calibration.fit_camera import Calibration
 
 logger = logging.getLogger(__name__)
 
@@ -413,7 +413,7 @@ class _LevelRecorder:
 
     def level(self, name: str, setting: float | None) -> RecordedLevel:
         """Record one level into its own OME-Zarr."""
-        from ..frame_store import OmeZarrWriter
+        from ..storage.ome_zarr_writer import OmeZarrWriter
 
         figures = _RunningFigures(self.microscope.saturation_adu)
         self._stack = self.directory / f"{name}.ome.zarr"
@@ -664,7 +664,7 @@ def _choose_channel(microscope: Microscope) -> None:
 
 
 def _fit(ladder: LadderRecording, microscope: Microscope, seed: int, bar: Any) -> Calibration:
-    from ..calibration.camera import fit_camera
+    from ..calibration.fit_camera import fit_camera
 
     task = bar.add_task("fitting", total=100, note="")
     calibration = fit_camera(

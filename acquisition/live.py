@@ -25,21 +25,21 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..calibration.fingerprint import CameraFingerprint
 from ..errors import QuietscopeError, one_line
-from ..frame_store import Place
-from ..inference.providers import Provider
-from ..outputs import RESERVE_BYTES, require_space
-from .accounting import Accounting
-from .channel_denoisers import ChannelDenoisers, Models
-from .completion import complete
-from .denoise_stage import DenoisedStores, DenoiseStage, View
-from .disk_sync import DiskSync
+from ..inference.runtime.providers import Provider
+from ..storage.atomic_output import RESERVE_BYTES, require_space
+from ..storage.ome_zarr_writer import Place
 from .errors import AcquisitionError, MissingFramesError
-from .frame_pool import FramePool
-from .hook import frame_from_image
-from .microscope import Microscope, MicroscopeSettings, running_core
-from .recorder import Part, Recorder
-from .run_directory import RunDirectory
-from .saved_images import SavedImages
+from .microscope.core import Microscope, MicroscopeSettings, running_core
+from .sources.pycromanager_hook import frame_from_image
+from .sources.saved_images import SavedImages
+from .stream.accounting import Accounting
+from .stream.channel_denoisers import ChannelDenoisers, Models
+from .stream.completion import complete
+from .stream.denoise_stage import DenoisedStores, DenoiseStage, View
+from .stream.disk_sync import DiskSync
+from .stream.frame_pool import FramePool
+from .stream.recorder import Part, Recorder
+from .stream.run_directory import RunDirectory
 
 Mode = Literal["tap", "sink"]
 OnProgress = Callable[[int, int], None]

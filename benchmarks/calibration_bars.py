@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from quietscope.calibration.camera import fit_camera
+from quietscope.calibration.fit_camera import fit_camera
 from quietscope.calibration.gaussian_mixture import fit_gaussian_mixture
+from quietscope.calibration.level_statistics import level_statistics, signal_observation_pairs
 from quietscope.calibration.photon_transfer import Interval, PhotonTransfer
-from quietscope.calibration.repeats import level_statistics, signal_observation_pairs
-from quietscope.outputs import write_json
-from quietscope.stacks import Stack, open_stack
+from quietscope.storage.atomic_output import write_json
+from quietscope.storage.stack import Stack, open_stack
 
 RESULTS = Path(__file__).parent / "results"
 DATA = Path(os.environ.get("QUIETSCOPE_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -28,7 +28,7 @@ SETTINGS = ((1.0, 2.5), (2.0, 2.5), (0.5, 5.0), (4.0, 12.0))
 
 def demo(repeats: int) -> dict:
     from quietscope.acquisition.light_ladder import Light, record_ladder
-    from quietscope.acquisition.microscope import MicroscopeSettings, open_microscope
+    from quietscope.acquisition.microscope.core import MicroscopeSettings, open_microscope
 
     rows = []
     settings = MicroscopeSettings(exposure_ms=10.0, roi=(0, 0, 192, 192))

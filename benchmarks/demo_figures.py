@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from quietscope.demo import demo
-from quietscope.inference.providers import all_cores
-from quietscope.outputs import write_json
+from quietscope.demo.commands import demo
+from quietscope.inference.runtime.providers import all_cores
+from quietscope.storage.atomic_output import write_json
 
 KEYS = (
     "frames_delivered",

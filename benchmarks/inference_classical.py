@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from quietscope.calibration.bootstrap import bootstrap_noise_model
-from quietscope.inference.classical import METHODS, ClassicalDenoiser
+from quietscope.inference.classical.filters import METHODS, ClassicalDenoiser
 from quietscope.inference.errors import InferenceError
-from quietscope.inference.evaluation import evaluate
-from quietscope.inference.providers import all_cores, cpu_name
-from quietscope.outputs import write_json
-from quietscope.stacks import open_stack
+from quietscope.inference.evaluation.evaluate import evaluate
+from quietscope.inference.runtime.providers import all_cores, cpu_name
+from quietscope.storage.atomic_output import write_json
+from quietscope.storage.stack import open_stack
 
 DATA = Path(os.environ.get("QUIETSCOPE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 RESULTS = Path(__file__).parent / "results" / "inference_classical.json"

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from quietscope.inference.benchmark import bench
-from quietscope.inference.cuda_runtime import CudaRuntime
-from quietscope.inference.onnx_denoiser import OnnxDenoiser
-from quietscope.inference.providers import cuda_device_name
-from quietscope.outputs import write_json
-from quietscope.specimen import CameraLaw, Specimen
-from quietscope.stacks import stack_from_array
+from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
+from quietscope.inference.runtime.benchmark import bench
+from quietscope.inference.runtime.cuda_runtime import CudaRuntime
+from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
+from quietscope.inference.runtime.providers import cuda_device_name
+from quietscope.storage.atomic_output import write_json
+from quietscope.storage.stack import stack_from_array
 from quietscope.training.train import TrainingOptions, train
 
 RESULTS = Path(__file__).parent / "results" / "inference_gpu.json"

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from quietscope.inference.onnx_denoiser import OnnxDenoiser
-from quietscope.inference.providers import all_cores, cpu_name
-from quietscope.outputs import write_json
-from quietscope.specimen import CameraLaw, Specimen
-from quietscope.stacks import stack_from_array
+from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
+from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
+from quietscope.inference.runtime.providers import all_cores, cpu_name
+from quietscope.storage.atomic_output import write_json
+from quietscope.storage.stack import stack_from_array
 from quietscope.training.train import TrainingOptions, train
 
 RESULTS = Path(__file__).parent / "results" / "inference_memory.json"

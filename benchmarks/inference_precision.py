@@ -28,14 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quietscope.inference.bundle import MODEL, NOISE_MODEL, new_bundle, open_bundle, seal
-from quietscope.inference.evaluation import evaluate
-from quietscope.inference.golden import Golden
-from quietscope.inference.graph import INPUT, load_model
-from quietscope.inference.onnx_denoiser import OnnxDenoiser
-from quietscope.inference.precision import name_nodes, network_nodes
-from quietscope.inference.providers import all_cores, cpu_name
-from quietscope.outputs import write_json
-from quietscope.stacks import Stack, open_stack
+from quietscope.inference.evaluation.evaluate import evaluate
+from quietscope.inference.graph.inspection import INPUT, load_model
+from quietscope.inference.graph.precision import name_nodes, network_nodes
+from quietscope.inference.runtime.golden_output import Golden
+from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
+from quietscope.inference.runtime.providers import all_cores, cpu_name
+from quietscope.storage.atomic_output import write_json
+from quietscope.storage.stack import Stack, open_stack
 from quietscope.training.train import TrainingOptions, train
 
 DATA = Path(os.environ.get("QUIETSCOPE_DATA", Path(__file__).parents[2] / "shared" / "data"))

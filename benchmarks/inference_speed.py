@@ -30,16 +30,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quietscope.inference.benchmark import MatrixProduct
+from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
 from quietscope.inference.bundle import open_bundle
-from quietscope.inference.graph import read_contract
-from quietscope.inference.onnx_denoiser import OnnxDenoiser
-from quietscope.inference.operations import count_gflop
-from quietscope.inference.providers import all_cores, cpu_name, open_session
-from quietscope.outputs import write_json
-from quietscope.specimen import CameraLaw, Specimen
-from quietscope.stacks import stack_from_array
-from quietscope.training import export
+from quietscope.inference.graph.inspection import read_contract
+from quietscope.inference.graph.operations import count_gflop
+from quietscope.inference.runtime.benchmark import MatrixProduct
+from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
+from quietscope.inference.runtime.providers import all_cores, cpu_name, open_session
+from quietscope.storage.atomic_output import write_json
+from quietscope.storage.stack import stack_from_array
+from quietscope.training.output import export_onnx as export
 from quietscope.training.train import TrainingOptions, train
 
 RESULTS = Path(__file__).parent / "results" / "inference_speed.json"

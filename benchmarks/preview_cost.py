@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from quietscope.acquisition.preview_link import PreviewLink
-from quietscope.outputs import write_json
+from quietscope.acquisition.preview.link import PreviewLink
+from quietscope.storage.atomic_output import write_json
 
 FIGURES = {
     "frame_rate_hz": 100.0,

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from ome_writers import AcquisitionSettings, Dimension, OmeZarrFormat, create_stream
 
 from quietscope.acquisition import LiveDenoiser
-from quietscope.frame_store import OmeZarrWriter, written_frames
-from quietscope.outputs import write_json
+from quietscope.storage.atomic_output import write_json
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter, written_frames
 
 Frames = list[NDArray[Any]]
 

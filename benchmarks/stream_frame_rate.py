@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from quietscope.acquisition import LiveDenoiser
-from quietscope.acquisition.microscope import MicroscopeSettings, open_microscope
-from quietscope.outputs import write_json
+from quietscope.acquisition.microscope.core import MicroscopeSettings, open_microscope
+from quietscope.storage.atomic_output import write_json
 
 VARIANTS = ("bare", "record", "record and denoise")
 BUSY = 0.1

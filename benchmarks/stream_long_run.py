@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from pycromanager import Acquisition
 
 from quietscope.acquisition import LiveDenoiser
-from quietscope.acquisition.microscope import MicroscopeSettings, open_microscope
-from quietscope.frame_store import written_frames
-from quietscope.outputs import write_json
+from quietscope.acquisition.microscope.core import MicroscopeSettings, open_microscope
+from quietscope.storage.atomic_output import write_json
+from quietscope.storage.ome_zarr_writer import written_frames
 
 CAMERA = """
 Property,Core,Initialize,0

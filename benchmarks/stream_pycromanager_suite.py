@@ -32,9 +32,9 @@ from pycromanager.acquisition import python_backend_acquisitions
 from scipy import ndimage
 
 from quietscope.acquisition import LiveDenoiser
-from quietscope.acquisition.run_directory import read_frame_log
-from quietscope.outputs import write_json
-from quietscope.stacks import open_stack
+from quietscope.acquisition.stream.run_directory import read_frame_log
+from quietscope.storage.atomic_output import write_json
+from quietscope.storage.stack import open_stack
 
 RESULTS = Path(__file__).parent / "results" / "stream_pycromanager_suite.json"
 

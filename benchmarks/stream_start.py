@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from quietscope.outputs import write_json
+from quietscope.storage.atomic_output import write_json
 
 SCRIPT = """
 import sys

@@ -45,10 +45,10 @@ from training_rows import (
     repeats,
 )
 
-from quietscope.stacks import Stack
+from quietscope.storage.stack import Stack
 from quietscope.training.checkpoint import load_checkpoint
-from quietscope.training.estimator import Estimator
-from quietscope.training.network import parameter_count
+from quietscope.training.model.estimator import Estimator
+from quietscope.training.model.unet import parameter_count
 from quietscope.training.options import NetworkPlan, TrainingOptions
 from quietscope.training.train import TrainingProgress
 

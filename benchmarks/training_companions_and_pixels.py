@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from quietscope.calibration.camera import fit_camera
-from quietscope.inference.onnx_denoiser import OnnxDenoiser
-from quietscope.stacks import stack_from_array
+from quietscope.calibration.fit_camera import fit_camera
+from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
+from quietscope.storage.stack import stack_from_array
 from quietscope.training.options import TrainingOptions
 from quietscope.training.train import train
 

@@ -26,8 +26,8 @@ from scipy.special import expit
 from training_rows import RESULTS, Rows, denoised, fitted, is_default
 
 from quietscope.calibration.bootstrap import bootstrap_noise_model
-from quietscope.stacks import Stack, stack_from_array
-from quietscope.training.estimator import Estimator
+from quietscope.storage.stack import Stack, stack_from_array
+from quietscope.training.model.estimator import Estimator
 from quietscope.training.options import TrainingOptions
 
 SEEDS = {"tuning": (1, 2), "held-out": (11, 12, 13)}

@@ -49,20 +49,20 @@ from training_rows import (
 )
 
 from quietscope.calibration.bootstrap import bootstrap_noise_model
-from quietscope.inference.evaluation import evaluate
-from quietscope.inference.onnx_denoiser import OnnxDenoiser
-from quietscope.stacks import Stack
-from quietscope.training.algorithms import GaussianLearner, LatticeLearner, learner_for
-from quietscope.training.average import WeightAverage
+from quietscope.inference.evaluation.evaluate import evaluate
+from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
+from quietscope.storage.stack import Stack
+from quietscope.training.data.recordings import load_recordings
 from quietscope.training.device import join_workers
-from quietscope.training.estimator import Estimator
-from quietscope.training.noise import TabulatedNoise
+from quietscope.training.model.algorithms import GaussianLearner, LatticeLearner, learner_for
+from quietscope.training.model.estimator import Estimator
+from quietscope.training.model.noise_likelihood import TabulatedNoise
+from quietscope.training.model.posterior import marginal_nll
+from quietscope.training.model.uncertainty_calibration import make_honest
+from quietscope.training.model.weight_average import WeightAverage
 from quietscope.training.options import TrainingOptions
-from quietscope.training.posterior import marginal_nll
-from quietscope.training.recordings import load_recordings
 from quietscope.training.schedule import Schedule, learning_rate_share
 from quietscope.training.train import LARGEST_GRADIENT_NORM, train
-from quietscope.training.variance import make_honest
 
 METHODS: dict[str, dict[str, Any]] = {
     "lattice": {},

@@ -31,8 +31,8 @@ from skimage.restoration import (
 )
 from training_rows import DATA, RESULTS, Image, Rows, affine_fitted, denoised, fitted, is_default
 
-from quietscope.inference.scores import psnr_db
-from quietscope.stacks import stack_from_array
+from quietscope.inference.evaluation.metrics import psnr_db
+from quietscope.storage.stack import stack_from_array
 from quietscope.training.options import TrainingOptions
 
 ALGORITHMS = ("lattice", "n2v", "n2v2", "structn2v", "pn2v")

@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from training_rows import RESULTS, Rows, as_live, fitted, mean_psnr_db, nandb, repeats
 
-from quietscope.inference.onnx_denoiser import OnnxDenoiser
-from quietscope.inference.operations import count_gflop
-from quietscope.inference.providers import all_cores
-from quietscope.specimen import CameraLaw, Specimen
-from quietscope.stacks import stack_from_array
-from quietscope.training.network import parameter_count
+from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
+from quietscope.inference.graph.operations import count_gflop
+from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
+from quietscope.inference.runtime.providers import all_cores
+from quietscope.storage.stack import stack_from_array
+from quietscope.training.model.unet import parameter_count
 from quietscope.training.options import PLANS, NetworkPlan, TrainingOptions
 from quietscope.training.train import train
 

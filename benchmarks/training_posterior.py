@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from quietscope.outputs import write_json
+from quietscope.storage.atomic_output import write_json
 
 RESULTS = Path(__file__).parent / "results" / "training_posterior.json"
 DRAWS = 400_000

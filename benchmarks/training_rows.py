@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.calibration.noise_model import NoiseModel
-from quietscope.inference.providers import all_cores, cpu_name
-from quietscope.inference.scores import psnr_db
-from quietscope.outputs import write_json
-from quietscope.stacks import Stack, open_stack
-from quietscope.training.estimator import Estimator
+from quietscope.inference.evaluation.metrics import psnr_db
+from quietscope.inference.runtime.providers import all_cores, cpu_name
+from quietscope.storage.atomic_output import write_json
+from quietscope.storage.stack import Stack, open_stack
+from quietscope.training.data.recordings import load_recordings
+from quietscope.training.model.estimator import Estimator
 from quietscope.training.options import PLANS, NetworkPlan, TrainingOptions
-from quietscope.training.recordings import load_recordings
 from quietscope.training.train import Run, fit
 
 DATA = Path(os.environ.get("QUIETSCOPE_DATA", Path(__file__).parents[2] / "shared" / "data"))

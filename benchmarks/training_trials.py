@@ -34,7 +34,7 @@ from training_rows import (
 )
 
 from quietscope.training.device import Workers
-from quietscope.training.estimator import Estimator
+from quietscope.training.model.estimator import Estimator
 from quietscope.training.options import TrainingOptions
 from quietscope.training.train import Run
 

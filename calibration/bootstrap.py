@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stacks import Stack
+from ..storage.stack import Stack
 from .errors import CalibrationError
 from .gaussian_mixture import (
     GaussianMixtureNoiseModel,
     fit_gaussian_mixture,
     leaning_on_law,
 )
+from .level_statistics import Pairs
 from .likelihood import Codes
 from .noise_model import FloatArray
 from .photon_transfer import (
@@ -34,7 +35,6 @@ from .photon_transfer import (
     PhotonTransfer,
     weighted_line,
 )
-from .repeats import Pairs
 
 MAX_PIXELS = 2_000_000
 MAX_FRAMES = 64

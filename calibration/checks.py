@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from ..stacks import Stack
+from ..storage.stack import Stack
+from .level_statistics import LevelStatistics
 from .noise_model import FloatArray, NoiseModel
 from .photon_transfer import PhotonTransfer, exposure_line
-from .repeats import LevelStatistics
 
 MOTION_BLOCKS = 4
 SIGNIFICANT = 4.0

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import Outcome, progress
-from ..outputs import require_absent
+from ..reporting.console import Outcome, progress
+from ..storage.atomic_output import require_absent
 from .errors import CalibrationError
 
 if TYPE_CHECKING:
-    from ..stacks import Stack
+    from ..storage.stack import Stack
 
 
 def fit_noise(
@@ -69,7 +69,7 @@ def fit_noise(
 
 
 def _open(path: Path, channel: int) -> Stack:
-    from ..stacks import open_stack
+    from ..storage.stack import open_stack
 
     stack = open_stack(path)
     channels = stack.sizes.get("channel", 1)
@@ -89,7 +89,7 @@ def _calibrated(
     page: Path,
     data: list[Path] | None,
 ) -> tuple[dict[str, Any], list[str], Any]:
-    from .camera import fit_camera
+    from .fit_camera import fit_camera
 
     with progress() as bar:
         task = bar.add_task("reading frames", total=100, note="")
@@ -154,7 +154,7 @@ def read_offset(text: str) -> Any:
     """
     import numpy as np
 
-    from ..stacks import open_stack
+    from ..storage.stack import open_stack
 
     try:
         return float(text)

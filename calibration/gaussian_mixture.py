@@ -24,11 +24,11 @@ from scipy.optimize import minimize
 
 from .errors import CalibrationError
 from .fingerprint import CameraFingerprint
+from .level_statistics import Pairs
 from .likelihood import SIXTEEN_BIT, Codes, log_mass, mixture_log_likelihood
-from .maps import PixelMaps
 from .noise_model import FloatArray, MixtureTable
 from .photon_transfer import QUANTISATION_VARIANCE_ADU2, PhotonTransfer
-from .repeats import Pairs
+from .pixel_maps import PixelMaps
 
 COMPONENTS = 4
 MAX_VARIANCE_KNOTS = 256

@@ -23,14 +23,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.optimize import minimize
 
-from ..outputs import new_file
+from ..storage.atomic_output import new_file
 from .errors import CalibrationError
 from .fingerprint import CameraFingerprint
 from .gaussian_mixture import GaussianMixtureNoiseModel
 from .likelihood import Codes
-from .maps import PixelMaps
 from .noise_model import FloatArray, MixtureTable, NoiseModel
 from .photon_transfer import Interval, PhotonTransfer
+from .pixel_maps import PixelMaps
 
 FORMAT = "quietscope-noise-model"
 VERSION = 1

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from .errors import CalibrationError
+from .level_statistics import LevelStatistics, signal_observation_pairs
 from .noise_model import FloatArray
-from .repeats import LevelStatistics, signal_observation_pairs
 
 QUANTISATION_VARIANCE_ADU2 = 1 / 12
 """Variance of rounding to whole ADU, which EMVA 1288 takes out of the read noise."""

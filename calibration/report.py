@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..page import Page
+from ..reporting.html_report import Page
 from .photon_transfer import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .camera import Calibration
-    from .maps import PixelMaps
+    from .fit_camera import Calibration
+    from .pixel_maps import PixelMaps
 
 MODEL, MEASURED, LAW = "#0b6bcb", "#d9480f", "#9aa3b2"
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from quietscope.inference.evaluation import evaluate
-from quietscope.stacks import open_stack
+from quietscope.inference.evaluation.evaluate import evaluate
+from quietscope.storage.stack import open_stack
 
 
 class GaussianBlur:

@@ -11,7 +11,7 @@ import sys
 from pycromanager import Acquisition, multi_d_acquisition_events
 
 from quietscope.acquisition import LiveDenoiser
-from quietscope.acquisition.microscope import open_microscope
+from quietscope.acquisition.microscope.core import open_microscope
 
 model, output = sys.argv[1:3]
 

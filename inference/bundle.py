@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
 from ..calibration.fingerprint import CameraFingerprint
-from ..outputs import new_directory
+from ..storage.atomic_output import new_directory
 from .errors import BundleError
 
 Algorithm = Literal["lattice", "n2v", "n2v2", "structn2v", "pn2v"]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import Outcome, progress
+from ..reporting.console import Outcome, progress
 from .errors import InferenceError
 
 StackArgument = Annotated[
@@ -55,9 +55,9 @@ def denoise(
     ] = None,
 ) -> Outcome:
     """Denoise a stack into an OME-Zarr."""
-    from ..stacks import open_stack
-    from .cluster import denoise_on_cluster
-    from .stack_denoising import denoise_stack
+    from ..storage.stack import open_stack
+    from .offline.cluster import denoise_on_cluster
+    from .offline.denoise_stack import denoise_stack
 
     run: Callable[..., dict[str, Any]] = denoise_stack
     if scheduler is not None:
@@ -110,8 +110,8 @@ def evaluate(
     force: ForceOption = False,
 ) -> Outcome:
     """Score a model on a stack whose truth is known."""
-    from ..stacks import open_stack
-    from .evaluation import evaluate as score
+    from ..storage.stack import open_stack
+    from .evaluation.evaluate import evaluate as score
 
     with _progress("scoring") as on_progress:
         result = score(
@@ -138,7 +138,7 @@ def bench(
     threads: ThreadsOption = None,
 ) -> Outcome:
     """Measure the speed of a model on this machine, beside what the machine can do."""
-    from .benchmark import bench as measure
+    from .runtime.benchmark import bench as measure
 
     with _progress("measuring") as on_progress:
         result = measure(

@@ -21,7 +21,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..outputs import write_json
+from ..storage.atomic_output import write_json
 from .bundle import MANIFEST, open_bundle
 from .errors import BundleError, InferenceError
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.noise_model import NoiseModel
-from .camera_pixels import CameraPixels
+from .runtime.camera_pixels import CameraPixels
 
 ALIKE = CameraPixels()
 SAMPLED_PIXELS = 65_536

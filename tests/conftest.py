@@ -191,7 +191,7 @@ def qt() -> None:
         [
             sys.executable,
             "-c",
-            "from quietscope.acquisition.preview_qt import obstacle; print(obstacle())",
+            "from quietscope.acquisition.preview.qt_platform import obstacle; print(obstacle())",
         ],
         env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
         capture_output=True,

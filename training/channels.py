@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..inference.bundle import MANIFEST
-from ..inference.companions import companion_delay
-from ..outputs import require_absent
-from ..stacks import Stack
+from ..inference.side_inputs import companion_delay
+from ..storage.atomic_output import require_absent
+from ..storage.stack import Stack
 from .checkpoint import working_file
 from .device import worker_count
 from .errors import TrainingDataError, TrainingError

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..outputs import OutputError, new_file, require_space
+from ..storage.atomic_output import OutputError, new_file, require_space
 from .errors import TrainingError
 
 

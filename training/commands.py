@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import Outcome, stderr
 from ..inference.bundle import Algorithm, Preset
+from ..reporting.console import Outcome, stderr
 from .options import MaskAxis, TrainingOptions
 
 if TYPE_CHECKING:
-    from .retrain import Decision
+    from .retraining.retrain import Decision
 
 
 def train(
@@ -61,7 +61,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
 ) -> Outcome:
     """Train a denoiser on noisy recordings; no clean images needed."""
-    from ..stacks import open_stack
+    from ..storage.stack import open_stack
     from .channels import train_channels
     from .display import shown
 
@@ -114,8 +114,8 @@ def retrain(
 ) -> Outcome:
     """Train on the newest recordings; use the result only if it is better."""
     from .display import shown
-    from .overnight import Window, run_overnight
-    from .retrain import retrain_once
+    from .retraining.overnight import Window, run_overnight
+    from .retraining.retrain import retrain_once
 
     window = Window.chosen(once=once, at=at, until=until)
     seconds = None if minutes is None else 60 * minutes
@@ -148,7 +148,7 @@ def bioimage(
 ) -> Outcome:
     """Write a model as a BioImage Model Zoo package, for Fiji, ilastik and CAREamics."""
     from ..inference.bundle import open_bundle
-    from .bioimage import write_bioimage_package
+    from .output.bioimage import write_bioimage_package
 
     bundle = open_bundle(model)
     write_bioimage_package(bundle, out, author=author, overwrite=overwrite)

@@ -19,10 +19,10 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ..console import progress, stderr
+from ..reporting.console import progress, stderr
 
 if TYPE_CHECKING:
-    from .preview import Preview
+    from .output.preview import Preview
     from .train import TrainingProgress
 
 UPPER_HALF = "▀"

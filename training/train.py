@@ -24,26 +24,26 @@ from ..calibration.bootstrap import bootstrap_noise_model
 from ..calibration.fingerprint import CameraFingerprint
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..calibration.noise_model import NoiseModel
-from ..outputs import require_absent, require_space
-from ..stacks import Stack
-from .algorithms import Learner, learner_for
-from .augmentation import augmented
-from .average import WeightAverage
-from .beside import Beside, channel_name, companions_of, one_channel, place_maps
+from ..storage.atomic_output import require_absent, require_space
+from ..storage.stack import Stack
 from .checkpoint import load_checkpoint, save_checkpoint, working_file
-from .correlation import noise_correlation
+from .data.augmentation import augmented
+from .data.noise_correlation import noise_correlation
+from .data.recordings import Recordings, load_recordings
+from .data.side_inputs import Beside, channel_name, companions_of, one_channel, place_maps
 from .device import Workers, join_workers
 from .errors import TrainingDataError, TrainingError
-from .estimator import Estimator
-from .export import load_exporter
-from .noise import TabulatedNoise
+from .model.algorithms import Learner, learner_for
+from .model.estimator import Estimator
+from .model.noise_likelihood import TabulatedNoise
+from .model.uncertainty_calibration import make_honest
+from .model.weight_average import WeightAverage
 from .options import DEFAULT_SECONDS, TrainingOptions
-from .preview import Preview, PreviewTile
-from .recordings import Recordings, load_recordings
+from .output.export_onnx import load_exporter
+from .output.preview import Preview, PreviewTile
+from .output.write_bundle import TrainingResult as TrainingResult
+from .output.write_bundle import seal_run
 from .schedule import EXPORT_SECONDS, Schedule, learning_rate_share
-from .sealing import TrainingResult as TrainingResult
-from .sealing import seal_run
-from .variance import make_honest
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,144 @@
+"""The command line's MICROSCOPE options, the same for every command that needs one.
+
+Owns their spelling and the refusal of contradictions (exit status 2). What they mean is written
+in `microscope`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...reporting.console import Outcome
+from .bridge import DEFAULT_PORT
+from .core import MicroscopeSettings
+
+PARAMETER = "microscope"
+PANEL = "MICROSCOPE"
+
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "demo": (
+        bool,
+        typer.Option(False, "--demo", help="Micro-Manager's demo camera (the default)."),
+    ),
+    "mm_dir": (Path | None, typer.Option(None, help="Folder of a Micro-Manager installation.")),
+    "config": (Path | None, typer.Option(None, help="Its hardware configuration file.")),
+    "attach": (
+        bool,
+        typer.Option(False, "--attach", help="The Micro-Manager that is running here."),
+    ),
+    "port": (int, typer.Option(DEFAULT_PORT, min=1, max=65535, help="Its server's port.")),
+    "exposure_ms": (float | None, typer.Option(None, min=0.0, help="Exposure time.")),
+    "roi": (str | None, typer.Option(None, metavar="X,Y,W,H", help="Region of the sensor.")),
+    "channel": (
+        list[str] | None,
+        typer.Option(None, metavar="NAME", help="Preset of the channel group; may be repeated."),
+    ),
+    "interval_s": (float, typer.Option(0.0, min=0.0, help="Least time between time points.")),
+    "z": (str | None, typer.Option(None, metavar="START,END,STEP", help="Planes in µm.")),
+    "positions": (
+        Path | None,
+        typer.Option(None, help="Micro-Manager's .pos file, or a CSV of x,y in µm."),
+    ),
+}
+
+
+def takes_microscope(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """Give `command` the MICROSCOPE options in place of its parameter `microscope`.
+
+    The command then looks like ``def record(*, out: …, microscope: MicroscopeSettings)``.
+    """
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> Outcome:
+        options = {name: arguments.pop(name, None) for name in _OPTIONS}
+        return command(**arguments, **{PARAMETER: settings_from_options(**options)})
+
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for name, p in signature.parameters.items() if name != PARAMETER]
+    shared = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=option.default,
+            annotation=Annotated[kind, _without_default(option)],
+        )
+        for name, (kind, option) in _OPTIONS.items()
+    ]
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
+    )
+    return run
+
+
+def settings_from_options(
+    *,
+    demo: bool = False,
+    mm_dir: Path | None = None,
+    config: Path | None = None,
+    attach: bool = False,
+    port: int = DEFAULT_PORT,
+    exposure_ms: float | None = None,
+    roi: str | None = None,
+    channel: list[str] | None = None,
+    interval_s: float = 0.0,
+    z: str | None = None,
+    positions: Path | None = None,
+) -> MicroscopeSettings:
+    """Turn the options into settings.
+
+    Raises
+    ------
+    typer.BadParameter
+        If they contradict each other or a list of numbers is none.
+    """
+    if [demo, attach, mm_dir is not None or config is not None].count(True) > 1:
+        raise typer.BadParameter("choose one of --demo, --mm-dir with --config, and --attach")
+    if (mm_dir is None) != (config is None):
+        raise typer.BadParameter("--mm-dir and --config belong together; give both")
+    region = _numbers("--roi", roi, "X,Y,W,H", int)
+    planes = _numbers("--z", z, "START,END,STEP", float)
+    if planes and planes[2] == 0:
+        raise typer.BadParameter(f"--z {z}: the step is 0; give the distance of two planes in µm")
+    return MicroscopeSettings(
+        demo=demo or not (attach or mm_dir),
+        mm_dir=mm_dir,
+        config=config,
+        attach=attach,
+        port=port or DEFAULT_PORT,
+        exposure_ms=exposure_ms,
+        roi=(region[0], region[1], region[2], region[3]) if region else None,
+        channels=tuple(channel or ()),
+        interval_s=interval_s or 0.0,
+        z_um=(planes[0], planes[1], planes[2]) if planes else None,
+        positions=positions,
+    )
+
+
+def _numbers(
+    name: str, text: str | None, form: str, kind: Callable[[str], Any]
+) -> list[Any] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{name} {text}: expected {form} as numbers") from error
+    if len(numbers) != form.count(",") + 1:
+        raise typer.BadParameter(f"{name} {text}: expected {form}")
+    return numbers
+
+
+def _without_default(option: Any) -> Any:
+    """Typer wants the default in the signature, not in an Annotated option."""
+    import copy
+
+    bare = copy.copy(option)
+    bare.default = ...
+    bare.rich_help_panel = PANEL
+    return bare

@@ -1,0 +1,1 @@
+"""The stages between the camera and the disk, and the counts of every frame."""

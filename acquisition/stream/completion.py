@@ -1,0 +1,81 @@
+"""After the run: denoise what was skipped live, so that the denoised store ends complete.
+
+Owns the replay of the frame log. Each frame gets the input that it would have had live, and goes
+through the same denoiser, so the result does not depend on what was skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.ome_zarr_writer import Place
+from .accounting import Accounting
+from .channel_denoisers import ChannelDenoisers
+from .context import Context, further_frames
+from .denoise_stage import DenoisedStores, denoise
+from .recorder import Part
+from .run_directory import RunDirectory, read_frame_log
+
+Axes = dict[str, int | str]
+OnProgress = Callable[[int, int], None]
+ReadRaw = Callable[[Part, Place, Axes], NDArray[Any] | None]
+
+
+def complete(
+    run: RunDirectory,
+    parts: Sequence[Part],
+    denoisers: ChannelDenoisers,
+    stores: DenoisedStores,
+    counts: Accounting,
+    read_raw: ReadRaw,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Denoise every frame of the run that is not in the denoised store yet.
+
+    Parameters
+    ----------
+    run, parts, denoisers, stores, counts
+        Of the run; its stages have ended.
+    read_raw
+        Returns the pixels of a recorded frame, None if there is none.
+    on_progress
+        Called with (frames denoised afterwards, frames that were to do).
+    """
+    to_do = counts.recorded - counts.denoised - counts.without_model
+    contexts: dict[int, Context] = {}
+    estimates: dict[int, NDArray[np.float32]] = {}
+    for number, place, line in read_frame_log(run.frame_log):
+        if counts.denoised + counts.without_model >= counts.recorded:
+            return
+        part, axes = parts[number - 1], line["axes"]
+        channel = denoisers.named(axes, line["metadata"])
+        load = cache(partial(read_raw, part, place, axes))
+        context = contexts.setdefault(number, Context(partial(_read_back, read_raw, part)))
+        further = further_frames(
+            context, place, load, part=part, denoisers=denoisers, channel=channel
+        )
+        if denoisers.model(channel) is None:
+            continue
+        store = stores.of(part)
+        if store.holds(place):
+            continue
+        pixels = load()
+        if pixels is None:
+            continue
+        estimate = estimates.setdefault(number, np.empty((2, *part.frame_shape), np.float32))
+        denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
+        denoisers.require_companions(channel, part.axis_map.channel_names, place.time)
+        denoise(denoiser, pixels, further, estimate, line["index"])
+        store.write(estimate[0], place)
+        counts.denoised_afterwards += 1
+        if on_progress is not None:
+            on_progress(counts.denoised_afterwards, to_do)
+
+
+def _read_back(read_raw: ReadRaw, part: Part, place: Place) -> NDArray[Any] | None:
+    return read_raw(part, place, {})

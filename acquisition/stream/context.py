@@ -1,0 +1,117 @@
+"""The frames that came before: what a model is given next to the newest one.
+
+Owns which earlier frames those are, in memory while a run lasts and read back afterwards, so that
+a frame gets the same input whether it is denoised live or later.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...inference.side_inputs import companion_delay
+from ...storage.ome_zarr_writer import Place
+from .channel_denoisers import ChannelDenoisers, channel_place
+
+if TYPE_CHECKING:
+    from .recorder import Part
+
+MAX_CONTEXT_BYTES = 512 * 2**20
+"""Held for all channels, planes and positions together; frames beyond it are read back."""
+
+Pixels = NDArray[Any]
+Load = Callable[[], Pixels | None]
+
+
+class Context:
+    """The last frames of every channel, plane and position.
+
+    Used from one thread; the loaders that it returns may be called from another one.
+
+    Parameters
+    ----------
+    read_back
+        Returns the pixels of a frame that is not in memory; None if there is none.
+    """
+
+    def __init__(self, read_back: Callable[[Place], Pixels | None]) -> None:
+        self._read_back = read_back
+        self._held: OrderedDict[Place, Load] = OrderedDict()
+
+    def push(self, place: Place, load: Load, *, frame_bytes: int, count: int) -> None:
+        """Remember a frame, of which a model wants `count` back; `load` returns its pixels."""
+        self._held[place] = load
+        self._held.pop(place._replace(time=place.time - count), None)
+        while len(self._held) > 1 and len(self._held) * frame_bytes > MAX_CONTEXT_BYTES:
+            self._held.popitem(last=False)
+
+    def earlier(self, place: Place, count: int) -> list[Load]:
+        """Return loaders of the `count` frames before `place`, newest first."""
+        return [self._loader(place, back) for back in range(1, count + 1)]
+
+    def beside(self, place: Place, channels: Sequence[int | None]) -> list[Load]:
+        """Return loaders of the newest frames of other channels at the time of `place`.
+
+        None stands for a channel that has not come yet.
+        """
+        return [
+            _nothing
+            if channel is None
+            else self._loader(
+                place._replace(channel=channel), companion_delay(place.channel, channel)
+            )
+            for channel in channels
+        ]
+
+    def _loader(self, place: Place, back: int) -> Load:
+        if place.time < back:
+            return _nothing
+        place = place._replace(time=place.time - back)
+        return self._held.get(place) or (lambda: self._read_back(place))
+
+
+def _nothing() -> None:
+    return None
+
+
+def further_frames(
+    context: Context,
+    place: Place,
+    load: Load,
+    *,
+    part: Part,
+    denoisers: ChannelDenoisers,
+    channel: int | str | None,
+) -> list[Load]:
+    """Return loaders of what the model of a channel wants beside the frame at `place`.
+
+    These are the frames before it and then the newest ones of companion channels. The frame
+    itself, which `load` returns, is remembered for those that come after it.
+    """
+    earlier = context.earlier(place, denoisers.context_frames(channel))
+    known = part.axis_map.channel_names
+    companions = [channel_place(name, known) for name in denoisers.companions(channel)]
+    further = earlier + context.beside(place, companions)
+    stored = known[place.channel] if place.channel < len(known) else str(place.channel)
+    if count := denoisers.frames_back(channel, stored):
+        frame_bytes = prod(part.frame_shape) * part.dtype.itemsize
+        context.push(place, load, frame_bytes=frame_bytes, count=count)
+    return further
+
+
+def observations(newest: Pixels, further: Sequence[Load], count: int) -> Pixels:
+    """Return (1 + `count`, Y, X), newest first, zeros where there is no frame."""
+    if count == 0:
+        return newest[np.newaxis]
+    out = np.zeros((1 + count, *newest.shape), newest.dtype)
+    out[0] = newest
+    for row, load in enumerate(further, start=1):
+        pixels = load()
+        if pixels is not None:
+            out[row] = pixels
+    return out

@@ -1,0 +1,430 @@
+"""From recorded light levels to a noise model that was checked.
+
+Owns the order of the work: statistics of every level, saturation kept out, photon transfer, maps,
+the mixture and its rivals, held-out likelihoods, checks. Recording is the business of
+`acquisition`; the single steps live in the modules of this package.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..storage.atomic_output import jsonable
+from ..storage.stack import Stack
+from . import checks as checking
+from .baseline_noise_models import HistogramNoiseModel, PoissonGaussianNoiseModel, fit_histogram
+from .checks import Check
+from .errors import CalibrationError
+from .fingerprint import CameraFingerprint
+from .gaussian_mixture import GaussianMixtureNoiseModel, fit_gaussian_mixture
+from .level_statistics import (
+    LevelStatistics,
+    Pairs,
+    joined,
+    level_statistics,
+    signal_observation_pairs,
+)
+from .likelihood import Codes, mixture_log_likelihood
+from .noise_model import FloatArray, NoiseModel
+from .photon_transfer import PhotonTransfer, fit_photon_transfer, transfer_points
+from .pixel_maps import PixelMaps, pixel_maps
+
+MAX_PAIRS = 10_000_000
+HELD_OUT_SHARE = 0.2
+TOLERATED_SATURATION = 1e-4
+SCORED_AT_ONCE = 1 << 18
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LevelResult:
+    """One light level (or one stretch of brightness of a scene) in the report."""
+
+    mean_adu: float
+    variance_adu2: float
+    model_variance_adu2: float
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """A calibrated camera: the models, the figures behind them and the checks."""
+
+    noise_model: GaussianMixtureNoiseModel
+    poisson_gaussian: PoissonGaussianNoiseModel
+    histogram: HistogramNoiseModel
+    levels: tuple[LevelResult, ...]
+    held_out_nll: dict[str, float]
+    checks: tuple[Check, ...]
+    seconds: float
+
+    @property
+    def photon_transfer(self) -> PhotonTransfer:
+        """Gain, offset, read noise, saturation."""
+        return self.noise_model.photon_transfer
+
+    @property
+    def maps(self) -> PixelMaps | None:
+        """Per-pixel maps, where dark frames were given."""
+        return self.noise_model.maps
+
+    def result(self) -> dict[str, Any]:
+        """Return the JSON object of `calibrate` and `fit-noise`."""
+        law = self.photon_transfer
+        return {
+            "gain_adu_per_e": law.gain_adu_per_e,
+            "gain_interval": _bounds(law.gain),
+            "offset_adu": law.offset_adu,
+            "offset_interval": _bounds(law.offset),
+            "read_noise_e": law.read_noise_e,
+            "read_noise_interval": _bounds(law.read_noise),
+            "read_noise_adu": law.read_noise_adu,
+            "saturation_adu": law.saturation_adu,
+            "saturation_reached": law.saturation_reached,
+            "dynamic_range": law.dynamic_range,
+            "nonlinearity": law.nonlinearity,
+            "excess_noise": law.excess_noise,
+            "excess_noise_ratio": law.excess_noise_ratio and law.excess_noise_ratio.value,
+            "photoelectron_gain_adu_per_e": law.photoelectron_gain_adu_per_e,
+            "source": self.noise_model.source,
+            "levels": [
+                {
+                    "mean_adu": level.mean_adu,
+                    "variance_adu2": level.variance_adu2,
+                    "model_variance_adu2": level.model_variance_adu2,
+                }
+                for level in self.levels
+            ],
+            "held_out_nll": dict(self.held_out_nll),
+            "checks": [check.result() for check in self.checks],
+            "seconds": self.seconds,
+        }
+
+    def summary(self) -> list[str]:
+        """Return the same in a few lines for a person."""
+        return calibration_summary(self)
+
+    def write_report(self, path: Path) -> None:
+        """Write the figure page (HTML with its figures inside)."""
+        from .report import write_report
+
+        write_report(self, path)
+
+
+def _bounds(interval: Any) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
+
+
+def fit_camera(
+    levels: Sequence[Stack],
+    *,
+    dark: Stack | None = None,
+    offset_adu: float | FloatArray | None = None,
+    exposures_ms: Sequence[float | None] | None = None,
+    fingerprint: CameraFingerprint | None = None,
+    data: Sequence[Stack] = (),
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Calibration:
+    """Calibrate a camera from stacks of repeats.
+
+    Parameters
+    ----------
+    levels
+        One stack of repeats per light level, or one stack of a static scene with bright and
+        dark parts. Saturated levels are found and kept out.
+    dark
+        Repeats without light.
+    offset_adu
+        Known offset instead of dark frames: a number or a map (Y, X).
+    exposures_ms
+        Exposure of each level; taken from the stacks' own attributes where not given.
+    fingerprint
+        Camera and setting.
+    data
+        Recordings to be denoised: whether their range of intensities is covered is checked.
+    seed
+        Of the draw of pixels for likelihood fits.
+    on_progress
+        Called with the step and its share done.
+
+    Raises
+    ------
+    CalibrationError
+        If levels are missing, differ in shape or type, are all saturated, or do not differ.
+    """
+    begun = time.perf_counter()
+    report = on_progress or (lambda step, share: None)
+    _require_usable(levels, dark, offset_adu)
+    integer = levels[0].dtype.kind == "u"
+    statistics, dark_statistics = _read(levels, dark, exposures_ms, seed, report)
+    full_scale = _full_scale(levels[0], fingerprint)
+    usable_levels, saturation, reached = _without_saturated(statistics, full_scale)
+    maps = pixel_maps(dark_statistics, usable_levels) if dark_statistics else None
+    law = fit_photon_transfer(
+        usable_levels,
+        dark=dark_statistics,
+        offset_adu=offset_adu,
+        saturation_adu=saturation,
+        saturation_reached=reached,
+        usable=maps.usable if maps else None,
+        quantised=integer,
+    )
+    report("fitting the noise model", 0.0)
+    lit = [*([dark_statistics] if dark_statistics else []), *usable_levels]
+    usable = maps.usable.ravel() > 0 if maps else None
+    codes = Codes(0.0, saturation, 1.0) if integer else Codes(-np.inf, np.inf, 0.0)
+    known, held = _pairs(lit, usable, held_out=False), _pairs(lit, usable, held_out=True)
+    mixture = fit_gaussian_mixture(
+        known,
+        law,
+        codes=codes,
+        fingerprint=fingerprint,
+        on_progress=lambda share: report("fitting the noise model", share),
+    )
+    gaussian = PoissonGaussianNoiseModel(law, mixture.signal_range_adu, codes)
+    histogram = fit_histogram(known.signal, known.observation)
+    nll = {
+        "gaussian_mixture": -log_likelihood_of_repeats(mixture, held, codes),
+        "histogram": -histogram.log_likelihood(held.observation, held.signal),
+        "gaussian": -log_likelihood_of_repeats(gaussian, held, codes),
+    }
+    # The model that is kept is the very one that was scored on pixels that it never saw.
+    noise_model = replace(mixture, maps=maps)
+    report("checking", 1.0)
+    made = Calibration(
+        noise_model=noise_model,
+        poisson_gaussian=gaussian,
+        histogram=histogram,
+        levels=_level_results(usable_levels, noise_model, maps),
+        held_out_nll={name: float(values.mean()) for name, values in nll.items()},
+        checks=(
+            *_checks(statistics, usable_levels, dark_statistics, noise_model, maps, nll),
+            *(checking.coverage_of_data(noise_model, stack) for stack in data),
+        ),
+        seconds=time.perf_counter() - begun,
+    )
+    return replace(made, noise_model=replace(noise_model, record=jsonable(made.result())))
+
+
+def _require_usable(
+    levels: Sequence[Stack], dark: Stack | None, offset: float | FloatArray | None
+) -> None:
+    if not levels:
+        raise CalibrationError("light levels: none given, expected at least one stack of repeats")
+    first = levels[0]
+    for stack in [*levels, *([dark] if dark else [])]:
+        if stack.frame_shape != first.frame_shape or stack.dtype != first.dtype:
+            raise CalibrationError(
+                f"{stack.path}: frames of {stack.frame_shape} {stack.dtype}, expected "
+                f"{first.frame_shape} {first.dtype} as in {first.path}; record all levels "
+                "with one ROI, binning and pixel type"
+            )
+        if stack.sizes.get("channel", 1) > 1:
+            raise CalibrationError(
+                f"{stack.path}: has {stack.sizes['channel']} channels, expected repeats of one; "
+                "give one channel per stack"
+            )
+    if isinstance(offset, np.ndarray) and offset.shape != first.frame_shape:
+        raise CalibrationError(
+            f"offset map: has shape {offset.shape}, expected {first.frame_shape} as the stacks; "
+            "cut it to the same ROI"
+        )
+    if dark is not None and offset is not None:
+        raise CalibrationError(
+            "dark frames and an offset were both given; give one of them (dark frames hold more)"
+        )
+
+
+def _read(
+    levels: Sequence[Stack],
+    dark: Stack | None,
+    exposures_ms: Sequence[float | None] | None,
+    seed: int,
+    report: Progress,
+) -> tuple[list[LevelStatistics], LevelStatistics | None]:
+    stacks = [*levels, *([dark] if dark else [])]
+    total = sum(len(stack) for stack in stacks)
+    done = 0
+
+    def one_more() -> None:
+        nonlocal done
+        done += 1
+        report("reading frames", done / total)
+
+    exposures = list(exposures_ms or [recorded_exposure_ms(stack) for stack in levels])
+    share = MAX_PAIRS // len(stacks)
+    statistics = [
+        level_statistics(
+            stack, max_sample=share, seed=seed, exposure_ms=exposure, on_frame=one_more
+        )
+        for stack, exposure in zip(levels, exposures, strict=True)
+    ]
+    dark_statistics = (
+        level_statistics(dark, max_sample=share, seed=seed, on_frame=one_more) if dark else None
+    )
+    return statistics, dark_statistics
+
+
+def recorded_exposure_ms(stack: Stack) -> float | None:
+    """Return the exposure that `quietscope calibrate` wrote into a stack, if any."""
+    own = (stack.attributes or {}).get("quietscope")
+    value = own.get("exposure_ms") if isinstance(own, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _full_scale(stack: Stack, fingerprint: CameraFingerprint | None) -> float:
+    if fingerprint is not None and fingerprint.bit_depth is not None:
+        return float(2**fingerprint.bit_depth - 1)
+    return float(np.iinfo(stack.dtype).max) if stack.dtype.kind == "u" else 65535.0
+
+
+def _without_saturated(
+    levels: list[LevelStatistics], full_scale: float
+) -> tuple[list[LevelStatistics], float, bool]:
+    """Return the levels below saturation, the saturation code and whether it was seen."""
+    piled = [level.top_code for level in levels if level.piled_at_top]
+    limit = min([full_scale, *map(float, piled)])
+    place = int(min(limit, levels[0].codes.size - 1))
+    kept = [
+        level
+        for level in levels
+        if level.codes[place:].sum() / level.observations <= TOLERATED_SATURATION
+    ]
+    if not kept:
+        raise CalibrationError(
+            f"light levels: every one of them reaches {limit:.0f} ADU, where the camera "
+            "saturates; use less light or shorter exposures"
+        )
+    return kept, limit, len(kept) < len(levels)
+
+
+def _pairs(
+    levels: Sequence[LevelStatistics], usable: NDArray[np.bool_] | None, *, held_out: bool
+) -> Pairs:
+    """Pairs of one share of the pixels: held out are whole pixels, never single frames."""
+    parts = []
+    stride = round(1 / HELD_OUT_SHARE)
+    for level in levels:
+        chosen = (np.arange(level.sample.shape[1]) % stride == stride - 1) == held_out
+        if usable is not None:
+            chosen &= usable[level.sample_index]
+        parts.append(signal_observation_pairs(level.sample[:, chosen]))
+    return joined(parts)
+
+
+def log_likelihood_of_repeats(model: NoiseModel, pairs: Pairs, codes: Codes) -> FloatArray:
+    """Score a model on repeats whose signal is their own mean.
+
+    Around a mean that holds the observation itself, residuals are smaller by 1 − 1/W than the
+    noise. The model's variance is taken down by that much here, so that it is compared with a
+    histogram of just such pairs on equal terms.
+    """
+    parts = []
+    for start in range(0, len(pairs), SCORED_AT_ONCE):
+        part = slice(start, start + SCORED_AT_ONCE)
+        table, restore = model.mixture(pairs.signal[part]), pairs.restore[part]
+        parts.append(
+            mixture_log_likelihood(
+                pairs.observation[part],
+                table.signal + table.offsets / np.sqrt(restore),
+                table.variances / restore,
+                table.weights,
+                codes,
+            )
+        )
+    return np.concatenate(parts)
+
+
+def _level_results(
+    levels: Sequence[LevelStatistics],
+    model: GaussianMixtureNoiseModel,
+    maps: PixelMaps | None,
+) -> tuple[LevelResult, ...]:
+    usable = None if maps is None else [maps.usable] * len(levels)
+    points = transfer_points(levels, usable=usable)
+    results = []
+    for number, level in enumerate(levels):
+        own = np.flatnonzero(points.level == number)
+        own = own[np.argsort(points.mean_adu[own], kind="stable")]
+        # The two halves of the frames give each stretch of brightness twice, next to each other.
+        for pair in own.reshape(-1, 2) if own.size % 2 == 0 else own[:, None]:
+            results.append(
+                LevelResult(
+                    mean_adu=float(points.mean_adu[pair].mean()),
+                    variance_adu2=float(points.variance_adu2[pair].mean()),
+                    model_variance_adu2=float(model.variance(points.mean_adu[pair]).mean()),
+                    name=level.name,
+                )
+            )
+    return tuple(results)
+
+
+def _checks(
+    statistics: Sequence[LevelStatistics],
+    usable_levels: Sequence[LevelStatistics],
+    dark: LevelStatistics | None,
+    model: GaussianMixtureNoiseModel,
+    maps: PixelMaps | None,
+    nll: dict[str, FloatArray],
+) -> tuple[Check, ...]:
+    law = model.photon_transfer
+    made = [
+        checking.saturation(statistics, law.saturation_adu),
+        checking.clipping_at_zero(usable_levels, dark, law),
+        checking.motion(usable_levels),
+        checking.lamp_drift(usable_levels, law.offset_adu),
+        checking.repeats(usable_levels),
+        checking.coverage(law, model.signal_range_adu),
+        checking.spatial_correlation(usable_levels),
+        checking.hot_pixels(maps.hot if maps else None, maps.dead if maps else None),
+        checking.agreement_with_law(model, law),
+        checking.held_out_likelihood(nll["gaussian_mixture"], nll["histogram"], nll["gaussian"]),
+        checking.offset_known(law),
+        checking.linearity(usable_levels, law),
+    ]
+    return tuple(check for check in made if check is not None)
+
+
+def calibration_summary(calibration: Calibration) -> list[str]:
+    """Return the result in plain words."""
+    law = calibration.photon_transfer
+    lines = [f"gain          {law.gain_adu_per_e:.4g} ADU/e⁻{_plus_minus(law.gain)}"]
+    if law.excess_noise:
+        lines.append(
+            f"excess noise  found: an electron-multiplying camera (F² = 2), "
+            f"{law.photoelectron_gain_adu_per_e:.4g} ADU per photoelectron"
+        )
+    if law.offset is not None and law.read_noise is not None:
+        lines.append(f"offset        {law.offset.value:.2f} ADU{_plus_minus(law.offset)}")
+        lines.append(
+            f"read noise    {law.read_noise.value:.3g} e⁻{_plus_minus(law.read_noise)} = "
+            f"{law.read_noise_adu:.3g} ADU"
+        )
+    else:
+        least = -law.intercept_adu2 / law.gain_adu_per_e
+        lines.append(
+            "offset        not known, nor read noise: give --dark or --offset "
+            f"(the offset is {max(least, 0.0):.1f} ADU if there is no read noise, "
+            "more if there is)"
+        )
+    seen = "" if law.saturation_reached else " (not reached; from the pixel type)"
+    lines.append(f"saturation    {law.saturation_adu:.0f} ADU{seen}")
+    low, high = calibration.noise_model.signal_range_adu
+    lines.append(f"calibrated    {low:.0f} to {high:.0f} ADU, beyond it the photon-transfer line")
+    for check in calibration.checks:
+        mark = {"green": "ok  ", "amber": "NOTE", "red": "FAIL"}[check.colour]
+        advice = "" if check.passed else f": {check.advice}"
+        lines.append(f"{mark} {check.name} {check.value:.3g} (limit {check.limit:.3g}){advice}")
+    return lines
+
+
+def _plus_minus(interval: Any) -> str:
+    return f" ({interval.low:.4g} to {interval.high:.4g})"

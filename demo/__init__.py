@@ -1,0 +1,1 @@
+"""`quietscope demo`: the whole job on the demo camera."""

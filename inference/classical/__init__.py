@@ -1,0 +1,1 @@
+"""Filters that need no training: the yardstick of every network."""

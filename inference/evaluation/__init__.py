@@ -1,0 +1,1 @@
+"""How good a denoiser is where the truth is known."""

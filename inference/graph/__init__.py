@@ -1,0 +1,1 @@
+"""The exported ONNX graph: what it says, what it costs, and how it is rewritten."""

@@ -1,0 +1,1 @@
+"""Whole stacks at once, on this machine or on a cluster."""

@@ -1,0 +1,1 @@
+"""One model on one processor: sessions, buffers, providers, tiles, and their speed."""

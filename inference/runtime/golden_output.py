@@ -1,0 +1,132 @@
+"""A small answer stored with the model, so that every machine can prove it computes the same.
+
+Owns the file `golden.npz` of a bundle: how it is written at export and how it is checked when a
+denoiser is built. The trainer's processor, another provider, a reduced precision and a broken
+driver all have to give this answer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import GOLDEN, MODEL
+from ..errors import BundleError, ProviderError
+from ..graph.inspection import INPUT, OUTPUTS, PIXEL_MAPS, read_contract
+from .providers import Precision, RunningSession, open_session
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
+EDGE = 96
+"""Pixels; large enough for every layer to see more than its border."""
+
+LARGEST_DIFFERENCE: dict[Precision, float] = {"fp32": 2e-3, "fp16": 2e-2}
+"""Root-mean-square difference, as a share of the scatter of the observation.
+
+GPUs round float32 products to 10 bits (TF32), which costs up to 1e-3.
+"""
+
+
+def write_golden(
+    staging: Path, observations: NDArray[Any], pixel_maps: NDArray[np.float32] | None = None
+) -> None:
+    """Run the model in `staging` on a piece of a real frame and store the answer beside it.
+
+    To be called between the export of `model.onnx`, which has been compared with PyTorch, and
+    `seal`.
+
+    Parameters
+    ----------
+    staging
+        The directory that becomes the bundle.
+    observations
+        (1 + T, Y, X) in the camera's pixel type, newest first.
+    pixel_maps
+        (1, 3, Y, X) of these frames, for models that know every pixel of the camera.
+    """
+    feeds = {INPUT: np.ascontiguousarray(_middle(observations[np.newaxis]))}
+    if pixel_maps is not None:
+        feeds[PIXEL_MAPS] = np.ascontiguousarray(_middle(pixel_maps))
+    contract = read_contract(staging / MODEL)
+    running = open_session(
+        staging / MODEL,
+        provider="cpu",
+        free_dimensions=contract.overrides(1, feeds[INPUT].shape[2:]),
+    )
+    denoised, uncertainty = running.session.run(list(OUTPUTS), feeds)
+    np.savez_compressed(
+        staging / GOLDEN,
+        denoised=denoised[0, 0],
+        uncertainty=uncertainty[0, 0],
+        **{name: piece[0] for name, piece in feeds.items()},
+    )
+
+
+def _middle(observations: NDArray[Any]) -> NDArray[Any]:
+    starts = [max(0, (size - EDGE) // 2) for size in observations.shape[2:]]
+    rows, columns = (slice(start, start + EDGE) for start in starts)
+    return observations[:, :, rows, columns]
+
+
+class Golden:
+    """The stored answer of a bundle.
+
+    Attributes
+    ----------
+    observations
+        (1 + T, Y, X).
+    feeds
+        What the session is given: the observations, and pixel maps where the model has them.
+    expected
+        (2, Y, X) float32: estimate and standard deviation, ADU.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        try:
+            with np.load(bundle.path / GOLDEN, allow_pickle=False) as stored:
+                self.feeds = {
+                    name: stored[name][np.newaxis]
+                    for name in (INPUT, PIXEL_MAPS)
+                    if name in stored
+                }
+                self.observations = self.feeds[INPUT][0]
+                self.expected = np.stack([stored[name] for name in OUTPUTS])
+        except (OSError, ValueError, KeyError) as error:
+            raise BundleError(
+                f"{bundle.path}: its {GOLDEN} cannot be read ({type(error).__name__}); restore "
+                "the bundle or train the model anew"
+            ) from error
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(Y, X) of the stored piece."""
+        return int(self.observations.shape[1]), int(self.observations.shape[2])
+
+    def require(self, running: RunningSession, bundle: Bundle, precision: Precision) -> float:
+        """Run the piece in a session built for its shape and compare.
+
+        Returns
+        -------
+        float
+            The difference found, as a share of the scatter of the observation.
+
+        Raises
+        ------
+        ProviderError
+            If the answer differs by more than rounding can.
+        """
+        found = np.stack(running.session.run(list(OUTPUTS), self.feeds))[:, 0, 0]
+        scatter = max(float(self.observations[0].std()), 1.0)
+        difference = float(np.sqrt(((found - self.expected) ** 2).mean())) / scatter
+        if not difference <= LARGEST_DIFFERENCE[precision]:
+            raise ProviderError(
+                f"{running.provider} on {running.device} does not compute what the trainer "
+                f"computed with {bundle.path} (differs by {difference:.1e} of the frame's scatter "
+                f"in {precision}, expected at most {LARGEST_DIFFERENCE[precision]:.0e}); update "
+                "its driver, or pass --provider cpu --precision fp32"
+            )
+        return difference

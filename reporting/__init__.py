@@ -1,0 +1,1 @@
+"""How every command speaks, and how its page is drawn."""

@@ -1,0 +1,1 @@
+"""One module per file format that a stack is read from."""

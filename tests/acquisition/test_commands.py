@@ -1,0 +1,149 @@
+"""`quietscope record` and `quietscope live`, as a person types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from quietscope.cli import app
+from quietscope.storage.ome_zarr_writer import written_frames
+from quietscope.storage.stack import open_stack
+
+SMALL = ["--exposure-ms", "2", "--roi", "0,0,64,64"]
+
+LIVE_KEYS = {
+    "frames_delivered",
+    "frames_recorded",
+    "frames_denoised",
+    "frames_skipped_live",
+    "first_missing_frame",
+    "latency_ms",
+    "hook_ms",
+    "provider",
+    "model_sha256",
+}
+
+
+def quietscope(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_record(tmp_path):
+    done = quietscope("record", "--out", tmp_path / "run", "--frames", 12, *SMALL, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert set(report) >= LIVE_KEYS
+    assert report["frames_delivered"] == report["frames_recorded"] == 12
+    assert report["simulated"] is True
+    stack = open_stack(tmp_path / "run")
+    assert (len(stack), stack.frame_shape) == (12, (64, 64))
+    assert len({frame.tobytes() for frame in stack}) > 1
+
+
+def test_live_denoises_every_frame(tmp_path, make_bundle):
+    bundle = make_bundle(context_frames=1)
+    run = tmp_path / "run"
+    done = quietscope(
+        "live", "--model", bundle, "--out", run, "--frames", 15, *SMALL, "--no-preview", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert set(report) >= LIVE_KEYS
+    assert report["frames_denoised"] == report["frames_recorded"] == 15
+    assert report["provider"].endswith("ExecutionProvider")
+    assert len(report["model_sha256"]) == 64
+    written = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    assert {key: written[key] for key in LIVE_KEYS} == {key: report[key] for key in LIVE_KEYS}
+    raw, denoised = open_stack(run), open_stack(run / "denoised.ome.zarr")
+    assert written_frames(run / "denoised.ome.zarr").all()
+    # The model is the mean over a 3×3 neighbourhood of two frames.
+    for t in (5, 14):
+        smooth = np.mean([raw.frame(t), raw.frame(t - 1)], axis=0)[10:13, 20:23].mean()
+        assert denoised.frame(t)[11, 21] == pytest.approx(smooth, rel=1e-5)
+
+
+def test_live_with_channels_planes_and_positions(tmp_path, make_bundle):
+    positions = tmp_path / "positions.csv"
+    positions.write_text("0,0\n10,10\n", encoding="utf-8")
+    run = tmp_path / "run"
+    models = ["--model", f"DAPI={make_bundle('a')}", "--model", f"FITC={make_bundle('b')}"]
+    done = quietscope(
+        *("live", *models, "--out", run, "--frames", 2, *SMALL, "--no-preview", "--json"),
+        *("--channel", "DAPI", "--channel", "FITC", "--z", "0,2,1", "--positions", positions),
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["frames_denoised"] == 2 * 2 * 3 * 2
+    stack = open_stack(run / "denoised.ome.zarr")
+    assert stack.sizes == {"position": 2, "time": 2, "channel": 2, "z": 3}
+    assert stack.channel_names == ("DAPI", "FITC")
+
+
+def test_a_person_gets_sentences(tmp_path):
+    done = quietscope("record", "--out", tmp_path / "run", "--frames", 3, *SMALL)
+    assert done.exit_code == 0
+    assert "3 of 3 frames recorded" in done.stdout
+    assert "simulated" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--roi", "1,2,3"], 2, "X,Y,W,H"),
+        (["--demo", "--attach"], 2, "choose one of"),
+        (["--frames", "0"], 2, "frames"),
+        (["--channel", "Infrared"], 1, "Infrared"),
+        (["--attach", "--port", "1"], 1, "Run server on port"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, arguments, status, said):
+    done = quietscope("record", "--out", tmp_path / "run", *arguments)
+    assert done.exit_code == status
+    assert said in " ".join(done.stderr.split())
+    assert not (tmp_path / "run" / "raw.ome.zarr").exists()
+
+
+def test_an_earlier_run_stays(tmp_path):
+    run = tmp_path / "run"
+    assert quietscope("record", "--out", run, "--frames", 2, *SMALL).exit_code == 0
+    again = quietscope("record", "--out", run, "--frames", 5, *SMALL)
+    assert again.exit_code == 1
+    assert "--overwrite" in again.stderr
+    assert len(open_stack(run)) == 2
+    assert quietscope("record", "--out", run, "--frames", 5, *SMALL, "--overwrite").exit_code == 0
+    assert len(open_stack(run)) == 5
+
+
+def test_the_guides_script_runs_as_it_stands(tmp_path, make_bundle):
+    """On the demo camera, with the guide's model and folders put where there are some."""
+    guide = (Path(__file__).parents[2] / "docs" / "stream.md").read_text(encoding="utf-8")
+    script = guide.split("```python\n")[1].split("```")[0]
+    for theirs, ours in (
+        ("models/gfp", make_bundle("gfp").as_posix()),
+        ("D:/data", (tmp_path / "data").as_posix()),
+        ("num_time_points=1000", "num_time_points=20"),
+    ):
+        assert theirs in script
+        script = script.replace(theirs, ours)
+    start = (
+        "from quietscope.acquisition.microscope.core import open_microscope\n"
+        "microscope = open_microscope()\nmicroscope.__enter__()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start + script + "microscope.__exit__(None, None, None)\n"],
+        cwd=tmp_path,
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "runs/monday/report.json").read_text(encoding="utf-8"))
+    assert report["frames_recorded"] == report["frames_denoised"] == 20
+    assert list((tmp_path / "data").glob("cells_*/NDTiff.index"))

@@ -1,0 +1,209 @@
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from quietscope.calibration.errors import CalibrationError
+from quietscope.calibration.fingerprint import CameraFingerprint
+from quietscope.calibration.fit_camera import fit_camera
+from quietscope.calibration.gaussian_mixture import GaussianMixtureNoiseModel
+from quietscope.calibration.noise_files import (
+    load_noise_model,
+    save_juglab_noise_model,
+)
+from quietscope.storage.atomic_output import OutputError
+from quietscope.storage.stack import stack_from_array
+
+
+@pytest.fixture(scope="module")
+def model() -> GaussianMixtureNoiseModel:
+    rng = np.random.default_rng(0)
+
+    def level(electrons: float):
+        count = rng.poisson(electrons, (40, 32, 32))
+        adu = np.rint(2.0 * (count + rng.normal(0, 1.5, count.shape)) + 100)
+        return stack_from_array(adu.astype(np.uint16), path=f"{electrons}")
+
+    fingerprint = CameraFingerprint(camera="Zyla", roi=(0, 0, 32, 32))
+    levels = [level(e) for e in (5, 20, 100, 400, 1000)]
+    return fit_camera(levels, dark=level(0), fingerprint=fingerprint).noise_model
+
+
+GRID = np.linspace(100, 2000, 50)
+
+
+def test_round_trip_is_exact(model, tmp_path):
+    path = tmp_path / "with a space.npz"
+    model.save(path)
+    again = load_noise_model(path)
+    assert np.array_equal(again.variance(GRID), model.variance(GRID))
+    assert np.array_equal(
+        again.log_likelihood(GRID + 3, GRID), model.log_likelihood(GRID + 3, GRID)
+    )
+    assert again.fingerprint == model.fingerprint
+    assert again.photon_transfer == model.photon_transfer
+    assert again.source == "calibrated"
+    assert np.array_equal(again.maps.variance_adu2, model.maps.variance_adu2)
+    assert again.maps.hot.dtype == bool
+    assert {check["name"] for check in again.record["checks"]} >= {"motion", "saturation"}
+
+
+def test_no_pickles_inside(model, tmp_path):
+    path = tmp_path / "camera.npz"
+    model.save(path)
+    with np.load(path, allow_pickle=False) as file:
+        for name in file.files:
+            assert file[name].dtype != object
+
+
+def test_nothing_is_overwritten_unasked(model, tmp_path):
+    path = tmp_path / "camera.npz"
+    path.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="already exists"):
+        model.save(path, overwrite=False)
+    assert path.read_bytes() == b"precious"
+
+
+def test_a_pickle_is_refused(tmp_path):
+    path = tmp_path / "evil.npz"
+    np.savez(path, format=np.array([object()], dtype=object))
+    with pytest.raises(CalibrationError, match="no noise model"):
+        load_noise_model(path)
+
+
+def _altered(model, path, **changes):
+    model.save(path)
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(path, **{**arrays, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": np.array(99)}, "version 99, expected 1"),
+        ({"variance_adu2": np.array([1.0])}, "damaged noise model"),
+        ({"shape_weights": np.array([[np.nan]])}, "damaged noise model"),
+        ({"header": np.array('{"gain": 1}')}, "damaged noise model"),
+        ({"header": np.array("not json")}, "damaged noise model"),
+        ({"format": np.array("something else")}, "expected a noise model of quietscope"),
+    ],
+)
+def test_altered_files_are_refused_in_one_line(model, tmp_path, changes, message):
+    path = tmp_path / "camera.npz"
+    _altered(model, path, **changes)
+    with pytest.raises(CalibrationError, match=message) as error:
+        load_noise_model(path)
+    assert "\n" not in str(error.value)
+
+
+def test_other_files_are_refused(tmp_path):
+    for name, content in (("empty.npz", b""), ("text.npz", b"hello"), ("cut.npz", b"PK\3\4rest")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(CalibrationError, match="noise model"):
+            load_noise_model(path)
+    with pytest.raises(CalibrationError, match="no readable noise model"):
+        load_noise_model(tmp_path / "missing.npz")
+
+
+# ----------------------------------------------------------- juglab's and CAREamics' files
+
+
+def published_density(params, x: float, s: float) -> float:
+    """Say what the published description of the format says, one number at a time."""
+    weight = params["trained_weight"]
+    low, high = float(params["min_signal"][0]), float(params["max_signal"][0])
+    gaussians = weight.shape[0] // 3
+    u = (s - low) / (high - low)
+
+    def polynomial(coefficients):
+        return sum(float(c) * u**i for i, c in enumerate(coefficients))
+
+    means = [polynomial(weight[k]) for k in range(gaussians)]
+    variances = [
+        max(polynomial(np.exp(weight[gaussians + k])), float(params["min_sigma"]))
+        for k in range(gaussians)
+    ]
+    alphas = [np.exp(polynomial(weight[2 * gaussians + k])) for k in range(gaussians)]
+    alphas = [a / sum(alphas) for a in alphas]
+    centre = sum(a * m for a, m in zip(alphas, means, strict=True))
+    return sum(
+        a * np.exp(-((x - (m - centre + s)) ** 2) / (2 * v)) / np.sqrt(2 * np.pi * v)
+        for a, m, v in zip(alphas, means, variances, strict=True)
+    )
+
+
+@pytest.fixture
+def juglab_file(tmp_path):
+    rng = np.random.default_rng(3)
+    gaussians = 3
+    weight = rng.normal(size=(3 * gaussians, 2)).astype(np.float32)
+    weight[:gaussians] *= 20
+    weight[gaussians : 2 * gaussians, 0] += 5
+    weight[gaussians : 2 * gaussians, 1] += np.log(3000)
+    path = tmp_path / "GMMNoiseModel.npz"
+    np.savez(
+        path,
+        trained_weight=weight,
+        min_signal=np.array([484.85], np.float32),
+        max_signal=np.array([3235.01], np.float32),
+        min_sigma=50,
+    )
+    return path
+
+
+def test_their_models_open_with_their_own_formula(juglab_file):
+    found = load_noise_model(juglab_file)
+    params = dict(np.load(juglab_file))
+    assert found.signal_range_adu == pytest.approx((484.85, 3235.01))
+    for s in np.linspace(490, 3200, 9):
+        sigma = float(np.sqrt(found.variance(s)))
+        for shift in (-1.5, 0.0, 0.8, 2.5):
+            x = s + shift * sigma
+            truth = published_density(params, x, s)
+            assert float(found.log_likelihood(x, s)) == pytest.approx(np.log(truth), abs=0.05)
+
+
+def test_our_models_leave_in_their_form(model, tmp_path):
+    path = tmp_path / "for_careamics.npz"
+    cost = save_juglab_noise_model(model, path)
+    assert cost < 0.01
+    params = dict(np.load(path, allow_pickle=False))
+    assert set(params) == {"trained_weight", "min_signal", "max_signal", "min_sigma"}
+    assert params["trained_weight"].shape == (9, 3)
+    assert params["min_signal"].shape == (1,)
+    for s in (150.0, 500.0, 1500.0):
+        x = np.linspace(s - 300, s + 300, 1201)
+        theirs = np.array([published_density(params, v, s) for v in x])
+        step = x[1] - x[0]
+        assert theirs.sum() * step == pytest.approx(1, abs=2e-3)
+        assert (theirs * x).sum() * step == pytest.approx(s, abs=0.5)
+        variance = (theirs * (x - s) ** 2).sum() * step
+        assert variance == pytest.approx(float(model.variance(s)), rel=0.05)
+
+
+def test_a_model_that_went_both_ways_is_still_the_same(model, tmp_path):
+    path = tmp_path / "there.npz"
+    save_juglab_noise_model(model, path)
+    back = load_noise_model(path)
+    grid = np.linspace(130, 2000, 20)
+    assert back.variance(grid) == pytest.approx(model.variance(grid), rel=0.06)
+
+
+def test_their_file_without_a_rising_range_is_refused(juglab_file):
+    params = dict(np.load(juglab_file))
+    np.savez(juglab_file, **{**params, "max_signal": np.array([1.0])})
+    with pytest.raises(CalibrationError, match="expected \\(3·gaussians, coefficients\\)"):
+        load_noise_model(juglab_file)
+
+
+def test_the_archive_is_a_plain_zip_of_arrays(model, tmp_path):
+    path = tmp_path / "camera.npz"
+    model.save(path)
+    with zipfile.ZipFile(path) as archive:
+        assert all(name.endswith(".npy") for name in archive.namelist())
+    with np.load(path) as file:
+        header = json.loads(str(file["header"]))
+    assert header["fingerprint"]["camera"] == "Zyla"

@@ -1,0 +1,293 @@
+"""What every denoiser has to do. A new one subclasses `DenoiserContract`."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from abc import ABC, abstractmethod
+
+import numpy as np
+import pytest
+
+from quietscope.inference.classical.filters import METHODS, ClassicalDenoiser, estimated_noise_adu
+from quietscope.inference.denoiser import Denoiser
+from quietscope.inference.errors import FrameMismatchError, InferenceError
+from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
+from quietscope.inference.runtime.tiling import TiledDenoiser
+
+
+class DenoiserContract(ABC):
+    """Shape, type, odd sizes, strides, read-only input, extreme values, threads, closing."""
+
+    context_frames = 0
+    pixel_type = np.uint16
+    rounding = 0.0
+    """Relative difference between two runs; 0 where sums are always taken in one order."""
+
+    @abstractmethod
+    def build(self, shape):
+        """Return a denoiser for this frame shape."""
+
+    @pytest.fixture(autouse=True)
+    def _bundles(self, make_bundle, tmp_path):
+        path = tmp_path / "model"
+        self.bundle = lambda: (
+            path
+            if path.exists()
+            else make_bundle(
+                context_frames=self.context_frames, pixel_type=np.dtype(self.pixel_type).name
+            )
+        )
+
+    def observations(self, shape, seed=0):
+        random = np.random.default_rng(seed)
+        return random.poisson(200, (1 + self.context_frames, *shape)).astype(self.pixel_type)
+
+    def denoised(self, denoiser, observations):
+        out = np.full((2, *denoiser.frame_shape), np.nan, np.float32)
+        denoiser.denoise(observations, out)
+        return out
+
+    def assert_same(self, found, expected):
+        np.testing.assert_allclose(found, expected, rtol=self.rounding)
+
+    def test_it_is_a_denoiser(self):
+        denoiser = self.build((32, 48))
+        assert isinstance(denoiser, Denoiser)
+        assert denoiser.frame_shape == (32, 48)
+        assert denoiser.context_frames == self.context_frames
+        denoiser.close()
+
+    @pytest.mark.parametrize("shape", [(32, 48), (33, 47), (31, 64), (128, 17)])
+    def test_every_shape_is_filled(self, shape):
+        denoiser = self.build(shape)
+        seen = self.observations(shape)
+        out = self.denoised(denoiser, seen)
+        assert np.isfinite(out).all()
+        assert (out[1] >= 0).all()
+        assert out[0].mean() == pytest.approx(seen.mean(), rel=0.05)
+        denoiser.close()
+
+    def test_it_changes_nothing_it_reads(self):
+        denoiser = self.build((32, 48))
+        seen = self.observations((32, 48))
+        before = seen.copy()
+        seen.flags.writeable = False
+        self.denoised(denoiser, seen)
+        np.testing.assert_array_equal(seen, before)
+        denoiser.close()
+
+    def test_strides_do_not_matter(self):
+        denoiser = self.build((32, 48))
+        wide = self.observations((64, 96))
+        view = wide[:, ::2, 95::-2]
+        assert not view.flags.c_contiguous
+        expected = self.denoised(denoiser, np.ascontiguousarray(view))
+        self.assert_same(self.denoised(denoiser, view), expected)
+        larger = np.zeros((2, 32, 96), np.float32)
+        denoiser.denoise(view, larger[:, :, ::2])
+        self.assert_same(larger[:, :, ::2], expected)
+        assert not larger[:, :, 1::2].any()
+        denoiser.close()
+
+    def test_the_same_frame_gives_the_same_answer(self):
+        denoiser = self.build((32, 48))
+        first = self.denoised(denoiser, self.observations((32, 48)))
+        self.denoised(denoiser, self.observations((32, 48), seed=1))
+        self.assert_same(self.denoised(denoiser, self.observations((32, 48))), first)
+        denoiser.close()
+
+    @pytest.mark.parametrize("value", ["dark", "saturated", "both"])
+    def test_extreme_values(self, value):
+        denoiser = self.build((32, 48))
+        seen = np.zeros((1 + self.context_frames, 32, 48), self.pixel_type)
+        top = np.iinfo(self.pixel_type).max
+        if value == "saturated":
+            seen[:] = top
+        elif value == "both":
+            seen[:, ::2] = top
+        out = self.denoised(denoiser, seen)
+        assert np.isfinite(out).all()
+        margin = 0.2 * top if value == "both" else 1e-3 * top
+        assert out[0].min() >= seen.min() - margin
+        assert out[0].max() <= seen.max() + margin
+        denoiser.close()
+
+    def test_it_runs_in_another_thread_than_it_was_built_in(self):
+        denoiser = self.build((32, 48))
+        expected = self.denoised(denoiser, self.observations((32, 48)))
+        found = []
+        worker = threading.Thread(
+            target=lambda: found.append(self.denoised(denoiser, self.observations((32, 48))))
+        )
+        worker.start()
+        worker.join()
+        self.assert_same(found[0], expected)
+        denoiser.close()
+
+    def test_frames_that_do_not_fit(self):
+        denoiser = self.build((32, 48))
+        good = np.zeros((2, 32, 48), np.float32)
+        with pytest.raises(FrameMismatchError):
+            denoiser.denoise(self.observations((32, 47)), good)
+        with pytest.raises(FrameMismatchError):
+            denoiser.denoise(self.observations((32, 48)), good[:, :, :-1])
+        denoiser.close()
+
+    def test_closing_twice(self):
+        denoiser = self.build((32, 48))
+        denoiser.close()
+        denoiser.close()
+        with pytest.raises(InferenceError, match="closed"):
+            self.denoised(denoiser, self.observations((32, 48)))
+
+
+class TestOnnxOnCpu(DenoiserContract):
+    def build(self, shape):
+        return OnnxDenoiser(self.bundle(), shape, provider="cpu", threads=1)
+
+
+class TestOnnxOfEightBitsWithContext(TestOnnxOnCpu):
+    context_frames = 2
+    pixel_type = np.uint8
+
+
+@pytest.mark.gpu
+class TestOnnxOnCuda(DenoiserContract):
+    def build(self, shape):
+        return OnnxDenoiser(self.bundle(), shape, provider="cuda")
+
+
+@pytest.mark.gpu
+class TestOnnxOnTensorRT(DenoiserContract):
+    def build(self, shape):
+        pytest.importorskip("tensorrt_libs", reason="TensorRT is not installed")
+        return OnnxDenoiser(self.bundle(), shape, provider="tensorrt")
+
+
+class TestTiles(DenoiserContract):
+    def build(self, shape):
+        return TiledDenoiser(self.bundle(), shape, tile=24, provider="cpu", threads=1)
+
+
+class TestTilesWithContext(TestTiles):
+    context_frames = 1
+
+
+class _Classical(DenoiserContract):
+    method = "identity"
+
+    def build(self, shape):
+        return ClassicalDenoiser(self.method, shape)
+
+
+class TestIdentity(_Classical):
+    method = "identity"
+
+
+class TestGaussian(_Classical):
+    method = "gaussian"
+
+
+class TestMedian(_Classical):
+    method = "median"
+
+
+class TestBilateral(_Classical):
+    method = "bilateral"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pywt") is None, reason="needs PyWavelets")
+class TestWavelet(_Classical):
+    method = "wavelet"
+
+
+class TestNonLocalMeans(_Classical):
+    method = "non-local-means"
+
+
+class TestTotalVariation(_Classical):
+    method = "total-variation"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bm3d") is None, reason="needs bm3d")
+class TestBM3D(_Classical):
+    method = "bm3d"
+    rounding = 1e-4  # its threads add in any order
+
+
+# ------------------------------------------------------------------ what classical filters do
+
+INSTALLED = [
+    method
+    for method in METHODS
+    if method not in ("wavelet", "bm3d")
+    or importlib.util.find_spec({"wavelet": "pywt", "bm3d": "bm3d"}[method]) is not None
+]
+
+
+def scene():
+    rows, columns = np.mgrid[:96, :96]
+    return 300 + 200 * (np.hypot(rows - 48, columns - 40) < 25) + 0.5 * rows
+
+
+@pytest.mark.parametrize("method", [m for m in INSTALLED if m != "identity"])
+@pytest.mark.parametrize("gain", [0.1, 1.0, 30.0])
+def test_filters_remove_noise_at_every_gain(method, gain):
+    random = np.random.default_rng(0)
+    signal = gain * scene()
+    noisy = signal + 30 * gain * random.standard_normal(signal.shape)
+    out = np.empty((2, 96, 96), np.float32)
+    ClassicalDenoiser(method, (96, 96)).denoise(noisy[None].astype(np.float32), out)
+    assert ((out[0] - signal) ** 2).mean() < 0.5 * ((noisy - signal) ** 2).mean()
+    assert not out[1].any()
+
+
+class PhotonNoise:
+    """Var[x | s] = 4 s + 9: bright pixels are many times noisier than dark ones."""
+
+    signal_range_adu = (0.0, 65535.0)
+
+    def variance(self, signal):
+        return 4 * np.asarray(signal, float) + 9
+
+
+@pytest.mark.parametrize("method", ["gaussian", "median", "non-local-means", "total-variation"])
+def test_a_noise_model_makes_one_strength_fit_dark_and_bright(method):
+    random = np.random.default_rng(0)
+    signal = np.where(np.arange(96) < 48, 20.0, 20_000.0) * np.ones((96, 1))
+    noisy = signal + np.sqrt(PhotonNoise().variance(signal)) * random.standard_normal((96, 96))
+    out = np.empty((2, 96, 96), np.float32)
+    denoiser = ClassicalDenoiser(method, (96, 96), noise_model=PhotonNoise())
+    denoiser.denoise(np.clip(noisy, 0, None)[None].astype(np.float32), out)
+    for side in (slice(4, 40), slice(56, 92)):
+        left = (out[0] - signal)[:, side].std() / (noisy - signal)[:, side].std()
+        assert left < 0.7
+
+
+def test_the_identity_is_the_frame():
+    frame = np.random.default_rng(0).integers(0, 65536, (1, 20, 20)).astype(np.uint16)
+    out = np.empty((2, 20, 20), np.float32)
+    ClassicalDenoiser("identity", (20, 20)).denoise(frame, out)
+    np.testing.assert_array_equal(out[0], frame[0])
+
+
+def test_the_noise_is_estimated():
+    random = np.random.default_rng(0)
+    image = scene() + 12 * random.standard_normal((96, 96))
+    assert estimated_noise_adu(image.astype(np.float32)) == pytest.approx(12, rel=0.1)
+    dark = random.poisson(0.02, (200, 200)).astype(np.float32)
+    assert 0 < estimated_noise_adu(dark) < 0.3
+    assert estimated_noise_adu(np.full((50, 50), 7, np.float32)) == 0
+    assert estimated_noise_adu(np.zeros((2, 50), np.float32)) == 0
+
+
+def test_an_unknown_method_is_named():
+    with pytest.raises(InferenceError, match="expected one of identity, gaussian, median"):
+        ClassicalDenoiser("sharpen", (4, 4))
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in INSTALLED])
+def test_a_missing_library_is_named(method):
+    with pytest.raises(InferenceError, match=r"not installed; install it with `pip install"):
+        ClassicalDenoiser(method, (4, 4))

@@ -1,0 +1,1 @@
+"""From recordings to the patches and side inputs of one training step."""

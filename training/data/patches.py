@@ -1,0 +1,136 @@
+"""Where patches are taken: half of them anywhere, half where the frames hold structure.
+
+Owns the drawing of patches from the footage that is resident. Units are ADU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..options import InputPlanes
+from .resident_frames import Footage, FootageWindow
+
+CELL = 16
+"""Edge of the cells, in pixels, whose information steers where patches are taken."""
+UNIFORM_SHARE = 0.5
+
+
+class PatchSampler:
+    """Draws patches from the footage that is resident.
+
+    Parameters
+    ----------
+    window
+        The footage, read.
+    patch
+        Edge of the patches, pixels.
+    inputs
+        The planes of each.
+    """
+
+    def __init__(self, window: FootageWindow, patch: int, inputs: InputPlanes) -> None:
+        self._window = window
+        self._patch = patch
+        self._inputs = inputs
+        self._maps: dict[Footage, _InformationMap] = {}
+        self._take(window.footage)
+
+    def move(self, drawn: int, progress: float, *, wait: bool) -> None:
+        """Bring the footage to where it should be after `drawn` patches, at this share of the run.
+
+        See `FootageWindow.move` for `wait`.
+        """
+        drawn_bytes = drawn * self._patch**2 * self._footage[0].pixels.itemsize
+        if self._window.move(self._window.place(drawn_bytes, progress), wait=wait):
+            self._take(self._window.footage)
+
+    def draw(self, count: int, chance: np.random.Generator) -> NDArray[np.float32]:
+        """Return `count` patches (count, planes, P, P); missing frames are NaN.
+
+        The planes are those of `InputPlanes`: frames in ADU, brought to the offset and gain of the
+        camera on the whole where its pixels differ, and then how noisy they are.
+        """
+        edge = self._patch
+        shape = (count, 1 + self._inputs.further, edge, edge)
+        out = np.full(shape, np.nan, dtype=np.float32)
+        for patch in out:
+            part, row, y, x = self._somewhere(chance)
+            here = (slice(y, y + edge), slice(x, x + edge))
+            for place, source in enumerate((row, *part.preceding[row])):
+                if source >= 0:
+                    patch[place] = part.pixels[source][here]
+            first = 1 + self._inputs.context_frames
+            for number, there in enumerate(part.accompanied[row]):
+                if there:
+                    patch[first + number] = part.companions[row, number][here]
+            if part.stretch.beside.pixel_maps is not None:
+                factor, summand, excess = part.stretch.beside.pixel_maps[:, *here]
+                patch[:-1] = patch[:-1] * factor + summand
+                patch[-1] = excess
+        return out
+
+    def _take(self, footage: Sequence[Footage]) -> None:
+        known = self._maps
+        self._maps = {part: known.get(part) or _InformationMap(part) for part in footage}
+        self._footage = tuple(footage)
+        self._frames = np.cumsum([len(part.targets) for part in footage])
+        self._information = np.cumsum([known_map.total for known_map in self._maps.values()])
+
+    def _somewhere(self, chance: np.random.Generator) -> tuple[Footage, int, int, int]:
+        height, width = self._footage[0].pixels.shape[1:]
+        most_y, most_x = height - self._patch, width - self._patch
+        if chance.random() < UNIFORM_SHARE or self._information[-1] <= 0:
+            number, frame = _located(self._frames, int(chance.integers(self._frames[-1])))
+            part = self._footage[number]
+            y, x = int(chance.integers(most_y + 1)), int(chance.integers(most_x + 1))
+            return part, part.targets[int(frame)], y, x
+        number, amount = _located(self._information, chance.random() * self._information[-1])
+        part = self._footage[number]
+        frame, top, left = self._maps[part].cell_at(amount)
+        # The patch holds the cell at a random place of its own.
+        y = top - int(chance.integers(self._patch - CELL + 1))
+        x = left - int(chance.integers(self._patch - CELL + 1))
+        return part, part.targets[frame], min(max(y, 0), most_y), min(max(x, 0), most_x)
+
+
+def _located(cumulative: NDArray[Any], amount: float) -> tuple[int, float]:
+    """Return in which part an amount falls, and how far into it."""
+    number = min(int(np.searchsorted(cumulative, amount, side="right")), len(cumulative) - 1)
+    return number, amount - (cumulative[number - 1] if number else 0)
+
+
+class _InformationMap:
+    """How much structure each cell of a footage's frames holds, added up."""
+
+    def __init__(self, footage: Footage) -> None:
+        cells = [information(_even(footage, row)) for row in footage.targets]
+        self._rows, self._columns = cells[0].shape
+        self._cumulative = np.cumsum(cells, dtype=np.float64)
+        self.total = float(self._cumulative[-1])
+
+    def cell_at(self, amount: float) -> tuple[int, int, int]:
+        """Return frame, and upper left pixel, of the cell in which an amount falls."""
+        cell, _ = _located(self._cumulative, amount)
+        frame, place = divmod(cell, self._rows * self._columns)
+        row, column = divmod(place, self._columns)
+        return frame, row * CELL, column * CELL
+
+
+def _even(footage: Footage, row: int) -> NDArray[Any]:
+    """Return a frame without what the camera's pixels make of it: that is no structure."""
+    frame: NDArray[Any] = footage.pixels[row]
+    maps = footage.stretch.beside.pixel_maps
+    return frame if maps is None else frame * maps[0] + maps[1]
+
+
+def information(frame: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the local contrast of a frame per cell: structure, beyond what averages out."""
+    rows, columns = frame.shape[0] // CELL, frame.shape[1] // CELL
+    cells = frame[: rows * CELL, : columns * CELL].astype(np.float32)
+    quarters = cells.reshape(rows, 4, CELL // 4, columns, 4, CELL // 4).mean(axis=(2, 5))
+    contrast: NDArray[np.float32] = quarters.std(axis=(1, 3))
+    return contrast

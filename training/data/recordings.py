@@ -1,0 +1,402 @@
+"""What the network learns from: recordings that were read through once and found fit.
+
+Owns the refusal of recordings that cannot teach anything, the one pass over all frames, and the
+frames that are held out. What stays in memory is decided in `footage`, where patches are taken in
+`patches`. Units are ADU throughout.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...inference.bundle import TrainingStack
+from ...storage.stack import Stack
+from ..errors import TrainingDataError
+from ..options import InputPlanes
+from .patches import CELL, PatchSampler
+from .pixel_statistics import PixelStatistics
+from .resident_frames import (
+    Footage,
+    FootagePlan,
+    FootageWindow,
+    held_out_indices,
+    plan_footage,
+)
+from .side_inputs import NOTHING, Beside, Sample
+
+SMALLEST_PATCH = 32
+HELD_OUT_EDGE = 256
+HELD_OUT_FRAMES = 24
+SAMPLE_FRAMES = 2
+PROBED_FRAMES = 8
+MOST_SATURATED = 0.5
+FULL_SCALES_ADU = tuple(2**bits - 1 for bits in range(8, 17))
+READING_SHARE = 0.25
+"""Of a budget of time: what reading through the recordings may take."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recordings:
+    """All footage of one training run, checked.
+
+    Attributes
+    ----------
+    stacks
+        What was given.
+    patch
+        Edge of the patches in pixels: what was asked for, or what fits.
+    statistics
+        Of each stack, over the frames that were read.
+    pooled
+        Of all stacks together.
+    held_out
+        Crops (1 + T, Y, X) of frames that are never trained on, from all stacks alike; missing
+        frames are zeros.
+    samples
+        The last of these frames, whole, of up to two stacks.
+    window
+        The frames in memory.
+    sampler
+        Draws patches from them.
+    begun_units
+        With which a run that is resumed began, as `units`; where time was short, other frames may
+        have been read since.
+    """
+
+    stacks: tuple[Stack, ...]
+    patch: int
+    statistics: tuple[PixelStatistics, ...]
+    pooled: PixelStatistics
+    held_out: tuple[Sample, ...]
+    samples: tuple[Sample, ...]
+    window: FootageWindow
+    sampler: PatchSampler
+    inputs: InputPlanes
+    companion_statistics: tuple[PixelStatistics, ...] = ()
+    begun_units: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def footage(self) -> tuple[Footage, ...]:
+        """The frames in memory now."""
+        return self.window.footage
+
+    @property
+    def low_adu(self) -> float:
+        """The darkest pixel."""
+        return self.pooled.low_adu
+
+    @property
+    def high_adu(self) -> float:
+        """The brightest pixel."""
+        return self.pooled.high_adu
+
+    @property
+    def units(self) -> tuple[tuple[float, float], ...]:
+        """Mean and standard deviation of the pixels, then of each companion channel's, ADU."""
+        companions = (
+            (found.mean_adu, max(float(np.sqrt(found.variance_adu2)), 1e-3))
+            for found in self.companion_statistics
+        )
+        own = self.pooled.mean_adu, float(np.sqrt(self.pooled.variance_adu2))
+        return self.begun_units or (own, *companions)
+
+    @property
+    def centre_adu(self) -> float:
+        """The mean of the pixels."""
+        return self.units[0][0]
+
+    @property
+    def scale_adu(self) -> float:
+        """Their standard deviation."""
+        return self.units[0][1]
+
+    @property
+    def companion_units(self) -> list[tuple[float, float]]:
+        """Mean and standard deviation of each companion channel, ADU."""
+        return list(self.units[1:])
+
+    @property
+    def pixel_type(self) -> str:
+        """The camera's."""
+        return self.stacks[0].dtype.name
+
+    @property
+    def frames(self) -> int:
+        """How many frames the stacks hold."""
+        return sum(len(stack) for stack in self.stacks)
+
+    @property
+    def frames_read(self) -> int:
+        """How many of these are used; fewer than all where time is short."""
+        return self.pooled.frames
+
+    @property
+    def resident_frames(self) -> int:
+        """How many frames are in memory at a time."""
+        return sum(len(part.pixels) for part in self.footage)
+
+    def share_outside(self, low_adu: float, high_adu: float) -> float:
+        """Return the share of pixels outside of a range, among the frames in memory."""
+        outside = sum(
+            int(((part.pixels < low_adu) | (part.pixels > high_adu)).sum())
+            for part in self.footage
+        )
+        return outside / sum(part.pixels.size for part in self.footage)
+
+    def provenance(self) -> tuple[TrainingStack, ...]:
+        """Return what was read, with its hash."""
+        return tuple(
+            TrainingStack(
+                path=str(stack.path),
+                frames=read.frames,
+                recorded_frames=len(stack),
+                frame_shape=stack.frame_shape,
+                sha256=read.sha256,
+            )
+            for stack, read in zip(self.stacks, self.statistics, strict=True)
+        )
+
+
+def load_recordings(
+    stacks: Sequence[Stack],
+    *,
+    context_frames: int,
+    patch: int,
+    memory_mib: int,
+    seed: int = 0,
+    worker: int = 0,
+    seconds: float | None = None,
+    beside: Sequence[Beside] | None = None,
+) -> Recordings:
+    """Read the stacks through once, keeping what fits into memory.
+
+    Parameters
+    ----------
+    stacks
+        Recordings of one camera setting.
+    context_frames
+        T preceding frames.
+    patch
+        Edge of the patches, pixels.
+    memory_mib
+        Frames in memory. A window over longer recordings moves while training goes on.
+    seed, worker
+        Of the order in which it moves; workers that train together see different frames.
+    seconds
+        The budget of the run. If reading everything would take a quarter of it or more, evenly
+        spread stretches are used instead.
+    beside
+        What each stack is seen together with; by default nothing.
+
+    Raises
+    ------
+    TrainingDataError
+        If they are of mixed shapes or types, constant, saturated, or smaller than a patch.
+    """
+    _require_alike(stacks)
+    patch = _fitting_patch(stacks[0], patch)
+    known = dict(zip(stacks, beside or [NOTHING] * len(stacks), strict=True))
+    first = known[stacks[0]]
+    inputs = InputPlanes(
+        context_frames, len(first.companions), pixel_maps=first.pixel_maps is not None
+    )
+    plan = plan_footage(
+        stacks,
+        context_frames=context_frames,
+        memory_bytes=memory_mib * 2**20 // (1 + inputs.companions),
+    )
+    plan = replace(
+        plan, stretches=tuple(replace(s, beside=known[s.stack]) for s in plan.stretches)
+    )
+    if plan.streams and seconds is not None:
+        plan = _thinned(plan, READING_SHARE * seconds)
+    window = FootageWindow(plan, context_frames, (seed, worker))
+    one_pass = _OnePass(known)
+    for part in window.footage:
+        one_pass.fill(part)
+    held_out = _held_out_crops(one_pass, stacks, context_frames, np.random.default_rng(seed))
+    samples = _samples(one_pass, stacks, context_frames)
+    statistics, of_companions = one_pass.run(plan)
+    pooled = reduce(PixelStatistics.pooled_with, statistics)
+    _require_contrast(stacks[0], pooled)
+    window.start_reading()
+    return Recordings(
+        stacks=tuple(stacks),
+        patch=patch,
+        statistics=statistics,
+        pooled=pooled,
+        held_out=held_out,
+        samples=samples,
+        window=window,
+        sampler=PatchSampler(window, patch, inputs),
+        inputs=inputs,
+        companion_statistics=of_companions,
+    )
+
+
+def _require_alike(stacks: Sequence[Stack]) -> None:
+    if not stacks:
+        raise TrainingDataError("no stacks were given; name at least one recording to learn from")
+    first = stacks[0]
+    for stack in stacks:
+        if stack.dtype != first.dtype:
+            raise TrainingDataError(
+                f"{stack.path}: pixels are {stack.dtype}, those of {first.path} {first.dtype}; "
+                "a model belongs to one pixel type: train one model for each"
+            )
+        if stack.frame_shape != first.frame_shape:
+            raise TrainingDataError(
+                f"{stack.path}: frames are {_shape(stack)}, those of {first.path} are "
+                f"{_shape(first)}; give recordings of one camera setting, or crop them alike"
+            )
+        if stack.sizes.get("channel", 1) > 1:
+            raise TrainingDataError(
+                f"{stack.path}: holds {stack.sizes['channel']} channels; name one with --channel "
+                "and train a model for each"
+            )
+
+
+def _shape(stack: Stack) -> str:
+    return f"{stack.frame_shape[0]}×{stack.frame_shape[1]}"
+
+
+def _fitting_patch(stack: Stack, wanted: int) -> int:
+    fitting = min(wanted, *(edge // CELL * CELL for edge in stack.frame_shape))
+    if fitting < SMALLEST_PATCH:
+        raise TrainingDataError(
+            f"{stack.path}: frames are {_shape(stack)} pixels, expected at least "
+            f"{SMALLEST_PATCH}×{SMALLEST_PATCH}, one training patch; record a larger ROI"
+        )
+    return fitting
+
+
+def _thinned(plan: FootagePlan, seconds: float) -> FootagePlan:
+    """Keep evenly spread stretches that can be read in `seconds`; all of them if they can."""
+    probe = plan.stretches[len(plan.stretches) // 2]
+    started = time.perf_counter()
+    probed = PixelStatistics()
+    for index in probe.indices[:PROBED_FRAMES]:
+        probed.add(probe.stack.frame(int(index)))
+    per_frame = (time.perf_counter() - started) / probed.frames
+    frames = sum(len(s.indices) * (1 + len(s.beside.companions)) for s in plan.stretches)
+    share = seconds / (per_frame * frames)
+    if share >= 1:
+        return plan
+    count = max(plan.resident, int(share * len(plan.stretches)))
+    kept = np.linspace(0, len(plan.stretches) - 1, count).astype(int)
+    return replace(plan, stretches=tuple(plan.stretches[i] for i in kept), thinned=True)
+
+
+Crop = tuple[slice, slice]
+WHOLE: Crop = (slice(None), slice(None))
+
+
+class _OnePass:
+    """Reads each frame once, in order, and puts it wherever it is wanted."""
+
+    def __init__(self, beside: Mapping[Stack, Beside]) -> None:
+        self._beside = beside
+        self._wanted: dict[tuple[Stack, int], list[tuple[NDArray[Any], Crop]]] = {}
+
+    def want(self, stack: Stack, index: int, into: NDArray[Any], crop: Crop = WHOLE) -> None:
+        """Let frame `index` be put into an array."""
+        self._wanted.setdefault((stack, index), []).append((into, crop))
+
+    def fill(self, footage: Footage) -> None:
+        """Let a footage be filled."""
+        for stack, index, into in footage.wanted():
+            self.want(stack, index, into)
+
+    def observations(
+        self, stack: Stack, index: int, context_frames: int, crop: Crop = WHOLE
+    ) -> Sample:
+        """Return what will be frame `index` and what is seen with it; zeros are missing."""
+        shape = np.empty(stack.frame_shape, dtype=bool)[crop].shape
+        beside = self._beside[stack]
+        sources = [(stack, i) for i in (index, *stack.preceding(index, context_frames))]
+        sources += [(companion.stack, companion.index(index)) for companion in beside.companions]
+        out = np.zeros((len(sources), *shape), dtype=stack.dtype)
+        for row, (source, there) in enumerate(sources):
+            if there is not None:
+                self.want(source, there, out[row], crop)
+        maps = beside.pixel_maps
+        return Sample(out, None if maps is None else maps[:, crop[0], crop[1]])
+
+    def run(
+        self, plan: FootagePlan
+    ) -> tuple[tuple[PixelStatistics, ...], tuple[PixelStatistics, ...]]:
+        """Read; return the statistics of each stack, and of each companion over all stacks."""
+        stacks = [*self._beside, *(c.stack for b in self._beside.values() for c in b.companions)]
+        found = []
+        for stack in stacks:
+            statistics = PixelStatistics()
+            for index in self._indices(stack, plan):
+                frame = stack.frame(index)
+                statistics.add(frame)
+                for into, crop in self._wanted.get((stack, index), ()):
+                    into[...] = frame[crop]
+            found.append(statistics)
+        own, others = found[: len(self._beside)], found[len(self._beside) :]
+        count = len(others) // len(own)
+        pooled = [reduce(PixelStatistics.pooled_with, others[k::count]) for k in range(count)]
+        return tuple(own), tuple(pooled)
+
+    def _indices(self, stack: Stack, plan: FootagePlan) -> Sequence[int]:
+        if not plan.thinned:
+            return range(len(stack))
+        used = {index for wanting, index in self._wanted if wanting is stack}
+        for stretch in plan.stretches:
+            if stretch.stack is stack:
+                used.update(stretch.indices.tolist())
+            for companion in stretch.beside.companions:
+                if companion.stack is stack:
+                    there = (companion.index(int(index)) for index in stretch.indices)
+                    used.update(index for index in there if index is not None)
+        return sorted(used)
+
+
+def _held_out_crops(
+    reading: _OnePass, stacks: Sequence[Stack], context_frames: int, chance: np.random.Generator
+) -> tuple[Sample, ...]:
+    places = [(stack, index) for stack in stacks for index in held_out_indices(len(stack))]
+    chosen = np.linspace(0, len(places) - 1, min(HELD_OUT_FRAMES, len(places))).round().astype(int)
+    return tuple(
+        reading.observations(stack, index, context_frames, _crop(stack, chance))
+        for stack, index in (places[i] for i in chosen)
+    )
+
+
+def _crop(stack: Stack, chance: np.random.Generator) -> Crop:
+    # Anywhere in the frame: its corner is darker than its middle.
+    starts = [int(chance.integers(max(0, edge - HELD_OUT_EDGE) + 1)) for edge in stack.frame_shape]
+    return slice(starts[0], starts[0] + HELD_OUT_EDGE), slice(starts[1], starts[1] + HELD_OUT_EDGE)
+
+
+def _samples(
+    reading: _OnePass, stacks: Sequence[Stack], context_frames: int
+) -> tuple[Sample, ...]:
+    return tuple(
+        reading.observations(stack, held_out_indices(len(stack))[-1], context_frames)
+        for stack in stacks[:SAMPLE_FRAMES]
+    )
+
+
+def _require_contrast(stack: Stack, pixels: PixelStatistics) -> None:
+    if pixels.low_adu == pixels.high_adu and pixels.high_adu not in FULL_SCALES_ADU:
+        raise TrainingDataError(
+            f"{stack.path}: every pixel is {pixels.low_adu:g} ADU, expected an image; open the "
+            "shutter, check the exposure and record again"
+        )
+    share = pixels.at_high / pixels.pixels
+    if share > MOST_SATURATED:
+        raise TrainingDataError(
+            f"{stack.path}: {share:.0%} of the pixels are saturated at {pixels.high_adu:g} ADU, "
+            "expected less than half; lower exposure or illumination and record again"
+        )

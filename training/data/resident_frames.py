@@ -1,0 +1,325 @@
+"""The frames that are in memory, and which of a long recording they are at each step.
+
+Owns the cutting of recordings into stretches, the reading of stretches in the background, and the
+bounded set of them that is resident. Which patches are taken from it is decided in `patches`.
+
+A recording that fits into memory is one stretch that stays. Of a longer one a window of stretches
+is resident, and moves along a sequence that visits all of them, in an order drawn from the seed,
+then all of them again. Where the window stands is a function of the step alone, so a run
+that was killed goes on with the very frames it would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.stack import Stack
+from ..errors import TrainingDataError
+from .side_inputs import NOTHING, Beside
+
+HELD_OUT_SHARE = 0.1
+FEW_FRAMES = 4
+LONGEST_STRETCH = 32
+WANTED_STRETCHES = 9
+"""Among which memory is divided, one of them being read: many, so that frames differ."""
+VISITED_AT = 0.9
+"""Share of a run after which every frame was resident: what comes last still has to be learned."""
+
+
+def held_out_indices(count: int) -> range:
+    """Return which of `count` frames are never trained on: the last tenth.
+
+    Of very few frames none can be spared: then all are trained on and all are validated on, which
+    a network that cannot see its target stands far better than others.
+    """
+    held = max(1, round(HELD_OUT_SHARE * count)) if count >= FEW_FRAMES else count
+    return range(count - held, count)
+
+
+def _training_frames(stack: Stack) -> range:
+    held_out = held_out_indices(len(stack))
+    return range(held_out.start or len(stack))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """Frames of one stack that are read together.
+
+    Attributes
+    ----------
+    stack
+        Where they are.
+    indices
+        Which frames of the stack, in order of time.
+    lead
+        How many of them, at the start, only serve as context.
+    beside
+        What they are seen together with.
+    """
+
+    stack: Stack
+    indices: NDArray[np.int64]
+    lead: int = 0
+    beside: Beside = NOTHING
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory."""
+        frames = len(self.indices) * (1 + len(self.beside.companions))
+        return frames * frame_bytes(self.stack)
+
+
+def frame_bytes(stack: Stack) -> int:
+    """Return the size of one frame in memory."""
+    return stack.bytes // len(stack)
+
+
+class Footage:
+    """A stretch in memory.
+
+    Attributes
+    ----------
+    stretch
+        Which.
+    pixels
+        (N, Y, X) in the camera's type.
+    preceding
+        (N, T) rows of `pixels` that came before each frame, newest first; −1 where missing.
+    companions
+        (N, C, Y, X) frames of the companion channels.
+    accompanied
+        (N, C) whether there is such a frame.
+    """
+
+    def __init__(self, stretch: Stretch, context_frames: int) -> None:
+        stack = stretch.stack
+        self.stretch = stretch
+        self.pixels: NDArray[Any] = np.empty(
+            (len(stretch.indices), *stack.frame_shape), dtype=stack.dtype
+        )
+        self.preceding = np.full((len(self.pixels), context_frames), -1, dtype=np.int64)
+        row_of = {int(index): row for row, index in enumerate(stretch.indices)}
+        for index, row in row_of.items():
+            for place, earlier in enumerate(stack.preceding(index, context_frames)):
+                if earlier is not None:
+                    self.preceding[row, place] = row_of.get(earlier, -1)
+        others = stretch.beside.companions
+        self.companions: NDArray[Any] = np.zeros(
+            (len(self.pixels), len(others), *stack.frame_shape), dtype=stack.dtype
+        )
+        self.accompanied = np.zeros(self.companions.shape[:2], dtype=bool)
+
+    @property
+    def targets(self) -> range:
+        """The rows to learn from."""
+        return range(self.stretch.lead, len(self.pixels))
+
+    def read(self) -> Footage:
+        """Read the pixels from the stack; return itself."""
+        for stack, index, into in self.wanted():
+            into[...] = stack.frame(index)
+        return self
+
+    def wanted(self) -> Iterator[tuple[Stack, int, NDArray[Any]]]:
+        """Yield which frame of which stack has to be put where."""
+        for row, index in enumerate(self.stretch.indices):
+            yield self.stretch.stack, int(index), self.pixels[row]
+            for place, companion in enumerate(self.stretch.beside.companions):
+                there = companion.index(int(index))
+                self.accompanied[row, place] = there is not None
+                if there is not None:
+                    yield companion.stack, there, self.companions[row, place]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FootagePlan:
+    """How recordings are cut to fit into memory.
+
+    Attributes
+    ----------
+    stretches
+        All there are.
+    resident
+        How many are in memory at a time; one more is being read where that is not all of them.
+    thinned
+        Whether stretches were left out because reading them would take too long.
+    """
+
+    stretches: tuple[Stretch, ...]
+    resident: int
+    thinned: bool = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether the recordings exceed the memory."""
+        return self.resident < len(self.stretches)
+
+
+def plan_footage(
+    stacks: Sequence[Stack], *, context_frames: int, memory_bytes: int
+) -> FootagePlan:
+    """Cut what may be trained on into stretches that fit into memory.
+
+    Raises
+    ------
+    TrainingDataError
+        If not even two of the shortest stretches fit.
+    """
+    trained = [np.array(_training_frames(stack)) for stack in stacks]
+    needed = sum(
+        len(frames) * frame_bytes(stack) for stack, frames in zip(stacks, trained, strict=True)
+    )
+    if needed <= memory_bytes:
+        whole = [Stretch(stack, frames) for stack, frames in zip(stacks, trained, strict=True)]
+        return FootagePlan(tuple(whole), len(whole))
+    capacity = memory_bytes // frame_bytes(stacks[0])
+    length = _stretch_length(capacity, context_frames)
+    resident = capacity // (length + context_frames) - 1
+    if resident < 1:
+        least = -(-2 * (1 + context_frames) * frame_bytes(stacks[0]) // 2**20)
+        height, width = stacks[0].frame_shape
+        raise TrainingDataError(
+            f"{stacks[0].path}: frames of {height}×{width} pixels with {context_frames} before "
+            f"them do not fit into {memory_bytes / 2**20:.0f} MiB; give at least "
+            f"--memory-mib {least}"
+        )
+    cut = tuple(s for stack in stacks for s in _cut(stack, context_frames, length))
+    return FootagePlan(cut, min(resident, len(cut)))
+
+
+def _stretch_length(capacity: int, context_frames: int) -> int:
+    """Return how many frames to learn from a stretch has, beside those that lead in."""
+    fair = capacity // WANTED_STRETCHES - context_frames
+    # Where memory is short, fewer stretches rather than stretches that are nearly all lead-in.
+    least = max(1, min(context_frames + 2, capacity // 3 - context_frames))
+    return min(max(fair, least), LONGEST_STRETCH)
+
+
+def _cut(stack: Stack, context_frames: int, length: int) -> Iterator[Stretch]:
+    for series in _series(stack, context_frames):
+        for start in range(0, len(series), length):
+            lead = min(context_frames, start)
+            yield Stretch(stack, series[start - lead : start + length], lead)
+
+
+def _series(stack: Stack, context_frames: int) -> Iterator[NDArray[np.int64]]:
+    """Return the frames to train on: one array per plane and position where time matters."""
+    indices = np.arange(len(stack)).reshape(tuple(stack.sizes.values()))
+    if context_frames and "time" in stack.sizes:
+        time = list(stack.sizes).index("time")
+        rows = np.moveaxis(indices, time, -1).reshape(-1, stack.sizes["time"])
+    else:
+        rows = indices.reshape(1, -1)
+    end = _training_frames(stack).stop
+    yield from (training for row in rows if len(training := row[row < end]))
+
+
+class FootageWindow:
+    """The stretches that are resident, of a sequence that visits all of them again and again.
+
+    Parameters
+    ----------
+    plan
+        The stretches, and how many may be resident.
+    context_frames
+        T preceding frames of each.
+    seed
+        Of the order.
+    """
+
+    def __init__(self, plan: FootagePlan, context_frames: int, seed: Sequence[int]) -> None:
+        self._plan = plan
+        self._context_frames = context_frames
+        self._seed = tuple(seed)
+        self._start = 0
+        self._ahead: tuple[int, Future[Footage]] | None = None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="stretches")
+        self._resident = {
+            place: Footage(self._stretch(place), context_frames) for place in range(plan.resident)
+        }
+
+    @property
+    def footage(self) -> tuple[Footage, ...]:
+        """What is resident now. At first unread: whoever reads the recordings fills it."""
+        return tuple(self._resident.values())
+
+    def place(self, drawn_bytes: int, progress: float) -> int:
+        """Return where the window should stand.
+
+        Parameters
+        ----------
+        drawn_bytes
+            Size of the pixels that were drawn so far.
+        progress
+            Share of the run.
+        """
+        unseen = len(self._plan.stretches) - self._plan.resident
+        if unseen <= 0:
+            return 0
+        # Once through everything in this run; and as many pixels are read as are learned from.
+        largest = max(stretch.nbytes for stretch in self._plan.stretches)
+        once = int(unseen * min(progress / VISITED_AT, 1.0))
+        return max(once, drawn_bytes // largest)
+
+    def move(self, place: int, *, wait: bool) -> bool:
+        """Let the window stand at `place`; return whether anything changed.
+
+        Parameters
+        ----------
+        place
+            Where.
+        wait
+            Read whatever is missing, however long that takes. Otherwise go one further if the
+            next stretch has been read, and leave things as they are if not.
+        """
+        if not wait:
+            place = min(place, self._start + self._is_ready())
+        if place <= self._start:
+            return False
+        self._start = place
+        last = place + self._plan.resident
+        for old in [old for old in self._resident if old < place]:
+            del self._resident[old]
+        for missing in range(place, last):
+            if missing not in self._resident:
+                self._resident[missing] = self._read(missing)
+        self._read_ahead(last)
+        return True
+
+    def start_reading(self) -> None:
+        """Begin to read the stretch that comes next."""
+        if self._plan.streams:
+            self._read_ahead(self._start + self._plan.resident)
+
+    def _stretch(self, place: int) -> Stretch:
+        count = len(self._plan.stretches)
+        turn, place = divmod(place, count)
+        if not self._plan.streams:
+            return self._plan.stretches[place]
+        order = np.random.default_rng([*self._seed, turn]).permutation(count)
+        return self._plan.stretches[int(order[place])]
+
+    def _is_ready(self) -> bool:
+        return self._ahead is not None and self._ahead[1].done()
+
+    def _read_ahead(self, place: int) -> None:
+        stretch = self._stretch(place)
+        self._ahead = (
+            place,
+            self._reader.submit(lambda: Footage(stretch, self._context_frames).read()),
+        )
+
+    def _read(self, place: int) -> Footage:
+        if self._ahead is not None:
+            ahead, future = self._ahead
+            self._ahead = None
+            footage = future.result()
+            if ahead == place:
+                return footage
+        return Footage(self._stretch(place), self._context_frames).read()

@@ -1,0 +1,177 @@
+"""What is known beside a recording's own frames: its other channels, and the camera's pixels.
+
+Owns the choice of a stack's channel and of its companions, and which part of the camera's maps
+belongs to a stack. Reading and drawing is done in `recordings`, `footage` and `patches`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
+from ...calibration.pixel_maps import part_of
+from ...inference.offline.denoise_stack import recorded_camera
+from ...inference.side_inputs import companion_delay
+from ...storage.stack import Stack
+from ..errors import TrainingDataError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Companion:
+    """Another channel of a recording.
+
+    Attributes
+    ----------
+    stack
+        Its frames alone, with the axes of the channel that is trained on.
+    delay
+        How many time points ago its newest frame was, as a frame of that channel arrives.
+    """
+
+    stack: Stack
+    delay: int
+
+    def index(self, index: int) -> int | None:
+        """Return its frame that is newest as frame `index` arrives; None if there is none."""
+        return self.stack.preceding(index, 1)[0] if self.delay else index
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """What one stack is seen together with.
+
+    Attributes
+    ----------
+    companions
+        Its other channels, in the order of the model's input.
+    pixel_maps
+        (3, Y, X) of `PixelMaps.correction` for its frames; None if all pixels count alike.
+    """
+
+    companions: tuple[Companion, ...] = ()
+    pixel_maps: NDArray[np.float32] | None = None
+
+
+NOTHING = Beside()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A real frame with what is seen beside it.
+
+    Attributes
+    ----------
+    observations
+        (1 + T + C, Y, X) in the camera's pixel type; missing frames are zeros.
+    pixel_maps
+        (3, Y, X) of these pixels, where they count each as its own.
+    """
+
+    observations: NDArray[Any]
+    pixel_maps: NDArray[np.float32] | None = None
+
+    def crop(self, height: int, width: int) -> tuple[NDArray[Any], ...]:
+        """Return the upper left of it, as the graph takes it."""
+        planes = [self.observations] + ([] if self.pixel_maps is None else [self.pixel_maps])
+        return tuple(np.ascontiguousarray(p[None, :, :height, :width]) for p in planes)
+
+
+def one_channel(stack: Stack, channel: str | None) -> Stack:
+    """Return the named or numbered channel of a stack; the stack itself where it has but one."""
+    count = stack.sizes.get("channel", 1)
+    if count == 1 or channel is None:
+        return stack.channel(0) if count == 1 else stack
+    return stack.channel(channel_number(stack, channel))
+
+
+def channel_number(stack: Stack, channel: str) -> int:
+    """Return the place of a channel that is given by its name or its number.
+
+    Raises
+    ------
+    TrainingDataError
+        If the stack has no such channel.
+    """
+    count = stack.sizes.get("channel", 1)
+    if channel in stack.channel_names:
+        return stack.channel_names.index(channel)
+    if channel.isdigit() and int(channel) < count:
+        return int(channel)
+    names = ", ".join(stack.channel_names) or f"0 to {count - 1}"
+    raise TrainingDataError(f"{stack.path}: has no channel {channel!r}, it has {names}")
+
+
+def channel_name(stack: Stack, channel: str) -> str:
+    """Return by which name a model knows a channel that is given by its name or its number."""
+    number, names = channel_number(stack, channel), stack.channel_names
+    # Of two channels of one name only the number tells which.
+    return names[number] if names and names.count(names[number]) == 1 else str(number)
+
+
+def companions_of(
+    stack: Stack, channel: str | None, names: Sequence[str]
+) -> tuple[Companion, ...]:
+    """Return the companion channels of a stack.
+
+    Raises
+    ------
+    TrainingDataError
+        If it has no such channels, or one can never have come before.
+    """
+    if not names:
+        return ()
+    if channel is None:
+        raise TrainingDataError(
+            f"{stack.path}: companions {', '.join(names)} were named but no channel to denoise; "
+            "name it with --channel"
+        )
+    own = channel_number(stack, channel)
+    found = []
+    for name in names:
+        number = channel_number(stack, name)
+        if number == own:
+            raise TrainingDataError(
+                f"{stack.path}: channel {channel} is named as its own companion; name another one"
+            )
+        delay = companion_delay(own, number)
+        if delay and stack.sizes.get("time", 1) == 1:
+            raise TrainingDataError(
+                f"{stack.path}: channel {name} is recorded after {channel} and there is no "
+                "earlier time point, so it can be no companion; leave it out"
+            )
+        found.append(Companion(stack.channel(number), delay))
+    return tuple(found)
+
+
+def place_maps(
+    noise_model: GaussianMixtureNoiseModel, stacks: Sequence[Stack], remark: Callable[[str], None]
+) -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]] | None:
+    """Return the maps of the calibrated region, and those of each stack.
+
+    None where the camera's pixels are alike, or it is not known which of them a stack shows.
+    """
+    maps, law = noise_model.maps, noise_model.photon_transfer
+    if maps is None or law.offset_adu is None or not maps.uneven:
+        return None
+    whole = maps.correction(
+        offset_adu=law.offset_adu,
+        dark_variance_adu2=noise_model.least_variance_adu2,
+        range_adu=law.saturation_adu,
+    )
+    shape, calibrated = (whole.shape[1], whole.shape[2]), noise_model.fingerprint.roi
+    parts = []
+    for stack in stacks:
+        part = part_of(calibrated, shape, recorded_camera(stack).roi, stack.frame_shape)
+        if part is None:
+            remark(
+                f"{stack.path}: which of the {shape[1]}×{shape[0]} calibrated pixels it shows is "
+                "not known, so that its pixels count alike; hot pixels stay in the result"
+            )
+            return None
+        parts.append(np.ascontiguousarray(whole[:, part[0], part[1]]))
+    return whole, tuple(parts)

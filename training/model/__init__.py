@@ -1,0 +1,1 @@
+"""Networks, losses, the posterior, and the uncertainty that is stated with it."""

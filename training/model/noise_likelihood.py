@@ -1,0 +1,114 @@
+"""The camera's noise model inside a loss and inside the exported graph.
+
+Owns the tabulated form in torch. What the noise is, is measured by `calibration`; nothing is
+fitted here. What follows from it for the signal is in `posterior`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...calibration.noise_model import NoiseModel
+
+GRID_POINTS = 512
+LEAST_VARIANCE = 1e-7
+"""In network units²: keeps a noiseless camera from dividing by zero."""
+LEAST_OWN_SHARE = 0.05
+"""Of the law's variance: no pixel is quieter than that, whatever its map says."""
+
+
+class TabulatedNoise(nn.Module):
+    """p(observation | signal) as a mixture, linearly interpolated in the signal.
+
+    Signals and observations are in network units, (ADU − centre) / scale. Where pixels differ,
+    `excess` is the logarithm of a pixel's variance without light over that of the law
+    (`PixelMaps.correction`): what its amplifier adds there, it adds at every signal.
+
+    Parameters
+    ----------
+    noise_model
+        What the camera does.
+    low_adu, high_adu
+        The signals that the table covers, from the least that was calibrated; beyond them its
+        ends are used.
+    centre_adu, scale_adu
+        The network's units.
+    dark_variance_adu2
+        Of the law, without light; needed where pixels differ.
+    """
+
+    variances: Tensor
+    mixture: Tensor
+
+    def __init__(
+        self,
+        noise_model: NoiseModel,
+        *,
+        low_adu: float,
+        high_adu: float,
+        centre_adu: float,
+        scale_adu: float,
+        dark_variance_adu2: float = 0.0,
+    ) -> None:
+        super().__init__()
+        # Below what was calibrated the law runs towards no noise at all: an estimate that strays
+        # there would trust the observation blindly.
+        low_adu = min(max(low_adu, noise_model.signal_range_adu[0]), high_adu - 1e-3 * scale_adu)
+        table = noise_model.mixture(np.linspace(low_adu, high_adu, GRID_POINTS))
+        floor = LEAST_VARIANCE * scale_adu**2
+        self.dark_variance = dark_variance_adu2 / scale_adu**2
+        self.first = (low_adu - centre_adu) / scale_adu
+        self.per_point = (high_adu - low_adu) / scale_adu / (GRID_POINTS - 1)
+        total = np.maximum(table.total_variance(), floor) / scale_adu**2
+        parts = np.concatenate(
+            [
+                table.weights,
+                table.offsets / scale_adu,
+                np.maximum(table.variances, floor) / scale_adu**2,
+            ]
+        )
+        self.register_buffer("variances", torch.from_numpy(total).float())  # (G,)
+        self.register_buffer("mixture", torch.from_numpy(parts).float())  # (3K, G)
+
+    def variance(self, signal: Tensor, excess: Tensor | None = None) -> Tensor:
+        """Return Var[observation | signal] for signals of any shape."""
+        variance = self.interpolated(self.variances, signal)
+        return variance if excess is None else variance * self._own_share(variance, excess)
+
+    def interpolated(self, table: Tensor, signal: Tensor) -> Tensor:
+        """Return for each signal what stands in a table (G,) over `signals`."""
+        index, fraction = self._place(signal)
+        below = table[index]
+        return below + (table[index + 1] - below) * fraction
+
+    def _own_share(self, variance: Tensor, excess: Tensor) -> Tensor:
+        """Return a pixel's own variance over that of the law."""
+        return (1 + self.dark_variance * (excess.exp() - 1) / variance).clamp_min(LEAST_OWN_SHARE)
+
+    def log_likelihood(
+        self, observation: Tensor, signal: Tensor, excess: Tensor | None = None
+    ) -> Tensor:
+        """Return log p(observation | signal), elementwise; shapes broadcast."""
+        index, fraction = self._place(signal)
+        below = self.mixture[:, index]  # (3K, …)
+        parts = below + (self.mixture[:, index + 1] - below) * fraction
+        weights, offsets, variances = parts.chunk(3, dim=0)  # (K, …) each
+        if excess is not None:
+            share = self._own_share(self.variance(signal), excess)
+            offsets, variances = offsets * share.sqrt(), variances * share
+        terms = (
+            torch.log(weights.clamp_min(1e-12))
+            - 0.5 * torch.log(2 * math.pi * variances)
+            - 0.5 * (observation - signal - offsets) ** 2 / variances
+        )
+        return torch.logsumexp(terms, dim=0)
+
+    def _place(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+        place = ((signal - self.first) / self.per_point).clamp(0.0, GRID_POINTS - 1.001)
+        # A network that has run away says NaN, which is no index; the loss still is NaN then.
+        index = (place.nan_to_num(0.0) if self.training else place).to(torch.int64)
+        return index, place - index

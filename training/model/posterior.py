@@ -1,0 +1,156 @@
+"""From what the network says and what the camera saw to the estimate and its uncertainty.
+
+Owns Bayes' rule in two forms: a Gaussian prior with a closed-form posterior, and a prior given by
+samples (PN2V). Network units throughout.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .noise_likelihood import TabulatedNoise
+
+LEAST_RATIO = 5e-3
+"""Of prior to noise variance. No prediction rests on more than a few hundred pixels' worth of
+light, so none is more certain than that while it is trained; and where the spread changes sign it
+is no certainty. Afterwards the floor is fitted, see `variance`."""
+START_SPREAD = 0.7
+"""What the network's second output should be before training: half the noise's variance."""
+
+
+def marginal_nll(observation: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Return −log N(observation; mean, variance), elementwise.
+
+    `variance` is the sum of the prior's and the noise's: the observation's distribution once the
+    unknown signal is integrated out (Laine et al. 2019, arXiv:1901.10277).
+    """
+    return 0.5 * ((observation - mean) ** 2 / variance + torch.log(2 * math.pi * variance))
+
+
+class GaussianPosterior(nn.Module):
+    """A network output of (mean, spread) as a Gaussian prior.
+
+    The prior's variance is spread² times the noise's. A logarithm of the variance would do as
+    well, until a step too far brings it where its gradient vanishes: there the network stays sure
+    of itself, and wrong. The square has no such place.
+
+    Parameters
+    ----------
+    noise
+        The camera.
+    uses_observation
+        True if the network has not seen the pixel itself, so that the observation adds to what it
+        says. A masked network has seen it at inference and must not count it twice: then the
+        estimate is the network's mean, and its uncertainty the network's own.
+    """
+
+    ratio_gain: Tensor
+    ratio_floor: Tensor
+    stated: Tensor
+
+    def __init__(self, noise: TabulatedNoise, *, uses_observation: bool) -> None:
+        super().__init__()
+        self.noise = noise
+        self.uses_observation = uses_observation
+        # Fitted on held-out frames after training: the network's own variance is overconfident.
+        self.register_buffer("ratio_gain", torch.ones(()))
+        self.register_buffer("ratio_floor", torch.tensor(LEAST_RATIO))
+        self.register_buffer("stated", noise.variances.clone())
+
+    def forward(
+        self, observation: Tensor, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the signal's mean and variance, (N, 1, Y, X) each.
+
+        `excess` is what `TabulatedNoise` takes, (N, 1, Y, X), where pixels differ.
+
+        For Poisson noise, whose variance is the signal, the mean is exact under a gamma prior as
+        well: few photons do not break it.
+        """
+        mean, ratio, own = self.prior(predicted, excess)
+        unit = self.noise.interpolated(self.stated, mean)
+        if excess is not None:
+            unit = unit * own / self.noise.variance(mean)
+        if not self.uses_observation:
+            return mean, ratio * unit
+        share = ratio / (ratio + 1)
+        return mean + (observation - mean) * share, share * unit
+
+    def correct(self, gain: Tensor) -> None:
+        """State variances larger by `gain`, (G,) over the noise table; estimates stay."""
+        self.stated.copy_(self.noise.variances * gain)
+
+    def prior(
+        self, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean, ratio of prior to noise variance, and noise variance at the mean.
+
+        For network outputs (N, 2, …), (N, 1, …) each. The network's spread is in units of the
+        law's noise: what is known of a pixel from around it does not depend on its own amplifier.
+        """
+        mean = predicted[:, :1]
+        ratio = self.ratio_gain * predicted[:, 1:] ** 2 + self.ratio_floor
+        law = self.noise.variance(mean)
+        if excess is None:
+            return mean, ratio, law
+        own = self.noise.variance(mean, excess)
+        return mean, ratio * law / own, own
+
+
+class SampledPosterior(nn.Module):
+    """A network output of K samples of the signal, weighted by the observation (PN2V).
+
+    Krull et al. 2020, doi:10.3389/fcomp.2020.00005. The mean of the outputs is that of the
+    samples; how far each lies from it is in units of the law's noise there, so that dim and bright
+    pixels begin alike.
+    """
+
+    spread: Tensor
+    ratio_floor: Tensor
+    stated_gain: Tensor
+
+    def __init__(self, noise: TabulatedNoise) -> None:
+        super().__init__()
+        self.noise = noise
+        # Fitted on held-out frames after training: where the noise's form is not quite that of the
+        # mixture, samples that lie too far apart explain what was observed better.
+        self.register_buffer("spread", torch.ones_like(noise.variances))
+        self.register_buffer("ratio_floor", torch.tensor(LEAST_RATIO))
+        self.register_buffer("stated_gain", torch.ones_like(noise.variances))
+
+    def forward(
+        self, observation: Tensor, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the signal's mean and variance, (N, 1, Y, X), for outputs (N, K, Y, X)."""
+        prior_mean, samples = self.samples(predicted)
+        weights = torch.softmax(self.noise.log_likelihood(observation, samples, excess), dim=1)
+        mean = (weights * samples).sum(dim=1, keepdim=True)
+        # A few samples may agree by chance: the floor is what none of them knows.
+        variance = (weights * (samples - mean) ** 2).sum(dim=1, keepdim=True)
+        variance = variance + self.ratio_floor * self.noise.variance(prior_mean)
+        return mean, variance * self.noise.interpolated(self.stated_gain, prior_mean)
+
+    def correct(self, gain: Tensor) -> None:
+        """State variances larger by `gain`, (G,) over the noise table; estimates stay."""
+        self.stated_gain.copy_(gain)
+
+    def samples(self, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the samples' mean (N, 1, …) and the samples (N, K, …).
+
+        Only the first carries a gradient into the mean: it must not buy likelihood.
+        """
+        mean = predicted.mean(dim=1, keepdim=True)
+        still = mean.detach()
+        unit = self.noise.interpolated(self.noise.variances.sqrt() * self.spread, still)
+        return mean, still + (predicted - mean) * unit
+
+    def prior(
+        self, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean, ratio of the samples' variance to the noise's, and the noise's variance."""
+        mean, samples = self.samples(predicted)
+        own = self.noise.variance(mean, excess)
+        return mean, samples.var(1, keepdim=True) / own, own

@@ -1,0 +1,169 @@
+"""From a trained estimator to one ONNX graph that is known to run.
+
+Owns the export, the structural check, and the comparison of ONNX Runtime with PyTorch on real
+frames of several sizes. A graph that fails any of them never reaches a bundle.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...inference.graph.inspection import INPUT, OUTPUTS, PIXEL_MAPS
+from ...inference.graph.rewriting import rewrite_for_speed
+from ...inference.runtime.golden_output import write_golden
+from ..data.side_inputs import Sample
+from ..errors import ExportError
+from ..model.estimator import Estimator
+
+LARGEST_RELATIVE_ERROR = 1e-3
+CROPS = ((1.0, 1.0), (0.61, 0.37), (0.5, 0.83))
+"""Shares of the frame, in y and x, on which the graph is compared; made odd."""
+
+
+def load_exporter() -> float:
+    """Import what the export needs; return how many seconds that took.
+
+    Done before training, it tells how busy the computer is, and so how long the export will take.
+    """
+    started = time.monotonic()
+    for name in ("onnx", "onnxruntime", "onnxscript", "matplotlib.figure"):
+        import_module(name)
+    return time.monotonic() - started
+
+
+def export_graph(
+    estimator: Estimator,
+    path: Path,
+    samples: Sequence[Sample],
+    pixel_maps: NDArray[np.float32] | None = None,
+) -> float:
+    """Write `path` and return the largest relative error against PyTorch.
+
+    Parameters
+    ----------
+    estimator
+        Trained; put into evaluation mode.
+    path
+        The ONNX file; a golden answer is written beside it.
+    samples
+        Real frames; the first gives type and T.
+    pixel_maps
+        (3, Y, X) of the whole calibrated region, which the graph then holds.
+
+    Raises
+    ------
+    ExportError
+        If the graph is invalid, does not run under ONNX Runtime, or differs from PyTorch.
+    """
+    estimator.cpu().eval()
+    estimator.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    try:
+        _write(estimator, path, samples[0], pixel_maps)
+        parity = _parity(estimator, path, samples)
+        whole = samples[0].crop(*samples[0].observations.shape[1:])
+        write_golden(path.parent, whole[0][0], *whole[1:])
+        return parity
+    except ExportError:
+        raise
+    except Exception as error:  # the exporter, the checker and the runtime have no common base
+        raise ExportError(
+            f"the trained model cannot be exported ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no message'}); report this as a "
+            "defect of quietscope (the checkpoint is kept, continue with --resume)"
+        ) from error
+
+
+def _write(
+    estimator: Estimator, path: Path, sample: Sample, pixel_maps: NDArray[np.float32] | None
+) -> None:
+    import onnx
+
+    # Two frames of odd, unequal edges: no size is taken for a constant.
+    example = tuple(torch.from_numpy(planes) for planes in sample.crop(75, 91))
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes: dict[str, dict[int, Any]] = {INPUT: {0: dynamic, 2: dynamic, 3: dynamic}}
+    if pixel_maps is not None:
+        shapes[PIXEL_MAPS] = {2: dynamic, 3: dynamic}
+    with _quiet_exporter(), torch.no_grad():
+        program = torch.onnx.export(
+            estimator,
+            (example[0].repeat(2, 1, 1, 1), *example[1:]),
+            dynamo=True,
+            input_names=list(shapes),
+            output_names=list(OUTPUTS),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+        if program is None:
+            raise ExportError("the exporter returned no graph; report this as a defect")
+        program.save(str(path), external_data=False)
+    graph = onnx.load(str(path))
+    rewrite_for_speed(graph)
+    if pixel_maps is not None:
+        held = np.ascontiguousarray(pixel_maps[np.newaxis])
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(held, PIXEL_MAPS))
+    onnx.save(graph, str(path))
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    # It announces that torchvision, which nothing here needs, is absent, and uses torch's own
+    # deprecated calls.
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _parity(estimator: Estimator, path: Path, samples: Sequence[Sample]) -> float:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for sample in samples:
+        for share_y, share_x in CROPS:
+            crop = sample.crop(*_odd_shape(sample, share_y, share_x))
+            with torch.no_grad():
+                expected = [out.numpy() for out in estimator(*map(torch.from_numpy, crop))]
+            feeds = dict(zip((INPUT, PIXEL_MAPS), crop, strict=False))
+            for ours, theirs in zip(session.run(None, feeds), expected, strict=True):
+                worst = max(worst, _relative_error(ours, theirs))
+    if not worst < LARGEST_RELATIVE_ERROR:
+        raise ExportError(
+            f"the exported graph differs from PyTorch by {worst:.1e}, expected less than "
+            f"{LARGEST_RELATIVE_ERROR:.0e}; train again (the checkpoint is kept)"
+        )
+    return worst
+
+
+def _odd_shape(sample: Sample, share_y: float, share_x: float) -> tuple[int, int]:
+    height, width = sample.observations.shape[1:]
+    if share_y == share_x == 1.0:
+        return height, width
+    return max(1, int(share_y * height)) | 1, max(1, int(share_x * width)) | 1
+
+
+def _relative_error(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
+    if not np.isfinite(ours).all():
+        return float("inf")
+    span = float(np.abs(theirs).max())
+    return float(np.abs(ours - theirs).max()) / max(span, 1e-12)

@@ -1,0 +1,1 @@
+"""Models that keep up with the microscope: candidates, their gate, the night."""
