@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from ..errors import require_extra
 from ..inference.runtime.providers import Provider
 from ..reporting.console import Outcome, progress, stderr
 from ..storage.atomic_output import clear_directory, require_space, write_json
@@ -81,6 +82,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the simulated specimen and of training.")] = 0,
 ) -> Outcome:
     """Do the whole job on Micro-Manager's demo camera: calibrate, record, train, denoise live."""
+    require_extra("train", "demo")
     began = time.perf_counter()
     out = out.absolute()
     require_space(out, _bytes_needed(frames))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import require_extra
 from ..inference.bundle import Algorithm, Preset
 from ..reporting.console import Outcome, stderr
 from .options import MaskAxis, TrainingOptions
@@ -61,6 +62,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
 ) -> Outcome:
     """Train a denoiser on noisy recordings; no clean images needed."""
+    require_extra("train", "train")
     from ..storage.stack import open_stack
     from .channels import train_channels
     from .display import shown
@@ -113,6 +115,7 @@ def retrain(
     channel: Annotated[str | None, typer.Option(help="Name or number, if several.")] = None,
 ) -> Outcome:
     """Train on the newest recordings; use the result only if it is better."""
+    require_extra("train", "retrain")
     from .display import shown
     from .retraining.overnight import Window, run_overnight
     from .retraining.retrain import retrain_once

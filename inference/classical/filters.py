@@ -8,7 +8,6 @@ uncertainty, none uses context.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Mapping
 from math import pi, sqrt
 from types import MappingProxyType
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...calibration.noise_model import NoiseModel
+from ...errors import require_extra
 from ..errors import FrameMismatchError, InferenceError
 from ..trust import NoiseVariance
 
@@ -240,13 +240,9 @@ doi:10.1109/CVPR.2005.38); total variation (Chambolle 2004,
 doi:10.1023/B:JMIV.0000011325.36760.1e);
 BM3D (Dabov et al. 2007, doi:10.1109/TIP.2007.901238), whose licence allows academic use only."""
 
-_EXTRA_LIBRARIES = {"wavelet": ("pywt", "PyWavelets"), "bm3d": ("bm3d", "bm3d")}
+_EXTRAS = {"wavelet": "classical", "bm3d": "bm3d"}
 
 
 def _require_library(method: str) -> None:
-    module, package = _EXTRA_LIBRARIES.get(method, ("skimage", "scikit-image"))
-    if importlib.util.find_spec(module) is None:
-        raise InferenceError(
-            f"{method} needs {package}, which is not installed; install it with "
-            f"`pip install {package}`"
-        )
+    if method in _EXTRAS:
+        require_extra(_EXTRAS[method], method)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...errors import require_extra
 from ...storage.stack import Stack, open_stack
 from ..errors import InferenceError
 from .denoise_stack import (
@@ -175,13 +176,8 @@ def _parts(indices: Sequence[int], size: int) -> Iterator[list[int]]:
 
 @contextmanager
 def _client(scheduler: str, workers: int | None) -> Iterator[Any]:
-    try:
-        distributed: Any = importlib.import_module("distributed")
-    except ImportError as error:
-        raise InferenceError(
-            "--scheduler needs Dask, which is not installed; install it with "
-            "`pip install distributed`"
-        ) from error
+    require_extra("cluster", "--scheduler")
+    distributed: Any = importlib.import_module("distributed")
     if scheduler == LOCAL:
         from ..runtime.providers import all_cores
 

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import pytest
 
+from quietscope.errors import MissingExtraError
 from quietscope.inference.classical.filters import METHODS, ClassicalDenoiser, estimated_noise_adu
 from quietscope.inference.denoiser import Denoiser
 from quietscope.inference.errors import FrameMismatchError, InferenceError
@@ -289,5 +290,5 @@ def test_an_unknown_method_is_named():
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in INSTALLED])
 def test_a_missing_library_is_named(method):
-    with pytest.raises(InferenceError, match=r"not installed; install it with `pip install"):
+    with pytest.raises(MissingExtraError, match=rf"^{method} needs .* pip install .quietscope\["):
         ClassicalDenoiser(method, (4, 4))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import require_extra
 from ...inference.bundle import Bundle, Manifest
 from ...inference.graph.inspection import INPUT, OUTPUTS, read_pixel_maps
 from ...inference.runtime.golden_output import Golden
@@ -46,9 +47,10 @@ def write_bioimage_package(
 
     Raises
     ------
+    MissingExtraError
+        If `bioimageio.spec` is not installed.
     TrainingError
-        If `bioimageio.spec` is not installed or finds the description wanting, or the model
-        belongs to the pixels of one sensor.
+        If it finds the description wanting, or the model belongs to the pixels of one sensor.
     OutputError
         If `out` exists or cannot be written.
     """
@@ -58,13 +60,9 @@ def write_bioimage_package(
             f"{bundle.path}: knows every pixel of one camera, and the zoo's programs cannot say "
             "which of them an image shows; train a model for it with --no-pixel-maps"
         )
-    try:
-        from bioimageio.spec import save_bioimageio_package
-    except ImportError as error:
-        raise TrainingError(
-            "a BioImage Model Zoo package needs bioimageio.spec, which is not installed; install "
-            "it with: pip install bioimageio.spec"
-        ) from error
+    require_extra("bioimage", "a BioImage Model Zoo package")
+    from bioimageio.spec import save_bioimageio_package
+
     with tempfile.TemporaryDirectory() as folder, new_file(out, overwrite=overwrite) as staging:
         written = Path(folder) / "package.zip"
         try:
