@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
 from ..calibration.fingerprint import CameraFingerprint
@@ -85,8 +85,11 @@ class Manifest(_Record):
     algorithm: Algorithm
     preset: Preset
     context_frames: int = Field(ge=0)
-    companions: tuple[str, ...] = ()
-    """Other channels whose newest frames the model is given after the preceding ones."""
+    other_channels: tuple[str, ...] = Field(
+        default=(), validation_alias=AliasChoices("other_channels", "companions")
+    )
+    """Whose newest frames the model is given after the preceding ones. Bundles of before call them
+    companions."""
     channel: str | None = None
     pixel_type: PixelType
     camera: CameraFingerprint = CameraFingerprint()

@@ -24,7 +24,7 @@ class Denoiser(Protocol):
     def context_frames(self) -> int:
         """How many further frames it wants, 0 for single-frame models.
 
-        First the T preceding ones, then the newest of each companion channel.
+        First the T preceding ones, then the newest of each other channel.
         """
         ...
 

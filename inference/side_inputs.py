@@ -13,13 +13,15 @@ from ..storage.stack import Stack
 from .errors import FrameMismatchError
 
 
-def companion_delay(own: int, companion: int) -> int:
-    """Return how many time points old the newest frame of a companion channel is."""
-    return 0 if companion < own else 1
+def other_channel_delay(own: int, other: int) -> int:
+    """Return how many time points old the newest frame of another channel is."""
+    return 0 if other < own else 1
 
 
-def companion_numbers(stack: Stack, companions: Sequence[str], *, what: str) -> tuple[int, ...]:
-    """Return the places of the companion channels in a stack.
+def other_channel_numbers(
+    stack: Stack, other_channels: Sequence[str], *, what: str
+) -> tuple[int, ...]:
+    """Return the places of the other channels in a stack.
 
     Raises
     ------
@@ -27,17 +29,18 @@ def companion_numbers(stack: Stack, companions: Sequence[str], *, what: str) -> 
         If the stack has no such channel; `what` names the model that wants it.
     """
     names = stack.channel_labels
-    missing = [name for name in companions if name not in names]
+    missing = [name for name in other_channels if name not in names]
     if missing:
         raise FrameMismatchError(
             f"{stack.path}: has the channels {', '.join(names)}, {what} also looks at "
-            f"{', '.join(missing)}; record that channel too, or train a model without --companion"
+            f"{', '.join(missing)}; record that channel too, or train a model "
+            "without --other-channel"
         )
-    return tuple(names.index(name) for name in companions)
+    return tuple(names.index(name) for name in other_channels)
 
 
-def companion_index(stack: Stack, index: int, companion: int) -> int | None:
-    """Return the newest frame of a companion channel as frame `index` arrives, None if none is."""
+def other_channel_index(stack: Stack, index: int, other: int) -> int | None:
+    """Return the newest frame of another channel as frame `index` arrives, None if none is."""
     axes = stack.axes(index)
-    there = stack.index({**axes, "channel": companion})
-    return stack.preceding(there, 1)[0] if companion_delay(axes["channel"], companion) else there
+    there = stack.index({**axes, "channel": other})
+    return stack.preceding(there, 1)[0] if other_channel_delay(axes["channel"], other) else there

@@ -30,7 +30,7 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 LARGEST_BLOCK_BYTES = 64 * 2**20
 BLOCKS_HELD = 4
-"""A channel, its context and its companions lie in blocks of their own, and are read in turns."""
+"""A channel, its context and other channels lie in blocks of their own, and are read in turns."""
 RAW = "raw.ome.zarr"
 """What a run directory records."""
 

@@ -135,7 +135,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         context_frames: int = 0,
         radius: int = 1,
         channel: str | None = None,
-        companions: tuple[str, ...] = (),
+        other_channels: tuple[str, ...] = (),
         graph: Any = None,
         **camera: Any,
     ) -> Path:
@@ -148,7 +148,8 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / name
         with new_bundle(path) as staging:
             onnx.save(
-                graph or _smoothing_graph(pixel_type, context_frames + len(companions), radius),
+                graph
+                or _smoothing_graph(pixel_type, context_frames + len(other_channels), radius),
                 str(staging / "model.onnx"),
             )
             np.savez(
@@ -168,7 +169,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
                     algorithm="lattice",
                     preset="fast",
                     context_frames=context_frames,
-                    companions=companions,
+                    other_channels=other_channels,
                     channel=channel,
                     pixel_type=pixel_type,
                     camera=CameraFingerprint(**camera),

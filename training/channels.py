@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..inference.bundle import MANIFEST
-from ..inference.side_inputs import companion_delay
+from ..inference.side_inputs import other_channel_delay
 from ..storage.atomic_output import require_absent
 from ..storage.stack import Stack
 from .checkpoint import working_file
@@ -44,11 +44,11 @@ def train_channels(
     on_progress: Callable[[TrainingProgress], None],
     on_remark: Callable[[str], None],
 ) -> Mapping[str | None, TrainingResult]:
-    """Train a model for `channel`, or with `all` one for each, with the others as companions.
+    """Train a model for `channel`, or with `all` one for each, with the others as side inputs.
 
     With `all` the bundles lie in `out` under the names of their channels, and each has its share
-    of the budget of time. Companions that `options` names take the place of all others. Resumed,
-    finished channels stay, an unfinished one goes on, and the others begin.
+    of the budget of time. Other channels that `options` names take the place of all others.
+    Resumed, finished channels stay, an unfinished one goes on, and the others begin.
 
     Returns
     -------
@@ -148,12 +148,12 @@ def plan_channels(stack: Stack, options: TrainingOptions) -> dict[str, TrainingO
         before = [
             other
             for number, other in enumerate(names)
-            if number != own and (again or not companion_delay(own, number))
+            if number != own and (again or not other_channel_delay(own, number))
         ]
-        named = [other for other in options.companions if other != name]
+        named = [other for other in options.other_channels if other != name]
         planned[name] = replace(
             options,
-            companions=tuple(named or before),
+            other_channels=tuple(named or before),
             seconds=None if seconds is None else seconds / len(names),
         )
     return planned

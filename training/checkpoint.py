@@ -53,6 +53,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: no checkpoint to resume from; start without --resume")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # Written before other channels were called so.
+        state["options"].setdefault("other_channels", state["options"].pop("companions", ""))
     except Exception as error:  # torch raises whatever the damage provokes
         raise TrainingError(
             f"{path}: the checkpoint cannot be read ({type(error).__name__}); delete it and start "

@@ -32,10 +32,11 @@ def train(
         str | None,
         typer.Option(help="Name or number, if several; all: one model for each, in --out."),
     ] = None,
-    companion: Annotated[
+    other_channel: Annotated[
         list[str] | None,
         typer.Option(help="Another channel that the model also sees; may be repeated."),
     ] = None,
+    companion: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
     minutes: Annotated[float | None, typer.Option(help="Hard budget of time.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget of steps instead.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after a kill.")] = False,
@@ -82,7 +83,7 @@ def train(
         mask_span=mask_span,
         samples=samples,
         samples_from=samples_from,  # type: ignore[arg-type]
-        companions=tuple(companion or ()),
+        other_channels=(*(other_channel or ()), *(companion or ())),
         pixel_maps=pixel_maps,
         memory_mib=memory_mib,
     )
@@ -172,7 +173,11 @@ def _train_summary(result: dict[str, Any]) -> list[str]:
     return [
         f"{result['out']}: {result['algorithm']} model, preset {result['preset']}, "
         f"{result['context_frames']} preceding frames, {result['noise_model']} noise model"
-        + (f", companions {', '.join(result['companions'])}" if result["companions"] else ""),
+        + (
+            f", with the channels {', '.join(result['other_channels'])}"
+            if result["other_channels"]
+            else ""
+        ),
         f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']} parameters"
         + ("" if loss is None else f", loss on held-out frames {loss:.4f}"),
         f"ONNX graph checked: differs from PyTorch by {result['parity_max_relative_error']:.1e}",

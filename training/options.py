@@ -51,20 +51,20 @@ class InputPlanes:
     ----------
     context_frames
         T frames of the same channel that came before.
-    companions
+    other_channels
         C frames of other channels.
     pixel_maps
         Whether a plane follows that says how noisy each pixel of the camera is.
     """
 
     context_frames: int = 0
-    companions: int = 0
+    other_channels: int = 0
     pixel_maps: bool = False
 
     @property
     def further(self) -> int:
         """Planes in all, without the newest frame."""
-        return self.context_frames + self.companions + self.pixel_maps
+        return self.context_frames + self.other_channels + self.pixel_maps
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class TrainingOptions:
         Size of the network.
     context_frames
         T preceding frames as further input.
-    companions
+    other_channels
         Names or numbers of other channels, whose newest frames are further input.
     pixel_maps
         Whether each pixel of the camera counts as its own where the noise model has maps.
@@ -111,7 +111,7 @@ class TrainingOptions:
     algorithm: Algorithm = "lattice"
     preset: Preset = "live"
     context_frames: int = 0
-    companions: tuple[str, ...] = ()
+    other_channels: tuple[str, ...] = ()
     pixel_maps: bool = True
     seconds: float | None = None
     steps: int | None = None
@@ -165,7 +165,7 @@ class TrainingOptions:
 
     def record(self) -> dict[str, str | int | float | bool | None]:
         """Return the choices as they are stored with the model."""
-        return asdict(self) | {"companions": ", ".join(self.companions)}
+        return asdict(self) | {"other_channels": ", ".join(self.other_channels)}
 
 
 DEFAULT_SECONDS = 600.0

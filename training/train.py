@@ -30,7 +30,7 @@ from .checkpoint import load_checkpoint, save_checkpoint, working_file
 from .data.augmentation import augmented
 from .data.noise_correlation import noise_correlation
 from .data.recordings import Recordings, load_recordings
-from .data.side_inputs import Beside, channel_name, companions_of, one_channel, place_maps
+from .data.side_inputs import Beside, channel_name, one_channel, other_channels_of, place_maps
 from .device import Workers, join_workers
 from .errors import TrainingDataError, TrainingError
 from .model.algorithms import Learner, learner_for
@@ -226,7 +226,10 @@ def _new_run(
         schedule=schedule,
     )
     estimator = Estimator(
-        learner.network, learner.posterior, companion_units=recordings.companion_units, **units
+        learner.network,
+        learner.posterior,
+        other_channel_units=recordings.other_channel_units,
+        **units,
     )
     return run, estimator
 
@@ -312,7 +315,9 @@ def _batch(recordings: Recordings, options: TrainingOptions, run: Run, step: int
     chance = np.random.default_rng([options.seed, step, run.workers.rank])
     patches = recordings.sampler.draw(options.batch, chance)
     first = 1 + options.context_frames
-    units = [(recordings.centre_adu, recordings.scale_adu)] * first + recordings.companion_units
+    units = [
+        (recordings.centre_adu, recordings.scale_adu)
+    ] * first + recordings.other_channel_units
     for place, (centre_adu, scale_adu) in enumerate(units):
         patches[:, place] -= centre_adu
         patches[:, place] /= scale_adu
@@ -504,7 +509,8 @@ def train(
     camera
         To which the model belongs; None takes the noise model's.
     channel
-        Name or number of the channel where stacks hold several; `options.companions` are others.
+        Name or number of the channel where stacks hold several; `options.other_channels`
+        are others.
     warm_start
         Network weights to begin with, of a model of the same algorithm, preset and context.
     overwrite
@@ -530,11 +536,14 @@ def train(
     if options.seconds is None and options.steps is None:
         options = replace(options, seconds=DEFAULT_SECONDS)
     options = replace(
-        options, companions=tuple(channel_name(stacks[0], named) for named in options.companions)
+        options,
+        other_channels=tuple(channel_name(stacks[0], named) for named in options.other_channels),
     )
     if channel is not None and stacks[0].sizes.get("channel", 1) > 1:
         channel = channel_name(stacks[0], channel)
-    companions = [companions_of(stack, channel, options.companions) for stack in stacks]
+    other_channels = [
+        other_channels_of(stack, channel, options.other_channels) for stack in stacks
+    ]
     stacks = [one_channel(stack, channel) for stack in stacks]
     maps = None
     if noise_model is not None and options.pixel_maps:
@@ -548,7 +557,7 @@ def train(
         seed=options.seed,
         worker=workers.rank,
         seconds=options.seconds,
-        beside=[Beside(*known) for known in zip(companions, parts, strict=True)],
+        beside=[Beside(*known) for known in zip(other_channels, parts, strict=True)],
     )
     if recordings.frames_read < recordings.frames:
         remark(

@@ -119,23 +119,23 @@ class ChannelDenoisers:
             return model.manifest.context_frames
         return 0 if model is None else model.context_frames
 
-    def companions(self, channel: int | str | None) -> tuple[str, ...]:
+    def other_channels(self, channel: int | str | None) -> tuple[str, ...]:
         """Return the other channels whose newest frames the model of a channel wants."""
         bundle = self.bundle_of(channel)
-        return () if bundle is None else bundle.manifest.companions
+        return () if bundle is None else bundle.manifest.other_channels
 
     def frames_back(self, channel: int | str | None, stored: str) -> int:
         """Return how many frames of a channel have to be kept for the models of the run.
 
-        `stored` is its name in the store: with several cameras the companions are named by it.
+        `stored` is its name in the store: with several cameras the other channels are named by it.
         """
-        named = {name for b in self.bundles.values() for name in b.manifest.companions}
+        named = {name for b in self.bundles.values() for name in b.manifest.other_channels}
         return max(self.context_frames(channel), int(bool(named & {str(channel or 0), stored})))
 
-    def require_companions(
+    def require_other_channels(
         self, channel: int | str | None, known: Sequence[str], time_point: int
     ) -> None:
-        """Refuse to go on where a companion channel did not come with the first time point.
+        """Refuse to go on where another channel did not come with the first time point.
 
         `known` are the channels of a part of the run, always the same list.
 
@@ -145,12 +145,14 @@ class ChannelDenoisers:
             Naming the channels that the model of this one misses.
         """
         first = self._first_times.setdefault(id(known), time_point)  # a script may begin at any
-        missing = [name for name in self.companions(channel) if channel_place(name, known) is None]
+        missing = [
+            name for name in self.other_channels(channel) if channel_place(name, known) is None
+        ]
         if missing and time_point > first:
             raise FrameMismatchError(
                 f"channel {channel}: its model also looks at {', '.join(missing)}, which this run "
                 f"does not record (it has {', '.join(known)}); record that channel too, or use a "
-                "model without --companion"
+                "model without --other-channel"
             )
 
     def denoiser(

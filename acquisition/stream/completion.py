@@ -69,7 +69,7 @@ def complete(
             continue
         estimate = estimates.setdefault(number, np.empty((2, *part.frame_shape), np.float32))
         denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
-        denoisers.require_companions(channel, part.axis_map.channel_names, place.time)
+        denoisers.require_other_channels(channel, part.axis_map.channel_names, place.time)
         denoise(denoiser, pixels, further, estimate, line["index"])
         store.write(estimate[0], place)
         counts.denoised_afterwards += 1

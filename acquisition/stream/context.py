@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...inference.side_inputs import companion_delay
+from ...inference.side_inputs import other_channel_delay
 from ...storage.ome_zarr_writer import Place
 from .channel_denoisers import ChannelDenoisers, channel_place
 
@@ -63,7 +63,7 @@ class Context:
             _nothing
             if channel is None
             else self._loader(
-                place._replace(channel=channel), companion_delay(place.channel, channel)
+                place._replace(channel=channel), other_channel_delay(place.channel, channel)
             )
             for channel in channels
         ]
@@ -90,13 +90,13 @@ def further_frames(
 ) -> list[Load]:
     """Return loaders of what the model of a channel wants beside the frame at `place`.
 
-    These are the frames before it and then the newest ones of companion channels. The frame
+    These are the frames before it and then the newest ones of other channels. The frame
     itself, which `load` returns, is remembered for those that come after it.
     """
     earlier = context.earlier(place, denoisers.context_frames(channel))
     known = part.axis_map.channel_names
-    companions = [channel_place(name, known) for name in denoisers.companions(channel)]
-    further = earlier + context.beside(place, companions)
+    other_channels = [channel_place(name, known) for name in denoisers.other_channels(channel)]
+    further = earlier + context.beside(place, other_channels)
     stored = known[place.channel] if place.channel < len(known) else str(place.channel)
     if count := denoisers.frames_back(channel, stored):
         frame_bytes = prod(part.frame_shape) * part.dtype.itemsize

@@ -196,7 +196,7 @@ class DenoiseStage(Stage[Waiting]):
         if self._denoisers.model(channel) is None:
             self._show(waiting, None)
             return
-        self._denoisers.require_companions(channel, part.axis_map.channel_names, place.time)
+        self._denoisers.require_other_channels(channel, part.axis_map.channel_names, place.time)
         pipeline = self._denoisers.pipeline(channel, part.frame_shape, part.roi)
         if pipeline is not self._pipeline:
             self._finish_frames()  # of another channel or shape: they come first

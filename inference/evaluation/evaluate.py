@@ -25,7 +25,7 @@ from ..offline.denoise_stack import ChannelModels, ObservationReader, recorded_c
 from ..runtime.camera_pixels import CameraPixels
 from ..runtime.providers import Precision, Provider, all_cores
 from ..runtime.tiling import open_denoiser
-from ..side_inputs import companion_numbers
+from ..side_inputs import other_channel_numbers
 from ..trust import NoiseVariance, lag_one_correlation, residual_variances
 from .metrics import nrmse, psnr_db, ssim_map
 
@@ -242,7 +242,7 @@ class _Scoring:
     found_adu2: list[float] = field(default_factory=list)
     correlations: list[float] = field(default_factory=list)
     z_squares: list[float] = field(default_factory=list)
-    companions: tuple[int, ...] = field(init=False)
+    other_channels: tuple[int, ...] = field(init=False)
     reader: ObservationReader = field(init=False)
     estimate: NDArray[np.float32] = field(init=False)
 
@@ -253,8 +253,8 @@ class _Scoring:
                 f"for {self.denoiser.frame_shape}; build one for this shape"
             )
         bundle = getattr(self.denoiser, "bundle", None)
-        wanted = () if bundle is None else bundle.manifest.companions
-        self.companions = companion_numbers(self.stack, wanted, what="the model")
+        wanted = () if bundle is None else bundle.manifest.other_channels
+        self.other_channels = other_channel_numbers(self.stack, wanted, what="the model")
         pixel_type = getattr(self.denoiser, "pixel_type", None) or self.stack.dtype
         self.reader = ObservationReader(self.stack, np.dtype(pixel_type))
         self.estimate = np.empty((2, *self.stack.frame_shape), np.float32)
@@ -262,7 +262,7 @@ class _Scoring:
     def denoise(self, index: int) -> FloatImage:
         """Denoise frame `index` into `estimate` and return the frame itself, in float64."""
         observations = self.reader.read(
-            index, self.denoiser.context_frames - len(self.companions), self.companions
+            index, self.denoiser.context_frames - len(self.other_channels), self.other_channels
         )
         began = time.perf_counter()
         self.denoiser.denoise(observations, self.estimate)

@@ -29,7 +29,7 @@ from ..errors import FrameMismatchError, InferenceError
 from ..runtime.pipeline import FramePipeline
 from ..runtime.providers import Precision, Provider, all_cores
 from ..runtime.tiling import open_denoiser
-from ..side_inputs import companion_index, companion_numbers
+from ..side_inputs import other_channel_index, other_channel_numbers
 
 OnProgress = Callable[[int, int], None]
 Models = Bundle | Path | str | Mapping[str, Bundle | Path | str]
@@ -266,13 +266,13 @@ class ObservationReader:
     _held: dict[int, NDArray[Any]] = field(default_factory=dict)
 
     def read(
-        self, index: int, context_frames: int, companions: Sequence[int] = ()
+        self, index: int, context_frames: int, other_channels: Sequence[int] = ()
     ) -> NDArray[Any]:
-        """Return frame `index`, what came before it, and companions: (1 + T + C, Y, X)."""
+        """Return frame `index`, what came before it, and other channels: (1 + T + C, Y, X)."""
         needed = [
             index,
             *self.stack.preceding(index, context_frames),
-            *(companion_index(self.stack, index, number) for number in companions),
+            *(other_channel_index(self.stack, index, number) for number in other_channels),
         ]
         self._held = {
             place: self._held[place] if place in self._held else self.stack.frame(place)
@@ -294,8 +294,8 @@ def _read_ahead(
 
     def read(index: int) -> tuple[int, NDArray[Any]]:
         manifest = models.of(stack.axes(index)).manifest
-        companions = companion_numbers(stack, manifest.companions, what="its model")
-        return index, reader.read(index, manifest.context_frames, companions)
+        other_channels = other_channel_numbers(stack, manifest.other_channels, what="its model")
+        return index, reader.read(index, manifest.context_frames, other_channels)
 
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
         pending = None
@@ -405,7 +405,9 @@ class ChannelModels:
         remarks = self._channel_remarks(stack, force)
         running = recorded_camera(stack)
         for bundle in self.distinct().values():
-            companion_numbers(stack, bundle.manifest.companions, what=f"the model {bundle.path}")
+            other_channel_numbers(
+                stack, bundle.manifest.other_channels, what=f"the model {bundle.path}"
+            )
             remarks += _pixel_type_remarks(stack, bundle, force)
             camera = bundle.manifest.camera
             if force:

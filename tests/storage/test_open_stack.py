@@ -236,7 +236,7 @@ def test_ndtiff(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     assert len(stack) == 24
     names = stack.channel_names
-    assert names == ("GFP", "DAPI")  # as they arrived: that is what companions go by
+    assert names == ("GFP", "DAPI")  # as they arrived: that is what other channels go by
     for index in range(len(stack)):
         axes = stack.axes(index)
         channel = ["GFP", "DAPI"].index(names[axes["channel"]])

@@ -248,15 +248,15 @@ def test_a_camera_of_equal_pixels_gets_a_model_for_any_size(tmp_path):
     OnnxDenoiser(bundle, (50, 70), provider="cpu").close()
 
 
-def test_a_bundle_of_before_pixel_maps_and_companions_still_opens(bundles, tmp_path):
+def test_a_bundle_of_before_pixel_maps_and_other_channels_still_opens(bundles, tmp_path):
     import json
 
     old = tmp_path / "old"
     shutil.copytree(bundles[False].path, old)
     manifest = json.loads((old / "manifest.json").read_text(encoding="utf-8"))
-    del manifest["companions"]
+    del manifest["other_channels"]
     (old / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    assert open_bundle(old).manifest.companions == ()
+    assert open_bundle(old).manifest.other_channels == ()
 
 
 # ------------------------------------------------------------------------ maps and the law

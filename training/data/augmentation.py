@@ -24,7 +24,7 @@ MOST_FLASHES = 8
 FLASH_HEIGHTS = (0.3, 30.0)
 """In network units: what flashes may be far brighter than everything that was recorded."""
 STRANGE_SHARE = 0.2
-NO_COMPANION_SHARE = 0.15
+ABSENT_CHANNEL_SHARE = 0.15
 
 
 def augmented(
@@ -45,9 +45,9 @@ def augmented(
         with_past = turned[:, : 1 + inputs.context_frames]
         _disturb_past(with_past, chance)
         _drop_context(with_past, chance)
-    if inputs.companions:
+    if inputs.other_channels:
         first = 1 + inputs.context_frames
-        _disturb_companions(turned[:, first : first + inputs.companions], chance)
+        _disturb_other_channels(turned[:, first : first + inputs.other_channels], chance)
     return np.nan_to_num(turned, copy=False, nan=0.0)
 
 
@@ -102,14 +102,14 @@ def _paste(
     ]
 
 
-def _disturb_companions(companions: Patches, chance: np.random.Generator) -> None:
+def _disturb_other_channels(other_channels: Patches, chance: np.random.Generator) -> None:
     # A channel that is not there yet, and things that only one of two channels shows.
-    original = companions.copy()
-    for patch in companions:
+    original = other_channels.copy()
+    for patch in other_channels:
         if chance.random() < STRANGE_SHARE:
             other = original[int(chance.integers(len(original)))]
             _paste(patch, other, chance, first=0, last=len(patch))
-        patch[chance.random(len(patch)) < NO_COMPANION_SHARE] = 0
+        patch[chance.random(len(patch)) < ABSENT_CHANNEL_SHARE] = 0
 
 
 def _flash(patch: Patches, chance: np.random.Generator) -> None:

@@ -66,7 +66,7 @@ class PatchSampler:
             first = 1 + self._inputs.context_frames
             for number, there in enumerate(part.accompanied[row]):
                 if there:
-                    patch[first + number] = part.companions[row, number][here]
+                    patch[first + number] = part.other_channels[row, number][here]
             if part.stretch.beside.pixel_maps is not None:
                 factor, summand, excess = part.stretch.beside.pixel_maps[:, *here]
                 patch[:-1] = patch[:-1] * factor + summand

@@ -79,7 +79,7 @@ class Recordings:
     window: FootageWindow
     sampler: PatchSampler
     inputs: InputPlanes
-    companion_statistics: tuple[PixelStatistics, ...] = ()
+    other_channel_statistics: tuple[PixelStatistics, ...] = ()
     begun_units: tuple[tuple[float, float], ...] = ()
 
     @property
@@ -99,13 +99,13 @@ class Recordings:
 
     @property
     def units(self) -> tuple[tuple[float, float], ...]:
-        """Mean and standard deviation of the pixels, then of each companion channel's, ADU."""
-        companions = (
+        """Mean and standard deviation of the pixels, then of each other channel's, ADU."""
+        other_channels = (
             (found.mean_adu, max(float(np.sqrt(found.variance_adu2)), 1e-3))
-            for found in self.companion_statistics
+            for found in self.other_channel_statistics
         )
         own = self.pooled.mean_adu, float(np.sqrt(self.pooled.variance_adu2))
-        return self.begun_units or (own, *companions)
+        return self.begun_units or (own, *other_channels)
 
     @property
     def centre_adu(self) -> float:
@@ -118,8 +118,8 @@ class Recordings:
         return self.units[0][1]
 
     @property
-    def companion_units(self) -> list[tuple[float, float]]:
-        """Mean and standard deviation of each companion channel, ADU."""
+    def other_channel_units(self) -> list[tuple[float, float]]:
+        """Mean and standard deviation of each other channel, ADU."""
         return list(self.units[1:])
 
     @property
@@ -205,12 +205,12 @@ def load_recordings(
     known = dict(zip(stacks, beside or [NOTHING] * len(stacks), strict=True))
     first = known[stacks[0]]
     inputs = InputPlanes(
-        context_frames, len(first.companions), pixel_maps=first.pixel_maps is not None
+        context_frames, len(first.other_channels), pixel_maps=first.pixel_maps is not None
     )
     plan = plan_footage(
         stacks,
         context_frames=context_frames,
-        memory_bytes=memory_mib * 2**20 // (1 + inputs.companions),
+        memory_bytes=memory_mib * 2**20 // (1 + inputs.other_channels),
     )
     plan = replace(
         plan, stretches=tuple(replace(s, beside=known[s.stack]) for s in plan.stretches)
@@ -223,7 +223,7 @@ def load_recordings(
         one_pass.fill(part)
     held_out = _held_out_crops(one_pass, stacks, context_frames, np.random.default_rng(seed))
     samples = _samples(one_pass, stacks, context_frames)
-    statistics, of_companions = one_pass.run(plan)
+    statistics, of_other_channels = one_pass.run(plan)
     pooled = reduce(PixelStatistics.pooled_with, statistics)
     _require_contrast(stacks[0], pooled)
     window.start_reading()
@@ -237,7 +237,7 @@ def load_recordings(
         window=window,
         sampler=PatchSampler(window, patch, inputs),
         inputs=inputs,
-        companion_statistics=of_companions,
+        other_channel_statistics=of_other_channels,
     )
 
 
@@ -285,7 +285,7 @@ def _thinned(plan: FootagePlan, seconds: float) -> FootagePlan:
     for index in probe.indices[:PROBED_FRAMES]:
         probed.add(probe.stack.frame(int(index)))
     per_frame = (time.perf_counter() - started) / probed.frames
-    frames = sum(len(s.indices) * (1 + len(s.beside.companions)) for s in plan.stretches)
+    frames = sum(len(s.indices) * (1 + len(s.beside.other_channels)) for s in plan.stretches)
     share = seconds / (per_frame * frames)
     if share >= 1:
         return plan
@@ -321,7 +321,7 @@ class _OnePass:
         shape = np.empty(stack.frame_shape, dtype=bool)[crop].shape
         beside = self._beside[stack]
         sources = [(stack, i) for i in (index, *stack.preceding(index, context_frames))]
-        sources += [(companion.stack, companion.index(index)) for companion in beside.companions]
+        sources += [(other.stack, other.index(index)) for other in beside.other_channels]
         out = np.zeros((len(sources), *shape), dtype=stack.dtype)
         for row, (source, there) in enumerate(sources):
             if there is not None:
@@ -332,8 +332,11 @@ class _OnePass:
     def run(
         self, plan: FootagePlan
     ) -> tuple[tuple[PixelStatistics, ...], tuple[PixelStatistics, ...]]:
-        """Read; return the statistics of each stack, and of each companion over all stacks."""
-        stacks = [*self._beside, *(c.stack for b in self._beside.values() for c in b.companions)]
+        """Read; return the statistics of each stack, and of each other channel over all."""
+        stacks = [
+            *self._beside,
+            *(c.stack for b in self._beside.values() for c in b.other_channels),
+        ]
         found = []
         for stack in stacks:
             statistics = PixelStatistics()
@@ -355,9 +358,9 @@ class _OnePass:
         for stretch in plan.stretches:
             if stretch.stack is stack:
                 used.update(stretch.indices.tolist())
-            for companion in stretch.beside.companions:
-                if companion.stack is stack:
-                    there = (companion.index(int(index)) for index in stretch.indices)
+            for other in stretch.beside.other_channels:
+                if other.stack is stack:
+                    there = (other.index(int(index)) for index in stretch.indices)
                     used.update(index for index in there if index is not None)
         return sorted(used)
 

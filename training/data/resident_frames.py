@@ -71,7 +71,7 @@ class Stretch:
     @property
     def nbytes(self) -> int:
         """Size in memory."""
-        frames = len(self.indices) * (1 + len(self.beside.companions))
+        frames = len(self.indices) * (1 + len(self.beside.other_channels))
         return frames * frame_bytes(self.stack)
 
 
@@ -91,8 +91,8 @@ class Footage:
         (N, Y, X) in the camera's type.
     preceding
         (N, T) rows of `pixels` that came before each frame, newest first; −1 where missing.
-    companions
-        (N, C, Y, X) frames of the companion channels.
+    other_channels
+        (N, C, Y, X) frames of the other channels.
     accompanied
         (N, C) whether there is such a frame.
     """
@@ -109,11 +109,11 @@ class Footage:
             for place, earlier in enumerate(stack.preceding(index, context_frames)):
                 if earlier is not None:
                     self.preceding[row, place] = row_of.get(earlier, -1)
-        others = stretch.beside.companions
-        self.companions: NDArray[Any] = np.zeros(
+        others = stretch.beside.other_channels
+        self.other_channels: NDArray[Any] = np.zeros(
             (len(self.pixels), len(others), *stack.frame_shape), dtype=stack.dtype
         )
-        self.accompanied = np.zeros(self.companions.shape[:2], dtype=bool)
+        self.accompanied = np.zeros(self.other_channels.shape[:2], dtype=bool)
 
     @property
     def targets(self) -> range:
@@ -130,11 +130,11 @@ class Footage:
         """Yield which frame of which stack has to be put where."""
         for row, index in enumerate(self.stretch.indices):
             yield self.stretch.stack, int(index), self.pixels[row]
-            for place, companion in enumerate(self.stretch.beside.companions):
-                there = companion.index(int(index))
+            for place, other in enumerate(self.stretch.beside.other_channels):
+                there = other.index(int(index))
                 self.accompanied[row, place] = there is not None
                 if there is not None:
-                    yield companion.stack, there, self.companions[row, place]
+                    yield other.stack, there, self.other_channels[row, place]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

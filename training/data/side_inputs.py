@@ -1,6 +1,6 @@
 """What is known beside a recording's own frames: its other channels, and the camera's pixels.
 
-Owns the choice of a stack's channel and of its companions, and which part of the camera's maps
+Owns the choice of a stack's channel and of its other channels, and which part of the camera's maps
 belongs to a stack. Reading and drawing is done in `recordings`, `footage` and `patches`.
 """
 
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ...calibration.pixel_maps import part_of
 from ...inference.offline.denoise_stack import recorded_camera
-from ...inference.side_inputs import companion_delay
+from ...inference.side_inputs import other_channel_delay
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Companion:
+class OtherChannel:
     """Another channel of a recording.
 
     Attributes
@@ -47,13 +47,13 @@ class Beside:
 
     Attributes
     ----------
-    companions
+    other_channels
         Its other channels, in the order of the model's input.
     pixel_maps
         (3, Y, X) of `PixelMaps.correction` for its frames; None if all pixels count alike.
     """
 
-    companions: tuple[Companion, ...] = ()
+    other_channels: tuple[OtherChannel, ...] = ()
     pixel_maps: NDArray[np.float32] | None = None
 
 
@@ -113,10 +113,10 @@ def channel_name(stack: Stack, channel: str) -> str:
     return names[number] if names and names.count(names[number]) == 1 else str(number)
 
 
-def companions_of(
+def other_channels_of(
     stack: Stack, channel: str | None, names: Sequence[str]
-) -> tuple[Companion, ...]:
-    """Return the companion channels of a stack.
+) -> tuple[OtherChannel, ...]:
+    """Return the other channels of a stack.
 
     Raises
     ------
@@ -127,8 +127,8 @@ def companions_of(
         return ()
     if channel is None:
         raise TrainingDataError(
-            f"{stack.path}: companions {', '.join(names)} were named but no channel to denoise; "
-            "name it with --channel"
+            f"{stack.path}: other channels {', '.join(names)} were named but no channel to "
+            "denoise; name it with --channel"
         )
     own = channel_number(stack, channel)
     found = []
@@ -136,15 +136,16 @@ def companions_of(
         number = channel_number(stack, name)
         if number == own:
             raise TrainingDataError(
-                f"{stack.path}: channel {channel} is named as its own companion; name another one"
+                f"{stack.path}: channel {channel} is named as another channel of its own; "
+                "name a different one"
             )
-        delay = companion_delay(own, number)
+        delay = other_channel_delay(own, number)
         if delay and stack.sizes.get("time", 1) == 1:
             raise TrainingDataError(
                 f"{stack.path}: channel {name} is recorded after {channel} and there is no "
-                "earlier time point, so it can be no companion; leave it out"
+                "earlier time point, so it can never be given; leave it out"
             )
-        found.append(Companion(stack.channel(number), delay))
+        found.append(OtherChannel(stack.channel(number), delay))
     return tuple(found)
 
 

@@ -27,8 +27,8 @@ class Estimator(nn.Module):
         Maps the observation (N, 1, Y, X) and the network's outputs to mean and variance.
     centre_adu, scale_adu
         Network units are (ADU − centre) / scale.
-    companion_units
-        The same for each companion channel; their frames come last.
+    other_channel_units
+        The same for each other channel; their frames come last.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Estimator(nn.Module):
         *,
         centre_adu: float,
         scale_adu: float,
-        companion_units: Sequence[tuple[float, float]] = (),
+        other_channel_units: Sequence[tuple[float, float]] = (),
     ) -> None:
         super().__init__()
         self.network = network
         self.posterior = posterior
         self.centre_adu = centre_adu
         self.scale_adu = scale_adu
-        self.companion_units = tuple(companion_units)
+        self.other_channel_units = tuple(other_channel_units)
 
     def forward(
         self, observations: Tensor, pixel_maps: Tensor | None = None
@@ -61,9 +61,9 @@ class Estimator(nn.Module):
         corrected = observations
         if pixel_maps is not None:
             corrected = observations * pixel_maps[:, :1] + pixel_maps[:, 1:2]
-        first = observations.shape[1] - len(self.companion_units)
+        first = observations.shape[1] - len(self.other_channel_units)
         parts = [(corrected[:, :first] - self.centre_adu) / self.scale_adu]
-        for place, (centre_adu, scale_adu) in enumerate(self.companion_units, start=first):
+        for place, (centre_adu, scale_adu) in enumerate(self.other_channel_units, start=first):
             parts.append((corrected[:, place : place + 1] - centre_adu) / scale_adu)
         frames = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         planes = [frames[:, :1]]

@@ -110,7 +110,7 @@ def _description(bundle: Bundle, folder: Path, author: str) -> Any:
 
 def _input(zoo: Any, observations: NDArray[Any], manifest: Manifest, folder: Path) -> Any:
     before = [f"before{back}" for back in range(1, 1 + manifest.context_frames)]
-    beside = [f"companion{number}" for number in range(1, 1 + len(manifest.companions))]
+    beside = [f"other_channel{number}" for number in range(1, 1 + len(manifest.other_channels))]
     names = ["newest", *before, *beside]
     return zoo.InputTensorDescr(
         id=zoo.TensorId(INPUT),
@@ -166,7 +166,7 @@ def _readme(bundle: Bundle) -> str:
         f"({camera}). It holds for that setting only.\n\n"
         f"Input: {manifest.pixel_type} camera pixels, the newest frame and "
         f"{manifest.context_frames} frames before it"
-        + "".join(f", then the newest frame of channel {name}" for name in manifest.companions)
+        + "".join(f", then the newest frame of channel {name}" for name in manifest.other_channels)
         + ". Outputs: the estimated signal and its standard deviation, both in the camera's "
         "units.\n\n"
         "## Validation\n\n"

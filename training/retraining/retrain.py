@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
@@ -32,10 +31,11 @@ from ...inference.library import Library
 from ...inference.offline.denoise_stack import ObservationReader, recorded_camera
 from ...inference.runtime.camera_pixels import CameraPixels
 from ...inference.runtime.onnx_denoiser import OnnxDenoiser
-from ...inference.side_inputs import companion_numbers
+from ...inference.side_inputs import other_channel_numbers
 from ...storage.stack import Stack, open_stack
+from ..checkpoint import load_checkpoint
 from ..data.resident_frames import held_out_indices
-from ..data.side_inputs import channel_number, companions_of, one_channel
+from ..data.side_inputs import channel_number, one_channel, other_channels_of
 from ..options import TrainingOptions
 from ..train import TrainingProgress, TrainingResult, train
 from .noise_splitting import counts_photons, split, squared_error
@@ -110,10 +110,10 @@ def retrain_once(
     current = None if current_path is None else open_bundle(current_path)
     channel = channel or (current.manifest.channel if current else None)
     options = _options(options, current, seconds, steps)
-    stacks = newest_stacks(shelf, channel, options.companions)
+    stacks = newest_stacks(shelf, channel, options.other_channels)
     reason = _nothing_new([one_channel(stack, channel) for stack in stacks], current)
-    if not stacks and options.companions and newest_stacks(shelf, channel):
-        reason = f"no run can be read that holds the companions {', '.join(options.companions)}"
+    if not stacks and options.other_channels and newest_stacks(shelf, channel):
+        reason = f"no run can be read that holds the channels {', '.join(options.other_channels)}"
     if reason is not None:
         shelf.keep(None, reason, decision="skipped")
         return Decision("skipped", reason, None, current_path, {})
@@ -131,12 +131,12 @@ def retrain_once(
 
 
 def newest_stacks(
-    shelf: Library, channel: str | None, companions: Sequence[str] = ()
+    shelf: Library, channel: str | None, other_channels: Sequence[str] = ()
 ) -> list[Stack]:
     """Return the newest runs that belong together: the camera's region, shape and type are one.
 
     They are those of the newest of all. The runs are whole; each has the channel and the
-    companions.
+    other channels.
     """
     stacks: list[Stack] = []
     for run in shelf.runs():
@@ -145,7 +145,7 @@ def newest_stacks(
         try:
             whole = open_stack(run)
             stack = one_channel(whole, channel)
-            companions_of(whole, channel, companions)
+            other_channels_of(whole, channel, other_channels)
             alike = not stacks or _setting(whole) == _setting(stacks[0])
         except QuietscopeError:
             continue  # an unreadable or unfinished run must not stop the night
@@ -189,7 +189,7 @@ def _options(
                 algorithm=manifest.algorithm,
                 preset=manifest.preset,
                 context_frames=manifest.context_frames,
-                companions=manifest.companions,
+                other_channels=manifest.other_channels,
             )
     if seconds is not None or steps is not None:
         options = replace(options, seconds=seconds, steps=steps)
@@ -212,10 +212,10 @@ def _warm_start(current: Bundle | None, options: TrainingOptions) -> dict[str, T
     """Return the weights of the model in use, if the candidate's network is the same."""
     if current is None or not (current.path / CHECKPOINT).is_file():
         return None
-    saved = torch.load(current.path / CHECKPOINT, map_location="cpu", weights_only=True)
+    saved = load_checkpoint(current.path / CHECKPOINT)
     wanted = options.record()
     same = all(saved["options"].get(name) == wanted[name] for name in NETWORK_OPTIONS)
-    same = same and saved["options"].get("companions", "") == wanted["companions"]
+    same = same and saved["options"]["other_channels"] == wanted["other_channels"]
     weights: dict[str, Tensor] | None = saved["network"] if same else None
     return weights
 
@@ -314,9 +314,12 @@ def _errors(
     """Yield the squared error of each denoiser on one split frame after the other."""
     manifests = [denoiser.bundle.manifest for denoiser in denoisers]
     context = max(manifest.context_frames for manifest in manifests)
-    companions = list(dict.fromkeys(name for m in manifests for name in m.companions))
+    other_channels = list(dict.fromkeys(name for m in manifests for name in m.other_channels))
     inputs = [
-        [*range(1 + m.context_frames), *(1 + context + companions.index(c) for c in m.companions)]
+        [
+            *range(1 + m.context_frames),
+            *(1 + context + other_channels.index(c) for c in m.other_channels),
+        ]
         for m in manifests
     ]
     # If one of them knows the pixels of the camera, both are measured by sound pixels.
@@ -326,7 +329,7 @@ def _errors(
     )
     out = np.empty((2, *stacks[0].frame_shape), dtype=np.float32)
     for whole, index in _chosen(stacks, channel):
-        numbers = companion_numbers(whole, companions, what="the model")
+        numbers = other_channel_numbers(whole, other_channels, what="the model")
         observations = ObservationReader(whole, whole.dtype).read(index, context, numbers)
         signal = np.zeros(whole.frame_shape)
         for denoiser, planes in zip(denoisers, inputs, strict=True):

@@ -31,7 +31,7 @@ def microscope():
 def models(make_bundle):
     """Each channel's model takes a frame that came before, and the other channel's newest."""
     return {
-        own: make_bundle(own, channel=own, context_frames=1, companions=(other,))
+        own: make_bundle(own, channel=own, context_frames=1, other_channels=(other,))
         for own, other in (("DAPI", "FITC"), ("FITC", "DAPI"))
     }
 
@@ -86,7 +86,7 @@ def test_each_frame_is_seen_with_the_newest_of_the_other_channel(microscope, mod
         np.testing.assert_array_equal(found.frame(index), expected[0])
 
 
-def test_a_companion_needs_no_model_of_its_own(microscope, models, tmp_path):
+def test_a_other_channel_needs_no_model_of_its_own(microscope, models, tmp_path):
     with LiveDenoiser({"FITC": models["FITC"]}, tmp_path / "run", provider="cpu") as live:
         acquire(live, num_time_points=3, channels=CHANNELS)
     assert live.report["frames_denoised"] == 3
@@ -99,7 +99,7 @@ def test_a_companion_needs_no_model_of_its_own(microscope, models, tmp_path):
         np.testing.assert_array_equal(ours.frame(index), theirs.frame(index))
 
 
-def test_a_run_without_the_companion_says_so_and_keeps_raw(microscope, models, tmp_path):
+def test_a_run_without_the_other_channel_says_so_and_keeps_raw(microscope, models, tmp_path):
     live = LiveDenoiser({"FITC": models["FITC"]}, tmp_path / "run", provider="cpu")
     with (
         pytest.raises(FrameMismatchError, match="also looks at DAPI, which this run does not"),
@@ -119,9 +119,9 @@ def test_the_first_time_point_may_have_any_number(models, tmp_path):
     assert live.report["frames_denoised"] == 4
 
 
-def test_companions_of_several_cameras_are_kept_by_their_whole_name(make_bundle, tmp_path):
+def test_other_channels_of_several_cameras_are_kept_by_their_whole_name(make_bundle, tmp_path):
     """What is not kept is read back, and without a recording of ours there is nothing to read."""
-    model = make_bundle("model", companions=("GFP left",))
+    model = make_bundle("model", other_channels=("GFP left",))
     images = np.random.default_rng(0).integers(0, 4096, (4, SIDE, SIDE), np.uint16)
     found = []
     for record in (True, False):

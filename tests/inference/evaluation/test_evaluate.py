@@ -137,12 +137,12 @@ def test_a_bundle_is_scored_with_its_own_noise_model(make_bundle):
     assert 0.9 < result["variance_ratio"] < 1.6
 
 
-def test_a_model_with_companions_is_scored_on_its_own_channel(make_bundle):
+def test_a_model_with_other_channels_is_scored_on_its_own_channel(make_bundle):
     noisy = np.stack([repeats(10, seed=1), 3 * repeats(10, seed=2)], axis=1)
     stack = replace(
         stack_from_array(noisy, axes=("time", "channel")), channel_names=("DAPI", "GFP")
     )
-    bundle = make_bundle(channel="GFP", companions=("DAPI",))
+    bundle = make_bundle(channel="GFP", other_channels=("DAPI",))
     evaluation = evaluate(stack, bundle, static=True, provider="cpu", threads=1)
     assert [stack.axes(frame.index)["channel"] for frame in evaluation.frames] == [1] * 10
     others = np.delete(noisy[:, 1], 2, axis=0).mean(axis=0, dtype=np.float64)

@@ -18,7 +18,7 @@ from quietscope.storage.stack import open_stack, stack_from_array
 from quietscope.training.channels import plan_channels, train_channels
 from quietscope.training.data.augmentation import augmented
 from quietscope.training.data.recordings import Beside, load_recordings
-from quietscope.training.data.side_inputs import channel_name, companions_of
+from quietscope.training.data.side_inputs import channel_name, other_channels_of
 from quietscope.training.errors import TrainingDataError, TrainingError
 from quietscope.training.options import InputPlanes, TrainingOptions
 from quietscope.training.retraining.retrain import compare
@@ -79,25 +79,25 @@ def scene():
     return structure(1)
 
 
-def decibels_of_gfp(bundle, stack, dim, offset_adu, *, with_companion=True) -> float:
-    companions = len(bundle.manifest.companions)
+def decibels_of_gfp(bundle, stack, dim, offset_adu, *, with_other_channel=True) -> float:
+    other_channels = len(bundle.manifest.other_channels)
     out = np.empty((2, SIDE, SIDE), np.float32)
     truth = offset_adu + 2 * 5 * dim
     errors = []
     with OnnxDenoiser(bundle, (SIDE, SIDE), provider="cpu") as denoiser:
-        assert denoiser.context_frames == companions
+        assert denoiser.context_frames == other_channels
         for t in range(0, FRAMES, 3):
-            planes = np.zeros((1 + companions, SIDE, SIDE), np.uint16)
+            planes = np.zeros((1 + other_channels, SIDE, SIDE), np.uint16)
             planes[0] = stack.frame(stack.index({"time": t, "channel": 1}))
-            if companions and with_companion:
+            if other_channels and with_other_channel:
                 planes[1] = stack.frame(stack.index({"time": t, "channel": 0}))
             denoiser.denoise(planes, out)
             errors.append(float(((out[0] - truth[t]) ** 2).mean()))
     return 10 * np.log10(np.ptp(truth) ** 2 / np.mean(errors))
 
 
-def trained(stack, noise_model, out, *companions):
-    options = dataclasses.replace(QUICK, companions=companions)
+def trained(stack, noise_model, out, *other_channels):
+    options = dataclasses.replace(QUICK, other_channels=other_channels)
     # By its number: a model knows its channel by the name.
     return train([stack], out, options, noise_model=noise_model, channel="1").bundle
 
@@ -119,13 +119,13 @@ def test_a_bright_channel_of_the_same_structure_helps_a_dim_one(helped, scene, n
     without = decibels_of_gfp(alone, stack, scene, offset)
     assert decibels_of_gfp(together, stack, scene, offset) > without + 2
     # Where it does not come, the model still works.
-    missing = decibels_of_gfp(together, stack, scene, offset, with_companion=False)
+    missing = decibels_of_gfp(together, stack, scene, offset, with_other_channel=False)
     assert missing > without - 2
-    assert (together.manifest.channel, together.manifest.companions) == ("GFP", ("DAPI",))
+    assert (together.manifest.channel, together.manifest.other_channels) == ("GFP", ("DAPI",))
     assert together.manifest.figures["parity_max_relative_error"] < 1e-3
 
 
-def test_retraining_compares_models_with_and_without_companions(helped):
+def test_retraining_compares_models_with_and_without_other_channels(helped):
     stack, alone, together = helped
     assert compare(together, alone, [stack], channel="GFP")["gain_db"] > 1
     assert compare(alone, together, [stack], channel="GFP")["gain_db"] < -1
@@ -141,17 +141,17 @@ def test_a_channel_of_another_structure_does_no_harm(scene, noise_model, tmp_pat
 
 
 @pytest.mark.parametrize("algorithm", ["lattice"])
-def test_the_companion_is_seen_whole_and_the_target_never(scene, noise_model, algorithm):
+def test_the_other_channel_is_seen_whole_and_the_target_never(scene, noise_model, algorithm):
     stack = two_channels(scene, scene)
-    companions = companions_of(stack, "GFP", ["DAPI"])
+    other_channels = other_channels_of(stack, "GFP", ["DAPI"])
     recordings = load_recordings(
         [stack.channel(1)],
         context_frames=0,
         patch=48,
         memory_mib=64,
-        beside=[Beside(companions)],
+        beside=[Beside(other_channels)],
     )
-    options = dataclasses.replace(QUICK, algorithm=algorithm, steps=3, companions=("DAPI",))
+    options = dataclasses.replace(QUICK, algorithm=algorithm, steps=3, other_channels=("DAPI",))
     estimator, _ = fit(recordings, noise_model, options, started=0.0)
     edge = 2 * estimator.network.stride
     planes = torch.randn(1, 2, edge, edge, requires_grad=True)
@@ -166,7 +166,7 @@ def test_the_companion_is_seen_whole_and_the_target_never(scene, noise_model, al
         assert slope[0, 1, y, x] != 0
 
 
-def test_the_companion_is_the_newest_frame_that_came_before(scene, noise_model):
+def test_the_other_channel_is_the_newest_frame_that_came_before(scene, noise_model):
     frames = np.arange(1, 1 + 6 * 2, dtype=np.uint16).reshape(6, 2, 1, 1) * np.ones(
         (1, 1, 40, 40), np.uint16
     )
@@ -175,13 +175,13 @@ def test_the_companion_is_the_newest_frame_that_came_before(scene, noise_model):
         stack_from_array(frames, axes=("time", "channel")), channel_names=("DAPI", "GFP")
     )
     for own, name, lag in ((1, "DAPI", 0), (0, "GFP", 1)):
-        (companion,) = companions_of(stack, stack.channel_names[own], [name])
+        (other,) = other_channels_of(stack, stack.channel_names[own], [name])
         for t in range(6):
-            there = companion.index(t)
+            there = other.index(t)
             if t < lag:
                 assert there is None
             else:
-                assert companion.stack.frame(there)[1, 0] == frames[t - lag, 1 - own, 1, 0]
+                assert other.stack.frame(there)[1, 0] == frames[t - lag, 1 - own, 1, 0]
 
 
 def test_patches_hold_both_channels_at_one_place_and_time(scene):
@@ -192,7 +192,7 @@ def test_patches_hold_both_channels_at_one_place_and_time(scene):
         context_frames=1,
         patch=32,
         memory_mib=64,
-        beside=[Beside(companions_of(stack, "GFP", ["DAPI"]))],
+        beside=[Beside(other_channels_of(stack, "GFP", ["DAPI"]))],
     )
     patches = recordings.sampler.draw(8, np.random.default_rng(0))
     assert patches.shape == (8, 3, 32, 32)
@@ -205,10 +205,10 @@ def test_patches_hold_both_channels_at_one_place_and_time(scene):
         np.testing.assert_array_equal(patch[2], dapi[t, y : y + 32, x : x + 32])
 
 
-def test_companions_are_missing_now_and_then():
+def test_other_channels_are_missing_now_and_then():
     patches = np.ones((400, 3, 16, 16), np.float32)
     turned = augmented(
-        patches, np.random.default_rng(0), transpose=True, inputs=InputPlanes(0, companions=2)
+        patches, np.random.default_rng(0), transpose=True, inputs=InputPlanes(0, other_channels=2)
     )
     assert (turned[:, 0] == 1).all()
     for place in (1, 2):
@@ -219,7 +219,7 @@ def test_companions_are_missing_now_and_then():
 # ------------------------------------------------------------------- offline, and refusals
 
 
-def test_offline_gives_each_channel_its_companions(helped, tmp_path):
+def test_offline_gives_each_channel_its_other_channels(helped, tmp_path):
     stack, _, together = helped
     out = denoise_stack(stack, {"GFP": together}, tmp_path / "out.ome.zarr", provider="cpu")
     assert out["frames_denoised"] == FRAMES  # the other channel has no model
@@ -232,7 +232,7 @@ def test_offline_gives_each_channel_its_companions(helped, tmp_path):
     np.testing.assert_array_equal(found.frame(place), expected[0])
 
 
-def test_a_recording_without_the_companion_is_refused(helped, tmp_path):
+def test_a_recording_without_the_other_channel_is_refused(helped, tmp_path):
     stack, _, together = helped
     with pytest.raises(FrameMismatchError, match="also looks at DAPI"):
         denoise_stack(stack.channel(1), together, tmp_path / "out.ome.zarr", provider="cpu")
@@ -240,23 +240,23 @@ def test_a_recording_without_the_companion_is_refused(helped, tmp_path):
         evaluate(stack.channel(1), together, static=True, provider="cpu")
 
 
-def test_companions_that_cannot_be_are_refused(scene):
+def test_other_channels_that_cannot_be_are_refused(scene):
     stack = two_channels(scene, scene)
     with pytest.raises(TrainingDataError, match="has no channel 'Cy5', it has DAPI, GFP"):
-        companions_of(stack, "GFP", ["Cy5"])
-    with pytest.raises(TrainingDataError, match="its own companion"):
-        companions_of(stack, "GFP", ["GFP"])
+        other_channels_of(stack, "GFP", ["Cy5"])
+    with pytest.raises(TrainingDataError, match="another channel of its own"):
+        other_channels_of(stack, "GFP", ["GFP"])
     with pytest.raises(TrainingDataError, match="name it with --channel"):
-        companions_of(stack, None, ["DAPI"])
+        other_channels_of(stack, None, ["DAPI"])
     once = stack_from_array(np.zeros((3, 2, 40, 40), np.uint16), axes=("z", "channel"))
     with pytest.raises(TrainingDataError, match="no earlier time point"):
-        companions_of(once, "0", ["1"])
+        other_channels_of(once, "0", ["1"])
 
 
-def test_all_channels_get_a_model_with_the_others_as_companions(scene):
+def test_all_channels_get_a_model_with_the_others_as_other_channels(scene):
     options = TrainingOptions(seconds=600, context_frames=2)
     planned = plan_channels(two_channels(scene, scene), options)
-    assert {name: found.companions for name, found in planned.items()} == {
+    assert {name: found.other_channels for name, found in planned.items()} == {
         "DAPI": ("GFP",),
         "GFP": ("DAPI",),
     }
@@ -266,7 +266,7 @@ def test_all_channels_get_a_model_with_the_others_as_companions(scene):
 def test_one_time_point_leaves_only_channels_that_came_before():
     stack = stack_from_array(np.zeros((5, 3, 40, 40), np.uint16), axes=("z", "channel"))
     planned = plan_channels(stack, TrainingOptions())
-    assert [found.companions for found in planned.values()] == [(), ("0",), ("0", "1")]
+    assert [found.other_channels for found in planned.values()] == [(), ("0",), ("0", "1")]
 
 
 def test_all_channels_of_one_are_refused(scene):

@@ -17,7 +17,7 @@ from quietscope.storage.stack import StackError, open_stack, stack_from_array
 from quietscope.training.checkpoint import working_file
 from quietscope.training.data.pixel_statistics import PixelStatistics
 from quietscope.training.data.recordings import load_recordings
-from quietscope.training.data.side_inputs import Beside, Companion
+from quietscope.training.data.side_inputs import Beside, OtherChannel
 from quietscope.training.errors import TrainingDataError
 from quietscope.training.options import TrainingOptions
 from quietscope.training.train import train
@@ -241,7 +241,7 @@ def test_of_a_recording_that_takes_too_long_to_read_evenly_spread_stretches_are_
     assert 480 < drawn.max() < 540
 
 
-def test_of_a_companion_only_the_frames_that_are_seen_are_read():
+def test_of_a_other_channel_only_the_frames_that_are_seen_are_read():
     import time
 
     seen = {"own": set(), "other": set()}
@@ -256,7 +256,7 @@ def test_of_a_companion_only_the_frames_that_are_seen_are_read():
 
         return dataclasses.replace(stack_from_array(pixels, path=name), read=read)
 
-    beside = Beside((Companion(slow("other"), delay=1),))
+    beside = Beside((OtherChannel(slow("other"), delay=1),))
     recordings = loaded([slow("own")], memory_mib=2, seconds=1.5, beside=[beside])
     assert recordings.frames_read < 500
     assert {index + 1 for index in seen["other"]} <= seen["own"]

@@ -148,11 +148,11 @@ def test_a_run_that_was_learned_from_in_part_is_not_new():
     assert _nothing_new([longer], current) is None
 
 
-def test_missing_companions_are_named(tmp_path):
+def test_missing_other_channels_are_named(tmp_path):
     record(tmp_path, "monday", 0)
-    found = retrain_once(tmp_path, options=replace(QUICK, companions=("DAPI",)), channel="0")
+    found = retrain_once(tmp_path, options=replace(QUICK, other_channels=("DAPI",)), channel="0")
     assert (found.decision, found.candidate) == ("skipped", None)
-    assert "holds the companions DAPI" in found.reason
+    assert "holds the channels DAPI" in found.reason
 
 
 def test_a_library_without_runs_is_skipped(tmp_path):

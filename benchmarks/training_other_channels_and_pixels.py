@@ -1,9 +1,9 @@
-"""What a companion channel and the camera's pixel maps bring, on simulated recordings.
+"""What another channel and the camera's pixel maps bring, on simulated recordings.
 
 Two channels of 60 and 5 photoelectrons at most, sharing their structure or not; and a sensor with
 1 % hot pixels. PSNR of the estimate in dB, and the standard deviation of standardised errors.
 
-    python benchmarks/training_companions_and_pixels.py [--steps 400]
+    python benchmarks/training_other_channels_and_pixels.py [--steps 400]
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def scores(bundle, inputs: np.ndarray, truth: np.ndarray, where=None) -> dict[st
     }
 
 
-def companions(options: TrainingOptions, folder: Path) -> dict[str, dict[str, float]]:
+def other_channels(options: TrainingOptions, folder: Path) -> dict[str, dict[str, float]]:
     sensor = Sensor(hot_share=0)
     noise_model = sensor.noise_model()
     dim = structure(1)
@@ -99,13 +99,13 @@ def companions(options: TrainingOptions, folder: Path) -> dict[str, dict[str, fl
             channel_names=("DAPI", "GFP"),
         )
         truth = noise_model.photon_transfer.offset_adu + GAIN * 5 * dim
-        for companion in ((), ("DAPI",)):
-            label = f"{name}, {'with' if companion else 'without'} companion"
-            chosen = dataclasses.replace(options, companions=companion)
+        for other in ((), ("DAPI",)):
+            label = f"{name}, {'with' if other else 'without'} the other channel"
+            chosen = dataclasses.replace(options, other_channels=other)
             bundle = train(
                 [stack], folder / label, chosen, noise_model=noise_model, channel="GFP"
             ).bundle
-            found[label] = scores(bundle, pixels[:, ::-1][:, : 1 + len(companion)], truth)
+            found[label] = scores(bundle, pixels[:, ::-1][:, : 1 + len(other)], truth)
             print(label, found[label], flush=True)
     return found
 
@@ -138,7 +138,7 @@ def main() -> None:
     arguments = parser.parse_args()
     options = TrainingOptions(preset="fast", steps=arguments.steps, batch=8)
     with tempfile.TemporaryDirectory() as folder:
-        found = companions(options, Path(folder)) | pixel_maps(options, Path(folder))
+        found = other_channels(options, Path(folder)) | pixel_maps(options, Path(folder))
     result = {"machine": "2 CPU cores", "steps": arguments.steps, "scores": found}
     print(json.dumps(result, indent=2))
     if arguments.out is not None:
