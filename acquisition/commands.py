@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..reporting.console import Outcome, progress, stderr
-from .light_ladder import calibrate
+from .calibrate import calibrate
 from .microscope.bridge import is_acquiring, running_acquisition
 from .microscope.core import MicroscopeSettings
 from .microscope.options import takes_microscope
@@ -164,7 +164,7 @@ def _followed(microscope: Microscope, *, wait: bool) -> Path | None:
 
 def _run_own(microscope: Microscope, out: Path, frames: int, **options: Any) -> dict[str, Any]:
     from .microscope.planned_events import planned_events
-    from .microscope.run_acquisition import run_acquisition
+    from .run_acquisition import run_acquisition
 
     # Counted before they are made: a run that does not fit on the disk is refused at once.
     expected = frames * len(planned_events(microscope, 1))

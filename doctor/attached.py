@@ -26,10 +26,10 @@ from ..acquisition.microscope.bridge import (
     snapped_image,
 )
 from ..acquisition.microscope.core import Microscope, MicroscopeSettings, open_microscope
-from .commands import Finding
+from .finding import Finding
 
 if TYPE_CHECKING:
-    from ..acquisition.stream.frame import Image
+    from ..acquisition.microscope.bridge import Image
 
 QUESTIONS = ("server", "versions", "camera", "image", "transfer", "multi-d", "hook")
 """In the order in which they are asked; a fault ends the list."""
@@ -189,7 +189,7 @@ def _test_acquisition(microscope: Microscope, *, live: bool, wanted: bool) -> Fi
         return Finding(name, False, "not tried: live mode is on", "switch it off and ask again")
     from ..acquisition.live import LiveDenoiser
     from ..acquisition.microscope.planned_events import planned_events
-    from ..acquisition.microscope.run_acquisition import run_acquisition
+    from ..acquisition.run_acquisition import run_acquisition
 
     with tempfile.TemporaryDirectory(prefix="quietscope-") as folder:
         run = Path(folder) / "run"

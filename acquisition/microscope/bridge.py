@@ -19,11 +19,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import MicroscopeError
-from ..stream.frame import Image
 
 logger = logging.getLogger(__name__)
+
+Image = tuple[NDArray[Any], dict[str, Any]]
+"""Pixels (Y, X) and Micro-Manager's tags."""
 
 DEFAULT_PORT = 4827
 CONNECT_S = 2.0

@@ -1,23 +1,16 @@
 """The ladder is recorded with Micro-Manager's own core and its demo camera."""
 
-import json
-
 import numpy as np
 import pytest
-import typer
 
 from quietscope.acquisition.errors import AcquisitionError, MicroscopeError
 from quietscope.acquisition.light_ladder import (
     Light,
-    RecordedLevel,
     ladder_values,
-    parse_light,
-    photon_transfer_sparkline,
     record_ladder,
 )
 from quietscope.acquisition.microscope.core import MicroscopeSettings, open_microscope
 from quietscope.calibration.fit_camera import fit_camera
-from quietscope.calibration.noise_files import load_noise_model
 
 ROI = (100, 100, 128, 128)
 
@@ -142,68 +135,3 @@ def test_ladder_values_sample_the_noise_evenly():
     assert values[0] == pytest.approx(1)
     assert values[-1] == pytest.approx(100)
     assert np.ptp(np.diff(np.sqrt(values))) < 1e-9
-
-
-@pytest.mark.parametrize("text", ["lamp", "-Intensity", "Lamp-"])
-def test_light_that_cannot_be_understood_is_wrong_usage(text):
-    with pytest.raises(typer.BadParameter):
-        parse_light(text, None)
-
-
-def test_light_options():
-    assert parse_light("exposure", "1,50") == Light("exposure", low=1.0, high=50.0)
-    assert parse_light("LED-Level-Red", None) == Light("property", "LED", "Level-Red")
-    with pytest.raises(typer.BadParameter):
-        parse_light("exposure", "50,1")
-
-
-def test_sparkline_rises_with_the_variance():
-    levels = [RecordedLevel(None, 100.0 * i, 50.0 * i, 0.0) for i in range(1, 9)]
-    line = photon_transfer_sparkline(levels)
-    bars = [mark for mark in line if mark in "▁▂▃▄▅▆▇█"]
-    assert bars == sorted(bars)
-    assert len(set(bars)) > 4
-    assert "0.5 ADU/e⁻" in line
-
-
-@pytest.mark.slow
-def test_the_command_writes_model_and_page(tmp_path):
-    from typer.testing import CliRunner
-
-    from quietscope.cli import app
-
-    out = tmp_path / "camera.npz"
-    done = CliRunner().invoke(
-        app,
-        ["calibrate", "--out", str(out), "--roi", "0,0,96,96", "--levels", "4",
-         "--frames-per-level", "20", "--light-range", "0.5,20", "--json"],
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)
-    assert result["gain_adu_per_e"] == pytest.approx(1.0, rel=0.02)
-    assert load_noise_model(out).fingerprint.camera == "DemoCamera-MultiMode"
-    assert (tmp_path / "camera.html").stat().st_size > 50_000
-
-
-@pytest.mark.parametrize("option", [["--z", "0,5,1"], ["--interval-s", "2"]])
-def test_options_without_use_are_wrong_usage(option, tmp_path):
-    from typer.testing import CliRunner
-
-    from quietscope.cli import app
-
-    done = CliRunner().invoke(app, ["calibrate", "--out", str(tmp_path / "c.npz"), *option])
-    assert done.exit_code == 2
-    assert "has no use here" in " ".join(done.output.split())
-
-
-def test_a_channel_that_does_not_exist_is_named(tmp_path):
-    from typer.testing import CliRunner
-
-    from quietscope.cli import app
-
-    done = CliRunner().invoke(
-        app, ["calibrate", "--out", str(tmp_path / "c.npz"), "--channel", "infrared"]
-    )
-    assert done.exit_code == 1
-    assert "infrared" in done.output
-    assert "DAPI" in done.output

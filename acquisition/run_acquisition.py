@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from ...errors import one_line
-from ..errors import AcquisitionError
-from ..live import LiveDenoiser
-from .bridge import DEFAULT_PORT, has_ended
-from .core import running_core
-from .planned_events import Event
+from ..errors import one_line
+from .errors import AcquisitionError
+from .live import LiveDenoiser
+from .microscope.bridge import DEFAULT_PORT, has_ended
+from .microscope.core import running_core
+from .microscope.planned_events import Event
 
 OnFrames = Callable[[int], None]
 Hook = Callable[[Any, Any], Any]
