@@ -32,7 +32,7 @@ NOT_THE_HOUSE = {"tests", "benchmarks", "examples", "docs", "packaging", "build"
 STOREYS = (
     {"cli"},
     {"gui"},
-    {"demo"},
+    {"demo", "doctor"},
     {"acquisition", "training"},
     {"inference"},
     {"calibration"},
