@@ -25,7 +25,16 @@ from ..storage.stack import Stack
 from .errors import AcquisitionError, MicroscopeError
 from .level_recorder import LevelRecorder, Progress, RecordedLevel
 from .microscope.bridge import strings
+<<<<<<< HEAD
 from .microscope.core import Microscope
+=======
+from .microscope.core import Microscope, MicroscopeSettings, open_microscope
+
+if TYPE_CHECKING:
+    from ..calibration.result import Calibration
+
+logger = logging.getLogger(__name__)
+>>>>>>> 9f47f0e (Calibration: the result, the fits and juglab's files are modules of their own; noise models say their floor and their pixels by protocol)
 
 LEVELS = 12
 FRAMES_PER_LEVEL = 50
@@ -331,3 +340,170 @@ def wait_for_enter(sentence: str) -> None:
             "light by hand needs a person at the keyboard; give --light DEVICE-PROPERTY, or vary "
             "the exposure"
         ) from error
+<<<<<<< HEAD
+=======
+
+
+# ---------------------------------------------------------------------------- the command
+
+
+def calibrate(
+    *,
+    out: Annotated[Path, typer.Option(help="The noise model to write (npz).")],
+    microscope: MicroscopeSettings,
+    levels: Annotated[int, typer.Option(min=3, help="Light levels.")] = LEVELS,
+    frames_per_level: Annotated[int, typer.Option(min=4, help="Repeats of each level.")] = (
+        FRAMES_PER_LEVEL
+    ),
+    light: Annotated[
+        str,
+        typer.Option(
+            metavar="exposure|hand|DEVICE-PROPERTY",
+            help="What varies the light: exposure time, a person, or a property of a device.",
+        ),
+    ] = "exposure",
+    light_range: Annotated[
+        str | None,
+        typer.Option(metavar="LOW,HIGH", help="Its range (exposure in ms); found by trial."),
+    ] = None,
+    dark: Annotated[
+        bool, typer.Option(help="Record dark frames first, with the shutter closed.")
+    ] = True,
+    keep_stacks: Annotated[
+        Path | None, typer.Option(help="Keep the recorded stacks in this folder (OME-Zarr).")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="The figure page; next to --out when not given.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the draw of pixels.")] = 0,
+) -> Outcome:
+    """Measure the camera: dark frames, a ladder of light levels, noise model, checks."""
+    from ..calibration.noise_files import save_noise_model
+    from ..calibration.report import write_report
+
+    source = parse_light(light, light_range)
+    _refuse_what_has_no_use(microscope)
+    require_absent(out, overwrite=overwrite)
+    page = report or out.with_suffix(".html")
+    require_absent(page, overwrite=overwrite)
+    begun = time.perf_counter()
+    with open_microscope(microscope) as opened, progress() as bar:
+        _choose_channel(opened)
+        task = bar.add_task("recording", total=(levels + 1) * frames_per_level, note="")
+
+        def show(line: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, note=line)
+
+        def ask(sentence: str) -> None:
+            bar.stop()
+            _wait_for_enter(sentence)
+            bar.start()
+
+        with record_ladder(
+            opened,
+            levels=levels,
+            frames_per_level=frames_per_level,
+            light=source,
+            dark=dark,
+            keep=keep_stacks,
+            overwrite=overwrite,
+            prompt=ask,
+            on_progress=show,
+        ) as ladder:
+            bar.update(task, completed=levels * frames_per_level, visible=False)
+            calibration = _fit(ladder, opened, seed, bar)
+    save_noise_model(calibration.noise_model, out, overwrite=overwrite)
+    write_report(calibration, page)
+    result = {
+        **calibration.result(),
+        "seconds": time.perf_counter() - begun,
+        "out": str(out),
+        "report": str(page),
+        "saturated_levels": len(ladder.saturated),
+        "stacks": None if keep_stacks is None else str(keep_stacks),
+    }
+    return Outcome(result, [*calibration.summary(), f"noise model {out}, figures {page}"])
+
+
+def _refuse_what_has_no_use(microscope: MicroscopeSettings) -> None:
+    """Refuse what moves or waits: a calibration looks at one still, even field."""
+    for option, given in (
+        ("--z", microscope.z_um),
+        ("--positions", microscope.positions),
+        ("--interval-s", microscope.interval_s),
+        ("--channel", microscope.channels[1:]),
+    ):
+        if given:
+            raise typer.BadParameter(
+                f"{option} has no use here: a calibration looks at one even field"
+                + (" in one channel" if option == "--channel" else "")
+            )
+
+
+def _choose_channel(microscope: Microscope) -> None:
+    """Set the light path of the channel that was asked for."""
+    core = microscope.core
+    for preset in microscope.settings.channels:
+        group = str(core.get_channel_group())
+        known = strings(core.get_available_configs(group)) if group else []
+        if preset not in known:
+            raise MicroscopeError(
+                f"--channel {preset}: the channel group {group or '(none)'} has "
+                f"{', '.join(known) or 'no presets'}; choose one of them"
+            )
+        core.set_config(group, preset)
+        core.wait_for_config(group, preset)
+
+
+def _fit(ladder: LadderRecording, microscope: Microscope, seed: int, bar: Any) -> Calibration:
+    from ..calibration.fit_camera import fit_camera
+
+    task = bar.add_task("fitting", total=100, note="")
+    calibration = fit_camera(
+        ladder.levels,
+        dark=ladder.dark,
+        exposures_ms=ladder.exposures_ms,
+        fingerprint=microscope.fingerprint(),
+        seed=seed,
+        on_progress=lambda step, share: bar.update(
+            task, description=step, completed=int(100 * share)
+        ),
+    )
+    bar.update(task, visible=False)
+    return calibration
+
+
+def parse_light(light: str, light_range: str | None) -> Light:
+    """Turn --light and --light-range into a `Light`.
+
+    Raises
+    ------
+    typer.BadParameter
+        If they cannot be understood.
+    """
+    low, high = _range(light_range)
+    if light == "hand":
+        return Light("hand")
+    if light == "exposure":
+        return Light("exposure", low=low, high=high)
+    device, dash, name = light.partition("-")
+    if not (device and dash and name):
+        raise typer.BadParameter(
+            f"--light {light}: expected exposure, hand, or DEVICE-PROPERTY as Micro-Manager's "
+            "device property browser lists it"
+        )
+    return Light("property", device=device, name=name, low=low, high=high)
+
+
+def _range(text: str | None) -> tuple[float | None, float | None]:
+    if text is None:
+        return None, None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"--light-range {text}: expected LOW,HIGH as numbers") from error
+    if not 0 <= low < high:
+        raise typer.BadParameter(f"--light-range {text}: expected 0 ≤ LOW < HIGH")
+    return low, high
+>>>>>>> 9f47f0e (Calibration: the result, the fits and juglab's files are modules of their own; noise models say their floor and their pixels by protocol)

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from quietscope.calibration.fit_camera import fit_camera
-from quietscope.calibration.gaussian_mixture import fit_gaussian_mixture
+from quietscope.calibration.fit_gaussian_mixture import fit_gaussian_mixture
 from quietscope.calibration.level_statistics import level_statistics, signal_observation_pairs
-from quietscope.calibration.photon_transfer import Interval, PhotonTransfer
+from quietscope.calibration.photon_transfer import PhotonTransfer
+from quietscope.calibration.straight_line import Interval
 from quietscope.storage.atomic_output import write_json
 from quietscope.storage.stack import Stack, open_stack
 

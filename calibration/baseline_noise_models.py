@@ -12,10 +12,8 @@ from numpy.typing import ArrayLike
 
 from .errors import CalibrationError
 from .likelihood import SIXTEEN_BIT, Codes, mixture_log_likelihood
-from .noise_model import FloatArray, MixtureTable
+from .noise_model import LEAST_VARIANCE_ADU2, FloatArray, MixtureTable
 from .photon_transfer import PhotonTransfer
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +26,11 @@ class PoissonGaussianNoiseModel:
     photon_transfer: PhotonTransfer
     signal_range_adu: tuple[float, float]
     codes: Codes = SIXTEEN_BIT
+
+    @property
+    def least_variance_adu2(self) -> float:
+        """The variance without light, ADU²."""
+        return max(self.photon_transfer.dark_variance_adu2, LEAST_VARIANCE_ADU2)
 
     def variance(self, signal: ArrayLike) -> FloatArray:
         """Return Var[observation | signal] in ADU², elementwise."""
@@ -80,6 +83,11 @@ class HistogramNoiseModel:
         return float(self.edges_adu[0]), float(self.edges_adu[-1])
 
     @property
+    def least_variance_adu2(self) -> float:
+        """The least variance of any signal, ADU²."""
+        return max(float(self.variance(self._centres).min()), LEAST_VARIANCE_ADU2)
+
+    @property
     def _centres(self) -> FloatArray:
         return (self.edges_adu[1:] + self.edges_adu[:-1]) / 2
 
@@ -111,7 +119,7 @@ class HistogramNoiseModel:
     def mixture(self, signal: ArrayLike) -> MixtureTable:
         """Tabulate as one Gaussian of the histogram's variance at the given signals (G,)."""
         grid = np.asarray(signal, dtype=np.float64)
-        return _one_gaussian(grid, np.maximum(self.variance(grid), 1e-6))
+        return _one_gaussian(grid, np.maximum(self.variance(grid), LEAST_VARIANCE_ADU2))
 
 
 def fit_histogram(

@@ -21,20 +21,13 @@ from numpy.typing import NDArray
 
 from ..storage.stack import Stack
 from .errors import CalibrationError
-from .gaussian_mixture import (
-    GaussianMixtureNoiseModel,
-    fit_gaussian_mixture,
-    leaning_on_law,
-)
+from .fit_gaussian_mixture import fit_gaussian_mixture, leaning_on_law
+from .gaussian_mixture import GaussianMixtureNoiseModel
 from .level_statistics import Pairs
 from .likelihood import Codes
 from .noise_model import FloatArray
-from .photon_transfer import (
-    QUANTISATION_VARIANCE_ADU2,
-    Interval,
-    PhotonTransfer,
-    weighted_line,
-)
+from .photon_transfer import QUANTISATION_VARIANCE_ADU2, PhotonTransfer
+from .straight_line import Interval, weighted_line
 
 MAX_PIXELS = 2_000_000
 MAX_FRAMES = 64

@@ -13,9 +13,10 @@ from typing import Literal
 import numpy as np
 
 from ..storage.stack import Stack
+from .fit_photon_transfer import exposure_line
 from .level_statistics import LevelStatistics
 from .noise_model import FloatArray, NoiseModel
-from .photon_transfer import PhotonTransfer, exposure_line
+from .photon_transfer import PhotonTransfer
 
 MOTION_BLOCKS = 4
 SIGNIFICANT = 4.0

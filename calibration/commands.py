@@ -48,6 +48,8 @@ def fit_noise(
     seed: Annotated[int, typer.Option(help="Of the draw of pixels.")] = 0,
 ) -> Outcome:
     """Fit a noise model to recorded repeats, or to ordinary data with --bootstrap."""
+    from .noise_files import save_noise_model
+
     page = report or out.with_suffix(".html")
     for path in (out, page, *([juglab] if juglab else [])):
         require_absent(path, overwrite=overwrite)
@@ -58,10 +60,10 @@ def fit_noise(
         result, summary, model = _bootstrapped(opened, seed)
     else:
         result, summary, model = _calibrated(opened, dark, offset, channel, seed, page, data)
-    model.save(out, overwrite=overwrite)
+    save_noise_model(model, out, overwrite=overwrite)
     summary.append(f"noise model {out}" + ("" if bootstrap else f", figures {page}"))
     if juglab is not None:
-        from .noise_files import save_juglab_noise_model
+        from .juglab_files import save_juglab_noise_model
 
         cost = save_juglab_noise_model(model, juglab, overwrite=overwrite)
         summary.append(f"for PPN2V and CAREamics {juglab} (differs by {cost:.2g} nats)")
@@ -90,6 +92,7 @@ def _calibrated(
     data: list[Path] | None,
 ) -> tuple[dict[str, Any], list[str], Any]:
     from .fit_camera import fit_camera
+    from .report import write_report
 
     with progress() as bar:
         task = bar.add_task("reading frames", total=100, note="")
@@ -103,7 +106,7 @@ def _calibrated(
                 task, description=step, completed=int(100 * share)
             ),
         )
-    calibration.write_report(page)
+    write_report(calibration, page)
     return (
         {**calibration.result(), "report": str(page)},
         calibration.summary(),

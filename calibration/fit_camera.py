@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +17,13 @@ from numpy.typing import NDArray
 from ..storage.atomic_output import jsonable
 from ..storage.stack import Stack
 from . import checks as checking
-from .baseline_noise_models import HistogramNoiseModel, PoissonGaussianNoiseModel, fit_histogram
+from .baseline_noise_models import PoissonGaussianNoiseModel, fit_histogram
 from .checks import Check
 from .errors import CalibrationError
 from .fingerprint import CameraFingerprint
-from .gaussian_mixture import GaussianMixtureNoiseModel, fit_gaussian_mixture
+from .fit_gaussian_mixture import fit_gaussian_mixture
+from .fit_photon_transfer import fit_photon_transfer, transfer_points
+from .gaussian_mixture import GaussianMixtureNoiseModel
 from .level_statistics import (
     LevelStatistics,
     Pairs,
@@ -33,93 +33,14 @@ from .level_statistics import (
 )
 from .likelihood import Codes, mixture_log_likelihood
 from .noise_model import FloatArray, NoiseModel
-from .photon_transfer import PhotonTransfer, fit_photon_transfer, transfer_points
 from .pixel_maps import PixelMaps, pixel_maps
+from .result import Calibration, LevelResult
 
 MAX_PAIRS = 10_000_000
 HELD_OUT_SHARE = 0.2
 TOLERATED_SATURATION = 1e-4
 SCORED_AT_ONCE = 1 << 18
 Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class LevelResult:
-    """One light level (or one stretch of brightness of a scene) in the report."""
-
-    mean_adu: float
-    variance_adu2: float
-    model_variance_adu2: float
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Calibration:
-    """A calibrated camera: the models, the figures behind them and the checks."""
-
-    noise_model: GaussianMixtureNoiseModel
-    poisson_gaussian: PoissonGaussianNoiseModel
-    histogram: HistogramNoiseModel
-    levels: tuple[LevelResult, ...]
-    held_out_nll: dict[str, float]
-    checks: tuple[Check, ...]
-    seconds: float
-
-    @property
-    def photon_transfer(self) -> PhotonTransfer:
-        """Gain, offset, read noise, saturation."""
-        return self.noise_model.photon_transfer
-
-    @property
-    def maps(self) -> PixelMaps | None:
-        """Per-pixel maps, where dark frames were given."""
-        return self.noise_model.maps
-
-    def result(self) -> dict[str, Any]:
-        """Return the JSON object of `calibrate` and `fit-noise`."""
-        law = self.photon_transfer
-        return {
-            "gain_adu_per_e": law.gain_adu_per_e,
-            "gain_interval": _bounds(law.gain),
-            "offset_adu": law.offset_adu,
-            "offset_interval": _bounds(law.offset),
-            "read_noise_e": law.read_noise_e,
-            "read_noise_interval": _bounds(law.read_noise),
-            "read_noise_adu": law.read_noise_adu,
-            "saturation_adu": law.saturation_adu,
-            "saturation_reached": law.saturation_reached,
-            "dynamic_range": law.dynamic_range,
-            "nonlinearity": law.nonlinearity,
-            "excess_noise": law.excess_noise,
-            "excess_noise_ratio": law.excess_noise_ratio and law.excess_noise_ratio.value,
-            "photoelectron_gain_adu_per_e": law.photoelectron_gain_adu_per_e,
-            "source": self.noise_model.source,
-            "levels": [
-                {
-                    "mean_adu": level.mean_adu,
-                    "variance_adu2": level.variance_adu2,
-                    "model_variance_adu2": level.model_variance_adu2,
-                }
-                for level in self.levels
-            ],
-            "held_out_nll": dict(self.held_out_nll),
-            "checks": [check.result() for check in self.checks],
-            "seconds": self.seconds,
-        }
-
-    def summary(self) -> list[str]:
-        """Return the same in a few lines for a person."""
-        return calibration_summary(self)
-
-    def write_report(self, path: Path) -> None:
-        """Write the figure page (HTML with its figures inside)."""
-        from .report import write_report
-
-        write_report(self, path)
-
-
-def _bounds(interval: Any) -> list[float] | None:
-    return None if interval is None else [interval.low, interval.high]
 
 
 def fit_camera(
@@ -391,40 +312,3 @@ def _checks(
         checking.linearity(usable_levels, law),
     ]
     return tuple(check for check in made if check is not None)
-
-
-def calibration_summary(calibration: Calibration) -> list[str]:
-    """Return the result in plain words."""
-    law = calibration.photon_transfer
-    lines = [f"gain          {law.gain_adu_per_e:.4g} ADU/e⁻{_plus_minus(law.gain)}"]
-    if law.excess_noise:
-        lines.append(
-            f"excess noise  found: an electron-multiplying camera (F² = 2), "
-            f"{law.photoelectron_gain_adu_per_e:.4g} ADU per photoelectron"
-        )
-    if law.offset is not None and law.read_noise is not None:
-        lines.append(f"offset        {law.offset.value:.2f} ADU{_plus_minus(law.offset)}")
-        lines.append(
-            f"read noise    {law.read_noise.value:.3g} e⁻{_plus_minus(law.read_noise)} = "
-            f"{law.read_noise_adu:.3g} ADU"
-        )
-    else:
-        least = -law.intercept_adu2 / law.gain_adu_per_e
-        lines.append(
-            "offset        not known, nor read noise: give --dark or --offset "
-            f"(the offset is {max(least, 0.0):.1f} ADU if there is no read noise, "
-            "more if there is)"
-        )
-    seen = "" if law.saturation_reached else " (not reached; from the pixel type)"
-    lines.append(f"saturation    {law.saturation_adu:.0f} ADU{seen}")
-    low, high = calibration.noise_model.signal_range_adu
-    lines.append(f"calibrated    {low:.0f} to {high:.0f} ADU, beyond it the photon-transfer line")
-    for check in calibration.checks:
-        mark = {"green": "ok  ", "amber": "NOTE", "red": "FAIL"}[check.colour]
-        advice = "" if check.passed else f": {check.advice}"
-        lines.append(f"{mark} {check.name} {check.value:.3g} (limit {check.limit:.3g}){advice}")
-    return lines
-
-
-def _plus_minus(interval: Any) -> str:
-    return f" ({interval.low:.4g} to {interval.high:.4g})"

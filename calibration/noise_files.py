@@ -1,18 +1,12 @@
-"""Noise models on disk.
+"""Our noise models on disk.
 
-Owns our npz (no pickles, versioned) and the npz of juglab's PPN2V and DivNoising and of
-CAREamics, in both directions. Theirs describe each of the Gaussians by polynomials of
-u = (s − min_signal)/(max_signal − min_signal), row by row of `trained_weight`:
-
-    mean_k      s + p_k(u) − Σ_j α_j p_j(u)      first third of the rows
-    variance_k  max(Σ_i exp(c_ki)·uⁱ, min_sigma) second third ('min_sigma' is a variance)
-    α_k         softmax over k of q_k(u)         last third
+Owns our npz: no pickles, versioned, and read back by its own reader before it counts as written.
+The files of juglab and CAREamics are opened here too; their form lives in `juglab_files`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,16 +15,17 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
-from scipy.optimize import minimize
 
 from ..storage.atomic_output import new_file
 from .errors import CalibrationError
 from .fingerprint import CameraFingerprint
 from .gaussian_mixture import GaussianMixtureNoiseModel
+from .juglab_files import JUGLAB_KEYS, model_from_juglab
 from .likelihood import Codes
-from .noise_model import FloatArray, MixtureTable, NoiseModel
-from .photon_transfer import Interval, PhotonTransfer
+from .noise_model import FloatArray
+from .photon_transfer import PhotonTransfer
 from .pixel_maps import PixelMaps
+from .straight_line import Interval
 
 FORMAT = "quietscope-noise-model"
 VERSION = 1
@@ -43,8 +38,6 @@ TABLES = (
     "shape_variances",
 )
 MAPS = ("offset_adu", "variance_adu2", "response", "hot", "dead")
-JUGLAB_KEYS = ("trained_weight", "min_signal", "max_signal", "min_sigma")
-_JUGLAB_KNOTS = 513
 
 
 class _Interval(BaseModel):
@@ -113,7 +106,7 @@ def load_noise_model(path: Path | str) -> GaussianMixtureNoiseModel:
     path = Path(path)
     arrays = _read_arrays(path)
     if set(JUGLAB_KEYS) <= set(arrays):
-        return _from_juglab(path, arrays)
+        return model_from_juglab(path, arrays)
     if str(arrays.get("format")) != FORMAT:
         raise CalibrationError(
             f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}, expected a noise model of "
@@ -213,155 +206,3 @@ def _require_sound(tables: Mapping[str, FloatArray]) -> None:
         raise ValueError("it holds variances of zero or less")
     if not np.allclose(tables["shape_weights"].sum(axis=0), 1, atol=1e-6):
         raise ValueError("its weights do not add up to 1")
-
-
-# --------------------------------------------------------------- juglab's and CAREamics' form
-
-
-def juglab_mixture(
-    weight: FloatArray,
-    min_signal: float,
-    max_signal: float,
-    min_variance: float,
-    signal: FloatArray,
-) -> MixtureTable:
-    """Evaluate a model in juglab's parametrisation at `signal` (G,)."""
-    gaussians, coefficients = weight.shape[0] // 3, weight.shape[1]
-    u = (signal - min_signal) / (max_signal - min_signal)
-    powers = u[None, :] ** np.arange(coefficients)[:, None]
-    means, log_variances, logits = weight.reshape(3, gaussians, coefficients)
-    variances = np.maximum(np.exp(log_variances) @ powers, min_variance)
-    scores = logits @ powers
-    weights = np.exp(scores - scores.max(axis=0))
-    weights /= weights.sum(axis=0)
-    offsets = means @ powers
-    offsets = offsets - (weights * offsets).sum(axis=0)
-    return MixtureTable(signal=signal, weights=weights, offsets=offsets, variances=variances)
-
-
-def _from_juglab(path: Path, arrays: Mapping[str, Any]) -> GaussianMixtureNoiseModel:
-    weight = np.asarray(arrays["trained_weight"], dtype=np.float64)
-    low, high, least = (
-        float(np.ravel(arrays[name])[0]) for name in ("min_signal", "max_signal", "min_sigma")
-    )
-    if weight.ndim != 2 or weight.shape[0] % 3 or not high > low:
-        raise CalibrationError(
-            f"{path}: trained_weight of shape {weight.shape} and signals {low:g} to {high:g}, "
-            "expected (3·gaussians, coefficients) and a rising range; export the model again"
-        )
-    grid = np.linspace(low, high, _JUGLAB_KNOTS)
-    return model_of_table(juglab_mixture(weight, low, high, least, grid))
-
-
-def model_of_table(table: MixtureTable) -> GaussianMixtureNoiseModel:
-    """Return a tabulated mixture as our model, with a photon-transfer line through it."""
-    total = table.total_variance()
-    slope, intercept = np.polyfit(table.signal, total, 1)
-    gain = max(float(slope), 1e-9)
-    least = float(total.min())
-    return GaussianMixtureNoiseModel(
-        signal_adu=table.signal,
-        variance_adu2=total,
-        shape_signal_adu=table.signal,
-        shape_weights=table.weights,
-        shape_offsets=table.offsets / np.sqrt(total),
-        shape_variances=table.variances / total,
-        photon_transfer=PhotonTransfer(
-            gain=Interval(gain, gain, gain),
-            intercept_adu2=float(intercept),
-            offset=None,
-            read_noise=None,
-            dark_variance_adu2=least,
-            saturation_adu=65535.0,
-        ),
-        codes=Codes(-np.inf, np.inf, 0.0),
-    )
-
-
-def save_juglab_noise_model(
-    model: NoiseModel,
-    path: Path | str,
-    *,
-    gaussians: int = 3,
-    coefficients: int = 3,
-    overwrite: bool = True,
-) -> float:
-    """Write a model in the form of juglab's PPN2V, DivNoising and CAREamics.
-
-    Their parametrisation is narrower than ours, so the closest model in it is sought (least
-    Kullback–Leibler divergence over the calibrated range).
-
-    Returns
-    -------
-    The mean divergence in nats that the conversion costs.
-    """
-    low, high = model.signal_range_adu
-    grid = np.linspace(low, high, 48)
-    target = _Quadrature.of(model.mixture(grid))
-    least = float(target.total.min()) * 0.5
-    start = _juglab_start(target, gaussians, coefficients)
-
-    def loss(raw: FloatArray) -> float:
-        weight = raw.reshape(3 * gaussians, coefficients) * scale
-        return target.divergence(juglab_mixture(weight, low, high, least, grid))
-
-    # Means are in ADU, all else in logarithms: bring them to one size.
-    scale = np.ones((3 * gaussians, coefficients))
-    scale[:gaussians] = float(np.sqrt(target.total.mean()))
-    found = minimize(loss, (start / scale).ravel(), method="L-BFGS-B", options={"maxiter": 300})
-    weight = (found.x.reshape(start.shape) * scale).astype(np.float32)
-    with new_file(Path(path), overwrite=overwrite) as staging, staging.open("wb") as file:
-        np.savez(
-            file,
-            allow_pickle=False,
-            trained_weight=weight,
-            min_signal=np.array([low], dtype=np.float32),
-            max_signal=np.array([high], dtype=np.float32),
-            min_sigma=np.array(least, dtype=np.float32),
-        )
-    return float(loss(found.x))
-
-
-class _Quadrature:
-    """Points and masses that stand for p(x | s) on a grid of signals."""
-
-    def __init__(self, table: MixtureTable) -> None:
-        self.total = table.total_variance()
-        self.x = table.signal + np.linspace(-5, 5, 101)[:, None] * np.sqrt(self.total)
-        self.log_p = _log_density(table, self.x)
-        mass = np.exp(self.log_p)
-        self.mass = mass / mass.sum(axis=0)
-
-    @classmethod
-    def of(cls, table: MixtureTable) -> _Quadrature:
-        return cls(table)
-
-    def divergence(self, other: MixtureTable) -> float:
-        difference = self.log_p - _log_density(other, self.x)
-        return float((self.mass * difference).sum(axis=0).mean())
-
-
-def _log_density(table: MixtureTable, x: FloatArray) -> FloatArray:
-    deviation = x[:, None] - table.signal - table.offsets
-    terms = table.weights * np.exp(-(deviation**2) / (2 * table.variances))
-    density = (terms / np.sqrt(2 * np.pi * table.variances)).sum(axis=1)
-    result: FloatArray = np.log(np.maximum(density, 1e-300))
-    return result
-
-
-def _juglab_start(target: _Quadrature, gaussians: int, coefficients: int) -> FloatArray:
-    start = np.zeros((3 * gaussians, coefficients))
-    low, high = float(target.total[0]), float(target.total[-1])
-    start[:gaussians, 0] = np.linspace(-0.5, 0.8, gaussians) * np.sqrt(low)
-    start[gaussians : 2 * gaussians, 0] = np.log(low)
-    start[gaussians : 2 * gaussians, 1:] = np.log(low * 1e-2)
-    if coefficients > 1:
-        start[gaussians : 2 * gaussians, 1] = np.log(max(high - low, low * 1e-2))
-    return start
-
-
-def header_of(path: Path | str) -> dict[str, Any]:
-    """Return the header of one of our files as plain JSON, for people."""
-    arrays = _read_arrays(Path(path))
-    found: dict[str, Any] = json.loads(str(arrays["header"]))
-    return found

@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 
+LEAST_VARIANCE_ADU2 = 1e-6
+"""Keeps the arithmetic finite where a camera has no noise at all."""
+
 
 @runtime_checkable
 class NoiseModel(Protocol):
@@ -22,6 +25,11 @@ class NoiseModel(Protocol):
     @property
     def signal_range_adu(self) -> tuple[float, float]:
         """The calibrated range of signals; outside it the model follows photon transfer."""
+        ...
+
+    @property
+    def least_variance_adu2(self) -> float:
+        """The variance floor: no signal has less, ADU²."""
         ...
 
     def log_likelihood(self, observation: ArrayLike, signal: ArrayLike) -> FloatArray:

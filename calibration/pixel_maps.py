@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .level_statistics import LevelStatistics
-from .noise_model import FloatArray
+from .noise_model import FloatArray, NoiseModel
 
 HOT_SIGMA = 6.0
 DEAD_RESPONSE = 0.5
@@ -99,6 +100,24 @@ class PixelMaps:
         variance = np.where(self.dead, range_adu**2, self.variance_adu2 * factor**2)
         excess = np.log(np.maximum(variance, 1e-2 * dark_variance_adu2) / dark_variance_adu2)
         return np.stack([factor, summand, excess]).astype(np.float32)
+
+
+@runtime_checkable
+class PixelNoiseModel(NoiseModel, Protocol):
+    """A noise model that knows the single pixels of one region of the sensor."""
+
+    @property
+    def maps(self) -> PixelMaps | None:
+        """The maps; None where all pixels count alike."""
+        ...
+
+    def pixel_variance(self, signal: ArrayLike) -> FloatArray:
+        """Return Var[observation | signal] of every pixel, (…, Y, X) ADU²."""
+        ...
+
+    def pixel_log_likelihood(self, observation: ArrayLike, signal: ArrayLike) -> FloatArray:
+        """Return log p(observation | signal) of images (…, Y, X), pixel by pixel."""
+        ...
 
 
 def part_of(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..reporting.html_report import Page
-from .photon_transfer import Interval
+from .straight_line import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .fit_camera import Calibration
     from .pixel_maps import PixelMaps
+    from .result import Calibration
 
 MODEL, MEASURED, LAW = "#0b6bcb", "#d9480f", "#9aa3b2"
 

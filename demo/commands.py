@@ -15,8 +15,48 @@ import typer
 
 from ..errors import require_extra
 from ..inference.runtime.providers import Provider
+<<<<<<< HEAD
 from ..reporting.console import Outcome
 from ..storage.atomic_output import clear_directory, require_space
+=======
+from ..reporting.console import Outcome, progress, stderr
+from ..storage.atomic_output import clear_directory, require_space, write_json
+
+if TYPE_CHECKING:
+    from ..acquisition.microscope.core import Microscope
+    from ..acquisition.microscope.specimen import CameraLaw, Specimen
+    from ..calibration.result import Calibration
+    from ..training.train import TrainingProgress, TrainingResult
+
+SIDE = 256
+"""Pixels; the demo camera computes its pictures, and a smaller region leaves it time."""
+EXPOSURE_MS = 50.0
+LIVE_FIRST_INDEX = 1000
+"""The live run looks at the specimen long after the recording that the model learned from."""
+
+
+@dataclass
+class _Demo:
+    """What the steps hand on to each other."""
+
+    out: Path
+    frames: int
+    train_seconds: float
+    preview: bool
+    seed: int
+    provider: Provider
+    microscope: Microscope = field(init=False)
+    calibration: Calibration = field(init=False)
+    specimen: Specimen = field(init=False)
+    training: TrainingResult = field(init=False)
+    live: Mapping[str, Any] = field(init=False)
+    decision: Mapping[str, Any] = field(init=False)
+    scores: Mapping[str, Any] = field(init=False)
+
+    @property
+    def library(self) -> Path:
+        return self.out / "library"
+>>>>>>> 9f47f0e (Calibration: the result, the fits and juglab's files are modules of their own; noise models say their floor and their pixels by protocol)
 
 
 def demo(
@@ -47,6 +87,265 @@ def demo(
     return Outcome(result=report, summary=_summary(out, report))
 
 
+<<<<<<< HEAD
+=======
+def _bytes_needed(frames: int) -> int:
+    # Raw uint16 and denoised float32 of two runs, the calibration, two bundles.
+    return frames * SIDE * SIDE * (2 + 4) * 2 + 200 * 2**20
+
+
+Tell = Callable[[float, str], None]
+"""A step says how far it is (0 to 1) and what it is doing."""
+
+
+def _step(number: int, name: str, work: Callable[[Tell], str]) -> None:
+    """Run one step with a progress bar and print its measured result in one line."""
+    began = time.perf_counter()
+    with progress() as bar:
+        task = bar.add_task(f"{number}/7 {name}", total=100, note="")
+
+        def tell(share: float, note: str) -> None:
+            bar.update(task, completed=round(100 * share), note=note)
+
+        result = work(tell)
+    seconds = time.perf_counter() - began
+    line = f"[bold]{number}/7[/] {name:<10} {escape(result)} [dim]({seconds:.1f} s)[/]"
+    stderr.print(line, soft_wrap=True)
+
+
+# ------------------------------------------------------------------ 1 to 5, at the microscope
+
+
+def _at_the_microscope(state: _Demo) -> None:
+    from ..acquisition.microscope.core import MicroscopeSettings, open_microscope
+
+    x = (512 - SIDE) // 2
+    settings = MicroscopeSettings(exposure_ms=EXPOSURE_MS, roi=(x, x, SIDE, SIDE))
+    with ExitStack() as held:
+
+        def start(tell: Tell) -> str:
+            tell(0.0, "starting Micro-Manager's core")
+            state.microscope = held.enter_context(open_microscope(settings))
+            return _introduce(state.microscope)
+
+        _step(1, "microscope", start)
+        _step(2, "calibrate", lambda tell: _calibrate(state, tell))
+        _step(3, "record", lambda tell: _record(state, tell))
+        _step(4, "train", lambda tell: _train(state, tell))
+        _step(5, "live", lambda tell: _live(state, tell))
+
+
+def _introduce(microscope: Microscope) -> str:
+    height, width = microscope.frame_shape
+    return (
+        f"Micro-Manager's core ({microscope.core.get_version_info()}) with its demo camera "
+        f"{microscope.fingerprint().camera}, {width}×{height} pixels, {microscope.pixel_type}"
+    )
+
+
+def _calibrate(state: _Demo, tell: Tell) -> str:
+    from ..acquisition.light_ladder import record_ladder
+    from ..acquisition.microscope.specimen import Specimen
+    from ..calibration.fit_camera import fit_camera
+    from ..calibration.noise_files import save_noise_model
+    from ..calibration.report import write_report
+
+    with record_ladder(state.microscope) as ladder:
+        state.calibration = fit_camera(
+            ladder.levels,
+            dark=ladder.dark,
+            fingerprint=state.microscope.fingerprint(),
+            seed=state.seed,
+        )
+    save_noise_model(state.calibration.noise_model, state.out / "camera.npz")
+    write_report(state.calibration, state.out / "camera.html")
+    law = _camera_law(state.calibration)
+    state.specimen = Specimen(state.microscope.frame_shape, law, seed=state.seed)
+    checks = state.calibration.checks
+    passed = sum(check.passed for check in checks)
+    return (
+        f"gain {law.gain_adu_per_e:.3f} ADU/e⁻, offset {law.offset_adu:.2f} ADU, read noise "
+        f"{law.read_noise_e:.2f} e⁻ from {len(state.calibration.levels)} light levels; "
+        f"{passed} of {len(checks)} checks good"
+    )
+
+
+def _camera_law(calibration: Calibration) -> CameraLaw:
+    """Return the law that the simulated specimen's noise follows: the camera's, as measured."""
+    from ..acquisition.microscope.specimen import CameraLaw
+    from ..calibration.errors import CalibrationError
+
+    measured = calibration.photon_transfer
+    if measured.offset_adu is None or measured.read_noise_e is None:
+        raise CalibrationError("the demo camera gave no dark frames; run the demo again")
+    return CameraLaw(
+        measured.gain_adu_per_e,
+        measured.offset_adu,
+        measured.read_noise_e,
+        measured.saturation_adu,
+    )
+
+
+def _record(state: _Demo, tell: Tell) -> str:
+    run = state.library / "runs" / "specimen"
+    report = _acquire(state, run, tell, first_index=0, frames=_recording_length(state))
+    return (
+        f"{report['frames_recorded']} of {report['frames_delivered']} frames of a simulated "
+        f"specimen in {run.name}/raw.ome.zarr, verified bit for bit"
+    )
+
+
+def _recording_length(state: _Demo) -> int:
+    return max(60, state.frames // 2)
+
+
+def _train(state: _Demo, tell: Tell) -> str:
+    from ..inference.library import Library
+    from ..storage.stack import open_stack
+    from ..training.options import TrainingOptions
+    from ..training.train import train
+
+    tell(0.0, "reading the recording")
+    library = Library(state.library)
+    state.training = train(
+        [open_stack(state.library / "runs" / "specimen")],
+        library.models_dir / "first",
+        TrainingOptions(seconds=state.train_seconds, seed=state.seed),
+        noise_model=state.calibration.noise_model,
+        camera=state.microscope.fingerprint(),
+        on_progress=_training_progress(tell),
+    )
+    library.promote(state.training.bundle.path, "the first model of this library")
+    result = state.training.result()
+    return (
+        f"{result['algorithm']} network of {result['parameters']} parameters, "
+        f"{result['steps']} steps; ONNX equals PyTorch within "
+        f"{result['parity_max_relative_error']:.1e}"
+    )
+
+
+def _training_progress(tell: Tell) -> Callable[[TrainingProgress], None]:
+    def on_progress(now: TrainingProgress) -> None:
+        tell(now.progress, f"step {now.step}, {now.seconds_left:.0f} s left")
+
+    return on_progress
+
+
+def _live(state: _Demo, tell: Tell) -> str:
+    run = state.library / "runs" / "live"
+    state.live = _acquire(
+        state,
+        run,
+        tell,
+        first_index=LIVE_FIRST_INDEX,
+        frames=state.frames,
+        model=state.training.bundle.path,
+        preview=state.preview,
+    )
+    state.scores = score_run(run, state.specimen, LIVE_FIRST_INDEX)
+    return (
+        f"{state.live['frames_denoised']} of {state.live['frames_recorded']} frames denoised on "
+        f"{state.live['provider']}, latency {state.live['latency_ms']['p50']:.0f} ms, "
+        f"{state.live['frames_skipped_live']} skipped in the live view; PSNR "
+        f"{state.scores['psnr_raw_db']:.1f} → {state.scores['psnr_denoised_db']:.1f} dB"
+    )
+
+
+def _acquire(
+    state: _Demo,
+    run: Path,
+    tell: Tell,
+    *,
+    first_index: int,
+    frames: int,
+    model: Path | None = None,
+    preview: bool = False,
+) -> Mapping[str, Any]:
+    """Record `frames` of the specimen through the hook and verify every raw frame."""
+    from pycromanager import multi_d_acquisition_events
+
+    from ..acquisition import LiveDenoiser
+    from ..acquisition.microscope.run_acquisition import run_acquisition
+
+    specimen, microscope = state.specimen, state.microscope
+    with LiveDenoiser(
+        model=model,
+        output=run,
+        mode="sink",
+        preview=preview,
+        provider=state.provider,
+        camera=microscope.fingerprint(),
+        pixel_size_um=microscope.pixel_size_um,
+        simulated=True,
+    ) as live:
+
+        def hook(pixels: Any, metadata: Any) -> Any:
+            # The demo camera has no noisy specimen: the simulated one takes its place here,
+            # ahead of the stream, so that everything after it is what a real run does.
+            observation = specimen.observe(first_index + metadata["Axes"]["time"])
+            return live.image_process_fn(observation, metadata)
+
+        run_acquisition(
+            live,
+            multi_d_acquisition_events(num_time_points=frames),
+            hook=hook,
+            on_frames=lambda done: tell(done / frames, f"{done} of {frames} frames"),
+        )
+    verify_raw(run, specimen, first_index)
+    return dict(live.report)
+
+
+# ------------------------------------------------------------------------ 6 and 7, afterwards
+
+
+def _retrain(state: _Demo) -> None:
+    from ..training.retraining.retrain import retrain_once
+
+    def work(tell: Tell) -> str:
+        decision = retrain_once(
+            state.library, seconds=state.train_seconds / 2, on_progress=_training_progress(tell)
+        )
+        state.decision = decision.result()
+        return f"{state.decision['decision']}: {state.decision['reason']}"
+
+    _step(6, "retrain", work)
+
+
+def _report(state: _Demo, *, seconds: float) -> dict[str, Any]:
+    from .report import write_demo_picture, write_demo_report
+
+    report = {
+        **state.live,
+        **state.scores,
+        "simulated": True,
+        "calibration": state.calibration.result(),
+        "training": state.training.result(),
+        "retrain": state.decision,
+        "seconds": seconds,
+        "out": str(state.out),
+    }
+    write_json(state.out / "report.json", report)
+
+    def work(tell: Tell) -> str:
+        tell(0.0, "drawing")
+        live_run = state.library / "runs" / "live"
+        write_demo_picture(state.out / "picture.png", live_run, state.specimen, LIVE_FIRST_INDEX)
+        write_demo_report(
+            state.out / "report.html",
+            report,
+            live_run,
+            state.specimen,
+            LIVE_FIRST_INDEX,
+            bundle=state.training.bundle.path,
+            calibration=state.calibration,
+        )
+        return str(state.out / "report.html")
+
+    _step(7, "report", work)
+    return report
+
+
+>>>>>>> 9f47f0e (Calibration: the result, the fits and juglab's files are modules of their own; noise models say their floor and their pixels by protocol)
 def _summary(out: Path, report: Mapping[str, Any]) -> list[str]:
     gain = report["psnr_denoised_db"] - report["psnr_raw_db"]
     return [

@@ -19,7 +19,7 @@ from .figures import FrameViews, images, last_frame, latencies, losses, photon_t
 if TYPE_CHECKING:
     from ..acquisition.microscope.specimen import Specimen
     from ..calibration.checks import Check
-    from ..calibration.fit_camera import Calibration
+    from ..calibration.result import Calibration
 
 
 def write_demo_report(

@@ -9,6 +9,16 @@ from numpy.typing import NDArray
 
 
 @runtime_checkable
+class KnowsPixels(Protocol):
+    """A denoiser that may know the single pixels of its camera."""
+
+    @property
+    def pixel_maps(self) -> NDArray[np.float32] | None:
+        """(1, 3, Y, X) of `PixelMaps.correction` for its frames; None where all count alike."""
+        ...
+
+
+@runtime_checkable
 class Denoiser(Protocol):
     """Something that turns observations into an estimate of the signal.
 

@@ -49,7 +49,7 @@ class NoiseVariance:
             [_BELOW, np.linspace(0, 1, _GRID) ** 2, _ABOVE]
         )
         self.variance_adu2 = np.asarray(noise_model.variance(self.signal_adu), np.float64)
-        self.least_variance_adu2 = float(getattr(noise_model, "least_variance_adu2", 0.0))
+        self.least_variance_adu2 = noise_model.least_variance_adu2
 
     def __call__(self, signal: NDArray[Any]) -> NDArray[np.float64]:
         """Return the variance in ADU² at `signal` in ADU, elementwise."""

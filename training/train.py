@@ -208,7 +208,7 @@ def _new_run(
         noise_model,
         low_adu=recordings.low_adu,
         high_adu=recordings.high_adu,
-        dark_variance_adu2=getattr(noise_model, "least_variance_adu2", 0.0),
+        dark_variance_adu2=noise_model.least_variance_adu2,
         **units,
     )
     workers = join_workers()

@@ -7,14 +7,25 @@ For models without pixel maps nothing is changed. Inside the graph the same is d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..denoiser import Denoiser, KnowsPixels
+
 MOST_EXCESS = 9.0
 """Log of variance over the law's. Beyond it, ninety times the noise without light, a pixel is
 dead or says as little, and is scored as any other."""
+
+
+class Noise(Protocol):
+    """Noise with a floor: a noise model, or a table of its variance."""
+
+    @property
+    def least_variance_adu2(self) -> float:
+        """The variance without light, ADU²."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,15 +44,15 @@ class CameraPixels:
     dark_variance_adu2: float = 0.0
 
     @classmethod
-    def of(cls, denoiser: Any, noise: Any) -> CameraPixels:
+    def of(cls, denoiser: Denoiser, noise: Noise | None) -> CameraPixels:
         """Return what a denoiser knows of the pixels of its frames.
 
-        `noise` is the camera's noise model or a table of its variance.
+        `noise` is the camera's noise model or a table of its variance; None where it is not known.
         """
-        maps = getattr(denoiser, "pixel_maps", None)
+        maps = denoiser.pixel_maps if isinstance(denoiser, KnowsPixels) else None
         if maps is None:
             return cls()
-        return cls(maps[0], float(getattr(noise, "least_variance_adu2", 0.0)))
+        return cls(maps[0], 0.0 if noise is None else noise.least_variance_adu2)
 
     def part(self, where: tuple[slice, slice]) -> CameraPixels:
         """Return what is known of some rows and columns."""

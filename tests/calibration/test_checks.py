@@ -6,7 +6,8 @@ import pytest
 from quietscope.calibration.checks import coverage_of_data
 from quietscope.calibration.errors import CameraMismatchError
 from quietscope.calibration.fingerprint import CameraFingerprint
-from quietscope.calibration.fit_camera import Calibration, fit_camera
+from quietscope.calibration.fit_camera import fit_camera
+from quietscope.calibration.result import Calibration
 from quietscope.storage.stack import Stack, stack_from_array
 
 GAIN, OFFSET, READ = 0.5, 100.0, 2.0

@@ -4,11 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quietscope.calibration.fit_camera import fit_camera
-from quietscope.calibration.gaussian_mixture import fit_gaussian_mixture
+from quietscope.calibration.fit_gaussian_mixture import fit_gaussian_mixture
 from quietscope.calibration.level_statistics import Pairs, signal_observation_pairs
 from quietscope.calibration.likelihood import Codes
 from quietscope.calibration.noise_model import NoiseModel
-from quietscope.calibration.photon_transfer import Interval, PhotonTransfer
+from quietscope.calibration.photon_transfer import PhotonTransfer
+from quietscope.calibration.straight_line import Interval
 from quietscope.storage.stack import stack_from_array
 
 GAIN, OFFSET, READ = 1.5, 100.0, 3.0

@@ -248,6 +248,7 @@ class PhotonNoise:
     """Var[x | s] = 4 s + 9: bright pixels are many times noisier than dark ones."""
 
     signal_range_adu = (0.0, 65535.0)
+    least_variance_adu2 = 9.0
 
     def variance(self, signal):
         return 4 * np.asarray(signal, float) + 9

@@ -18,6 +18,7 @@ class Linear:
     """The photon-transfer law itself."""
 
     signal_range_adu: tuple[float, float] = (0.0, 60_000.0)
+    least_variance_adu2: float = READ_ADU**2
 
     def variance(self, signal):
         return GAIN * np.asarray(signal, float) + READ_ADU**2

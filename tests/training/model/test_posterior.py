@@ -32,6 +32,7 @@ class PoissonGaussian:
     """Gain 2 ADU/e⁻, offset 10 ADU, read noise 3 ADU, as a mixture of two shifted halves."""
 
     signal_range_adu = (10.0, 210.0)
+    least_variance_adu2 = 9.0
 
     def variance(self, signal):
         return 2.0 * np.clip(np.asarray(signal) - 10.0, 0, None) + 9.0

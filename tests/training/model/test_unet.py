@@ -98,6 +98,7 @@ class Photons:
     """Unit gain, no offset, variance 4 ADU² in the dark."""
 
     signal_range_adu = (0.0, 200.0)
+    least_variance_adu2 = 4.0
 
     def variance(self, signal):
         return signal + 4.0
