@@ -27,7 +27,7 @@ from .microscope.bridge import strings
 from .microscope.core import Microscope, MicroscopeSettings, open_microscope
 
 if TYPE_CHECKING:
-    from ..calibration.fit_camera import Calibration
+    from ..calibration.result import Calibration
 
 
 def calibrate(
@@ -62,6 +62,9 @@ def calibrate(
     seed: Annotated[int, typer.Option(help="Of the draw of pixels.")] = 0,
 ) -> Outcome:
     """Measure the camera: dark frames, a ladder of light levels, noise model, checks."""
+    from ..calibration.noise_files import save_noise_model
+    from ..calibration.report import write_report
+
     source = parse_light(light, light_range)
     _refuse_what_has_no_use(microscope)
     require_absent(out, overwrite=overwrite)
@@ -93,8 +96,8 @@ def calibrate(
         ) as ladder:
             bar.update(task, completed=levels * frames_per_level, visible=False)
             calibration = _fit(ladder, opened, seed, bar)
-    calibration.noise_model.save(out, overwrite=overwrite)
-    calibration.write_report(page)
+    save_noise_model(calibration.noise_model, out, overwrite=overwrite)
+    write_report(calibration, page)
     result = {
         **calibration.result(),
         "seconds": time.perf_counter() - begun,

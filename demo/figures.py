@@ -21,7 +21,7 @@ from ..storage.stack import open_stack
 
 if TYPE_CHECKING:
     from ..acquisition.microscope.specimen import Specimen
-    from ..calibration.fit_camera import Calibration
+    from ..calibration.result import Calibration
 
 RAW, DENOISED, TRUE = "#9aa3b2", "#0b6bcb", "#d9480f"
 

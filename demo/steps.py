@@ -30,7 +30,7 @@ from .scoring import score_run, verify_raw
 if TYPE_CHECKING:
     from ..acquisition.microscope.core import Microscope
     from ..acquisition.microscope.specimen import CameraLaw, Specimen
-    from ..calibration.fit_camera import Calibration
+    from ..calibration.result import Calibration
     from ..training.train import TrainingProgress, TrainingResult
 
 SIDE = 256
@@ -130,6 +130,8 @@ def _calibrate(state: DemoState, tell: Tell) -> str:
     from ..acquisition.light_ladder import record_ladder
     from ..acquisition.microscope.specimen import Specimen
     from ..calibration.fit_camera import fit_camera
+    from ..calibration.noise_files import save_noise_model
+    from ..calibration.report import write_report
 
     with record_ladder(state.microscope) as ladder:
         state.calibration = fit_camera(
@@ -138,8 +140,8 @@ def _calibrate(state: DemoState, tell: Tell) -> str:
             fingerprint=state.microscope.fingerprint(),
             seed=state.seed,
         )
-    state.calibration.noise_model.save(state.out / "camera.npz")
-    state.calibration.write_report(state.out / "camera.html")
+    save_noise_model(state.calibration.noise_model, state.out / "camera.npz")
+    write_report(state.calibration, state.out / "camera.html")
     law = _camera_law(state.calibration)
     state.specimen = Specimen(state.microscope.frame_shape, law, seed=state.seed)
     checks = state.calibration.checks
