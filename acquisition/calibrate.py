@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..reporting.console import Outcome, progress
-from ..storage.atomic_output import require_absent
+from ..storage.atomic_output import require_absent, require_apart
+from ..storage.output_kinds import Kind
 from .errors import MicroscopeError
 from .light_ladder import (
     FRAMES_PER_LEVEL,
@@ -67,9 +68,13 @@ def calibrate(
 
     source = parse_light(light, light_range)
     _refuse_what_has_no_use(microscope)
-    require_absent(out, overwrite=overwrite)
     page = report or out.with_suffix(".html")
-    require_absent(page, overwrite=overwrite)
+    require_apart(page, [out])
+    require_absent(out, overwrite=overwrite, kind=Kind.NOISE_MODEL)
+    require_absent(page, overwrite=overwrite, kind=Kind.PAGE)
+    if keep_stacks is not None:
+        require_apart(keep_stacks, [out, page])
+        require_absent(keep_stacks, overwrite=overwrite, kind=Kind.LIGHT_LEVELS)
     begun = time.perf_counter()
     with open_microscope(microscope) as opened, progress() as bar:
         _choose_channel(opened)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..reporting.console import Outcome, progress, stderr
+from ..storage.atomic_output import require_apart
 from .calibrate import calibrate
 from .microscope.bridge import is_acquiring, running_acquisition
 from .microscope.core import MicroscopeSettings
@@ -196,6 +197,7 @@ def _follow_saved(
     """Follow what is saved in `folder`, by the Micro-Manager behind `port` or by anybody."""
     from .sources.follow_dataset import SavedAcquisitions, await_dataset, follow_dataset
 
+    require_apart(out, [folder])
     acquisitions = SavedAcquisitions(folder)
 
     def is_running() -> bool:

@@ -21,6 +21,8 @@ import numpy as np
 
 from ..reporting.console import stderr
 from ..storage.atomic_output import require_absent, require_space
+from ..storage.directory_lock import owned
+from ..storage.output_kinds import Kind
 from ..storage.stack import Stack
 from .errors import AcquisitionError, MicroscopeError
 from .level_recorder import LevelRecorder, Progress, RecordedLevel
@@ -145,10 +147,11 @@ def _folder(
     height, width = microscope.frame_shape
     size = frames * height * width * np.dtype(microscope.pixel_type).itemsize
     if keep is not None:
-        require_absent(keep, overwrite=overwrite)
         require_space(keep, size)
-        keep.mkdir(parents=True, exist_ok=True)
-        yield keep
+        with owned(keep):
+            require_absent(keep, overwrite=overwrite, kind=Kind.LIGHT_LEVELS)
+            keep.mkdir(parents=True, exist_ok=True)
+            yield keep
         return
     # On Windows a file that is still mapped cannot be removed at once; it is then left behind.
     with tempfile.TemporaryDirectory(prefix="quietscope-", ignore_cleanup_errors=True) as folder:

@@ -26,7 +26,7 @@ from .. import __version__
 from ..calibration.fingerprint import CameraFingerprint
 from ..errors import QuietscopeError, one_line
 from ..inference.runtime.providers import Provider
-from ..storage.atomic_output import RESERVE_BYTES, require_space
+from ..storage.atomic_output import RESERVE_BYTES, require_apart, require_space
 from ..storage.ome_zarr_writer import Place
 from .errors import AcquisitionError, MissingFramesError
 from .microscope.core import Microscope, MicroscopeSettings, running_core
@@ -208,6 +208,7 @@ class LiveDenoiser:
         self._remarks = self._denoisers.require_match(
             self._scene.camera, force=self._force, frame_shape=self._scene.frame_shape
         )
+        require_apart(self._run.path, [b.path for b in self._denoisers.bundles.values()])
         self._require_space()
         self._run.claim(overwrite=self._overwrite)
         try:

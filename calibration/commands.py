@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..reporting.console import Outcome, progress
-from ..storage.atomic_output import require_absent
+from ..storage.atomic_output import require_absent, require_apart
+from ..storage.output_kinds import Kind
 from .errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -51,9 +52,13 @@ def fit_noise(
     from .noise_files import save_noise_model
 
     page = report or out.with_suffix(".html")
-    for path in (out, page, *([juglab] if juglab else [])):
-        require_absent(path, overwrite=overwrite)
     opened = [_open(path, channel) for path in stacks]
+    inputs = [stack.path for stack in opened] + [path for path in (dark, offset) if path]
+    _require_free(
+        {out: Kind.NOISE_MODEL, page: Kind.PAGE} | ({juglab: Kind.NOISE_MODEL} if juglab else {}),
+        [*inputs, *(data or [])],
+        overwrite=overwrite,
+    )
     if bootstrap:
         if dark is not None or offset is not None:
             raise typer.BadParameter("--bootstrap needs repeats for --dark or --offset; leave it")
@@ -68,6 +73,17 @@ def fit_noise(
         cost = save_juglab_noise_model(model, juglab, overwrite=overwrite)
         summary.append(f"for PPN2V and CAREamics {juglab} (differs by {cost:.2g} nats)")
     return Outcome({**result, "out": str(out)}, summary)
+
+
+def _require_free(
+    outputs: Mapping[Path, Kind], inputs: Sequence[Path | str], *, overwrite: bool
+) -> None:
+    """Check outputs before any work: apart from inputs and each other, and replaceable."""
+    before: list[Path] = []
+    for path, kind in outputs.items():
+        require_apart(path, [*inputs, *before])
+        require_absent(path, overwrite=overwrite, kind=kind)
+        before.append(path)
 
 
 def _open(path: Path, channel: int) -> Stack:

@@ -20,6 +20,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from ..storage.atomic_output import new_file
+from ..storage.output_kinds import Kind
 from .errors import CalibrationError
 from .gaussian_mixture import GaussianMixtureNoiseModel
 from .likelihood import Codes
@@ -130,7 +131,8 @@ def save_juglab_noise_model(
     scale[:gaussians] = float(np.sqrt(target.total.mean()))
     found = minimize(loss, (start / scale).ravel(), method="L-BFGS-B", options={"maxiter": 300})
     weight = (found.x.reshape(start.shape) * scale).astype(np.float32)
-    with new_file(Path(path), overwrite=overwrite) as staging, staging.open("wb") as file:
+    written = new_file(Path(path), overwrite=overwrite, kind=Kind.NOISE_MODEL)
+    with written as staging, staging.open("wb") as file:
         np.savez(
             file,
             allow_pickle=False,

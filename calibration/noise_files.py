@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..storage.atomic_output import new_file
+from ..storage.output_kinds import Kind
 from .errors import CalibrationError
 from .fingerprint import CameraFingerprint
 from .gaussian_mixture import GaussianMixtureNoiseModel
@@ -84,7 +85,8 @@ def save_noise_model(
     if model.maps is not None:
         found = {name: getattr(model.maps, name) for name in MAPS}
         arrays |= {f"map_{name}": value for name, value in found.items() if value is not None}
-    with new_file(path, overwrite=overwrite) as staging, staging.open("wb") as file:
+    written = new_file(path, overwrite=overwrite, kind=Kind.NOISE_MODEL)
+    with written as staging, staging.open("wb") as file:
         np.savez(
             file,
             allow_pickle=False,

@@ -17,6 +17,8 @@ from ..errors import require_extra
 from ..inference.runtime.providers import Provider
 from ..reporting.console import Outcome
 from ..storage.atomic_output import clear_directory, require_space
+from ..storage.directory_lock import owned
+from ..storage.output_kinds import Kind
 
 
 def demo(
@@ -41,9 +43,10 @@ def demo(
     began = time.perf_counter()
     out = out.absolute()
     require_space(out, bytes_needed(frames))
-    clear_directory(out, overwrite=overwrite)
-    state = DemoState(out, frames, train_seconds, preview, seed, provider)
-    report = run_steps(state, began)
+    with owned(out):
+        clear_directory(out, Kind.DEMO, overwrite=overwrite)
+        state = DemoState(out, frames, train_seconds, preview, seed, provider)
+        report = run_steps(state, began)
     return Outcome(result=report, summary=_summary(out, report))
 
 

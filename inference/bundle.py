@@ -30,6 +30,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from .. import __version__
 from ..calibration.fingerprint import CameraFingerprint
 from ..storage.atomic_output import new_directory
+from ..storage.output_kinds import Kind
 from .errors import BundleError
 
 Algorithm = Literal["lattice", "n2v", "n2v2", "structn2v", "pn2v"]
@@ -186,7 +187,7 @@ def _verify(path: Path, manifest: Manifest) -> None:
 @contextmanager
 def new_bundle(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a staging directory to fill; `seal` it last and it becomes the bundle at `path`."""
-    with new_directory(Path(path), overwrite=overwrite) as staging:
+    with new_directory(Path(path), Kind.BUNDLE, overwrite=overwrite) as staging:
         yield staging
         if not (staging / MANIFEST).is_file():
             raise BundleError(f"{path}: the bundle was not sealed; this is a defect of quietscope")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..storage.atomic_output import new_file
+from ..storage.output_kinds import Kind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,5 +113,5 @@ class Page:
             f"<title>{escape(self._title)}</title><style>{_STYLE}</style></head>"
             f"<body>{''.join(self._parts)}</body></html>\n"
         )
-        with new_file(path) as staging:
+        with new_file(path, kind=Kind.PAGE) as staging:
             staging.write_text(document, encoding="utf-8")

@@ -1,8 +1,10 @@
 """Where results go: whole or not at all, and never over what is already there.
 
-Owns the claim on an output path, the check of free disk space, and the step that makes a
-finished file or directory visible (`Path.replace`, one step on Windows and POSIX alike). Does
-not know what is written.
+Owns the checks before anything is touched (apart from every input, nothing there that may not be
+replaced, space on the disk), the step that makes a finished file or directory visible
+(`Path.replace`, one step on Windows and POSIX alike), and what is moved aside until its successor
+holds something. Does not know what is written; which thing may replace which is told by
+`output_kinds`, who writes where at the moment by `directory_lock`.
 """
 
 from __future__ import annotations
@@ -10,19 +12,21 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import QuietscopeError
+from .output_kinds import Kind, kind_of
+from .urls import UrlPath, is_url, local_path
 
 RESERVE_BYTES = 256 * 2**20
 """Free space that is left untouched: a full system disk stops more than this program."""
 
 
-OWN_FILES = ("manifest.json", "zarr.json", "report.json", "events.log", "current.json", "library")
-"""A directory that holds one of these was made by this program."""
+OTHER_FORMATS = (".tif", ".tiff", ".h5", ".hdf5", ".npy", ".npz", ".nd2", ".czi", ".zip", ".png")
+"""Suffixes that promise a file which is not written."""
 
 
 class OutputError(QuietscopeError, RuntimeError):
@@ -47,30 +51,190 @@ def require_space(path: Path, needed_bytes: int) -> None:
         )
 
 
-def require_absent(path: Path, *, overwrite: bool = False) -> None:
+def require_apart(out: Path | str, inputs: Iterable[Path | str]) -> None:
+    """Raise OutputError if `out` is one of `inputs`, lies inside one, or holds one.
+
+    Links, other spellings of a name and file systems that ignore case are seen through. Inputs
+    need not exist; those at a URL are never at an output.
+
+    Parameters
+    ----------
+    out
+        What is to be written.
+    inputs
+        Everything that is read for it: recordings (`Stack.path`), models, noise models; and
+        other outputs of the same command, which must not be this one either.
+    """
+    out = Path(out)
+    for given in inputs:
+        source = _on_this_computer(given)
+        relation = None if source is None else _relation(out, source)
+        if relation is not None:
+            raise OutputError(
+                f"{out}: {relation} {given}, which is read; nothing was changed. Choose another "
+                "--out, apart from every input"
+            )
+
+
+def _on_this_computer(place: Path | str) -> Path | None:
+    if isinstance(place, UrlPath):
+        return None
+    if isinstance(place, str) and is_url(place):
+        return local_path(place)
+    return Path(place)
+
+
+def _relation(out: Path, source: Path) -> str | None:
+    if _is_same(out, source):
+        return "is the same as"
+    if any(_is_same(above, source) for above in _above(out)):
+        return "lies inside"
+    if any(_is_same(out, above) for above in _above(source)):
+        return "holds"
+    return None
+
+
+def _above(path: Path) -> set[Path]:
+    """Return the folders that a path lies in, by its own name and by where links lead."""
+    return {*path.absolute().parents, *_resolved(path).parents}
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        pass
+    one, other = _resolved(one), _resolved(other)
+    if one.exists() or other.exists():
+        return one == other
+    # Neither is there yet: many systems will take two spellings for one name.
+    return str(one).casefold() == str(other).casefold()
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise OutputError(
+            f"{path}: its links lead nowhere ({error}); give the place itself"
+        ) from error
+
+
+def require_zarr_name(path: Path | str) -> None:
+    """Raise OutputError if a store is to be written under the name of another format."""
+    if Path(path).suffix.lower() in OTHER_FORMATS:
+        raise OutputError(
+            f"{path}: only OME-Zarr is written, which is a folder; give a name that ends in "
+            f".ome.zarr, as {Path(path).with_suffix('').name}.ome.zarr"
+        )
+
+
+def require_absent(path: Path, *, overwrite: bool = False, kind: Kind | None = None) -> None:
     """Raise OutputError if `path` already holds something that may not be replaced.
 
-    An empty directory counts as absent. With `overwrite`, a file or a directory that this
-    program wrote may be replaced; any other directory is refused all the same, so that a
-    mistyped --out cannot cost somebody's data.
+    An empty directory counts as absent, and so does an empty file with `overwrite`.
+
+    Parameters
+    ----------
+    path
+        What is to be written.
+    overwrite
+        Whether something of the same kind may be replaced. Anything else is refused all the same,
+        so that a mistyped --out costs nobody's data, and no recording.
+    kind
+        What is to be written there; None only for files that are this program's own by the place
+        they have, inside a directory that was checked.
     """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not overwrite:
         raise OutputError(
             f"{path}: already exists and would be overwritten; choose another --out "
-            "or pass --overwrite to replace it"
+            "or pass --overwrite (in Python overwrite=True) to replace it"
         )
-    if path.is_dir() and not any((path / name).exists() for name in OWN_FILES):
-        raise OutputError(
-            f"{path}: holds files that quietscope did not write, so --overwrite does not "
-            "replace it; choose another --out"
-        )
+    if kind is not None:
+        _require_kind(path, kind)
+    elif path.is_dir():
+        raise OutputError(f"{path}: is a folder, expected a file; choose another name")
 
 
-def clear_directory(path: Path, *, overwrite: bool = False) -> None:
+def _require_kind(path: Path, kind: Kind) -> None:
+    if path.is_file() and path.stat().st_size == 0:
+        return
+    found = kind_of(path)
+    if found is kind:
+        return
+    what = (
+        f"is {found.value}, which --overwrite does not replace by {kind.value}"
+        if found is not None
+        else f"is not {kind.value} that quietscope wrote, so --overwrite does not replace it"
+    )
+    raise OutputError(f"{path}: {what}; choose another --out")
+
+
+class MovedAside:
+    """What stood at a path, under a hidden name until its successor holds something.
+
+    A program that is killed in between leaves it there; `recover` puts it back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.aside = path.with_name(f".{path.name}.replaced")
+
+    @classmethod
+    def of(cls, path: Path) -> Self | None:
+        """Move what stands at `path` aside; None if nothing stands there."""
+        if not path.exists():
+            return None
+        moved = cls(path)
+        if moved.aside.exists():
+            raise OutputError(
+                f"{path}: what it replaced earlier still lies in {moved.aside.name}; move it "
+                "elsewhere, or delete it if it is not needed"
+            )
+        _rename(path, moved.aside)
+        return moved
+
+    def let_go(self) -> None:
+        """Delete it: its successor holds something."""
+        _delete(self.aside)
+
+    def bring_back(self) -> None:
+        """Put it back in place of a successor that holds nothing."""
+        _delete(self.path)
+        _rename(self.aside, self.path)
+
+
+def recover(path: Path, *, holds_something: bool) -> None:
+    """Mend what a kill left of a replacement at `path`: the old one comes back, or goes for good.
+
+    Parameters
+    ----------
+    path
+        Where something was replaced; the caller owns it.
+    holds_something
+        Whether the successor at `path` had begun to hold what it was made for.
+    """
+    moved = MovedAside(path)
+    if not moved.aside.exists():
+        return
+    if holds_something:
+        moved.let_go()
+    else:
+        moved.bring_back()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def clear_directory(path: Path, kind: Kind, *, overwrite: bool = False) -> None:
     """Make `path` an empty directory, for results that are written where they stay."""
-    require_absent(path, overwrite=overwrite)
+    require_absent(path, overwrite=overwrite, kind=kind)
     if path.exists():
         retired = _staging_name(path)
         _rename(path, retired)
@@ -79,12 +243,12 @@ def clear_directory(path: Path, *, overwrite: bool = False) -> None:
 
 
 @contextmanager
-def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_directory(path: Path, kind: Kind, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling directory that becomes `path` when the block ends well.
 
     If the block raises, nothing is left behind and what stood at `path` still stands there.
     """
-    require_absent(path, overwrite=overwrite)
+    require_absent(path, overwrite=overwrite, kind=kind)
     staging = _staging_name(path)
     _make(staging)
     try:
@@ -95,9 +259,12 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def new_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """Yield a temporary sibling file name that becomes `path` when the block ends well."""
-    require_absent(path, overwrite=overwrite)
+def new_file(path: Path, *, overwrite: bool = True, kind: Kind | None = None) -> Iterator[Path]:
+    """Yield a temporary sibling file name that becomes `path` when the block ends well.
+
+    `overwrite` and `kind` as for `require_absent`.
+    """
+    require_absent(path, overwrite=overwrite, kind=kind)
     _make(path.parent)
     staging = _staging_name(path)
     try:

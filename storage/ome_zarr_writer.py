@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,16 @@ from ome_writers import AcquisitionSettings, Dimension, OmeZarrFormat
 from ome_writers._backends._tensorstore import TensorstoreBackend
 from ome_writers._router import FrameRouter
 
-from .atomic_output import OutputError, jsonable, require_absent, write_json
+from .atomic_output import (
+    MovedAside,
+    OutputError,
+    jsonable,
+    recover,
+    require_absent,
+    require_zarr_name,
+    write_json,
+)
+from .output_kinds import kind_of_store
 
 Axes = Mapping[str, int | str]
 Compression = Literal["blosc-lz4", "blosc-zstd", "zstd", "none"]
@@ -86,7 +94,9 @@ class OmeZarrWriter:
     attributes
         Further attributes of every image group, next to `ome`.
     overwrite
-        Replace a store that is already there.
+        Replace a store of the same kind (a recording, or what was made of one) that is already
+        there: it is moved aside when the first frame is written, and goes when this is on the
+        disk.
     resume
         Go on with a store that is already there (also one that a killed program left behind).
     max_in_flight
@@ -131,11 +141,13 @@ class OmeZarrWriter:
         self._images: dict[int, _Image] = {}
         self._closed = False
         try:
+            require_zarr_name(self.path)
+            recover(self.path, holds_something=_holds_frames(self.path))
             if resume and (self.path / "zarr.json").is_file():
                 self._open_existing()
             else:
-                require_absent(self.path, overwrite=overwrite)
-                _remove_store(self.path)
+                kind = kind_of_store(self._attributes)
+                require_absent(self.path, overwrite=overwrite, kind=kind)
         except (OSError, ValueError) as error:
             raise self._write_error(error) from error
 
@@ -172,11 +184,16 @@ class OmeZarrWriter:
         """
         self._require_fitting(pixels, axes)
         place = self._place(axes)
+        begins = not self._images
         try:
+            replaced = MovedAside.of(self.path) if begins else None
             self._image(place).write(pixels, place.tcz, unchanging=unchanging)
         except (OSError, ValueError) as error:
             raise self._write_error(error) from error
         self.frames_written += 1
+        if replaced is not None:  # it is kept until this frame is there
+            self.flush()
+            replaced.let_go()
 
     def holds(self, axes: Axes | Place) -> bool:
         """Whether a frame was written there already."""
@@ -449,6 +466,11 @@ def written_frames(path: Path | str) -> NDArray[np.bool_] | None:
         return _written_chunks(path / "0")
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _holds_frames(path: Path) -> bool:
+    written = written_frames(path)
+    return path.exists() and (written is None or bool(written.any()))
 
 
 def _written_chunks(array: Path) -> NDArray[np.bool_]:
@@ -787,16 +809,6 @@ def _read_attributes(folder: Path) -> dict[str, Any]:
 
 def _series_names(path: Path) -> list[str]:
     return [str(name) for name in _read_attributes(path / "OME")["ome"]["series"]]
-
-
-def _remove_store(path: Path) -> None:
-    """Remove a store that may be replaced, and nothing that is no store."""
-    if not path.exists():
-        return
-    if path.is_dir() and ((path / "zarr.json").is_file() or not any(path.iterdir())):
-        shutil.rmtree(path)
-        return
-    raise OutputError(f"{path}: is no Zarr store, so it is not replaced; choose another --out")
 
 
 def _omero(name: str, dtype: np.dtype[Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..inference.bundle import MANIFEST
 from ..inference.side_inputs import other_channel_delay
 from ..storage.atomic_output import require_absent
+from ..storage.output_kinds import Kind
 from ..storage.stack import Stack
 from .checkpoint import working_file
 from .device import worker_count
@@ -67,7 +68,7 @@ def train_channels(
     if channel == ALL and stacks and ALL not in stacks[0].channel_names:
         plans = _plan_all(stacks[0], out, options, on_remark)
         for folder, _ in plans.values():
-            require_absent(folder, overwrite=overwrite)
+            require_absent(folder, overwrite=overwrite, kind=Kind.BUNDLE)
     return {
         name: train(
             stacks,

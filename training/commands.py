@@ -11,6 +11,7 @@ import typer
 from ..errors import require_extra
 from ..inference.bundle import Algorithm, Preset
 from ..reporting.console import Outcome, stderr
+from ..storage.atomic_output import require_apart
 from .options import MaskAxis, TrainingOptions
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def train(
         pixel_maps=pixel_maps,
         memory_mib=memory_mib,
     )
+    if noise_model is not None:
+        require_apart(out, [noise_model])
     with shown("training") as show:
         trained = train_channels(
             [open_stack(path) for path in stacks],

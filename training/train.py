@@ -11,10 +11,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import partial, wraps
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +26,9 @@ from ..calibration.bootstrap import bootstrap_noise_model
 from ..calibration.fingerprint import CameraFingerprint
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..calibration.noise_model import NoiseModel
-from ..storage.atomic_output import require_absent, require_space
+from ..storage.atomic_output import require_absent, require_apart, require_space
+from ..storage.directory_lock import owned
+from ..storage.output_kinds import Kind
 from ..storage.stack import Stack
 from .checkpoint import load_checkpoint, save_checkpoint, working_file
 from .data.augmentation import augmented
@@ -44,6 +48,9 @@ from .output.preview import Preview, PreviewTile
 from .output.write_bundle import TrainingResult as TrainingResult
 from .output.write_bundle import seal_run
 from .schedule import EXPORT_SECONDS, Schedule, learning_rate_share
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 logger = logging.getLogger(__name__)
 
@@ -481,6 +488,19 @@ def _identity(
 # ------------------------------------------------------------------------- the whole job
 
 
+def _owning_its_output(train: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let no second training write the same bundle, nor its checkpoint, from the first step on."""
+
+    @wraps(train)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        out = signature(train).bind(*args, **kwargs).arguments["out"]
+        with owned(out) if join_workers().leads else nullcontext():
+            return train(*args, **kwargs)
+
+    return run
+
+
+@_owning_its_output
 def train(
     stacks: Sequence[Stack],
     out: Path,
@@ -531,7 +551,8 @@ def train(
     out = Path(out)
     workers = join_workers()
     remark = on_remark if on_remark is not None and workers.leads else logger.info
-    require_absent(out, overwrite=overwrite)
+    require_apart(out, [stack.path for stack in stacks])
+    require_absent(out, overwrite=overwrite, kind=Kind.BUNDLE)
     require_space(out, BUNDLE_BYTES)
     if options.seconds is None and options.steps is None:
         options = replace(options, seconds=DEFAULT_SECONDS)

@@ -187,6 +187,10 @@ class Recorder(Stage[Frame]):
             part.raw.write(frame.pixels, place, unchanging=True)
         self._log.append(frame, part.number, place)
         self._counts.recorded += 1
+        if self._counts.recorded == 1:
+            if part.raw is not None:
+                part.raw.flush()
+            self._run_directory.first_frame_is_kept()
         self._offer(Recorded(frame, part, place))
 
     def _part(self, frame: Frame) -> Part:

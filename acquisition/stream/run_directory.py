@@ -8,7 +8,9 @@
         frames.jsonl         one line per frame: its axes, its place, Micro-Manager's metadata
         report.json          the counts and figures of the run
         events.log           what happened, with the time
-        run.lock             only while a program writes here
+
+Beside it lie `.run.lock`, while a program writes there (see `storage.directory_lock`), and
+`.run.replaced`, the run that was there before, until the first frame of this one is on the disk.
 
 A region or binning that changes within a run begins a second pair of stores,
 `raw-2.ome.zarr` and `denoised-2.ome.zarr`, because a store holds frames of one shape.
@@ -18,18 +20,23 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
-import socket
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
-from ...storage.atomic_output import OutputError, jsonable, require_absent, write_json
-from ...storage.ome_zarr_writer import Place
+from ...storage.atomic_output import (
+    MovedAside,
+    OutputError,
+    jsonable,
+    recover,
+    require_absent,
+    write_json,
+)
+from ...storage.directory_lock import DirectoryLock
+from ...storage.ome_zarr_writer import Place, written_frames
+from ...storage.output_kinds import Kind
 from .frame import Frame
 
 logger = logging.getLogger(__name__)
@@ -41,7 +48,9 @@ class RunDirectory:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._events: IO[str] | None = None
-        self._claimed = False
+        self._lock = DirectoryLock(self.path)
+        self._replaced: MovedAside | None = None
+        self._deleting: threading.Thread | None = None
 
     def raw(self, part: int = 1) -> Path:
         """Store of the raw frames of one part."""
@@ -66,25 +75,25 @@ class RunDirectory:
         """What happened, for a person."""
         return self.path / "events.log"
 
-    @property
-    def lock(self) -> Path:
-        """Names the program that writes here."""
-        return self.path / "run.lock"
-
     def claim(self, *, overwrite: bool = False) -> None:
-        """Make the directory this program's own.
+        """Make the directory this program's own, and empty.
+
+        With `overwrite` an earlier run is moved aside. It goes with the first frame of this one
+        (`first_frame_is_kept`), and comes back if there is none.
 
         Raises
         ------
         OutputError
-            If another program writes there, something is there already, or it cannot be written.
+            If another program writes there, something else than a run is there, or it cannot be
+            written.
         """
-        self._refuse_if_in_use()
-        require_absent(self.path, overwrite=overwrite)
+        self._lock.acquire()
         try:
+            recover(self.path, holds_something=self._holds_frames())
+            require_absent(self.path, overwrite=overwrite, kind=Kind.RUN)
+            if self.path.exists() and any(self.path.iterdir()):
+                self._replaced = MovedAside.of(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
-            self._empty(overwrite=overwrite)
             self._events = self.events.open("a", encoding="utf-8")
         except OSError as error:
             self.release()
@@ -92,44 +101,39 @@ class RunDirectory:
                 f"{self.path}: cannot be written ({error.strerror}); choose a folder that you may "
                 "write to"
             ) from error
+        except BaseException:
+            self.release()
+            raise
 
-    def _take_lock(self) -> None:
-        """Create the lock file in one step: of several programs exactly one succeeds."""
-        if self.lock.exists():
-            # Left by a program that is gone. Only one of several can rename it.
-            stale = self.lock.with_name(f"{self.lock.name}.{os.getpid()}")
-            self.lock.replace(stale)
-            stale.unlink()
-        try:
-            descriptor = os.open(self.lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError as error:
-            raise OutputError(
-                f"{self.path}: another program has just begun to write there; choose another --out"
-            ) from error
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(_this_program(), file)
-        self._claimed = True
-
-    def _empty(self, *, overwrite: bool) -> None:
-        for item in self.path.iterdir():
-            if item == self.lock:
-                continue
-            if not overwrite:
-                self.release()
-                require_absent(self.path)
-            if item.is_dir():
-                shutil.rmtree(item)
-            else:
-                item.unlink()
+    def first_frame_is_kept(self) -> None:
+        """Let go of the run that this one replaces; returns at once."""
+        replaced, self._replaced = self._replaced, None
+        if replaced is not None:
+            self._deleting = threading.Thread(
+                target=replaced.let_go, name="quietscope replaced run"
+            )
+            self._deleting.start()
 
     def release(self) -> None:
         """Let others write here. May be called more than once."""
         if self._events is not None:
             self._events.close()
             self._events = None
-        if self._claimed:
-            self._claimed = False
-            self.lock.unlink(missing_ok=True)
+        if self._deleting is not None:
+            self._deleting.join()
+        replaced, self._replaced = self._replaced, None
+        try:
+            if replaced is not None:
+                replaced.bring_back()
+        finally:
+            self._lock.release()
+
+    def _holds_frames(self) -> bool:
+        """Whether a frame is on the disk: in our store or, saved by others, in the log."""
+        if not self.raw().exists():
+            return self.frame_log.exists() and self.frame_log.stat().st_size > 0
+        written = written_frames(self.raw())
+        return written is None or bool(written.any())
 
     def log(self, event: str) -> None:
         """Write an event with its time; a full disk does not stop the run here."""
@@ -146,37 +150,6 @@ class RunDirectory:
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Replace `report.json` in one visible step."""
         write_json(self.report, report)
-
-    def _refuse_if_in_use(self) -> None:
-        try:
-            owner = json.loads(self.lock.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        if owner.get("host") != socket.gethostname():
-            raise OutputError(
-                f"{self.path}: is being written from the computer {owner.get('host')}; choose "
-                f"another --out, or delete {self.lock.name} if that program is gone"
-            )
-        if _runs(owner):
-            raise OutputError(
-                f"{self.path}: is being written by process {owner['pid']}; wait until it has "
-                "ended, or choose another --out"
-            )
-
-
-def _this_program() -> dict[str, Any]:
-    process = psutil.Process()
-    return {"host": socket.gethostname(), "pid": process.pid, "began": process.create_time()}
-
-
-def _runs(owner: Mapping[str, Any]) -> bool:
-    """Whether the program still runs; a number may have been given to another one since."""
-    try:
-        return abs(psutil.Process(int(owner["pid"])).create_time() - float(owner["began"])) < 2
-    except psutil.AccessDenied:
-        return True
-    except (psutil.Error, KeyError, TypeError, ValueError):
-        return False
 
 
 # -------------------------------------------------------------------------- the frame log

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...calibration.noise_model import NoiseModel
+from ...storage.atomic_output import require_apart
 from ...storage.stack import Stack
 from ..bundle import Bundle, open_bundle
 from ..denoiser import Denoiser
@@ -155,6 +156,11 @@ def evaluate(
     corrected, as the model sees them, also where their mean is the truth.
     """
     _require_one_truth(stack, truth, static)
+    if figures is not None:
+        model = bundle_or_denoiser
+        used = [model] if isinstance(model, Path | str) else []
+        used += [model.path] if isinstance(model, Bundle) else []
+        require_apart(figures, [stack.path, *([truth.path] if truth else []), *used])
     denoiser, models, noise_model, remarks = _prepared(
         stack, bundle_or_denoiser, noise_model, provider, precision, threads, force
     )

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import require_extra
+from ...storage.directory_lock import owned
 from ...storage.stack import Stack, open_stack
 from ..errors import InferenceError
 from .denoise_stack import (
     ChannelModels,
     Models,
     OnProgress,
-    denoise_stack,
+    denoise_owned,
     in_reading_order,
     recorded_frames,
+    require_stores,
 )
 
 PART_FRAMES = 64
@@ -77,15 +79,17 @@ def denoise_on_cluster(
         raise InferenceError(
             f"{stack.path}: workers open a stack by its path, and there is none; save it first"
         )
-    with _client(scheduler, workers) as client:
+    models = ChannelModels.open(stack, bundle)
+    outputs = [out, options["uncertainty"]] if options.get("uncertainty") else [out]
+    require_stores(stack, models, out, options.get("uncertainty"))
+    with owned(*outputs), _client(scheduler, workers) as client:
         # One frame at the far end of each axis first: then the store has its full size, and
         # workers write chunks only.
-        models = ChannelModels.open(stack, bundle)
         found = _indices(stack, models)
         corners = _corners(stack, found)
         options = {**options, "threads": options.get("threads") or 1}
-        first = denoise_stack(
-            stack, bundle, out, frames=corners, resume=resume, overwrite=overwrite, **options
+        first = denoise_owned(
+            stack, models, out, frames=corners, resume=resume, overwrite=overwrite, **options
         )
         parts = list(_parts(found, part_frames))
         results = _run(client, stack.path, bundle, Path(out), parts, options, on_progress)
@@ -139,10 +143,10 @@ def _run(
 def denoise_part(
     path: Path, bundle: Models, out: Path, frames: Sequence[int], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Denoise some frames of the stack at `path`; what a worker runs."""
-    return denoise_stack(
-        open_stack(path), bundle, out, frames=frames, resume=True, **dict(options)
-    )
+    """Denoise some frames of the stack at `path`, into a store owned for it: a worker's task."""
+    stack = open_stack(path)
+    models = ChannelModels.open(stack, bundle)
+    return denoise_owned(stack, models, out, frames=frames, resume=True, **dict(options))
 
 
 def _indices(stack: Stack, models: ChannelModels) -> list[int]:

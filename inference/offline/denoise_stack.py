@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ...calibration.fingerprint import CameraFingerprint
-from ...storage.atomic_output import require_space
+from ...storage.atomic_output import require_apart, require_space, require_zarr_name
+from ...storage.directory_lock import owned
 from ...storage.stack import Stack, open_stack
 from ..bundle import Bundle, open_bundle
 from ..errors import FrameMismatchError, InferenceError
@@ -99,8 +100,62 @@ def denoise_stack(
     OutputError
         If `out` cannot be written.
     """
-    began = time.perf_counter()
     models = ChannelModels.open(stack, bundle)
+    require_stores(stack, models, out, uncertainty)
+    with owned(*(path for path in (out, uncertainty) if path is not None)):
+        return denoise_owned(
+            stack,
+            models,
+            out,
+            provider=provider,
+            precision=precision,
+            threads=threads,
+            tile=tile,
+            resume=resume,
+            overwrite=overwrite,
+            force=force,
+            frames=frames,
+            uncertainty=uncertainty,
+            on_progress=on_progress,
+        )
+
+
+def require_stores(
+    stack: Stack, models: ChannelModels, out: Path | str, uncertainty: Path | str | None
+) -> None:
+    """Refuse outputs that are an input or each other, or of a format that is not written.
+
+    Raises
+    ------
+    OutputError
+        Before anything was touched.
+    """
+    inputs: list[Path | str] = [stack.path, *models.distinct()]
+    for path in (out, uncertainty):
+        if path is not None:
+            require_zarr_name(path)
+            require_apart(path, inputs)
+            inputs.append(path)
+
+
+def denoise_owned(
+    stack: Stack,
+    models: ChannelModels,
+    out: Path | str,
+    *,
+    provider: Provider = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    tile: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    force: bool = False,
+    frames: Iterable[int] | None = None,
+    uncertainty: Path | str | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Do what `denoise_stack` does, into stores that the caller owns and has checked."""
+    began = time.perf_counter()
     remarks = models.require_match(stack, force=force)
     wanted = [
         index

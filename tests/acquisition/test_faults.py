@@ -32,6 +32,7 @@ from quietscope.acquisition.microscope.core import BUFFER_MB, MicroscopeSettings
 from quietscope.acquisition.stream.run_directory import RunDirectory
 from quietscope.inference.errors import FrameMismatchError, InferenceError
 from quietscope.storage.atomic_output import OutputError
+from quietscope.storage.directory_lock import is_owned
 from quietscope.storage.ome_zarr_writer import written_frames
 from quietscope.storage.stack import open_stack
 
@@ -196,7 +197,7 @@ def test_a_denoiser_that_never_comes_back_is_given_up(microscope, tmp_path, monk
         assert (report["frames_recorded"], report["frames_denoised"]) == (40, 2)
         assert not report["complete"]
         assert written_frames(run / "denoised.ome.zarr").sum() == 2
-        assert not (run / "run.lock").exists()
+        assert not is_owned(run)
     finally:
         at_last.set()
         wait_for(lambda: not [t for t in threading.enumerate() if "denoiser" in t.name])
@@ -399,7 +400,7 @@ def test_a_disk_that_takes_no_more(tmp_path, full):
     stack = open_stack(run)
     for t in np.flatnonzero(written):
         assert (stack.frame(int(t)) == t // 10).all()
-    assert not (run / "run.lock").exists()
+    assert not is_owned(run)
 
 
 @pytest.fixture
@@ -648,7 +649,7 @@ def test_ctrl_c_ends_a_command_cleanly(tmp_path, make_bundle, command):
     assert program.returncode == 1, complained
     assert "stopped by the user" in complained
     assert "Traceback" not in complained
-    assert not (run / "run.lock").exists()
+    assert not is_owned(run)
     report = report_of(run)
     assert report["frames_recorded"] == report["frames_delivered"] == logged(run) > 100
     assert written_frames(run / "raw.ome.zarr").sum() == report["frames_recorded"]

@@ -26,6 +26,7 @@ from quietscope.storage.atomic_output import (
     require_space,
     write_json,
 )
+from quietscope.storage.output_kinds import Kind
 
 
 def write(path, text="x"):
@@ -50,7 +51,7 @@ def names(folder):
 
 def test_a_directory_appears_when_it_is_finished(tmp_path):
     target = tmp_path / "a b" / "model"
-    with new_directory(target) as staging:
+    with new_directory(target, Kind.BUNDLE) as staging:
         write(staging / "part")
         assert not target.exists()
         assert staging.parent == target.parent
@@ -61,7 +62,7 @@ def test_a_directory_appears_when_it_is_finished(tmp_path):
 def test_a_failure_leaves_nothing(tmp_path):
     target = tmp_path / "model"
     with pytest.raises(ZeroDivisionError):
-        fill_and_fail(new_directory(target), "part")
+        fill_and_fail(new_directory(target, Kind.BUNDLE), "part")
     assert names(tmp_path) == []
 
 
@@ -69,7 +70,7 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     target = tmp_path / "model"
     write(target / "manifest.json", "old")
     with pytest.raises(ZeroDivisionError):
-        fill_and_fail(new_directory(target, overwrite=True), "manifest.json")
+        fill_and_fail(new_directory(target, Kind.BUNDLE, overwrite=True), "manifest.json")
     assert (target / "manifest.json").read_text(encoding="utf-8") == "old"
     assert names(tmp_path) == ["model"]
 
@@ -78,7 +79,7 @@ def test_overwriting_replaces_the_whole(tmp_path):
     target = tmp_path / "model"
     write(target / "manifest.json", "old")
     write(target / "only in the old one")
-    with new_directory(target, overwrite=True) as staging:
+    with new_directory(target, Kind.BUNDLE, overwrite=True) as staging:
         write(staging / "manifest.json", "new")
     assert names(target) == ["manifest.json"]
     assert names(tmp_path) == ["model"]
@@ -88,19 +89,19 @@ def test_what_is_there_is_refused_before_any_work(tmp_path):
     write(tmp_path / "model" / "manifest.json")
     with (
         pytest.raises(OutputError, match=r"already exists.*--overwrite"),
-        new_directory(tmp_path / "model"),
+        new_directory(tmp_path / "model", Kind.BUNDLE),
     ):
         pytest.fail("the block must not run")
     (tmp_path / "empty").mkdir()
-    with new_directory(tmp_path / "empty"):
+    with new_directory(tmp_path / "empty", Kind.BUNDLE):
         pass
 
 
 def test_overwrite_does_not_cost_somebody_s_data(tmp_path):
     """A mistyped --out may point at a folder that holds years of work."""
     thesis = write(tmp_path / "home" / "thesis.docx", "years of work")
-    with pytest.raises(OutputError, match="did not write"):
-        require_absent(tmp_path / "home", overwrite=True)
+    with pytest.raises(OutputError, match="is not a model bundle that quietscope wrote"):
+        require_absent(tmp_path / "home", overwrite=True, kind=Kind.BUNDLE)
     assert thesis.read_text(encoding="utf-8") == "years of work"
 
 
@@ -111,8 +112,9 @@ def test_a_killed_program_leaves_the_old_one_in_place(tmp_path):
     script = textwrap.dedent(f"""
         import os, signal
         from pathlib import Path
-        from quietscope.outputs import new_directory
-        with new_directory(Path({str(target)!r}), overwrite=True) as staging:
+        from quietscope.storage.atomic_output import new_directory
+        from quietscope.storage.output_kinds import Kind
+        with new_directory(Path({str(target)!r}), Kind.BUNDLE, overwrite=True) as staging:
             (staging / "manifest.json").write_text("half", encoding="utf-8")
             os.kill(os.getpid(), signal.SIGKILL)
     """)
@@ -134,7 +136,7 @@ def test_a_target_that_cannot_be_replaced_keeps_the_old_one(tmp_path, monkeypatc
     monkeypatch.setattr(Path, "replace", held_open)
     with (
         pytest.raises(OutputError, match="close the program"),
-        new_directory(target, overwrite=True) as staging,
+        new_directory(target, Kind.BUNDLE, overwrite=True) as staging,
     ):
         write(staging / "new")
     assert (target / "manifest.json").read_text(encoding="utf-8") == "old"
@@ -191,7 +193,7 @@ def test_a_place_without_the_right_to_write(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with (
         pytest.raises(OutputError, match="choose a folder that you may write to"),
-        new_directory(tmp_path / "locked" / "model"),
+        new_directory(tmp_path / "locked" / "model", Kind.BUNDLE),
     ):
         pass
 
@@ -200,7 +202,7 @@ def test_a_file_where_a_folder_should_be(tmp_path):
     write(tmp_path / "file")
     with (
         pytest.raises(OutputError, match="cannot be created"),
-        new_directory(tmp_path / "file" / "model"),
+        new_directory(tmp_path / "file" / "model", Kind.BUNDLE),
     ):
         pass
 

@@ -256,7 +256,7 @@ def test_kill_leaves_every_finished_frame_readable(tmp_path):
     path = tmp_path / "killed.ome.zarr"
     program = f"""
 import numpy as np
-from quietscope.frame_store import OmeZarrWriter
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 store = OmeZarrWriter({str(path)!r}, frame_shape=(256, 256), dtype="uint16")
 for t in range(100_000):
     store.write(np.full((256, 256), t, "uint16"), {{"time": t}}, unchanging=True)
@@ -320,7 +320,8 @@ def test_ngff_validates(tmp_path):
 AFTER_A_FAILURE = """
 import resource, sys
 import numpy as np
-from quietscope.frame_store import OmeZarrWriter, OutputError, written_frames
+from quietscope.storage.atomic_output import OutputError
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter, written_frames
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # only noise needs more
 noise = np.random.default_rng(0).integers(0, 2**16, (256, 256)).astype("uint16")
 store = OmeZarrWriter(sys.argv[1], frame_shape=(256, 256), dtype="uint16", max_in_flight=1)

@@ -17,7 +17,8 @@ from ...errors import require_extra
 from ...inference.bundle import Bundle, Manifest
 from ...inference.graph.inspection import INPUT, OUTPUTS, read_pixel_maps
 from ...inference.runtime.golden_output import Golden
-from ...storage.atomic_output import new_file, require_absent
+from ...storage.atomic_output import new_file, require_absent, require_apart
+from ...storage.output_kinds import Kind
 from ..errors import TrainingError
 
 SMALLEST_EDGE = 8
@@ -54,7 +55,8 @@ def write_bioimage_package(
     OutputError
         If `out` exists or cannot be written.
     """
-    require_absent(out, overwrite=overwrite)
+    require_apart(out, [bundle.path])
+    require_absent(out, overwrite=overwrite, kind=Kind.PACKAGE)
     if read_pixel_maps(bundle.model_path) is not None:
         raise TrainingError(
             f"{bundle.path}: knows every pixel of one camera, and the zoo's programs cannot say "
@@ -63,7 +65,8 @@ def write_bioimage_package(
     require_extra("bioimage", "a BioImage Model Zoo package")
     from bioimageio.spec import save_bioimageio_package
 
-    with tempfile.TemporaryDirectory() as folder, new_file(out, overwrite=overwrite) as staging:
+    package = new_file(out, overwrite=overwrite, kind=Kind.PACKAGE)
+    with tempfile.TemporaryDirectory() as folder, package as staging:
         written = Path(folder) / "package.zip"
         try:
             save_bioimageio_package(

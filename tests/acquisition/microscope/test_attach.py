@@ -42,6 +42,7 @@ from quietscope.acquisition.sources.saved_images import GrowingIndex
 from quietscope.acquisition.stream.run_directory import read_frame_log
 from quietscope.cli import app
 from quietscope.doctor.attached import QUESTIONS
+from quietscope.storage.directory_lock import is_owned
 from quietscope.storage.ome_zarr_writer import written_frames
 from quietscope.storage.stack import open_stack
 
@@ -412,7 +413,7 @@ def test_an_acquisition_of_pycromanager_is_followed_from_another_program(tmp_pat
         text=True,
         cwd=tmp_path,
     )
-    wait_for(lambda: (run / "run.lock").exists() or following.poll() is not None)
+    wait_for(lambda: (run / "events.log").exists() or following.poll() is not None)
     given = []
 
     def keep(image, metadata):
@@ -563,7 +564,7 @@ def test_a_micro_manager_that_crashes_costs_nothing_that_was_recorded(tmp_path, 
     assert "Traceback" not in complained
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     assert report["frames_recorded"] == written_frames(run / "raw.ome.zarr").sum() > 10
-    assert not (run / "run.lock").exists()
+    assert not is_owned(run)
 
 
 # ------------------------------------------------------------------------------- doctor

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import typer
 from hypothesis import given
@@ -21,13 +19,16 @@ from quietscope.acquisition.microscope.core import MicroscopeSettings, close_cor
 from quietscope.acquisition.microscope.options import settings_from_options
 from quietscope.acquisition.microscope.planned_events import planned_events, read_positions
 from quietscope.acquisition.sources.pycromanager_hook import frame_from_image
-from quietscope.acquisition.stream.accounting import Durations, FrameNumbers
+from quietscope.acquisition.stream.accounting import Accounting, Durations, FrameNumbers
 from quietscope.acquisition.stream.context import Context, observations
+from quietscope.acquisition.stream.frame import Frame
 from quietscope.acquisition.stream.frame_pool import FramePool
+from quietscope.acquisition.stream.recorder import Recorder
 from quietscope.acquisition.stream.run_directory import RunDirectory
 from quietscope.acquisition.stream.stage import Inbox, Stage
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.ome_zarr_writer import Place
+from quietscope.storage.stack import open_stack
 
 # ---------------------------------------------------------------------------------- stages
 
@@ -257,48 +258,72 @@ def test_context_beyond_memory_is_read_back(monkeypatch):
 # ---------------------------------------------------------------------------- run directory
 
 
-def test_the_lock_of_a_program_that_is_gone_is_taken_over(tmp_path):
+def recorded_run(path, frames=3):
+    """A run as the recorder leaves it, whose every pixel is the number of its frame."""
+    run = RunDirectory(path)
+    run.claim()
+    counts = Accounting()
+    recorder = Recorder(run, counts, lambda recorded: None)
+    recorder.start()
+    for index in range(frames):
+        assert recorder.put(numbered_frame(index))
+    recorder.close()
+    run.write_report({"frames_recorded": counts.recorded})
+    run.release()
+    return run
+
+
+def numbered_frame(index, value=None):
+    pixels = np.full((8, 12), index if value is None else value, np.uint16)
+    return Frame(pixels, index, {"time": index}, None, 1.0, 0, {})
+
+
+def test_a_lock_file_that_was_left_behind_stops_nobody(tmp_path):
+    (tmp_path / ".run.lock").write_text("half a li", encoding="utf-8")
     run = RunDirectory(tmp_path / "run")
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    owner = {"host": socket.gethostname(), "pid": gone.pid}
-    owner["began"] = psutil.Process(gone.pid).create_time()
-    gone.wait()
-    run.path.mkdir()
-    run.lock.write_text(json.dumps(owner), encoding="utf-8")
-    (run.path / "report.json").write_text("{}", encoding="utf-8")
+    run.claim()
+    run.release()
+
+
+def test_an_earlier_run_stays_until_a_frame_of_the_new_one_is_on_the_disk(tmp_path):
+    recorded_run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     with pytest.raises(OutputError, match="--overwrite"):
         run.claim()
     run.claim(overwrite=True)
-    assert json.loads(run.lock.read_text(encoding="utf-8"))["pid"] == psutil.Process().pid
-    run.release()
+    assert names_in(run.path) == ["events.log"]
+    run.release()  # it failed before its first frame
+    assert [int(frame[0, 0]) for frame in open_stack(run.path)] == [0, 1, 2]
 
-
-def test_a_number_that_another_program_has_now_is_no_owner(tmp_path):
     run = RunDirectory(tmp_path / "run")
-    run.path.mkdir()
-    owner = {"host": socket.gethostname(), "pid": psutil.Process().pid, "began": 1.0}
-    run.lock.write_text(json.dumps(owner), encoding="utf-8")
-    (run.path / "events.log").write_text("", encoding="utf-8")
     run.claim(overwrite=True)
+    recorder = Recorder(run, Accounting(), lambda recorded: None)
+    recorder.start()
+    recorder.put(numbered_frame(0, value=77))
+    recorder.close()
     run.release()
+    assert [int(frame[0, 0]) for frame in open_stack(run.path)] == [77]
+    assert names_in(tmp_path) == ["run"]
 
 
-def test_a_program_on_another_computer_is_named(tmp_path):
+def test_a_kill_before_the_first_frame_costs_nothing_of_the_earlier_run(tmp_path):
+    recorded_run(tmp_path / "run")
+    program = f"""
+import os
+from quietscope.acquisition.stream.run_directory import RunDirectory
+RunDirectory({str(tmp_path / "run")!r}).claim(overwrite=True)
+os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", program], check=False)
     run = RunDirectory(tmp_path / "run")
-    run.path.mkdir()
-    owner = {"host": "scope-2", "pid": 1, "began": 1.0}
-    run.lock.write_text(json.dumps(owner), encoding="utf-8")
-    with pytest.raises(OutputError, match="from the computer scope-2"):
-        run.claim(overwrite=True)
+    with pytest.raises(OutputError, match="already exists"):
+        run.claim()
+    assert [int(frame[0, 0]) for frame in open_stack(run.path)] == [0, 1, 2]
+    assert names_in(tmp_path) == ["run"]
 
 
-def test_a_broken_lock_does_not_stop_anybody(tmp_path):
-    run = RunDirectory(tmp_path / "run")
-    run.path.mkdir()
-    run.lock.write_text("half a li", encoding="utf-8")
-    (run.path / "events.log").write_text("", encoding="utf-8")
-    run.claim(overwrite=True)
-    run.release()
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 # ------------------------------------------------------------------------------ microscope

@@ -21,6 +21,7 @@ from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.inference.errors import BundleError
 from quietscope.inference.runtime.pipeline import FramePipeline
 from quietscope.storage.atomic_output import OutputError
+from quietscope.storage.directory_lock import is_owned
 from quietscope.storage.ome_zarr_writer import written_frames
 from quietscope.storage.stack import open_stack
 
@@ -707,4 +708,4 @@ def test_no_thread_and_no_lock_is_left_behind(microscope, tmp_path):
         assert names - sync == {"quietscope recorder", "quietscope denoiser"}
         acquire(live.image_process_fn, frames=3)
     assert not [t for t in threading.enumerate() if t.name.startswith("quietscope")]
-    assert not (tmp_path / "run" / "run.lock").exists()
+    assert not is_owned(tmp_path / "run")
