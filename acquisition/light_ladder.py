@@ -310,7 +310,7 @@ def _brightest_exposure_ms(
     recorder: LevelRecorder, microscope: Microscope, dark: Stack | None
 ) -> float:
     """Find the exposure at which the camera is nearly full, by trial."""
-    offset = float(np.mean(dark.frame(0))) if dark is not None else 0.0
+    offset = float(np.mean(next(iter(dark)))) if dark is not None else 0.0
     exposure = max(microscope.exposure_ms, 1.0)
     for _ in range(8):
         microscope.exposure_ms = exposure

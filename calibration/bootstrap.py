@@ -126,7 +126,9 @@ def _sample(stack: Stack, estimate: Estimate, stacks: int, rng: np.random.Genera
     budget = MAX_PIXELS // stacks
     area = stack.frame_shape[0] * stack.frame_shape[1]
     frames = int(np.clip(budget // area, 2, MAX_FRAMES))
-    chosen = np.unique(np.linspace(0, len(stack) - 1, min(frames, len(stack))).astype(int))
+    there = stack.present_indices
+    places = np.linspace(0, len(there) - 1, min(frames, len(there))).astype(int)
+    chosen = there[np.unique(places)]
     kept = max(1000, budget // len(chosen))
     columns = [_frame_columns(stack, int(index), estimate) for index in chosen]
     picked = []

@@ -198,8 +198,9 @@ def coverage(law: PhotonTransfer, range_adu: tuple[float, float]) -> Check:
 def coverage_of_data(noise_model: NoiseModel, stack: Stack, *, frames: int = 8) -> Check:
     """Share of a recording's pixels that lie outside the calibrated range."""
     low, high = noise_model.signal_range_adu
-    chosen = sorted({int(i) for i in np.linspace(0, len(stack) - 1, min(frames, len(stack)))})
-    pixels = stack.frames(chosen)
+    there = stack.present_indices
+    chosen = sorted({int(i) for i in np.linspace(0, len(there) - 1, min(frames, len(there)))})
+    pixels = stack.frames([int(there[i]) for i in chosen])
     # Noise reaches beyond the signals that were calibrated; that is no lack of coverage.
     reach = 4 * np.sqrt(noise_model.variance(np.array([low, high])))
     outside = (pixels < low - reach[0]) | (pixels > high + reach[1])

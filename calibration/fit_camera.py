@@ -172,7 +172,7 @@ def _read(
     report: Progress,
 ) -> tuple[list[LevelStatistics], LevelStatistics | None]:
     stacks = [*levels, *([dark] if dark else [])]
-    total = sum(len(stack) for stack in stacks)
+    total = sum(len(stack) - stack.absent for stack in stacks)
     done = 0
 
     def one_more() -> None:

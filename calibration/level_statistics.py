@@ -126,7 +126,8 @@ def level_statistics(
     Parameters
     ----------
     stack
-        N frames of one static scene under constant light. All its axes count as repeats.
+        N frames of one static scene under constant light. All its axes count as repeats; absent
+        frames are left out.
     max_sample
         Upper limit of observations kept for likelihood fits (pixels are drawn at random).
     seed
@@ -141,15 +142,15 @@ def level_statistics(
     CalibrationError
         With fewer than two frames, of which no temporal variance can be had.
     """
-    frames = len(stack)
+    frames = len(stack) - stack.absent
     if frames < MIN_REPEATS:
         raise CalibrationError(
             f"{stack.path}: {frames} frame, expected repeats of one static scene (at least "
             f"{MIN_REPEATS}, better 50); record more, or use --bootstrap for ordinary data"
         )
     accumulator = _Accumulator(stack, max_sample, seed)
-    for index in range(frames):
-        accumulator.add(index, stack.frame(index))
+    for row, index in enumerate(stack.present_indices):
+        accumulator.add(row, stack.frame(int(index)))
         if on_frame is not None:
             on_frame()
     return accumulator.result(exposure_ms)
@@ -159,7 +160,7 @@ class _Accumulator:
     """Sums over frames; one pass, so that a stack larger than memory can be read."""
 
     def __init__(self, stack: Stack, max_sample: int, seed: int) -> None:
-        shape, frames = stack.frame_shape, len(stack)
+        shape, frames = stack.frame_shape, len(stack) - stack.absent
         self.stack = stack
         self.sums = np.zeros((2, *shape))
         self.squares = np.zeros((2, *shape))
@@ -215,7 +216,7 @@ class _Accumulator:
         self.codes += np.bincount(codes.ravel(), minlength=CODES)
 
     def result(self, exposure_ms: float | None) -> LevelStatistics:
-        frames = len(self.stack)
+        frames = len(self.sample)
         pair_count = frames - 1
         total = self.sums.sum(axis=0) / frames
         variance = self.all_squares / (2 * pair_count)

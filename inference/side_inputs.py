@@ -43,4 +43,6 @@ def other_channel_index(stack: Stack, index: int, other: int) -> int | None:
     """Return the newest frame of another channel as frame `index` arrives, None if none is."""
     axes = stack.axes(index)
     there = stack.index({**axes, "channel": other})
-    return stack.preceding(there, 1)[0] if other_channel_delay(axes["channel"], other) else there
+    if other_channel_delay(axes["channel"], other):
+        return stack.preceding(there, 1)[0]
+    return there if stack.is_present(there) else None

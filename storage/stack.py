@@ -11,7 +11,7 @@ import contextlib
 import io
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from math import prod
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import QuietscopeError, one_line
+from .readers.zarr_chunks import present_frames
 from .urls import UrlPath, exists, is_url, joined, local_path, open_file, query_apart
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
@@ -39,6 +40,10 @@ FrameAxes = Mapping[str, int]
 
 class StackError(QuietscopeError, ValueError):
     """A file or array that is no usable image stack."""
+
+
+class AbsentFrameError(StackError):
+    """A frame that the recording has a place for but does not hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +65,10 @@ class Stack:
         Reads one frame, given an index per axis of `sizes`, in that order.
     pixel_size_um, channel_names, attributes
         What the file says; None, () and {} where it says nothing.
+    present
+        Which frames are there, of the shape of `sizes`; None where all are. A killed or aborted
+        recording has places without a frame: they are never read as images, and everything that
+        goes through a stack leaves them out.
     """
 
     path: Path
@@ -70,12 +79,28 @@ class Stack:
     pixel_size_um: float | None = None
     channel_names: tuple[str, ...] = ()
     attributes: Mapping[str, Any] | None = None
+    present: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
+        """Return the size of the whole grid, absent frames included."""
         return prod(self.sizes.values())
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        return (self.frame(index) for index in range(len(self)))
+        return (self.frame(int(index)) for index in self.present_indices)
+
+    def is_present(self, index: int) -> bool:
+        """Whether frame `index` is there."""
+        return self.present is None or bool(self.present.flat[index])
+
+    @property
+    def present_indices(self) -> NDArray[np.intp]:
+        """The indices of the frames that are there, in order."""
+        return np.arange(len(self)) if self.present is None else np.flatnonzero(self.present)
+
+    @property
+    def absent(self) -> int:
+        """How many frames of the grid are not there."""
+        return 0 if self.present is None else int(self.present.size - self.present.sum())
 
     @property
     def channel_labels(self) -> tuple[str, ...]:
@@ -104,11 +129,18 @@ class Stack:
         ------
         IndexError
             If there is no such frame.
+        AbsentFrameError
+            If the recording has a place for it but does not hold it.
         StackError
             If it cannot be read, or holds NaN or infinity.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: no frame {index}, there are {len(self)}")
+        if not self.is_present(index):
+            raise AbsentFrameError(
+                f"{self.path}: frame {index} ({self.axes(index)}) was never recorded; leave it "
+                f"out, {len(self) - self.absent} of {len(self)} frames are there"
+            )
         try:
             pixels = self.read(tuple(self.axes(index).values()))
         except QuietscopeError:
@@ -135,19 +167,21 @@ class Stack:
     def preceding(self, index: int, count: int) -> list[int | None]:
         """Return the `count` frames before `index` in time, newest first.
 
-        Same channel, plane and position; None where the recording had not begun.
+        Same channel, plane and position; None where the recording had not begun, or the frame is
+        absent.
         """
         if "time" not in self.sizes:
             return [None] * count
         names, lengths = list(self.sizes), list(self.sizes.values())
         stride = prod(lengths[names.index("time") + 1 :])
         now = index // stride % self.sizes["time"]
-        return [index - back * stride if back <= now else None for back in range(1, count + 1)]
+        earlier = (index - back * stride if back <= now else None for back in range(1, count + 1))
+        return [i if i is not None and self.is_present(i) else None for i in earlier]
 
     def observations(self, index: int, context_frames: int) -> NDArray[Any]:
         """Read frame `index` and what came before it as (1 + T, Y, X), newest first.
 
-        Frames that do not exist are zeros, as `Denoiser.denoise` expects them.
+        Frames that are not there are zeros, as `Denoiser.denoise` expects them.
         """
         out = np.zeros((1 + context_frames, *self.frame_shape), dtype=self.dtype)
         out[0] = self.frame(index)
@@ -167,20 +201,21 @@ class Stack:
         def read_channel(position: tuple[int, ...]) -> NDArray[Any]:
             return read((*position[:place], channel, *position[place:]))
 
-        return Stack(
-            path=self.path,
+        return replace(
+            self,
             sizes={n: s for n, s in self.sizes.items() if n != "channel"},
-            frame_shape=self.frame_shape,
-            dtype=self.dtype,
             read=read_channel,
-            pixel_size_um=self.pixel_size_um,
             channel_names=self.channel_names[channel : channel + 1],
-            attributes=self.attributes,
+            present=None if self.present is None else self.present.take(channel, axis=place),
         )
 
 
 def stack_from_array(
-    pixels: NDArray[Any], *, path: Path | str = "array", axes: Sequence[str] = ("time",)
+    pixels: NDArray[Any],
+    *,
+    path: Path | str = "array",
+    axes: Sequence[str] = ("time",),
+    present: NDArray[np.bool_] | None = None,
 ) -> Stack:
     """Wrap an array (…, Y, X) whose leading axes are named by `axes`."""
     if pixels.ndim != len(axes) + 2:
@@ -194,6 +229,7 @@ def stack_from_array(
             frame_shape=(pixels.shape[-2], pixels.shape[-1]),
             dtype=pixels.dtype,
             read=lambda position: np.asarray(pixels[position]),
+            present=present,
         )
     )
 
@@ -276,6 +312,13 @@ def _checked(stack: Stack) -> Stack:
         )
     if len(stack) == 0 or 0 in stack.frame_shape:
         raise StackError(f"{stack.path}: the stack is empty; record at least one frame first")
+    if stack.present is not None and stack.present.shape != tuple(stack.sizes.values()):
+        raise StackError(
+            f"{stack.path}: which frames are there is told for {stack.present.shape}, expected "
+            f"{tuple(stack.sizes.values())}"
+        )
+    if stack.absent == len(stack):
+        raise StackError(f"{stack.path}: holds no frame; record at least one frame first")
     return stack
 
 
@@ -380,6 +423,7 @@ def _from_zarr_array(path: Path, array: Any, names: Sequence[str], **details: An
         frame_shape=(array.shape[-2], array.shape[-1]),
         dtype=np.dtype(array.dtype).newbyteorder("="),
         read=_frame_reader(array) if names else lambda _: np.asarray(array[...]),
+        present=present_frames(array) if names else None,
         **details,
     )
 
@@ -443,21 +487,38 @@ def _from_positions(path: Path, group: Any) -> Stack:
     if not images:
         raise StackError(f"{path}: holds no image; record at least one frame first")
     first = images[0]
-    if any(i.sizes != first.sizes or i.frame_shape != first.frame_shape for i in images):
+    if any(_kind(image) != _kind(first) for image in images):
         raise StackError(
-            f"{path}: its positions differ in shape; give one of them: "
+            f"{path}: its positions differ in frame shape, pixel type or axes; give one of them: "
             f"{', '.join(islice(names, 4))} …"
         )
+    # A recording that was stopped in mid-round has positions of unequal length.
+    sizes = {name: max(image.sizes[name] for image in images) for name in first.sizes}
+    present = np.stack([_padded(image, sizes) for image in images])
     return Stack(
         path=path,
-        sizes={"position": len(images), **first.sizes},
+        sizes={"position": len(images), **sizes},
         frame_shape=first.frame_shape,
         dtype=first.dtype,
         read=lambda position: images[position[0]].read(position[1:]),
         pixel_size_um=first.pixel_size_um,
-        channel_names=first.channel_names,
+        channel_names=max((image.channel_names for image in images), key=len),
         attributes=dict(group.attrs),
+        present=None if present.all() else present,
     )
+
+
+def _kind(image: Stack) -> tuple[object, ...]:
+    return tuple(image.sizes), image.frame_shape, image.dtype
+
+
+def _padded(image: Stack, sizes: Mapping[str, int]) -> NDArray[np.bool_]:
+    """Return which frames of an image are there, in a grid that may be larger than its own."""
+    there = np.zeros(tuple(sizes.values()), dtype=np.bool_)
+    there[tuple(slice(n) for n in image.sizes.values())] = (
+        True if image.present is None else image.present
+    )
+    return there
 
 
 def _natural(name: str) -> tuple[int, str]:

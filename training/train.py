@@ -481,7 +481,7 @@ def _identity(
 ) -> dict[str, Any]:
     """Return what a run has to have in common with the one that it resumes."""
     chosen = {name: value for name, value in options.record().items() if name != "resume"}
-    shown = (f"{stack.path} ({len(stack)} frames)" for stack in recordings.stacks)
+    shown = (f"{stack.path} ({len(stack) - stack.absent} frames)" for stack in recordings.stacks)
     return chosen | {"recordings": ", ".join(shown), "channel": channel}
 
 

@@ -165,9 +165,9 @@ def evaluate(
         stack, bundle_or_denoiser, noise_model, provider, precision, threads, force
     )
     try:
-        chosen = _chosen(stack, models, frames)
         pixels = CameraPixels.of(denoiser, noise_model)
         references = _references(stack, truth, pixels)
+        chosen = _chosen(stack, models, frames, references)
         scoring = _Scoring(
             stack,
             denoiser,
@@ -195,9 +195,21 @@ def _of_its_channel(stack: Stack, bundle: Bundle) -> ChannelModels:
     return ChannelModels.open(stack, {str(channel): bundle} if own else bundle)
 
 
-def _chosen(stack: Stack, models: ChannelModels | None, frames: Iterable[int] | None) -> list[int]:
+def _chosen(
+    stack: Stack,
+    models: ChannelModels | None,
+    frames: Iterable[int] | None,
+    references: _References,
+) -> list[int]:
+    """Return the frames to score: chosen, there, with a model and a truth that is there too."""
     wanted = range(len(stack)) if frames is None else sorted(set(frames))
-    chosen = [index for index in wanted if models is None or models.denoises(stack.axes(index))]
+    chosen = [
+        index
+        for index in wanted
+        if stack.is_present(index)
+        and references.holds(index)
+        and (models is None or models.denoises(stack.axes(index)))
+    ]
     if not chosen:
         raise InferenceError(
             f"{stack.path}: no frames of the model's channel were chosen; choose at least one"
@@ -346,6 +358,8 @@ class _Reference:
 class _References(Protocol):
     """Where the truth of a frame comes from."""
 
+    def holds(self, index: int) -> bool: ...
+
     def of(self, index: int, context_frames: int) -> _Reference: ...
 
 
@@ -363,13 +377,19 @@ class _GivenTruth:
         self._stack, self._truth = stack, truth
         self._nothing = np.zeros(stack.frame_shape)
 
+    def holds(self, index: int) -> bool:
+        return self._truth.is_present(self._place(index))
+
     def of(self, index: int, context_frames: int) -> _Reference:
+        signal = self._truth.frame(self._place(index)).astype(np.float64)
+        return _Reference(signal, self._nothing)
+
+    def _place(self, index: int) -> int:
         axes = self._stack.axes(index)
         place = {
             name: axes.get(name, 0) if size > 1 else 0 for name, size in self._truth.sizes.items()
         }
-        signal = self._truth.frame(self._truth.index(place)).astype(np.float64)
-        return _Reference(signal, self._nothing)
+        return self._truth.index(place)
 
 
 class _MeanOfOthers:
@@ -383,8 +403,12 @@ class _MeanOfOthers:
         self._stack = stack
         self._pixels = pixels
         self._scene: dict[str, int] | None = None
+        self._repeats = 0
         self._sum = np.zeros(stack.frame_shape)
         self._squares = np.zeros(stack.frame_shape)
+
+    def holds(self, index: int) -> bool:
+        return self._stack.is_present(index)
 
     def of(self, index: int, context_frames: int) -> _Reference:
         self._sum_scene(index)
@@ -392,10 +416,10 @@ class _MeanOfOthers:
             index,
             *(i for i in self._stack.preceding(index, context_frames) if i is not None),
         ]
-        others = self._stack.sizes["time"] - len(inputs)
+        others = self._repeats - len(inputs)
         if others < LEAST_REPEATS:
             raise InferenceError(
-                f"{self._stack.path}: {self._stack.sizes['time']} repeats leave {others} frames "
+                f"{self._stack.path}: {self._repeats} repeats leave {others} frames "
                 f"that are not inputs of the model, expected at least {LEAST_REPEATS}; record "
                 "more repeats or give --truth"
             )
@@ -412,16 +436,18 @@ class _MeanOfOthers:
         scene = {name: i for name, i in self._stack.axes(index).items() if name != "time"}
         if scene == self._scene:
             return
-        self._sum[:], self._squares[:] = 0, 0
+        self._sum[:], self._squares[:], self._repeats = 0, 0, 0
         for frame in self._frames_of(scene):
+            self._repeats += 1
             self._sum += frame
             self._squares += frame**2
         self._scene = scene
 
     def _frames_of(self, scene: Mapping[str, int]) -> Iterator[FloatImage]:
         for time_point in range(self._stack.sizes["time"]):
-            frame = self._stack.frame(self._stack.index({**scene, "time": time_point}))
-            yield self._pixels.corrected(frame)
+            index = self._stack.index({**scene, "time": time_point})
+            if self._stack.is_present(index):
+                yield self._pixels.corrected(self._stack.frame(index))
 
 
 def _require_one_truth(stack: Stack, truth: Stack | None, static: bool) -> None:

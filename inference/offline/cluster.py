@@ -23,7 +23,6 @@ from .denoise_stack import (
     OnProgress,
     denoise_owned,
     in_reading_order,
-    recorded_frames,
     require_stores,
 )
 
@@ -151,11 +150,10 @@ def denoise_part(
 
 def _indices(stack: Stack, models: ChannelModels) -> list[int]:
     """Return the frames that were recorded and have a model, in reading order."""
-    recorded = recorded_frames(stack)
     return [
         index
         for index in in_reading_order(stack, None)
-        if models.denoises(stack.axes(index)) and (recorded is None or recorded[index])
+        if models.denoises(stack.axes(index)) and stack.is_present(index)
     ]
 
 

@@ -223,11 +223,10 @@ def _run(
     on_progress: OnProgress | None,
 ) -> _Counts:
     counts, total = _Counts(), len(wanted)
-    recorded = recorded_frames(stack)
 
     def remaining() -> Iterator[int]:
         for index in wanted:
-            if recorded is not None and not recorded[index]:
+            if not stack.is_present(index):
                 counts.absent += 1
             elif all(store.holds(stack.axes(index)) for store in stores):
                 counts.kept += 1
@@ -284,14 +283,6 @@ def _require_same_models(path: Path, record: Mapping[str, Any]) -> None:
             f"{path}: was begun with another model; pass the model it was begun with, or another "
             "--out, or --overwrite to begin anew"
         )
-
-
-def recorded_frames(stack: Stack) -> NDArray[np.bool_] | None:
-    """Tell which frames the recording really holds, None if it does not say."""
-    from ...storage.ome_zarr_writer import written_frames
-
-    written = written_frames(stack.path) if stack.path.is_dir() else None
-    return written.ravel() if written is not None and written.size == len(stack) else None
 
 
 # ----------------------------------------------------------------------- order and reading

@@ -19,9 +19,12 @@ SHAPE = (6, 8)
 
 
 def numbered(*leading, dtype=np.uint16):
-    """Frames that carry their own index in every pixel, so that a mix-up cannot hide."""
+    """Frames that carry their own index, from 1, in every pixel: a mix-up cannot hide.
+
+    None is all zeros: those zarr-python does not write at all.
+    """
     count = int(np.prod(leading))
-    frames = np.arange(count, dtype=dtype)[:, None, None] + np.zeros(SHAPE, dtype)
+    frames = np.arange(1, count + 1).astype(dtype)[:, None, None] + np.zeros(SHAPE, dtype)
     return frames.reshape(*leading, *SHAPE)
 
 

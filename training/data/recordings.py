@@ -26,7 +26,7 @@ from .resident_frames import (
     Footage,
     FootagePlan,
     FootageWindow,
-    held_out_indices,
+    held_out_frames,
     plan_footage,
 )
 from .side_inputs import NOTHING, Beside, Sample
@@ -130,7 +130,7 @@ class Recordings:
     @property
     def frames(self) -> int:
         """How many frames the stacks hold."""
-        return sum(len(stack) for stack in self.stacks)
+        return sum(len(stack) - stack.absent for stack in self.stacks)
 
     @property
     def frames_read(self) -> int:
@@ -156,7 +156,7 @@ class Recordings:
             TrainingStack(
                 path=str(stack.path),
                 frames=read.frames,
-                recorded_frames=len(stack),
+                recorded_frames=len(stack) - stack.absent,
                 frame_shape=stack.frame_shape,
                 sha256=read.sha256,
             )
@@ -353,7 +353,7 @@ class _OnePass:
 
     def _indices(self, stack: Stack, plan: FootagePlan) -> Sequence[int]:
         if not plan.thinned:
-            return range(len(stack))
+            return [int(index) for index in stack.present_indices]
         used = {index for wanting, index in self._wanted if wanting is stack}
         for stretch in plan.stretches:
             if stretch.stack is stack:
@@ -368,7 +368,7 @@ class _OnePass:
 def _held_out_crops(
     reading: _OnePass, stacks: Sequence[Stack], context_frames: int, chance: np.random.Generator
 ) -> tuple[Sample, ...]:
-    places = [(stack, index) for stack in stacks for index in held_out_indices(len(stack))]
+    places = [(stack, int(index)) for stack in stacks for index in held_out_frames(stack)]
     chosen = np.linspace(0, len(places) - 1, min(HELD_OUT_FRAMES, len(places))).round().astype(int)
     return tuple(
         reading.observations(stack, index, context_frames, _crop(stack, chance))
@@ -386,7 +386,7 @@ def _samples(
     reading: _OnePass, stacks: Sequence[Stack], context_frames: int
 ) -> tuple[Sample, ...]:
     return tuple(
-        reading.observations(stack, held_out_indices(len(stack))[-1], context_frames)
+        reading.observations(stack, int(held_out_frames(stack)[-1]), context_frames)
         for stack in stacks[:SAMPLE_FRAMES]
     )
 

@@ -42,9 +42,15 @@ def held_out_indices(count: int) -> range:
     return range(count - held, count)
 
 
-def _training_frames(stack: Stack) -> range:
-    held_out = held_out_indices(len(stack))
-    return range(held_out.start or len(stack))
+def held_out_frames(stack: Stack) -> NDArray[np.intp]:
+    """Return which of a stack's frames are never trained on; absent frames are not counted."""
+    there = stack.present_indices
+    return there[held_out_indices(len(there))]
+
+
+def _training_frames(stack: Stack) -> NDArray[np.intp]:
+    there = stack.present_indices
+    return there[: held_out_indices(len(there)).start or len(there)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,7 +177,7 @@ def plan_footage(
     TrainingDataError
         If not even two of the shortest stretches fit.
     """
-    trained = [np.array(_training_frames(stack)) for stack in stacks]
+    trained = [_training_frames(stack) for stack in stacks]
     needed = sum(
         len(frames) * frame_bytes(stack) for stack, frames in zip(stacks, trained, strict=True)
     )
@@ -216,8 +222,9 @@ def _series(stack: Stack, context_frames: int) -> Iterator[NDArray[np.int64]]:
         rows = np.moveaxis(indices, time, -1).reshape(-1, stack.sizes["time"])
     else:
         rows = indices.reshape(1, -1)
-    end = _training_frames(stack).stop
-    yield from (training for row in rows if len(training := row[row < end]))
+    trained = np.zeros(len(stack), dtype=np.bool_)
+    trained[_training_frames(stack)] = True
+    yield from (training for row in rows if len(training := row[trained[row]]))
 
 
 class FootageWindow:

@@ -38,7 +38,9 @@ class OtherChannel:
 
     def index(self, index: int) -> int | None:
         """Return its frame that is newest as frame `index` arrives; None if there is none."""
-        return self.stack.preceding(index, 1)[0] if self.delay else index
+        if self.delay:
+            return self.stack.preceding(index, 1)[0]
+        return index if self.stack.is_present(index) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -149,7 +149,8 @@ def newest_stacks(
             alike = not stacks or _setting(whole) == _setting(stacks[0])
         except QuietscopeError:
             continue  # an unreadable or unfinished run must not stop the night
-        if alike and len(stack) >= FEWEST_FRAMES and stack.sizes.get("channel", 1) == 1:
+        enough = len(stack) - stack.absent >= FEWEST_FRAMES
+        if alike and enough and stack.sizes.get("channel", 1) == 1:
             stacks.append(whole)
     return stacks
 
@@ -167,7 +168,7 @@ def _nothing_new(stacks: Sequence[Stack], current: Bundle | None) -> str | None:
         (part.path, part.recorded_frames or part.frames)
         for part in current.manifest.training.stacks
     }
-    if all((str(stack.path), len(stack)) in known for stack in stacks):
+    if all((str(stack.path), len(stack) - stack.absent) in known for stack in stacks):
         return "no run was recorded since the model in use was trained"
     return None
 

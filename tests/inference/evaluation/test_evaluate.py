@@ -229,3 +229,21 @@ def test_the_drawn_part_of_a_large_frame_holds_its_largest_error(place):
     assert error[part].shape == (SHOWN_PX, SHOWN_PX)
     narrow = error[:, :70]
     assert narrow[worst_part(narrow)].shape == (SHOWN_PX, 70)
+
+
+def test_absent_frames_are_neither_scored_nor_part_of_the_truth():
+    noisy = repeats(20)
+    present = np.ones(20, bool)
+    present[[2, 3, 9]] = False
+    gapped = np.where(present[:, None, None], noisy, 0)
+    scored = evaluate(stack_from_array(gapped, present=present), Filter(), static=True)
+    alone = evaluate(stack_from_array(noisy[present]), Filter(), static=True)
+    assert [frame.index for frame in scored.frames] == np.flatnonzero(present).tolist()
+    assert scored.result()["psnr_db"] == pytest.approx(alone.result()["psnr_db"], rel=1e-12)
+
+
+def test_a_frame_whose_truth_is_absent_is_not_scored():
+    clean = np.stack([scene()] * 4).astype(np.float32)
+    truth = stack_from_array(clean, present=np.array([True, False, True, True]))
+    scored = evaluate(stack_from_array(repeats(4)), Filter(), truth=truth)
+    assert [frame.index for frame in scored.frames] == [0, 2, 3]

@@ -167,6 +167,26 @@ def test_a_stretch_that_cannot_be_read_any_more_ends_the_run_with_one_line():
 # ------------------------------------------------------------------------- the one pass
 
 
+@pytest.mark.parametrize(("count", "context"), [(24, 0), (24, 2), (600, 0), (600, 2)])
+def test_absent_frames_teach_nothing(count, context):
+    present = np.arange(count) % 3 > 0
+    pixels = np.where(present[:, None, None], numbered(count), 60_000)
+    recordings = loaded([stack_from_array(pixels, present=present)], context_frames=context)
+    assert recordings.frames == recordings.frames_read == present.sum()
+    assert recordings.high_adu == count - 1
+    there = np.flatnonzero(present)
+    held_out = {int(sample.observations[0, 0, 0]) for sample in recordings.held_out}
+    assert held_out <= set(there[-len(there) // 10 :].tolist())
+    drawn = drawn_over_a_run(recordings, 200)
+    assert set(np.unique(drawn[:, 0]).astype(int)) == set(there.tolist()) - set(
+        there[-round(len(there) / 10) :].tolist()
+    )
+    for earlier in range(1, 1 + context):
+        found = drawn[:, earlier]
+        seen = ~np.isnan(found) & (found > 0)
+        assert ((drawn[:, 0] - found)[seen] == earlier).all()
+
+
 def test_figures_of_the_pixels_are_those_of_the_whole_recording():
     pixels = np.random.default_rng(0).normal(30_000, 20, (400, *SHAPE)).astype(np.uint16)
     recordings = loaded([stack_from_array(pixels)])
