@@ -1,4 +1,6 @@
-"""What all tests share: where real data lies, and which machines can run which tests."""
+"""What all tests share: where real data lies, which machines can run which tests, and how they
+are spread over processes.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -21,6 +25,76 @@ settings.register_profile(
 settings.load_profile("quietscope")
 
 REPOSITORY = Path(__file__).parent.parent
+
+MOST_PROCESSES = 8
+BYTES_PER_PROCESS = 3 * 2**30
+"""What a process that trains, draws and opens windows in turn has come to hold."""
+
+
+# --------------------------------------------------------------------- spread over processes
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+# Before any test imports torch: processes that each use every core wait for one another.
+os.environ.setdefault(
+    "OMP_NUM_THREADS", str(max(1, _cores() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))))
+)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many processes as cores and memory carry; none of their own for a single test file."""
+    if len(config.args) == 1 and config.args[0].partition("::")[0].endswith(".py"):
+        return 0
+    return min(_cores(), MOST_PROCESSES, psutil.virtual_memory().total // BYTES_PER_PROCESS)
+
+
+def _spread(items: list[pytest.Item]) -> None:
+    """Keep together what shares a fixture of its module, and begin with what takes longest.
+
+    What shares nothing goes to whichever process is free.
+    """
+    slow = set()
+    for item in items:
+        group = _shared_by(item)
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+        if item.get_closest_marker("slow"):
+            slow.add(group or item.nodeid)
+    items.sort(key=lambda item: (_shared_by(item) or item.nodeid) not in slow)
+
+
+def _shared_by(item: pytest.Item) -> str | None:
+    fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+    shared = any(
+        definition.scope in ("module", "class") and definition.baseid == item.nodeid.split("::")[0]
+        for definitions in fixtures
+        for definition in definitions
+    )
+    return item.nodeid.split("::")[0] if shared else None
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that makes a file or folder once per test run, whichever test asks first.
+
+    `made_once(name, make)` calls `make(path)`; the other processes wait and are given the same.
+    Nobody may change what it holds.
+    """
+    base = tmp_path_factory.getbasetemp()
+    together = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        path = together / "made once" / name
+        path.parent.mkdir(exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                make(path)
+        return path
+
+    return once
 
 
 def _real_data() -> Path | None:
@@ -46,6 +120,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long as well")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip, with the reason, what this machine cannot run and what was not asked for."""
     reasons = {}
@@ -61,6 +136,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in reasons.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    _spread(items)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -223,6 +224,26 @@ def test_every_package_is_shipped(tmp_path: Path) -> None:
 def _not_of_the_house(folder: str, names: list[str]) -> set[str]:
     hidden = {name for name in names if name.startswith((".", "__pycache__"))}
     return hidden | (NOT_THE_HOUSE if Path(folder) == ROOT else set()) & set(names)
+
+
+def test_every_module_that_a_text_imports_exists() -> None:
+    """Also those in programs that tests hand to another process, in examples and in the guides."""
+    modules = modules_of(ROOT)
+    texts = [
+        file
+        for folder in ("tests", "benchmarks", "examples", "docs", ".")
+        for kind in ("*.py", "*.md")
+        for file in (ROOT.glob(kind) if folder == "." else (ROOT / folder).rglob(kind))
+    ]
+    statement = re.compile(rf"\bfrom {HOUSE}\.([\w.]+) import (\w+)|-m[\", ]+{HOUSE}\.([\w.]+)")
+    lost = [
+        f"{file.relative_to(ROOT)}: {HOUSE}.{module}"
+        for file in texts
+        for found in statement.finditer(file.read_text(encoding="utf-8"))
+        for module in [found[1] or found[3]]
+        if module not in modules and file != Path(__file__)
+    ]
+    assert lost == []
 
 
 def test_no_module_is_called_by_what_it_is_not() -> None:

@@ -118,7 +118,7 @@ import resource, sys
 import numpy as np
 from pathlib import Path
 from quietscope.errors import QuietscopeError
-from quietscope.stacks import stack_from_array
+from quietscope.storage.stack import stack_from_array
 from quietscope.training.checkpoint import working_file
 from quietscope.training.options import TrainingOptions
 from quietscope.training.train import train

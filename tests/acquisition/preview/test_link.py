@@ -58,7 +58,8 @@ def window_script(monkeypatch, body):
         import sys
         from PySide6.QtCore import QTimer
         from PySide6.QtWidgets import QApplication
-        from quietscope.acquisition import preview_view, preview_window
+        from quietscope.acquisition.preview import process as preview_window
+        from quietscope.acquisition.preview import window as preview_view
         class Window(preview_view.PreviewWindow):
             def showEvent(self, event):
                 super().showEvent(event)
@@ -367,7 +368,7 @@ def test_a_script_without_a_main_guard_can_open_it(offscreen, tmp_path):
             import sys
             sys.path.pop(0)
             import numpy as np
-            from quietscope.acquisition.preview_link import PreviewLink
+            from quietscope.acquisition.preview.link import PreviewLink
             link = PreviewLink.open(frame_shape=(64, 64), pixel_type="uint8", title="script")
             shown = link.wait_until_shown()
             link.show(np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.float32), {})
@@ -392,7 +393,7 @@ def test_the_window_notices_that_the_acquisition_was_killed(offscreen, mailboxes
     script = textwrap.dedent(
         """
         import sys, time
-        from quietscope.acquisition.preview_link import PreviewLink
+        from quietscope.acquisition.preview.link import PreviewLink
         link = PreviewLink.open(frame_shape=(64, 64), pixel_type="uint8", title="script")
         print(link.wait_until_shown(), link._window._process.pid, link._mailbox.path, flush=True)
         time.sleep(60)

@@ -24,7 +24,7 @@ SHAPE = (700, 900)
 HAMMER = """
 import sys, time
 import numpy as np
-from quietscope.acquisition.preview_mailbox import MailboxWriter
+from quietscope.acquisition.preview.mailbox import MailboxWriter
 
 shape = (700, 900)
 writer = MailboxWriter.create(shape, "uint16", {"title": "hammer"})

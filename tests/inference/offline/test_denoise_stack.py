@@ -221,8 +221,8 @@ def test_a_killed_run_goes_on_where_it_stopped(make_bundle, tmp_path):
     tifffile.imwrite(tmp_path / "in.tif", seen, photometric="minisblack")
     script = textwrap.dedent(f"""
         import os, signal
-        from quietscope.inference.stack_denoising import denoise_stack
-        from quietscope.stacks import open_stack
+        from quietscope.inference.offline.denoise_stack import denoise_stack
+        from quietscope.storage.stack import open_stack
 
         def die(done, total):
             if done == 4:
