@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..inference.model_choice import ModelOption, parse_models
 from ..reporting.console import Outcome, progress, stderr
 from ..storage.atomic_output import require_apart
 from .calibrate import calibrate
@@ -70,10 +71,7 @@ def record(
 @takes_microscope
 def live(
     *,
-    model: Annotated[
-        list[str],
-        typer.Option(metavar="BUNDLE", help="Model bundle; CHANNEL=BUNDLE gives one a channel."),
-    ],
+    model: ModelOption,
     out: OutOption,
     microscope: MicroscopeSettings,
     frames: FramesOption = None,
@@ -96,24 +94,12 @@ def live(
         follow=follow,
         saved_in=saved_in,
         overwrite=overwrite,
-        model=_models(model),
+        model=parse_models(model),
         provider=provider,
         preview=preview,
         force=force,
     )
     return Outcome(result=report, summary=_summary(report))
-
-
-def _models(options: list[str]) -> str | dict[str, str]:
-    """Read `BUNDLE` or several `CHANNEL=BUNDLE`."""
-    if len(options) == 1 and (Path(options[0]).exists() or "=" not in options[0]):
-        return options[0]
-    pairs = [option.partition("=") for option in options]
-    if not all(channel and path for channel, _, path in pairs):
-        raise typer.BadParameter(
-            f"--model {' '.join(options)}: give one bundle, or CHANNEL=BUNDLE for each channel"
-        )
-    return {channel: path for channel, _, path in pairs}
 
 
 def _acquire(

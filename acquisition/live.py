@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..calibration.fingerprint import CameraFingerprint
 from ..errors import QuietscopeError, one_line
+from ..inference.model_choice import Models
+from ..inference.provenance import ATTRIBUTES, Provenance
 from ..inference.runtime.providers import Provider
 from ..storage.atomic_output import RESERVE_BYTES, require_apart, require_space
 from ..storage.ome_zarr_writer import Place
@@ -33,7 +35,7 @@ from .microscope.core import Microscope, MicroscopeSettings, running_core
 from .sources.pycromanager_hook import frame_from_image
 from .sources.saved_images import SavedImages
 from .stream.accounting import Accounting
-from .stream.channel_denoisers import ChannelDenoisers, Models
+from .stream.channel_denoisers import ChannelDenoisers
 from .stream.completion import complete
 from .stream.denoise_stage import DenoisedStores, DenoiseStage, View
 from .stream.disk_sync import DiskSync
@@ -263,7 +265,7 @@ class LiveDenoiser:
             self._counts,
             self._denoise_stage.offer,
             store_raw=self._record,
-            attributes={"quietscope": self._raw_attributes()},
+            attributes={ATTRIBUTES: self._raw_attributes()},
             pixel_size_um=self._scene.pixel_size_um,
             reserve_bytes=self._reserve_bytes,
         )
@@ -471,21 +473,14 @@ class LiveDenoiser:
         }
 
     def _denoised_attributes(self, part: Part) -> dict[str, Any]:
-        models = self._denoisers.identities(part.axis_map.channel_names or ["0"])
-        first: Mapping[str, Any] = next(iter(models.values()), {})
-        ran = self._denoisers.result()
-        record = {
-            "kind": "denoised",
-            "unit": "ADU",
-            "source": self._run.raw(part.number).name,
-            "model_sha256": first.get("model_sha256"),
-            "noise_model_sha256": first.get("noise_model_sha256"),
-            "models": models,
-            "provider": ran["provider"],
-            "precision": "fp32",
-            "simulated": self._scene.simulated,
-        }
-        return {"quietscope": record | ({"forced": self._remarks} if self._remarks else {})}
+        return Provenance.of(
+            self._run.raw(part.number).name,
+            self._denoisers.identities(part.axis_map.channel_names or ["0"]),
+            provider=self._denoisers.result()["provider"],
+            precision="fp32",
+            simulated=self._scene.simulated,
+            forced=tuple(self._remarks),
+        ).attributes()
 
     def _log_end(self, error: BaseException | None) -> None:
         counts = self._counts

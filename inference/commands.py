@@ -13,6 +13,7 @@ import typer
 
 from ..reporting.console import Outcome, progress
 from .errors import InferenceError
+from .model_choice import ModelOption, parse_models
 
 StackArgument = Annotated[
     str, typer.Argument(help="OME-Zarr, Zarr, TIFF or NDTiff; a recorded run; or a URL of one.")
@@ -31,10 +32,7 @@ ForceOption = Annotated[
 
 def denoise(
     stack: StackArgument,
-    model: Annotated[
-        list[str],
-        typer.Option(help="A bundle; or NAME=BUNDLE for each channel, given several times."),
-    ],
+    model: ModelOption,
     out: Annotated[Path, typer.Option(help="The OME-Zarr to write.")],
     uncertainty: Annotated[
         Path | None, typer.Option(help="A second OME-Zarr for the standard deviation, ADU.")
@@ -180,22 +178,6 @@ def parse_shape(text: str) -> tuple[int, int]:
     if found is None or not all(int(size) for size in found.groups()):
         raise InferenceError(f"shape is {text!r}, expected rows x columns, as in 2048x2048")
     return int(found.group(1)), int(found.group(2))
-
-
-def parse_models(given: list[str]) -> Path | dict[str, Path]:
-    """Read one bundle, or NAME=BUNDLE for each channel."""
-    if len(given) == 1 and ("=" not in given[0] or Path(given[0]).exists()):
-        return Path(given[0])
-    models: dict[str, Path] = {}
-    for item in given:
-        name, separator, path = item.partition("=")
-        if not separator or not name or not path or name in models:
-            raise InferenceError(
-                f"--model {item!r} is not NAME=BUNDLE with a channel of its own; give one bundle "
-                "for all channels or one per channel"
-            )
-        models[name] = Path(path)
-    return models
 
 
 @contextmanager

@@ -61,3 +61,13 @@ class Denoiser(Protocol):
     def close(self) -> None:
         """Release what the denoiser holds. May be called more than once."""
         ...
+
+
+class DenoiserFactory(Protocol):
+    """Builds a denoiser for a frame shape: a class, say, whose argument is the shape."""
+
+    context_frames: int
+
+    def __call__(self, frame_shape: tuple[int, int], /) -> Denoiser:
+        """Return a denoiser for frames (Y, X)."""
+        ...

@@ -1,27 +1,120 @@
-"""Which frames of other channels a model is given: the newest that came before.
+"""Which frames a model is given next to the newest one, and what stands where there is none.
 
-Owns the rule, the same for training, offline and live. Channels arrive in their order within a
-time point; so of an earlier channel there is the frame of this time point, of a later one that of
-the time point before. Planes and positions are the same.
+Owns the one rule that training, offline, evaluation and live follow: first the T frames of the
+same channel, plane and position that came before, newest first; then the newest frame of each
+other channel. Channels arrive in their order within a time point, so that of an earlier channel
+there is the frame of this time point, of a later one that of the time point before. A frame that
+is not there (before the recording began, absent in it, a channel that has not come) is all zeros.
+
+Reading frames is the business of those who hold them: `observation_reader` offline, `context`
+live, `resident_frames` in training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..storage.stack import Stack
 from .errors import FrameMismatchError
 
 
-def other_channel_delay(own: int, other: int) -> int:
-    """Return how many time points old the newest frame of another channel is."""
-    return 0 if other < own else 1
+class Moment(NamedTuple):
+    """When, and in which channel, a frame of one plane and position was taken."""
+
+    time: int
+    channel: int
+
+
+def side_inputs(
+    newest: Moment, context_frames: int, other_channels: Sequence[int | None] = ()
+) -> list[Moment | None]:
+    """Return which frames a model is given next to the newest one.
+
+    Parameters
+    ----------
+    newest
+        The frame that is denoised.
+    context_frames
+        T, how many frames that came before.
+    other_channels
+        The numbers of the C other channels, in the order of the model's input; None for one that
+        has not come yet.
+
+    Returns
+    -------
+    list
+        T + C moments; None where there can be no frame.
+    """
+    before = [Moment(newest.time - back, newest.channel) for back in range(1, context_frames + 1)]
+    others = [
+        None
+        if channel is None
+        else Moment(newest.time - (not arrives_earlier(channel, newest.channel)), channel)
+        for channel in other_channels
+    ]
+    return [m if m is not None and m.time >= 0 else None for m in (*before, *others)]
+
+
+def arrives_earlier(channel: int, own: int) -> bool:
+    """Whether a channel's frame of a time point is there when that of channel `own` comes."""
+    return channel < own
+
+
+def side_input_indices(
+    stack: Stack, index: int, context_frames: int, other_channels: Sequence[int] = ()
+) -> list[int | None]:
+    """Return the side inputs of frame `index` of a stack by their indices, None where absent."""
+    axes = stack.axes(index)
+    newest = Moment(axes.get("time", 0), axes.get("channel", 0))
+    return [
+        index_at(stack, axes, moment)
+        for moment in side_inputs(newest, context_frames, other_channels)
+    ]
+
+
+def index_at(stack: Stack, axes: Mapping[str, int], moment: Moment | None) -> int | None:
+    """Return the frame of a stack at a moment, in the plane and position of `axes`.
+
+    None where there is no moment, or the recording does not hold that frame.
+    """
+    if moment is None:
+        return None
+    index = stack.index({**axes, **moment._asdict()})
+    return index if stack.is_present(index) else None
+
+
+def stacked(
+    newest: NDArray[Any], further: Sequence[NDArray[Any] | None], pixel_type: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return the observations (1 + T + C, Y, X) that a model takes, zeros for absent frames.
+
+    Parameters
+    ----------
+    newest
+        (Y, X). Without further frames and in the right type it is not copied.
+    further
+        The pixels of its side inputs, None where absent.
+    pixel_type
+        Of the result.
+    """
+    if not further and newest.dtype == pixel_type:
+        return newest[np.newaxis]
+    out = np.zeros((1 + len(further), *newest.shape), pixel_type)
+    out[0] = newest
+    for row, pixels in enumerate(further, start=1):
+        if pixels is not None:
+            out[row] = pixels
+    return out
 
 
 def other_channel_numbers(
     stack: Stack, other_channels: Sequence[str], *, what: str
 ) -> tuple[int, ...]:
-    """Return the places of the other channels in a stack.
+    """Return the places of other channels in a stack.
 
     Raises
     ------
@@ -37,12 +130,3 @@ def other_channel_numbers(
             "without --other-channel"
         )
     return tuple(names.index(name) for name in other_channels)
-
-
-def other_channel_index(stack: Stack, index: int, other: int) -> int | None:
-    """Return the newest frame of another channel as frame `index` arrives, None if none is."""
-    axes = stack.axes(index)
-    there = stack.index({**axes, "channel": other})
-    if other_channel_delay(axes["channel"], other):
-        return stack.preceding(there, 1)[0]
-    return there if stack.is_present(there) else None

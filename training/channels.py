@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..inference.bundle import MANIFEST
-from ..inference.side_inputs import other_channel_delay
+from ..inference.side_inputs import arrives_earlier
 from ..storage.atomic_output import require_absent
 from ..storage.output_kinds import Kind
 from ..storage.stack import Stack
@@ -149,7 +149,7 @@ def plan_channels(stack: Stack, options: TrainingOptions) -> dict[str, TrainingO
         before = [
             other
             for number, other in enumerate(names)
-            if number != own and (again or not other_channel_delay(own, number))
+            if number != own and (again or arrives_earlier(number, own))
         ]
         named = [other for other in options.other_channels if other != name]
         planned[name] = replace(

@@ -7,8 +7,7 @@ here. Which frame is denoised when is decided in `denoise_stage`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,26 +16,12 @@ from ...calibration.pixel_maps import Region
 from ...inference.bundle import Bundle, open_bundle
 from ...inference.denoiser import Denoiser
 from ...inference.errors import BundleError, FrameMismatchError
+from ...inference.model_choice import Models, OpenModel, open_models
+from ...inference.provenance import ModelIdentity
 from ...inference.runtime.onnx_denoiser import OnnxDenoiser, maps_of_frames
 from ...inference.runtime.pipeline import BlockingLane, FramePipeline
 from ...inference.runtime.providers import Provider
 from ...storage.ome_zarr_writer import channel_of
-
-
-class DenoiserFactory(Protocol):
-    """Builds a denoiser for a frame shape: a class, say, whose argument is the shape."""
-
-    context_frames: int
-
-    def __call__(self, frame_shape: tuple[int, int], /) -> Denoiser:
-        """Return a denoiser for frames (Y, X)."""
-        ...
-
-
-Model = Bundle | Path | str | Denoiser | DenoiserFactory
-Models = Model | Mapping[str | int, Model] | None
-
-EVERY_CHANNEL = "*"
 
 
 class ChannelDenoisers:
@@ -60,33 +45,23 @@ class ChannelDenoisers:
 
     def __init__(self, models: Models, *, provider: Provider = "auto") -> None:
         self._provider = provider
-        self._models = {
-            channel: _opened(model)
-            for channel, model in (
-                models.items()
-                if isinstance(models, Mapping)
-                else []
-                if models is None
-                else [(EVERY_CHANNEL, models)]
-            )
-        }
+        self._choice = open_models(models)
         self._sessions: dict[tuple[str, tuple[int, int], Region | None], OnnxDenoiser] = {}
         self._built: dict[tuple[int, tuple[int, int]], Denoiser] = {}
         self._pipelines: dict[int, FramePipeline] = {}
         self._first_times: dict[int, int] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._models)
+        return bool(self._choice)
 
     @property
-    def bundles(self) -> dict[str | int, Bundle]:
+    def bundles(self) -> dict[str, Bundle]:
         """The bundles by channel; own denoisers have none."""
-        return {c: model for c, model in self._models.items() if isinstance(model, Bundle)}
+        return self._choice.bundles()
 
-    def model(self, channel: int | str | None) -> Bundle | Denoiser | DenoiserFactory | None:
+    def model(self, channel: int | str | None) -> OpenModel | None:
         """Return what denoises a channel, None if nothing does."""
-        key = 0 if channel is None else channel
-        return self._models.get(key, self._models.get(EVERY_CHANNEL))
+        return self._choice.of(channel)
 
     def named(
         self, axes: Mapping[str, int | str], metadata: Mapping[str, Any]
@@ -96,21 +71,17 @@ class ChannelDenoisers:
         With several cameras `{"Left": …, "Right": …}` gives each camera a model.
         """
         camera = str(metadata.get("Camera", ""))
-        for name in (channel_of({"camera": camera, **axes}), camera):
-            if name in self._models:
-                return name
-        return axes.get("channel")
+        own = self._choice.first_named((channel_of({"camera": camera, **axes}), camera))
+        return axes.get("channel") if own is None else own
 
     def bundle_of(self, channel: int | str | None) -> Bundle | None:
         """Return the bundle of a channel, None if it has none."""
         model = self.model(channel)
         return model if isinstance(model, Bundle) else None
 
-    def identities(self, channel_names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def identities(self, channel_names: Sequence[str]) -> dict[str, ModelIdentity]:
         """Return what identifies each bundle: by these channels, and by the names it was given."""
-        found = {name: self.bundle_of(name) for name in (*channel_names, *map(str, self.bundles))}
-        found.pop(EVERY_CHANNEL, None)
-        return {name: bundle.identity for name, bundle in found.items() if bundle is not None}
+        return self._choice.identities(channel_names)
 
     def context_frames(self, channel: int | str | None) -> int:
         """Return how many preceding frames the model of a channel wants."""
@@ -208,11 +179,8 @@ class ChannelDenoisers:
         FrameMismatchError
             If a model knows every pixel of another region than the one in use.
         """
-        remarks = []
-        for bundle in {bundle.path: bundle for bundle in self.bundles.values()}.values():
-            if not force:
-                bundle.manifest.camera.require_match(running, what=f"the model {bundle.path}")
-            remarks += bundle.manifest.camera.differences(running)
+        remarks = self._choice.require_camera(running, force=force)
+        for bundle in self._choice.distinct_bundles():
             if frame_shape is not None:
                 maps_of_frames(bundle, frame_shape, running.roi)
         return remarks
@@ -289,10 +257,6 @@ def channel_place(name: str, known: Sequence[str]) -> int | None:
     if name in known:
         return known.index(name)
     return int(name) if name.isdigit() else None
-
-
-def _opened(model: Model) -> Bundle | Denoiser | DenoiserFactory:
-    return open_bundle(model) if isinstance(model, str | Path) else model
 
 
 def require_finite(estimate: np.ndarray[Any, np.dtype[np.float32]], what: str) -> None:

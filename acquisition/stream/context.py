@@ -1,7 +1,8 @@
 """The frames that came before: what a model is given next to the newest one.
 
-Owns which earlier frames those are, in memory while a run lasts and read back afterwards, so that
-a frame gets the same input whether it is denoised live or later.
+Owns where those frames are found, in memory while a run lasts and read back afterwards, so that a
+frame gets the same input whether it is denoised live or later. Which frames they are is the rule
+of `inference.side_inputs`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ...inference.side_inputs import other_channel_delay
+from ...inference.side_inputs import Moment, side_inputs, stacked
 from ...storage.ome_zarr_writer import Place
 from .channel_denoisers import ChannelDenoisers, channel_place
 
@@ -50,28 +50,17 @@ class Context:
         while len(self._held) > 1 and len(self._held) * frame_bytes > MAX_CONTEXT_BYTES:
             self._held.popitem(last=False)
 
-    def earlier(self, place: Place, count: int) -> list[Load]:
-        """Return loaders of the `count` frames before `place`, newest first."""
-        return [self._loader(place, back) for back in range(1, count + 1)]
-
-    def beside(self, place: Place, channels: Sequence[int | None]) -> list[Load]:
-        """Return loaders of the newest frames of other channels at the time of `place`.
-
-        None stands for a channel that has not come yet.
-        """
+    def side_inputs(
+        self, place: Place, context_frames: int, other_channels: Sequence[int | None] = ()
+    ) -> list[Load]:
+        """Return loaders of what a model is given next to the frame at `place`."""
+        newest = Moment(place.time, place.channel)
         return [
-            _nothing
-            if channel is None
-            else self._loader(
-                place._replace(channel=channel), other_channel_delay(place.channel, channel)
-            )
-            for channel in channels
+            _nothing if moment is None else self._loader(place._replace(**moment._asdict()))
+            for moment in side_inputs(newest, context_frames, other_channels)
         ]
 
-    def _loader(self, place: Place, back: int) -> Load:
-        if place.time < back:
-            return _nothing
-        place = place._replace(time=place.time - back)
+    def _loader(self, place: Place) -> Load:
         return self._held.get(place) or (lambda: self._read_back(place))
 
 
@@ -93,10 +82,9 @@ def further_frames(
     These are the frames before it and then the newest ones of other channels. The frame
     itself, which `load` returns, is remembered for those that come after it.
     """
-    earlier = context.earlier(place, denoisers.context_frames(channel))
     known = part.axis_map.channel_names
     other_channels = [channel_place(name, known) for name in denoisers.other_channels(channel)]
-    further = earlier + context.beside(place, other_channels)
+    further = context.side_inputs(place, denoisers.context_frames(channel), other_channels)
     stored = known[place.channel] if place.channel < len(known) else str(place.channel)
     if count := denoisers.frames_back(channel, stored):
         frame_bytes = prod(part.frame_shape) * part.dtype.itemsize
@@ -106,12 +94,5 @@ def further_frames(
 
 def observations(newest: Pixels, further: Sequence[Load], count: int) -> Pixels:
     """Return (1 + `count`, Y, X), newest first, zeros where there is no frame."""
-    if count == 0:
-        return newest[np.newaxis]
-    out = np.zeros((1 + count, *newest.shape), newest.dtype)
-    out[0] = newest
-    for row, load in enumerate(further, start=1):
-        pixels = load()
-        if pixels is not None:
-            out[row] = pixels
-    return out
+    found = [load() for load in further[:count]]
+    return stacked(newest, found + [None] * (count - len(found)), newest.dtype)

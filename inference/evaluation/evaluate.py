@@ -22,11 +22,13 @@ from ...storage.stack import Stack
 from ..bundle import Bundle, open_bundle
 from ..denoiser import Denoiser
 from ..errors import FrameMismatchError, InferenceError
-from ..offline.denoise_stack import ChannelModels, ObservationReader, recorded_camera
+from ..observation_reader import ObservationReader
+from ..offline.channel_models import ChannelModels
+from ..provenance import recorded_camera
 from ..runtime.camera_pixels import CameraPixels
 from ..runtime.providers import Precision, Provider, all_cores
 from ..runtime.tiling import open_denoiser
-from ..side_inputs import other_channel_numbers
+from ..side_inputs import other_channel_numbers, side_input_indices
 from ..trust import NoiseVariance, lag_one_correlation, residual_variances
 from .metrics import nrmse, psnr_db, ssim_map
 
@@ -414,7 +416,7 @@ class _MeanOfOthers:
         self._sum_scene(index)
         inputs = [
             index,
-            *(i for i in self._stack.preceding(index, context_frames) if i is not None),
+            *(i for i in side_input_indices(self._stack, index, context_frames) if i is not None),
         ]
         others = self._repeats - len(inputs)
         if others < LEAST_REPEATS:

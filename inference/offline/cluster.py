@@ -17,9 +17,8 @@ from ...errors import require_extra
 from ...storage.directory_lock import owned
 from ...storage.stack import Stack, open_stack
 from ..errors import InferenceError
+from .channel_models import ChannelModels, OfflineModels
 from .denoise_stack import (
-    ChannelModels,
-    Models,
     OnProgress,
     denoise_owned,
     in_reading_order,
@@ -36,7 +35,7 @@ LOCAL = "local"
 
 def denoise_on_cluster(
     stack: Stack,
-    bundle: Models,
+    bundle: OfflineModels,
     out: Path | str,
     scheduler: str = LOCAL,
     *,
@@ -109,7 +108,7 @@ def denoise_on_cluster(
 def _run(
     client: Any,
     path: Path,
-    bundle: Models,
+    bundle: OfflineModels,
     out: Path,
     parts: Sequence[Sequence[int]],
     options: Mapping[str, Any],
@@ -140,7 +139,7 @@ def _run(
 
 
 def denoise_part(
-    path: Path, bundle: Models, out: Path, frames: Sequence[int], options: Mapping[str, Any]
+    path: Path, bundle: OfflineModels, out: Path, frames: Sequence[int], options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Denoise some frames of the stack at `path`, into a store owned for it: a worker's task."""
     stack = open_stack(path)

@@ -1,8 +1,8 @@
 """Denoise a whole stack into an OME-Zarr, with constant memory, and go on where a run stopped.
 
-Owns the order of frames, the reading ahead, the check that the model belongs to the recording, and
-what is written about the model into the result. Running the model is `onnx_denoiser`'s business,
-writing the store is the `frame_store`'s.
+Owns the order of frames, the reading ahead and the going on. Which model denoises which channel is
+settled in `channel_models`, what is written about it in `provenance`; running it is
+`onnx_denoiser`'s business, writing the store the `ome_zarr_writer`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -19,29 +19,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from ...calibration.fingerprint import CameraFingerprint
 from ...storage.atomic_output import require_apart, require_space, require_zarr_name
 from ...storage.directory_lock import owned
 from ...storage.stack import Stack, open_stack
-from ..bundle import Bundle, open_bundle
-from ..errors import FrameMismatchError, InferenceError
+from ..errors import InferenceError
+from ..observation_reader import ObservationReader
+from ..provenance import Provenance, provenance_of, recorded_camera
 from ..runtime.pipeline import FramePipeline
 from ..runtime.providers import Precision, Provider, all_cores
 from ..runtime.tiling import open_denoiser
-from ..side_inputs import other_channel_index, other_channel_numbers
+from ..side_inputs import other_channel_numbers
+from .channel_models import ChannelModels, OfflineModels
 
 OnProgress = Callable[[int, int], None]
-Models = Bundle | Path | str | Mapping[str, Bundle | Path | str]
-
-ATTRIBUTES = "quietscope"
-"""Under this key OME-Zarr images carry what they came from."""
 
 
 def denoise_stack(
     stack: Stack,
-    bundle: Models,
+    bundle: OfflineModels,
     out: Path | str,
     *,
     provider: Provider = "auto",
@@ -178,8 +174,12 @@ def denoise_owned(
             pipelines[path] = denoiser.pipeline()
             open_things.callback(pipelines[path].close)
         first = next(iter(denoisers.values()))
-        record = models.record(stack, provider=first.provider, precision=precision) | (
-            {"forced": remarks} if remarks else {}
+        record = Provenance.of(
+            stack.path.name,
+            models.identities(),
+            provider=first.provider,
+            precision=precision,
+            forced=tuple(remarks),
         )
         stores = [
             open_things.enter_context(_open_store(stack, path, record, resume, overwrite))
@@ -196,7 +196,7 @@ def denoise_owned(
         "ms_per_frame": 1e3 * counts.seconds / counts.denoised if counts.denoised else None,
         "provider": first.provider,
         "device": first.device,
-        "models": record["models"],
+        "models": record.model_dump()["models"],
         "forced": remarks,
         "output": str(out),
     }
@@ -255,7 +255,7 @@ def _run(
 
 
 def _open_store(
-    stack: Stack, path: Path | str, record: Mapping[str, Any], resume: bool, overwrite: bool
+    stack: Stack, path: Path | str, record: Provenance, resume: bool, overwrite: bool
 ) -> Any:
     from ...storage.ome_zarr_writer import OmeZarrWriter
 
@@ -270,15 +270,15 @@ def _open_store(
         dtype="float32",
         pixel_size_um=stack.pixel_size_um,
         channel_names=stack.channel_names,
-        attributes={ATTRIBUTES: dict(record)},
+        attributes=record.attributes(),
         overwrite=overwrite,
         resume=resume,
     )
 
 
-def _require_same_models(path: Path, record: Mapping[str, Any]) -> None:
-    earlier = (open_stack(path).attributes or {}).get(ATTRIBUTES, {}).get("models")
-    if earlier != record["models"]:
+def _require_same_models(path: Path, record: Provenance) -> None:
+    earlier = provenance_of(open_stack(path))
+    if earlier is None or not record.same_models(earlier):
         raise InferenceError(
             f"{path}: was begun with another model; pass the model it was begun with, or another "
             "--out, or --overwrite to begin anew"
@@ -298,38 +298,6 @@ def in_reading_order(stack: Stack, chosen: set[int] | None) -> Iterator[int]:
             index = stack.index({**axes, "time": time_point})
             if chosen is None or index in chosen:
                 yield index
-
-
-@dataclass(eq=False)
-class ObservationReader:
-    """Read frames with what came before them, keeping the frames that come again.
-
-    Used from one thread at a time.
-    """
-
-    stack: Stack
-    pixel_type: np.dtype[Any]
-    _held: dict[int, NDArray[Any]] = field(default_factory=dict)
-
-    def read(
-        self, index: int, context_frames: int, other_channels: Sequence[int] = ()
-    ) -> NDArray[Any]:
-        """Return frame `index`, what came before it, and other channels: (1 + T + C, Y, X)."""
-        needed = [
-            index,
-            *self.stack.preceding(index, context_frames),
-            *(other_channel_index(self.stack, index, number) for number in other_channels),
-        ]
-        self._held = {
-            place: self._held[place] if place in self._held else self.stack.frame(place)
-            for place in needed
-            if place is not None
-        }
-        out = np.zeros((len(needed), *self.stack.frame_shape), self.pixel_type)
-        for row, place in enumerate(needed):
-            if place is not None:
-                out[row] = self._held[place]
-        return out
 
 
 def _read_ahead(
@@ -352,159 +320,3 @@ def _read_ahead(
             pending = following
         if pending is not None:
             yield pending.result()
-
-
-# --------------------------------------------------------------------- models of a recording
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ChannelModels:
-    """Which model denoises which channel of a recording."""
-
-    by_channel: Sequence[Bundle | None]
-    """None where a channel stays as it is."""
-    names: Sequence[str]
-
-    @classmethod
-    def open(cls, stack: Stack, models: Models) -> ChannelModels:
-        """Open the models and assign them to the channels of `stack`.
-
-        Raises
-        ------
-        InferenceError
-            If a name is no channel of the stack.
-        """
-        names = stack.channel_labels
-        if not isinstance(models, Mapping):
-            return cls([_opened(models)] * len(names), names)
-        unknown = set(models) - set(names)
-        if unknown or not models:
-            raise InferenceError(
-                f"{stack.path}: has the channels {', '.join(names)}, models were given for "
-                f"{', '.join(sorted(models)) or 'none'}; name its channels (--model NAME=BUNDLE)"
-            )
-        opened = {name: _opened(model) for name, model in models.items()}
-        found = cls([opened.get(name) for name in names], names)
-        if len({bundle.manifest.pixel_type for bundle in found.distinct().values()}) > 1:
-            raise InferenceError(
-                f"{stack.path}: the models of its channels take different pixel types; train "
-                "them on the same camera"
-            )
-        return found
-
-    @property
-    def pixel_type(self) -> np.dtype[Any]:
-        """What all models take."""
-        return np.dtype(next(iter(self.distinct().values())).manifest.pixel_type)
-
-    def denoises(self, axes: Mapping[str, int]) -> bool:
-        """Whether there is a model for a frame with these axes."""
-        return self.by_channel[axes.get("channel", 0)] is not None
-
-    def of(self, axes: Mapping[str, int]) -> Bundle:
-        """Return the model for a frame with these axes.
-
-        Raises
-        ------
-        InferenceError
-            If there is none.
-        """
-        found = self.by_channel[axes.get("channel", 0)]
-        if found is None:
-            raise InferenceError(f"a frame at {dict(axes)} is of a channel without a model")
-        return found
-
-    def distinct(self) -> dict[Path, Bundle]:
-        """Return every model once, by its path."""
-        return {bundle.path: bundle for bundle in self.by_channel if bundle is not None}
-
-    def record(self, stack: Stack, *, provider: str, precision: str) -> dict[str, Any]:
-        """Return what the denoised images say about their origin."""
-        models = {
-            name: bundle.identity
-            for name, bundle in zip(self.names, self.by_channel, strict=True)
-            if bundle is not None
-        }
-        first = next(iter(models.values()))
-        return {
-            "kind": "denoised",
-            "unit": "ADU",
-            "source": stack.path.name,
-            "model_sha256": first["model_sha256"],
-            "noise_model_sha256": first["noise_model_sha256"],
-            "models": models,
-            "provider": provider,
-            "precision": precision,
-        }
-
-    def require_match(self, stack: Stack, *, force: bool) -> list[str]:
-        """Refuse a recording of another camera; with `force`, return how it differs.
-
-        Raises
-        ------
-        FrameMismatchError
-            If the pixels are of another type (or, with `force`, cannot be widened without loss),
-            or a channel is not the one that the model was trained on.
-        CameraMismatchError
-            If the recording names a camera or a setting that the model was not trained for.
-        """
-        remarks = self._channel_remarks(stack, force)
-        running = recorded_camera(stack)
-        for bundle in self.distinct().values():
-            other_channel_numbers(
-                stack, bundle.manifest.other_channels, what=f"the model {bundle.path}"
-            )
-            remarks += _pixel_type_remarks(stack, bundle, force)
-            camera = bundle.manifest.camera
-            if force:
-                remarks += camera.differences(running)
-            else:
-                camera.require_match(running, what=f"the model {bundle.path}")
-        return remarks
-
-    def _channel_remarks(self, stack: Stack, force: bool) -> list[str]:
-        """Say which channels differ from the one their model was trained on."""
-        found = [
-            (name, bundle.manifest.channel)
-            for name, bundle in zip(stack.channel_names, self.by_channel, strict=False)
-            if bundle is not None
-            and bundle.manifest.channel not in (None, name)
-            and len(stack.channel_names) > 1
-        ]
-        if found and not force:
-            raise FrameMismatchError(
-                f"{stack.path}: channel {found[0][0]} would be denoised by a model of channel "
-                f"{found[0][1]}; give one model per channel (--model NAME=BUNDLE), or pass --force"
-            )
-        return [f"channel is {name}, trained on {trained}" for name, trained in found]
-
-
-def _opened(model: Bundle | Path | str) -> Bundle:
-    return model if isinstance(model, Bundle) else open_bundle(model)
-
-
-def _pixel_type_remarks(stack: Stack, bundle: Bundle, force: bool) -> list[str]:
-    taken = np.dtype(bundle.manifest.pixel_type)
-    if stack.dtype == taken:
-        return []
-    widens = np.can_cast(stack.dtype, taken, casting="safe")
-    if force and widens:
-        return [f"pixels are {stack.dtype}, trained on {taken}"]
-    remedy = "train one on such pixels" + (", or pass --force" if widens else "")
-    raise FrameMismatchError(
-        f"{stack.path}: pixels are {stack.dtype}, the model {bundle.path} takes {taken}; {remedy}"
-    )
-
-
-def recorded_camera(stack: Stack) -> CameraFingerprint:
-    """Return what the recording says about its camera; mostly nothing."""
-    said = ((stack.attributes or {}).get(ATTRIBUTES) or {}).get("camera")
-    if not isinstance(said, Mapping):
-        return CameraFingerprint()
-    try:
-        return CameraFingerprint.model_validate(said)
-    except ValidationError as error:
-        raise InferenceError(
-            f"{stack.path}: its camera record cannot be read ({error.errors()[0]['msg']}); "
-            "update quietscope"
-        ) from error

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-from quietscope.inference.commands import bench, denoise, evaluate, parse_models, parse_shape
+from quietscope.inference.commands import bench, denoise, evaluate, parse_shape
 from quietscope.inference.errors import InferenceError
 from quietscope.storage.atomic_output import jsonable
 
@@ -62,19 +61,6 @@ def test_a_shape_that_is_none_is_named(text):
 def test_shapes():
     assert parse_shape("2048x1024") == (2048, 1024)
     assert parse_shape(" 8 × 9 ") == (8, 9)
-
-
-def test_models_by_channel(tmp_path):
-    assert parse_models(["models/gfp"]) == Path("models/gfp")
-    assert parse_models(["GFP=a b", "DAPI=c"]) == {"GFP": Path("a b"), "DAPI": Path("c")}
-    (tmp_path / "a=b").mkdir()
-    assert parse_models([str(tmp_path / "a=b")]) == tmp_path / "a=b"
-
-
-@pytest.mark.parametrize("given", [["a", "b"], ["GFP=a", "GFP=b"], ["=a", "x=b"], ["GFP=", "x=b"]])
-def test_models_that_contradict_each_other(given):
-    with pytest.raises(InferenceError, match="NAME=BUNDLE"):
-        parse_models(given)
 
 
 def test_the_commands_load_nothing_heavy():

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...inference.bundle import TrainingStack
+from ...inference.side_inputs import side_input_indices
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
 from ..options import InputPlanes
@@ -320,7 +321,7 @@ class _OnePass:
         """Return what will be frame `index` and what is seen with it; zeros are missing."""
         shape = np.empty(stack.frame_shape, dtype=bool)[crop].shape
         beside = self._beside[stack]
-        sources = [(stack, i) for i in (index, *stack.preceding(index, context_frames))]
+        sources = [(stack, i) for i in (index, *side_input_indices(stack, index, context_frames))]
         sources += [(other.stack, other.index(index)) for other in beside.other_channels]
         out = np.zeros((len(sources), *shape), dtype=stack.dtype)
         for row, (source, there) in enumerate(sources):

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...inference.side_inputs import side_input_indices
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
 from .side_inputs import NOTHING, Beside
@@ -112,7 +113,7 @@ class Footage:
         self.preceding = np.full((len(self.pixels), context_frames), -1, dtype=np.int64)
         row_of = {int(index): row for row, index in enumerate(stretch.indices)}
         for index, row in row_of.items():
-            for place, earlier in enumerate(stack.preceding(index, context_frames)):
+            for place, earlier in enumerate(side_input_indices(stack, index, context_frames)):
                 if earlier is not None:
                     self.preceding[row, place] = row_of.get(earlier, -1)
         others = stretch.beside.other_channels

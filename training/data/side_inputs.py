@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ...calibration.pixel_maps import part_of
-from ...inference.offline.denoise_stack import recorded_camera
-from ...inference.side_inputs import other_channel_delay
+from ...inference.provenance import recorded_camera
+from ...inference.side_inputs import Moment, arrives_earlier, index_at, side_inputs
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
 
@@ -29,18 +29,21 @@ class OtherChannel:
     ----------
     stack
         Its frames alone, with the axes of the channel that is trained on.
-    delay
-        How many time points ago its newest frame was, as a frame of that channel arrives.
+    number
+        Its place among the channels of the recording.
+    own
+        That of the channel that is trained on.
     """
 
     stack: Stack
-    delay: int
+    number: int
+    own: int
 
     def index(self, index: int) -> int | None:
         """Return its frame that is newest as frame `index` arrives; None if there is none."""
-        if self.delay:
-            return self.stack.preceding(index, 1)[0]
-        return index if self.stack.is_present(index) else None
+        axes = self.stack.axes(index)
+        (newest,) = side_inputs(Moment(axes.get("time", 0), self.own), 0, (self.number,))
+        return index_at(self.stack, axes, newest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,13 +144,12 @@ def other_channels_of(
                 f"{stack.path}: channel {channel} is named as another channel of its own; "
                 "name a different one"
             )
-        delay = other_channel_delay(own, number)
-        if delay and stack.sizes.get("time", 1) == 1:
+        if not arrives_earlier(number, own) and stack.sizes.get("time", 1) == 1:
             raise TrainingDataError(
                 f"{stack.path}: channel {name} is recorded after {channel} and there is no "
                 "earlier time point, so it can never be given; leave it out"
             )
-        found.append(OtherChannel(stack.channel(number), delay))
+        found.append(OtherChannel(stack.channel(number), number, own))
     return tuple(found)
 
 

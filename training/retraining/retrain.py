@@ -28,7 +28,8 @@ from ...inference.bundle import CHECKPOINT, Bundle, open_bundle
 from ...inference.errors import FrameMismatchError
 from ...inference.library import Decision as DecisionName
 from ...inference.library import Library
-from ...inference.offline.denoise_stack import ObservationReader, recorded_camera
+from ...inference.observation_reader import ObservationReader
+from ...inference.provenance import recorded_camera
 from ...inference.runtime.camera_pixels import CameraPixels
 from ...inference.runtime.onnx_denoiser import OnnxDenoiser
 from ...inference.side_inputs import other_channel_numbers

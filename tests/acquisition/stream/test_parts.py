@@ -246,7 +246,7 @@ def test_context_beyond_memory_is_read_back(monkeypatch):
     for t in (0, 1):
         for p in range(5):
             place = Place(p, t, 0, 0)
-            earlier = context.earlier(place, 2)
+            earlier = context.side_inputs(place, 2)
             given_back[place] = observations(stored[place], earlier, 2)[:, 0, 0].tolist()
             context.push(place, lambda place=place: stored[place], frame_bytes=100, count=2)
     assert read_back  # five positions do not fit

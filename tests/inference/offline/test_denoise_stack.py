@@ -14,7 +14,8 @@ from scipy import ndimage
 from quietscope.calibration.errors import CameraMismatchError
 from quietscope.inference.bundle import open_bundle
 from quietscope.inference.errors import BundleError, FrameMismatchError, InferenceError
-from quietscope.inference.offline.denoise_stack import ObservationReader, denoise_stack
+from quietscope.inference.observation_reader import ObservationReader
+from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
@@ -140,7 +141,7 @@ def test_a_model_that_fails_to_open_leaves_none_open(make_bundle, tmp_path, monk
 def test_models_of_channels_that_are_not_there_are_named(make_bundle, tmp_path, names):
     stack = stack_from_array(pixels(1, 2), axes=("time", "channel"))
     bundle = make_bundle()
-    with pytest.raises(InferenceError, match=r"channels 0, 1.*--model NAME=BUNDLE"):
+    with pytest.raises(InferenceError, match=r"channels 0, 1.*--model CHANNEL=BUNDLE"):
         run(stack, dict.fromkeys(names, bundle), tmp_path / "out.ome.zarr")
 
 

@@ -276,7 +276,7 @@ def test_of_a_other_channel_only_the_frames_that_are_seen_are_read():
 
         return dataclasses.replace(stack_from_array(pixels, path=name), read=read)
 
-    beside = Beside((OtherChannel(slow("other"), delay=1),))
+    beside = Beside((OtherChannel(slow("other"), number=1, own=0),))
     recordings = loaded([slow("own")], memory_mib=2, seconds=1.5, beside=[beside])
     assert recordings.frames_read < 500
     assert {index + 1 for index in seen["other"]} <= seen["own"]
