@@ -179,7 +179,13 @@ def fit_photon_transfer(
         saturation_reached=saturation_reached,
         nonlinearity=_nonlinearity(levels, offset, saturation_adu),
         excess_noise_ratio=_excess_noise_ratio(levels, line),
+        pivot_adu=line.pivot,
+        pivot_half_adu2=_half(line.at(line.pivot)),
     )
+
+
+def _half(interval: Interval) -> float:
+    return (interval.high - interval.low) / 2
 
 
 def _chosen(values: FloatArray, usable: FloatArray | None) -> FloatArray:

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ..storage.atomic_output import new_file
 from ..storage.output_kinds import Kind
+from .bounded_npz import read_npz
 from .errors import CalibrationError
 from .gaussian_mixture import GaussianMixtureNoiseModel
 from .likelihood import Codes
@@ -29,6 +31,7 @@ from .photon_transfer import PhotonTransfer
 from .straight_line import Interval
 
 JUGLAB_KEYS = ("trained_weight", "min_signal", "max_signal", "min_sigma")
+MAX_COEFFICIENTS = 10_000
 _KNOTS = 513
 
 
@@ -53,7 +56,7 @@ def juglab_mixture(
     return MixtureTable(signal=signal, weights=weights, offsets=offsets, variances=variances)
 
 
-def model_from_juglab(path: Path, arrays: Mapping[str, Any]) -> GaussianMixtureNoiseModel:
+def model_from_juglab(path: Path, arrays: Mapping[str, NDArray[Any]]) -> GaussianMixtureNoiseModel:
     """Return the model that the arrays of one of their files hold.
 
     Raises
@@ -61,17 +64,35 @@ def model_from_juglab(path: Path, arrays: Mapping[str, Any]) -> GaussianMixtureN
     CalibrationError
         If the arrays do not fit each other.
     """
+    if any(arrays[name].dtype.kind not in "fiu" for name in JUGLAB_KEYS):
+        raise CalibrationError(f"{path}: holds no numbers; export the model again")
     weight = np.asarray(arrays["trained_weight"], dtype=np.float64)
-    low, high, least = (
-        float(np.ravel(arrays[name])[0]) for name in ("min_signal", "max_signal", "min_sigma")
-    )
-    if weight.ndim != 2 or weight.shape[0] % 3 or not high > low:
+    low, high, least = (_one_number(arrays[n]) for n in ("min_signal", "max_signal", "min_sigma"))
+    if weight.ndim != 2 or weight.shape[0] % 3 or not weight.size or not high > low:
         raise CalibrationError(
             f"{path}: trained_weight of shape {weight.shape} and signals {low:g} to {high:g}, "
             "expected (3·gaussians, coefficients) and a rising range; export the model again"
         )
+    if weight.size > MAX_COEFFICIENTS:
+        raise CalibrationError(
+            f"{path}: {weight.size} coefficients, expected at most {MAX_COEFFICIENTS}; export the "
+            "model again"
+        )
     grid = np.linspace(low, high, _KNOTS)
-    return model_of_table(juglab_mixture(weight, low, high, least, grid))
+    with np.errstate(over="ignore", invalid="ignore"):
+        table = juglab_mixture(weight, low, high, least, grid)
+        total = table.total_variance()
+    if not (np.isfinite(total).all() and (total > 0).all() and np.isfinite(table.weights).all()):
+        raise CalibrationError(
+            f"{path}: its coefficients give no finite noise between {low:g} and {high:g} ADU; "
+            "export the model again"
+        )
+    return model_of_table(table)
+
+
+def _one_number(array: NDArray[Any]) -> float:
+    """Return the one number of an array; NaN, which nothing exceeds, where it holds others."""
+    return float(array.ravel()[0]) if array.size == 1 else float("nan")
 
 
 def model_of_table(table: MixtureTable) -> GaussianMixtureNoiseModel:
@@ -118,7 +139,7 @@ def save_juglab_noise_model(
     """
     low, high = model.signal_range_adu
     grid = np.linspace(low, high, 48)
-    target = _Quadrature.of(model.mixture(grid))
+    target = _Quadrature(model.mixture(grid))
     least = float(target.total.min()) * 0.5
     start = _juglab_start(target, gaussians, coefficients)
 
@@ -131,16 +152,17 @@ def save_juglab_noise_model(
     scale[:gaussians] = float(np.sqrt(target.total.mean()))
     found = minimize(loss, (start / scale).ravel(), method="L-BFGS-B", options={"maxiter": 300})
     weight = (found.x.reshape(start.shape) * scale).astype(np.float32)
-    written = new_file(Path(path), overwrite=overwrite, kind=Kind.NOISE_MODEL)
-    with written as staging, staging.open("wb") as file:
-        np.savez(
-            file,
-            allow_pickle=False,
-            trained_weight=weight,
-            min_signal=np.array([low], dtype=np.float32),
-            max_signal=np.array([high], dtype=np.float32),
-            min_sigma=np.array(least, dtype=np.float32),
-        )
+    with new_file(Path(path), overwrite=overwrite, kind=Kind.NOISE_MODEL) as staging:
+        with staging.open("wb") as file:
+            np.savez(
+                file,
+                allow_pickle=False,
+                trained_weight=weight,
+                min_signal=np.array([low], dtype=np.float32),
+                max_signal=np.array([high], dtype=np.float32),
+                min_sigma=np.array(least, dtype=np.float32),
+            )
+        model_from_juglab(Path(path), read_npz(staging, JUGLAB_KEYS))
     return float(loss(found.x))
 
 
@@ -153,10 +175,6 @@ class _Quadrature:
         self.log_p = _log_density(table, self.x)
         mass = np.exp(self.log_p)
         self.mass = mass / mass.sum(axis=0)
-
-    @classmethod
-    def of(cls, table: MixtureTable) -> _Quadrature:
-        return cls(table)
 
     def divergence(self, other: MixtureTable) -> float:
         difference = self.log_p - _log_density(other, self.x)

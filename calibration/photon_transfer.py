@@ -44,6 +44,9 @@ class PhotonTransfer:
     excess_noise_ratio
         (κ₃/κ₂)/(κ₂/κ₁) of the light's cumulants: 1 for photon noise, 1.5 behind a long
         electron-multiplying register.
+    pivot_adu, pivot_half_adu2
+        The signal at which the line is known best, and half its 95 % interval there: the errors of
+        the height at that signal and of the slope are independent. None where not known.
     """
 
     gain: Interval
@@ -55,6 +58,8 @@ class PhotonTransfer:
     saturation_reached: bool = False
     nonlinearity: float | None = None
     excess_noise_ratio: Interval | None = None
+    pivot_adu: float | None = None
+    pivot_half_adu2: float = 0.0
 
     @property
     def gain_adu_per_e(self) -> float:
@@ -99,3 +104,12 @@ class PhotonTransfer:
         line = self.intercept_adu2 + self.gain.value * np.asarray(signal, dtype=np.float64)
         floored: FloatArray = np.maximum(line, self.dark_variance_adu2)
         return floored
+
+    def variance_half_interval(self, signal: ArrayLike) -> FloatArray:
+        """Return half the 95 % interval of the line at `signal`, ADU²; infinite if not known."""
+        s = np.asarray(signal, dtype=np.float64)
+        slope_half = (self.gain.high - self.gain.low) / 2
+        if self.pivot_adu is None or not np.isfinite(slope_half):
+            return np.full(s.shape, np.inf)
+        half: FloatArray = np.hypot(slope_half * (s - self.pivot_adu), self.pivot_half_adu2)
+        return half

@@ -41,6 +41,8 @@ class Line:
     """var(slope), cov, var(intercept)."""
     t: float
     """Student's factor of the 95 % interval."""
+    pivot: float
+    """Where the line is known best: there its height and its slope err independently."""
 
     def at(self, x: float) -> Interval:
         """Value at `x` with its interval."""
@@ -91,6 +93,7 @@ def weighted_line(x: FloatArray, y: FloatArray, error: FloatArray) -> Line:
         slope_error=float(np.sqrt(var_slope)),
         covariance=(var_slope, -centre * var_slope, var_height + centre**2 * var_slope),
         t=t,
+        pivot=centre,
     )
 
 

@@ -1,5 +1,8 @@
+import io
 import json
+import os
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from quietscope.calibration.fit_camera import fit_camera
 from quietscope.calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from quietscope.calibration.juglab_files import save_juglab_noise_model
 from quietscope.calibration.noise_files import load_noise_model, save_noise_model
+from quietscope.calibration.straight_line import Interval
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.stack import stack_from_array
 
@@ -80,11 +84,21 @@ def _altered(model, path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": np.array(99)}, "version 99, expected 1"),
+        ({"version": np.array(99)}, "version 99, expected 2"),
         ({"variance_adu2": np.array([1.0])}, "damaged noise model"),
         ({"shape_weights": np.array([[np.nan]])}, "damaged noise model"),
         ({"header": np.array('{"gain": 1}')}, "damaged noise model"),
         ({"header": np.array("not json")}, "damaged noise model"),
+        ({"header": np.array(["a", "list"])}, "damaged noise model"),
+        ({"version": np.zeros((3, 3))}, "expected 2"),
+        ({"signal_adu": np.array([])}, "damaged noise model"),
+        ({"shape_weights": np.array(1.0)}, "damaged noise model"),
+        ({"shape_weights": np.full((4, 1), -0.25)}, "damaged noise model"),
+        ({"variance_adu2": np.array(["much"])}, "damaged noise model"),
+        ({"variance_adu2": np.array([1j])}, "damaged noise model"),
+        ({"map_hot": np.zeros(3, bool)}, "do not fit each other"),
+        ({"map_variance_adu2": np.full((32, 32), np.inf)}, "damaged noise model"),
+        ({"signal_adu": np.zeros(3_000_000)}, "unpacks to"),
         ({"format": np.array("something else")}, "expected a noise model of quietscope"),
     ],
 )
@@ -104,6 +118,87 @@ def test_other_files_are_refused(tmp_path):
             load_noise_model(path)
     with pytest.raises(CalibrationError, match="no readable noise model"):
         load_noise_model(tmp_path / "missing.npz")
+
+
+def _npy(shape: tuple[int, ...], content: bytes) -> bytes:
+    """An array that claims a shape and holds something else."""
+    file = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + content
+
+
+@pytest.mark.parametrize("shape", [(2**58,), (2**40, 2**40), (10**7,)])
+def test_an_array_that_claims_more_than_it_has_is_refused(model, tmp_path, shape):
+    path = tmp_path / "huge.npz"
+    save_noise_model(model, path)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("signal_adu.npy", _npy(shape, b"\0" * 80))
+    with pytest.raises(CalibrationError, match="no noise model") as error:
+        load_noise_model(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_deflate_bomb_is_refused_without_being_unpacked(tmp_path):
+    path = tmp_path / "bomb.npz"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("map_offset_adu.npy", "w", force_zip64=True) as member,
+    ):
+        for _ in range(64):
+            member.write(bytes(2**20))
+    with pytest.raises(CalibrationError, match="unpacks to 67108864 bytes"):
+        load_noise_model(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_that_nobody_writes_to_is_no_reason_to_wait(tmp_path):
+    pipe = tmp_path / "camera.npz"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(CalibrationError, match="no ordinary file"):
+            load_noise_model(path)
+
+
+# ------------------------------------------------ what is written is read back, or not written
+
+
+def _with_gain(model, gain: Interval):
+    return replace(model, photon_transfer=replace(model.photon_transfer, gain=gain))
+
+
+def test_an_interval_without_an_end_comes_back(model, tmp_path):
+    path = tmp_path / "camera.npz"
+    endless = _with_gain(model, Interval(1e-9, 0.0, np.inf))
+    save_noise_model(endless, path)
+    assert load_noise_model(path).photon_transfer == endless.photon_transfer
+    with np.load(path) as file:
+        json.loads(str(file["header"]), parse_constant=pytest.fail)
+
+
+def test_files_that_wrote_infinity_as_null_still_open(model, tmp_path):
+    path = tmp_path / "old.npz"
+    save_noise_model(model, path)
+    with np.load(path) as file:
+        header = json.loads(str(file["header"]))
+    del header["pivot_adu"], header["pivot_half_adu2"]
+    header["gain"] |= {"low": 0.0, "high": None}
+    _altered(model, path, header=np.array(json.dumps(header)), version=np.array(1))
+    assert load_noise_model(path).photon_transfer.gain.high == np.inf
+
+
+@pytest.mark.parametrize(
+    "gain", [Interval(np.nan, 0.0, 1.0), Interval(np.inf, 0.0, np.inf), Interval(1.0, 2.0, 3.0)]
+)
+def test_a_model_that_no_reader_takes_is_not_written(model, tmp_path, gain):
+    path = tmp_path / "camera.npz"
+    save_noise_model(model, path)
+    before = path.read_bytes()
+    with pytest.raises(CalibrationError, match=r"camera.npz: not written.*gain") as error:
+        save_noise_model(_with_gain(model, gain), path)
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["camera.npz"]
 
 
 # ----------------------------------------------------------- juglab's and CAREamics' files
@@ -195,6 +290,24 @@ def test_their_file_without_a_rising_range_is_refused(juglab_file):
     np.savez(juglab_file, **{**params, "max_signal": np.array([1.0])})
     with pytest.raises(CalibrationError, match="expected \\(3·gaussians, coefficients\\)"):
         load_noise_model(juglab_file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trained_weight": np.full((9, 2), 1e4, np.float32)},
+        {"trained_weight": np.full((9, 2), np.nan, np.float32)},
+        {"trained_weight": np.zeros((3, 100_000), np.float32)},
+        {"trained_weight": np.zeros((0, 2), np.float32)},
+        {"min_signal": np.array([])},
+        {"min_sigma": np.array("fifty")},
+    ],
+)
+def test_their_damaged_files_are_refused_in_one_line(juglab_file, change):
+    np.savez(juglab_file, **{**dict(np.load(juglab_file)), **change})
+    with pytest.raises(CalibrationError, match="export the model again") as error:
+        load_noise_model(juglab_file)
+    assert "\n" not in str(error.value)
 
 
 def test_the_archive_is_a_plain_zip_of_arrays(model, tmp_path):
