@@ -279,11 +279,14 @@ class _Scoring:
         self.reader = ObservationReader(self.stack, np.dtype(pixel_type))
         self.estimate = np.empty((2, *self.stack.frame_shape), np.float32)
 
+    @property
+    def preceding_frames(self) -> int:
+        """How many of the frames that a model is given are of its own channel."""
+        return self.denoiser.context_frames - len(self.other_channels)
+
     def denoise(self, index: int) -> FloatImage:
         """Denoise frame `index` into `estimate` and return the frame itself, in float64."""
-        observations = self.reader.read(
-            index, self.denoiser.context_frames - len(self.other_channels), self.other_channels
-        )
+        observations = self.reader.read(index, self.preceding_frames, self.other_channels)
         began = time.perf_counter()
         self.denoiser.denoise(observations, self.estimate)
         self.seconds.append(time.perf_counter() - began)
@@ -291,7 +294,7 @@ class _Scoring:
 
     def add(self, index: int) -> None:
         raw = self.denoise(index)
-        reference = self.references.of(index, self.denoiser.context_frames)
+        reference = self.references.of(index, self.preceding_frames)
         denoised = self.estimate[0].astype(np.float64)
         self.scores.append(_score(index, raw, denoised, reference.signal))
         residual = raw - denoised
@@ -484,7 +487,7 @@ def _draw(evaluation: Evaluation, scoring: _Scoring, folder: Path) -> None:
     }
     for name, scores in chosen.items():
         raw = scoring.denoise(scores.index)
-        truth = scoring.references.of(scores.index, scoring.denoiser.context_frames).signal
+        truth = scoring.references.of(scores.index, scoring.preceding_frames).signal
         draw_error_maps(
             folder / f"{name}_frame_{scores.index:04d}.png",
             raw=raw,
