@@ -33,10 +33,16 @@ ForceOption = Annotated[
 def denoise(
     stack: StackArgument,
     model: ModelOption,
-    out: Annotated[Path, typer.Option(help="The OME-Zarr to write.")],
+    out: Annotated[Path, typer.Option(help="What to write: an .ome.zarr, or an .ome.tif (.tif).")],
     uncertainty: Annotated[
-        Path | None, typer.Option(help="A second OME-Zarr for the standard deviation, ADU.")
+        Path | None, typer.Option(help="A second one for the standard deviation, ADU.")
     ] = None,
+    pixel_type: Annotated[
+        str, typer.Option(help="float32 as estimated, or uint16: rounded, as a camera's pixels.")
+    ] = "float32",
+    imagej: Annotated[
+        bool, typer.Option("--imagej", help="A .tif as a hyperstack for ImageJ and Fiji.")
+    ] = False,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
@@ -52,7 +58,7 @@ def denoise(
         typer.Option(help="Dask scheduler (tcp://…), or `local` for processes on this machine."),
     ] = None,
 ) -> Outcome:
-    """Denoise a stack into an OME-Zarr."""
+    """Denoise a stack into an OME-Zarr or a TIFF."""
     from ..storage.stack import open_stack
     from .offline.cluster import denoise_on_cluster
     from .offline.denoise_stack import denoise_stack
@@ -73,6 +79,7 @@ def denoise(
             overwrite=overwrite,
             force=force,
             uncertainty=uncertainty,
+            form=output_form(pixel_type, imagej=imagej),
             on_progress=on_progress,
         )
     pace = result["ms_per_frame"]
@@ -170,6 +177,23 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "evaluate": evaluate,
     "bench": bench,
 }
+
+
+def output_form(pixel_type: str, *, imagej: bool) -> Any:
+    """Return the form that the command line names.
+
+    Raises
+    ------
+    InferenceError
+        If no estimate is kept as such pixels.
+    """
+    from ..storage.writers.open_writer import OutputForm
+
+    if pixel_type not in ("float32", "uint16"):
+        raise InferenceError(
+            f"--pixel-type is {pixel_type!r}, expected float32 (as estimated) or uint16 (rounded)"
+        )
+    return OutputForm(pixel_type=pixel_type, imagej=imagej)  # type: ignore[arg-type]
 
 
 def parse_shape(text: str) -> tuple[int, int]:

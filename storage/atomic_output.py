@@ -124,8 +124,8 @@ def require_zarr_name(path: Path | str) -> None:
     """Raise OutputError if a store is to be written under the name of another format."""
     if Path(path).suffix.lower() in OTHER_FORMATS:
         raise OutputError(
-            f"{path}: only OME-Zarr is written, which is a folder; give a name that ends in "
-            f".ome.zarr, as {Path(path).with_suffix('').name}.ome.zarr"
+            f"{path}: only OME-Zarr and TIFF are written; give a name that ends in .ome.zarr or "
+            f".ome.tif, as {Path(path).with_suffix('').name}.ome.zarr"
         )
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 RAW = "raw.ome.zarr"
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+SOFTWARE = "quietscope: "
+"""In a TIFF's tag of that name, before the words for what the file is."""
 _BEGUN_DEMO = (frozenset({"camera.npz"}), frozenset({"camera.npz", "camera.html"}))
 _TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -25,7 +27,7 @@ class Kind(Enum):
 
     RUN = "a run"
     RECORDING = "a recording"
-    DENOISED = "a denoised store"
+    DENOISED = "a denoised stack"
     LIGHT_LEVELS = "the light levels of a calibration"
     BUNDLE = "a model bundle"
     LIBRARY = "a library"
@@ -38,7 +40,7 @@ class Kind(Enum):
 def kind_of(path: Path) -> Kind | None:
     """Return what lies at `path`; None for what this program does not write.
 
-    A Zarr store that does not say that it was denoised is a recording, as is a TIFF or an NDTiff:
+    A Zarr store or a TIFF that does not say that it was denoised is a recording, as is an NDTiff:
     whoever wrote them, there may be no other copy.
     """
     try:
@@ -105,12 +107,23 @@ def _kind_of_file(path: Path) -> Kind | None:
     with path.open("rb") as file:
         beginning = file.read(64).lstrip().lower()
     if beginning.startswith(tuple(mark.lower() for mark in _TIFF_BEGINNINGS)):
-        return Kind.RECORDING
+        return _kind_of_tiff(path)
     if beginning.startswith((b"<!doctype html", b"<html")):
         return Kind.PAGE
     if beginning.startswith(b"pk"):
         return _kind_of_archive(path)
     return None
+
+
+def _kind_of_tiff(path: Path) -> Kind:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            written_by = file.pages.first.tags.valueof("Software")
+    except Exception:  # a damaged file can fail anywhere inside the reader
+        return Kind.RECORDING
+    return Kind.DENOISED if written_by == f"{SOFTWARE}{Kind.DENOISED.value}" else Kind.RECORDING
 
 
 def _kind_of_archive(path: Path) -> Kind | None:

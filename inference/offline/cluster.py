@@ -16,9 +16,11 @@ from typing import Any
 from ...errors import require_extra
 from ...storage.directory_lock import owned
 from ...storage.stack import Stack, open_stack
+from ...storage.writers.open_writer import is_tiff
 from ..errors import InferenceError
 from .channel_models import ChannelModels, OfflineModels
 from .denoise_stack import (
+    AS_ESTIMATED,
     OnProgress,
     denoise_owned,
     in_reading_order,
@@ -79,7 +81,13 @@ def denoise_on_cluster(
         )
     models = ChannelModels.open(stack, bundle)
     outputs = [out, options["uncertainty"]] if options.get("uncertainty") else [out]
-    require_stores(stack, models, out, options.get("uncertainty"))
+    if tiffs := [str(path) for path in outputs if is_tiff(path)]:
+        raise InferenceError(
+            f"{', '.join(tiffs)}: --scheduler writes from many processes, a TIFF is written by "
+            "one; leave --scheduler out, or write an .ome.zarr"
+        )
+    form = options.get("form", AS_ESTIMATED)
+    require_stores(stack, models, out, options.get("uncertainty"), form, resume=resume)
     with owned(*outputs), _client(scheduler, workers) as client:
         # One frame at the far end of each axis first: then the store has its full size, and
         # workers write chunks only.

@@ -1,8 +1,8 @@
-"""Denoise a whole stack into an OME-Zarr, with constant memory, and go on where a run stopped.
+"""Denoise a whole stack, with constant memory, and go on where a run stopped.
 
 Owns the order of frames, the reading ahead and the going on. Which model denoises which channel is
 settled in `channel_models`, what is written about it in `provenance`; running it is
-`onnx_denoiser`'s business, writing the store the `ome_zarr_writer`'s.
+`onnx_denoiser`'s business, writing that of `storage.writers`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage.atomic_output import require_apart, require_space, require_zarr_name
+from ...storage.atomic_output import require_apart, require_space
 from ...storage.directory_lock import owned
+from ...storage.output_kinds import Kind
 from ...storage.stack import Stack, open_stack
+from ...storage.writers.open_writer import (
+    OutputForm,
+    StackWriter,
+    as_pixel_type,
+    open_writer,
+    require_form,
+)
 from ..errors import InferenceError
 from ..observation_reader import ObservationReader
 from ..provenance import Provenance, provenance_of, recorded_camera
@@ -33,6 +41,8 @@ from ..side_inputs import other_channel_numbers
 from .channel_models import ChannelModels, OfflineModels
 
 OnProgress = Callable[[int, int], None]
+
+AS_ESTIMATED = OutputForm()
 
 
 def denoise_stack(
@@ -49,9 +59,10 @@ def denoise_stack(
     force: bool = False,
     frames: Iterable[int] | None = None,
     uncertainty: Path | str | None = None,
+    form: OutputForm = AS_ESTIMATED,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Denoise `stack` into the OME-Zarr `out`, float32 ADU, with the axes of the stack.
+    """Denoise `stack` into the OME-Zarr or TIFF `out`, in ADU, with the axes of the stack.
 
     Memory does not grow with the stack: 1 + T frames are held, one is read ahead.
 
@@ -62,7 +73,7 @@ def denoise_stack(
     bundle
         One model, or models by the names of their channels; channels without one are left out.
     out
-        The store to write.
+        What to write: a TIFF if it is called so, else an OME-Zarr.
     provider, precision, threads
         See `OnnxDenoiser`; all cores by default, nothing else waits for them.
     tile
@@ -77,7 +88,9 @@ def denoise_stack(
     frames
         Only these, by their index in the stack.
     uncertainty
-        A second store for the standard deviation of the estimate, ADU.
+        A second one for the standard deviation of the estimate, ADU.
+    form
+        The type of the pixels, and whether a TIFF is made for ImageJ.
     on_progress
         Called with (frames done, frames in total).
 
@@ -97,7 +110,7 @@ def denoise_stack(
         If `out` cannot be written.
     """
     models = ChannelModels.open(stack, bundle)
-    require_stores(stack, models, out, uncertainty)
+    require_stores(stack, models, out, uncertainty, form, resume=resume)
     with owned(*(path for path in (out, uncertainty) if path is not None)):
         return denoise_owned(
             stack,
@@ -112,12 +125,19 @@ def denoise_stack(
             force=force,
             frames=frames,
             uncertainty=uncertainty,
+            form=form,
             on_progress=on_progress,
         )
 
 
 def require_stores(
-    stack: Stack, models: ChannelModels, out: Path | str, uncertainty: Path | str | None
+    stack: Stack,
+    models: ChannelModels,
+    out: Path | str,
+    uncertainty: Path | str | None,
+    form: OutputForm = AS_ESTIMATED,
+    *,
+    resume: bool = False,
 ) -> None:
     """Refuse outputs that are an input or each other, or of a format that is not written.
 
@@ -129,7 +149,7 @@ def require_stores(
     inputs: list[Path | str] = [stack.path, *models.distinct()]
     for path in (out, uncertainty):
         if path is not None:
-            require_zarr_name(path)
+            require_form(path, form, resume=resume)
             require_apart(path, inputs)
             inputs.append(path)
 
@@ -148,6 +168,7 @@ def denoise_owned(
     force: bool = False,
     frames: Iterable[int] | None = None,
     uncertainty: Path | str | None = None,
+    form: OutputForm = AS_ESTIMATED,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Do what `denoise_stack` does, into stores that the caller owns and has checked."""
@@ -182,11 +203,11 @@ def denoise_owned(
             forced=tuple(remarks),
         )
         stores = [
-            open_things.enter_context(_open_store(stack, path, record, resume, overwrite))
+            open_things.enter_context(_open_store(stack, path, record, form, resume, overwrite))
             for path in (out, uncertainty)
             if path is not None
         ]
-        counts = _run(stack, wanted, models, pipelines, stores, on_progress)
+        counts = _run(stack, wanted, models, pipelines, stores, form, on_progress)
     seconds = time.perf_counter() - began
     return {
         "frames_denoised": counts.denoised,
@@ -219,7 +240,8 @@ def _run(
     wanted: Sequence[int],
     models: ChannelModels,
     pipelines: Mapping[Path, FramePipeline],
-    stores: Sequence[Any],
+    stores: Sequence[StackWriter],
+    form: OutputForm,
     on_progress: OnProgress | None,
 ) -> _Counts:
     counts, total = _Counts(), len(wanted)
@@ -236,7 +258,7 @@ def _run(
     def write(finished: Iterable[tuple[int, NDArray[np.float32]]]) -> None:
         for index, estimate in finished:
             for store, plane in zip(stores, estimate, strict=False):
-                store.write(plane, stack.axes(index))
+                store.write(as_pixel_type(plane, form.pixel_type), stack.axes(index))
             counts.denoised += 1
             if on_progress is not None:
                 on_progress(counts.done, total)
@@ -255,21 +277,25 @@ def _run(
 
 
 def _open_store(
-    stack: Stack, path: Path | str, record: Provenance, resume: bool, overwrite: bool
+    stack: Stack,
+    path: Path | str,
+    record: Provenance,
+    form: OutputForm,
+    resume: bool,
+    overwrite: bool,
 ) -> Any:
-    from ...storage.ome_zarr_writer import OmeZarrWriter
-
     path = Path(path)
     if resume and path.exists():
         _require_same_models(path, record)
     else:
-        require_space(path, len(stack) * prod(stack.frame_shape) * 4)
-    return OmeZarrWriter(
+        require_space(
+            path, len(stack) * prod(stack.frame_shape) * np.dtype(form.pixel_type).itemsize
+        )
+    return open_writer(
         path,
-        frame_shape=stack.frame_shape,
-        dtype="float32",
-        pixel_size_um=stack.pixel_size_um,
-        channel_names=stack.channel_names,
+        stack,
+        form,
+        kind=Kind.DENOISED,
         attributes=record.attributes(),
         overwrite=overwrite,
         resume=resume,

@@ -91,7 +91,8 @@ def test_context_reaches_across_parts(cluster, recording, make_bundle, tmp_path)
         options = {} if name == "alone" else {"part_frames": 4}
         run(recording, bundle, tmp_path / f"{name}.ome.zarr", provider="cpu", **options)
     alone, together = (open_stack(tmp_path / f"{n}.ome.zarr") for n in ("alone", "together"))
-    for index in range(len(alone)):
+    np.testing.assert_array_equal(together.present_indices, alone.present_indices)
+    for index in alone.present_indices:
         np.testing.assert_array_equal(together.frame(index), alone.frame(index))
 
 
@@ -178,10 +179,14 @@ def test_a_part_that_fails_on_every_try_is_one_line(cluster, recording, make_bun
     assert "\n" not in str(caught.value)
 
 
-def test_a_scheduler_that_is_not_there():
-    stack = stack_from_array(np.zeros((1, *SHAPE), np.uint16), path=os.curdir)
+def test_a_scheduler_that_is_not_there(recording, make_bundle, tmp_path):
     with pytest.raises(InferenceError, match="address that `dask scheduler` printed"):
-        denoise_on_cluster(stack, "model", "out.ome.zarr", "nowhere:1:2:3")
+        denoise_on_cluster(recording, make_bundle(), tmp_path / "out.ome.zarr", "nowhere:1:2:3")
+
+
+def test_many_processes_write_no_tiff(recording, make_bundle, tmp_path):
+    with pytest.raises(InferenceError, match="a TIFF is written by one"):
+        denoise_on_cluster(recording, make_bundle(), tmp_path / "out.ome.tif")
 
 
 def test_a_stack_in_memory_cannot_be_sent():

@@ -20,6 +20,7 @@ from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.stack import open_stack, stack_from_array
+from quietscope.storage.writers.open_writer import OutputForm
 
 SHAPE = (24, 32)
 
@@ -65,6 +66,55 @@ def test_context_follows_channel_plane_and_time(make_bundle, tmp_path):
             ]
             place = written.index({"time": time_point, "channel": channel, "z": 0})
             np.testing.assert_allclose(written.frame(place), smoothed(frames), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "imagej"), [("out.ome.tif", False), ("out.tif", True)])
+def test_a_tiff_holds_what_the_store_holds(make_bundle, tmp_path, name, imagej):
+    stack = stack_from_array(pixels(3, 2), axes=("time", "channel"))
+    bundle = make_bundle()
+    run(stack, bundle, tmp_path / "out.ome.zarr")
+    run(stack, bundle, tmp_path / name, form=OutputForm(imagej=imagej))
+    store = open_stack(tmp_path / "out.ome.zarr")
+    with tifffile.TiffFile(tmp_path / name) as file:
+        series = file.series[0]
+        axes, written = series.axes, series.asarray()
+    assert written.dtype == np.float32
+    order = [axes.index("T"), axes.index("C"), axes.index("Y"), axes.index("X")]
+    for (t, c), frame in zip(
+        np.ndindex(3, 2), written.transpose(order).reshape(6, *SHAPE), strict=True
+    ):
+        place = store.index({"time": t, "channel": c, "z": 0})
+        np.testing.assert_array_equal(frame, store.frame(place))
+
+
+def test_estimates_can_be_kept_as_a_cameras_pixels(make_bundle, tmp_path):
+    stack = stack_from_array(pixels(2))
+    form = OutputForm(pixel_type="uint16")
+    bundle = make_bundle()
+    run(stack, bundle, tmp_path / "out.ome.zarr", form=form)
+    run(stack, bundle, tmp_path / "out.ome.tif", form=form)
+    for index, frame in enumerate(tifffile.imread(tmp_path / "out.ome.tif")):
+        expected = np.rint(smoothed([stack.frame(index)]))
+        assert frame.dtype == np.uint16
+        assert np.abs(frame - expected).max() <= 1
+        store = open_stack(tmp_path / "out.ome.zarr")
+        np.testing.assert_array_equal(store.frame(index), frame)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("out.ome.tif", {"resume": True}, "cannot be resumed"),
+        ("out.ome.zarr", {"form": OutputForm(imagej=True)}, "--imagej writes a TIFF"),
+        ("out.png", {}, "only OME-Zarr and TIFF"),
+    ],
+)
+def test_a_form_that_is_not_written_is_refused_before_work(
+    make_bundle, tmp_path, name, options, words
+):
+    with pytest.raises(OutputError, match=words):
+        run(stack_from_array(pixels(2)), make_bundle(), tmp_path / name, **options)
+    assert not (tmp_path / name).exists()
 
 
 def test_positions_become_series(make_bundle, tmp_path):

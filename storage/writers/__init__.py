@@ -1,0 +1,1 @@
+"""One module per file format that results are written to, beside OME-Zarr."""
