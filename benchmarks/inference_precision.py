@@ -31,7 +31,7 @@ from quietscope.inference.bundle import MODEL, NOISE_MODEL, new_bundle, open_bun
 from quietscope.inference.evaluation.evaluate import evaluate
 from quietscope.inference.graph.inspection import INPUT, load_model
 from quietscope.inference.graph.precision import name_nodes, network_nodes
-from quietscope.inference.runtime.golden_output import Golden
+from quietscope.inference.runtime.golden_output import GoldenOutput
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.runtime.providers import all_cores, cpu_name
 from quietscope.storage.atomic_output import write_json
@@ -49,7 +49,7 @@ def quantised_bundle(bundle: Path, out: Path) -> Path:
     opened = open_bundle(bundle)
     with new_bundle(out) as staging:
         shutil.copy(opened.noise_model_path, staging / NOISE_MODEL)
-        model = eight_bits(load_model(opened.model_path), Golden(opened).observations)
+        model = eight_bits(load_model(opened.model_path), GoldenOutput(opened).observations)
         (staging / MODEL).write_bytes(model)
         seal(staging, opened.manifest)
     return out

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..storage.stack import Stack
 from .fit_photon_transfer import exposure_line
@@ -19,6 +20,8 @@ from .noise_model import FloatArray, NoiseModel
 from .photon_transfer import PhotonTransfer
 
 MOTION_BLOCKS = 4
+MOST_MOTION = 0.01
+"""Of a scene at rest: variance between parts of a recording, as a share of the noise."""
 SIGNIFICANT = 4.0
 """Standard errors from which on a deviation is no accident."""
 
@@ -107,20 +110,28 @@ def motion(levels: Sequence[LevelStatistics]) -> Check:
     """Variance between parts of the recording that no common change of light explains."""
     return _at_most(
         "motion",
-        max((_moved_share(level) for level in levels), default=0.0),
-        0.01,
+        max((moved_share(level.sample, level.frames) for level in levels), default=0.0),
+        MOST_MOTION,
         "the scene moved or bleached unevenly while it was recorded: use a defocused, evenly lit "
         "field and wait until the stage and the lamp have settled",
     )
 
 
-def _moved_share(level: LevelStatistics) -> float:
-    """Between-block variance of single pixels as a share of their temporal variance."""
-    blocks = [b for b in np.array_split(level.sample, MOTION_BLOCKS) if b.shape[0] >= 2]
+def moved_share(sample: NDArray[np.float32], frames: int) -> float:
+    """Return the variance of pixels between parts of a recording as a share of their noise.
+
+    Parameters
+    ----------
+    sample
+        (N, P) observations of some pixels in time order, ADU.
+    frames
+        How many frames they were taken from.
+    """
+    blocks = [b for b in np.array_split(sample, MOTION_BLOCKS) if b.shape[0] >= 2]
     if len(blocks) < 2:
         return 0.0
     means = np.stack([block.mean(axis=0, dtype=np.float64) for block in blocks])
-    length = level.frames / len(blocks)
+    length = frames / len(blocks)
     overall = means.mean(axis=0)
     spread = overall - overall.mean()
     power = float((spread**2).mean())
@@ -129,7 +140,7 @@ def _moved_share(level: LevelStatistics) -> float:
     slopes = (left @ spread)[:, None] / (power * spread.size) if power > 0 else np.ones((1, 1))
     left = left - slopes * spread
     between = float((left**2).sum(axis=0).mean() / (len(blocks) - 1))
-    difference = np.diff(level.sample.astype(np.float64), axis=0)
+    difference = np.diff(sample.astype(np.float64), axis=0)
     within = float((difference**2).mean() / 2)
     if within <= 0:
         return 0.0

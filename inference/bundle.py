@@ -42,7 +42,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 NOISE_MODEL = "noise_model.npz"
 CHECKPOINT = "checkpoint.pt"
-GOLDEN = "golden.npz"
+GOLDEN_OUTPUT = "golden.npz"
 LOSSES = "losses.csv"
 REPORT = "report.html"
 REQUIRED_FILES = (MODEL, NOISE_MODEL)
@@ -120,9 +120,9 @@ class Bundle:
         return self.manifest.sha256[MODEL]
 
     @property
-    def has_golden(self) -> bool:
+    def has_golden_output(self) -> bool:
         """Whether the bundle holds an answer to check this machine against."""
-        return GOLDEN in self.manifest.sha256
+        return GOLDEN_OUTPUT in self.manifest.sha256
 
     @property
     def identity(self) -> dict[str, str | int]:

@@ -224,7 +224,30 @@ def _scores(result: dict[str, Any], figures: Path | None) -> list[str]:
     ):
         if result[key] is not None:
             lines.append(f"{text}: {result[key]:.3f}")
-    lines += [f"forced: {remark}" for remark in result["remarks"]]
+    lines += [*_beside_trivial(result), *result["remarks"]]
     if figures is not None:
         lines.append(f"maps: {figures}")
+    return lines
+
+
+def _beside_trivial(result: dict[str, Any]) -> list[str]:
+    """Say what a blur reaches, and whether the model is worth more."""
+    if (gain := result["gain_over_trivial_db"]) is None:
+        return []
+    lines = [
+        f"without a model: {result['psnr_gaussian_db']:.2f} dB by a Gaussian blur of the frame "
+        f"(σ {result['gaussian_sigma_px']:g} px)"
+    ]
+    if (mean := result["psnr_running_mean_db"]) is not None:
+        lines[0] += (
+            f", {mean:.2f} dB by the mean of the frames that the model is given, blurred "
+            f"(σ {result['running_mean_sigma_px']:g} px)"
+        )
+    if gain > 0:
+        lines.append(f"the model is {gain:.2f} dB better than the best of these")
+    else:
+        lines.append(
+            f"the model is no better than the best of these ({gain:.2f} dB); train longer, on "
+            "more frames or with a calibrated noise model, or take the blur"
+        )
     return lines

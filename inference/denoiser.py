@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from .bundle import Bundle
+
 
 @runtime_checkable
 class KnowsPixels(Protocol):
@@ -60,6 +62,26 @@ class Denoiser(Protocol):
 
     def close(self) -> None:
         """Release what the denoiser holds. May be called more than once."""
+        ...
+
+
+@runtime_checkable
+class RunsBundle(Protocol):
+    """A denoiser that runs the model of a bundle, and says what it takes and where it runs."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model."""
+        ...
+
+    @property
+    def pixel_type(self) -> np.dtype[Any]:
+        """Of the observations that it takes."""
+        ...
+
+    @property
+    def provider(self) -> str:
+        """What runs it, by ONNX Runtime's name."""
         ...
 
 

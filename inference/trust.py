@@ -1,7 +1,7 @@
 """What the denoiser did to one frame, in figures that a person can judge while it runs.
 
 Owns the comparison of what was removed (the residual) with what the noise model says a camera
-adds. Needs no ground truth; the scores that need one are in `evaluation`.
+adds. Needs no ground truth; the scores that need one are in `evaluation.evaluate`.
 """
 
 from __future__ import annotations

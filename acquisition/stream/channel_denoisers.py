@@ -18,7 +18,8 @@ from ...inference.denoiser import Denoiser
 from ...inference.errors import BundleError, FrameMismatchError
 from ...inference.model_choice import Models, OpenModel, open_models
 from ...inference.provenance import ModelIdentity
-from ...inference.runtime.onnx_denoiser import OnnxDenoiser, maps_of_frames
+from ...inference.runtime.camera_pixels import maps_of_frames
+from ...inference.runtime.onnx_denoiser import OnnxDenoiser
 from ...inference.runtime.pipeline import BlockingLane, FramePipeline
 from ...inference.runtime.providers import Provider
 from ...storage.ome_zarr_writer import channel_of

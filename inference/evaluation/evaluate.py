@@ -1,17 +1,18 @@
 """How good a denoiser is on a recording whose truth is known.
 
-Owns the scores and the choice of the truth that a frame is scored against. Drawing the maps is in
-`error_maps`; figures that need no truth are in `trust`.
+Owns the scores, of the model and of what needs no model. The truth is chosen in `references`, the
+competitors are in `trivial_competitors`; drawing the maps is in `error_maps`; figures that need no
+truth are in `trust`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,23 +21,23 @@ from ...calibration.noise_model import NoiseModel
 from ...storage.atomic_output import require_apart
 from ...storage.stack import Stack
 from ..bundle import Bundle, open_bundle
-from ..denoiser import Denoiser
+from ..denoiser import Denoiser, RunsBundle
 from ..errors import FrameMismatchError, InferenceError
+from ..graph.precision import Precision
 from ..observation_reader import ObservationReader
 from ..offline.channel_models import ChannelModels
 from ..provenance import recorded_camera
 from ..runtime.camera_pixels import CameraPixels
-from ..runtime.providers import Precision, Provider, all_cores
+from ..runtime.providers import Provider, all_cores
 from ..runtime.tiling import open_denoiser
 from ..side_inputs import other_channel_numbers, side_input_indices
 from ..trust import NoiseVariance, lag_one_correlation, residual_variances
 from .metrics import nrmse, psnr_db, ssim_map
+from .references import Reference, References, references, require_one_truth
+from .trivial_competitors import BestBlur, BlurCompetitor
 
 FloatImage = NDArray[np.float64]
 OnProgress = Callable[[int, int], None]
-
-LEAST_REPEATS = 4
-"""Fewer other frames make a truth that is hardly better than the frame itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,15 @@ class Evaluation:
         states none.
     ms_per_frame
         Time in the denoiser, host array to host array, median.
+    gaussian
+        The best Gaussian blur of the frame alone.
+    running_mean
+        The best blur of the mean of the frame and the preceding ones that the model is given; None
+        for a model of single frames.
     provider
         What ran, None for denoisers outside ONNX Runtime.
+    remarks
+        What a person should know: how the camera differs, whether the scene moved.
     """
 
     frames: tuple[FrameScores, ...]
@@ -80,12 +88,20 @@ class Evaluation:
     residual_correlation: float | None
     uncertainty_z_std: float | None
     ms_per_frame: float
+    gaussian: BestBlur | None = None
+    running_mean: BestBlur | None = None
     provider: str | None = None
     remarks: tuple[str, ...] = ()
 
     def mean(self, score: str) -> float:
         """Return the mean of one score over the frames."""
         return float(np.mean([getattr(frame, score) for frame in self.frames]))
+
+    @property
+    def gain_over_trivial_db(self) -> float | None:
+        """By how much the model is better than the best of its input and the blurs."""
+        rivals = [blur.psnr_db for blur in (self.gaussian, self.running_mean) if blur is not None]
+        return self.mean("psnr_db") - max(rivals) if rivals else None
 
     def result(self) -> dict[str, Any]:
         """Return the JSON object of `quietscope evaluate`."""
@@ -97,6 +113,11 @@ class Evaluation:
             "residual_correlation": self.residual_correlation,
             "uncertainty_z_std": self.uncertainty_z_std,
             "ms_per_frame": self.ms_per_frame,
+            "psnr_gaussian_db": self.gaussian and self.gaussian.psnr_db,
+            "gaussian_sigma_px": self.gaussian and self.gaussian.sigma_px,
+            "psnr_running_mean_db": self.running_mean and self.running_mean.psnr_db,
+            "running_mean_sigma_px": self.running_mean and self.running_mean.sigma_px,
+            "gain_over_trivial_db": self.gain_over_trivial_db,
             "provider": self.provider,
             "remarks": list(self.remarks),
         }
@@ -157,7 +178,7 @@ def evaluate(
     every pixel of the camera, raw frames are taken with the offset and gain of each pixel
     corrected, as the model sees them, also where their mean is the truth.
     """
-    _require_one_truth(stack, truth, static)
+    require_one_truth(stack, truth, static=static)
     if figures is not None:
         model = bundle_or_denoiser
         used = [model] if isinstance(model, Path | str) else []
@@ -168,20 +189,17 @@ def evaluate(
     )
     try:
         pixels = CameraPixels.of(denoiser, noise_model)
-        references = _references(stack, truth, pixels)
-        chosen = _chosen(stack, models, frames, references)
-        scoring = _Scoring(
-            stack,
-            denoiser,
-            references,
-            NoiseVariance(noise_model) if noise_model else None,
-            pixels,
+        noise_variance = NoiseVariance(noise_model) if noise_model else None
+        truths = references(
+            stack, truth, static=static, pixels=pixels, noise_variance=noise_variance
         )
+        chosen = _chosen(stack, models, frames, truths)
+        scoring = _Scoring(stack, denoiser, truths, noise_variance, pixels)
         for done, index in enumerate(chosen, start=1):
             scoring.add(index)
             if on_progress is not None:
                 on_progress(done, len(chosen))
-        evaluation = scoring.evaluation(getattr(denoiser, "provider", None), remarks)
+        evaluation = scoring.evaluation(remarks + truths.remarks())
         if figures is not None:
             _draw(evaluation, scoring, figures)
     finally:
@@ -201,7 +219,7 @@ def _chosen(
     stack: Stack,
     models: ChannelModels | None,
     frames: Iterable[int] | None,
-    references: _References,
+    truths: References,
 ) -> list[int]:
     """Return the frames to score: chosen, there, with a model and a truth that is there too."""
     wanted = range(len(stack)) if frames is None else sorted(set(frames))
@@ -209,7 +227,7 @@ def _chosen(
         index
         for index in wanted
         if stack.is_present(index)
-        and references.holds(index)
+        and truths.holds(index)
         and (models is None or models.denoises(stack.axes(index)))
     ]
     if not chosen:
@@ -253,7 +271,7 @@ class _Scoring:
 
     stack: Stack
     denoiser: Denoiser
-    references: _References
+    references: References
     noise_variance: NoiseVariance | None
     pixels: CameraPixels
     scores: list[FrameScores] = field(default_factory=list)
@@ -265,6 +283,9 @@ class _Scoring:
     other_channels: tuple[int, ...] = field(init=False)
     reader: ObservationReader = field(init=False)
     estimate: NDArray[np.float32] = field(init=False)
+    provider: str | None = field(init=False)
+    gaussian: BlurCompetitor = field(default_factory=BlurCompetitor)
+    running_mean: BlurCompetitor = field(default_factory=BlurCompetitor)
 
     def __post_init__(self) -> None:
         if self.denoiser.frame_shape != self.stack.frame_shape:
@@ -272,11 +293,12 @@ class _Scoring:
                 f"{self.stack.path}: frames are {self.stack.frame_shape}, the denoiser was built "
                 f"for {self.denoiser.frame_shape}; build one for this shape"
             )
-        bundle = getattr(self.denoiser, "bundle", None)
-        wanted = () if bundle is None else bundle.manifest.other_channels
+        model = self.denoiser if isinstance(self.denoiser, RunsBundle) else None
+        wanted = () if model is None else model.bundle.manifest.other_channels
         self.other_channels = other_channel_numbers(self.stack, wanted, what="the model")
-        pixel_type = getattr(self.denoiser, "pixel_type", None) or self.stack.dtype
-        self.reader = ObservationReader(self.stack, np.dtype(pixel_type))
+        self.provider = None if model is None else model.provider
+        pixel_type = self.stack.dtype if model is None else model.pixel_type
+        self.reader = ObservationReader(self.stack, pixel_type)
         self.estimate = np.empty((2, *self.stack.frame_shape), np.float32)
 
     @property
@@ -284,19 +306,28 @@ class _Scoring:
         """How many of the frames that a model is given are of its own channel."""
         return self.denoiser.context_frames - len(self.other_channels)
 
-    def denoise(self, index: int) -> FloatImage:
-        """Denoise frame `index` into `estimate` and return the frame itself, in float64."""
+    def denoise(self, index: int) -> list[FloatImage]:
+        """Denoise frame `index` into `estimate`.
+
+        Returns the frame and the preceding ones that the model was given, newest first, float64.
+        """
         observations = self.reader.read(index, self.preceding_frames, self.other_channels)
         began = time.perf_counter()
         self.denoiser.denoise(observations, self.estimate)
         self.seconds.append(time.perf_counter() - began)
-        return self.pixels.corrected(observations[0])
+        before = side_input_indices(self.stack, index, self.preceding_frames)
+        there = [0, *(row for row, place in enumerate(before, start=1) if place is not None)]
+        return [self.pixels.corrected(observations[row]) for row in there]
 
     def add(self, index: int) -> None:
-        raw = self.denoise(index)
+        frames = self.denoise(index)
+        raw = frames[0]
         reference = self.references.of(index, self.preceding_frames)
         denoised = self.estimate[0].astype(np.float64)
         self.scores.append(_score(index, raw, denoised, reference.signal))
+        self.gaussian.add(raw, reference.signal)
+        if self.preceding_frames:
+            self.running_mean.add(np.mean(frames, axis=0), reference.signal)
         residual = raw - denoised
         if (correlation := lag_one_correlation(residual)) is not None:
             self.correlations.append(correlation)
@@ -312,7 +343,7 @@ class _Scoring:
             self.found_adu2.append(found)
         self._add_z(denoised, reference)
 
-    def _add_z(self, denoised: FloatImage, reference: _Reference) -> None:
+    def _add_z(self, denoised: FloatImage, reference: Reference) -> None:
         stated = self.estimate[1].astype(np.float64) ** 2
         total = stated + reference.variance
         usable = (stated > 0) & (total > 0)
@@ -320,7 +351,7 @@ class _Scoring:
             error = denoised - reference.signal
             self.z_squares.append(float((error[usable] ** 2 / total[usable]).mean()))
 
-    def evaluation(self, provider: str | None, remarks: list[str]) -> Evaluation:
+    def evaluation(self, remarks: list[str]) -> Evaluation:
         expected = sum(self.expected_adu2)
         return Evaluation(
             frames=tuple(self.scores),
@@ -328,7 +359,9 @@ class _Scoring:
             residual_correlation=float(np.mean(self.correlations)) if self.correlations else None,
             uncertainty_z_std=sqrt(float(np.mean(self.z_squares))) if self.z_squares else None,
             ms_per_frame=1e3 * float(np.median(self.seconds)),
-            provider=provider,
+            gaussian=self.gaussian.best(),
+            running_mean=self.running_mean.best(),
+            provider=self.provider,
             remarks=tuple(remarks),
         )
 
@@ -349,130 +382,6 @@ def _score(index: int, raw: FloatImage, denoised: FloatImage, truth: FloatImage)
     )
 
 
-# ------------------------------------------------------------------------------ the truth
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Reference:
-    """The truth of one frame and how uncertain it is itself: (Y, X) ADU, and ADU²."""
-
-    signal: FloatImage
-    variance: FloatImage
-
-
-class _References(Protocol):
-    """Where the truth of a frame comes from."""
-
-    def holds(self, index: int) -> bool: ...
-
-    def of(self, index: int, context_frames: int) -> _Reference: ...
-
-
-class _GivenTruth:
-    def __init__(self, stack: Stack, truth: Stack) -> None:
-        fitting = truth.frame_shape == stack.frame_shape and all(
-            size in (1, stack.sizes.get(name, 1)) for name, size in truth.sizes.items()
-        )
-        if not fitting:
-            raise InferenceError(
-                f"{truth.path}: the truth has frames {truth.frame_shape} along "
-                f"{dict(truth.sizes)}, the stack {stack.frame_shape} along {dict(stack.sizes)}; "
-                "give one true frame, or one per frame of the stack"
-            )
-        self._stack, self._truth = stack, truth
-        self._nothing = np.zeros(stack.frame_shape)
-
-    def holds(self, index: int) -> bool:
-        return self._truth.is_present(self._place(index))
-
-    def of(self, index: int, context_frames: int) -> _Reference:
-        signal = self._truth.frame(self._place(index)).astype(np.float64)
-        return _Reference(signal, self._nothing)
-
-    def _place(self, index: int) -> int:
-        axes = self._stack.axes(index)
-        place = {
-            name: axes.get(name, 0) if size > 1 else 0 for name, size in self._truth.sizes.items()
-        }
-        return self._truth.index(place)
-
-
-class _MeanOfOthers:
-    """Repeats of one scene: the mean of the frames that were not among the inputs.
-
-    Scored against a mean that holds its own inputs, a denoiser would look better than it is: by
-    0.25 to 0.7 dB with 50 repeats.
-    """
-
-    def __init__(self, stack: Stack, pixels: CameraPixels) -> None:
-        self._stack = stack
-        self._pixels = pixels
-        self._scene: dict[str, int] | None = None
-        self._repeats = 0
-        self._sum = np.zeros(stack.frame_shape)
-        self._squares = np.zeros(stack.frame_shape)
-
-    def holds(self, index: int) -> bool:
-        return self._stack.is_present(index)
-
-    def of(self, index: int, context_frames: int) -> _Reference:
-        self._sum_scene(index)
-        inputs = [
-            index,
-            *(i for i in side_input_indices(self._stack, index, context_frames) if i is not None),
-        ]
-        others = self._repeats - len(inputs)
-        if others < LEAST_REPEATS:
-            raise InferenceError(
-                f"{self._stack.path}: {self._repeats} repeats leave {others} frames "
-                f"that are not inputs of the model, expected at least {LEAST_REPEATS}; record "
-                "more repeats or give --truth"
-            )
-        total, squares = self._sum.copy(), self._squares.copy()
-        for place in inputs:
-            frame = self._pixels.corrected(self._stack.frame(place))
-            total -= frame
-            squares -= frame**2
-        mean = total / others
-        scatter = np.maximum(squares / others - mean**2, 0) * others / (others - 1)
-        return _Reference(mean, scatter / others)
-
-    def _sum_scene(self, index: int) -> None:
-        scene = {name: i for name, i in self._stack.axes(index).items() if name != "time"}
-        if scene == self._scene:
-            return
-        self._sum[:], self._squares[:], self._repeats = 0, 0, 0
-        for frame in self._frames_of(scene):
-            self._repeats += 1
-            self._sum += frame
-            self._squares += frame**2
-        self._scene = scene
-
-    def _frames_of(self, scene: Mapping[str, int]) -> Iterator[FloatImage]:
-        for time_point in range(self._stack.sizes["time"]):
-            index = self._stack.index({**scene, "time": time_point})
-            if self._stack.is_present(index):
-                yield self._pixels.corrected(self._stack.frame(index))
-
-
-def _require_one_truth(stack: Stack, truth: Stack | None, static: bool) -> None:
-    if (truth is not None) == static:
-        raise InferenceError(
-            f"{stack.path}: give either --truth STACK or --static (repeats of one scene)"
-        )
-
-
-def _references(stack: Stack, truth: Stack | None, pixels: CameraPixels) -> _References:
-    if truth is not None:
-        return _GivenTruth(stack, truth)
-    if stack.sizes.get("time", 1) < LEAST_REPEATS:
-        raise InferenceError(
-            f"{stack.path}: --static needs repeats of one scene along time, this stack has "
-            f"{dict(stack.sizes)}; give --truth"
-        )
-    return _MeanOfOthers(stack, pixels)
-
-
 # --------------------------------------------------------------------------------- figures
 
 
@@ -486,7 +395,7 @@ def _draw(evaluation: Evaluation, scoring: _Scoring, folder: Path) -> None:
         "best": by_quality[-1],
     }
     for name, scores in chosen.items():
-        raw = scoring.denoise(scores.index)
+        raw = scoring.denoise(scores.index)[0]
         truth = scoring.references.of(scores.index, scoring.preceding_frames).signal
         draw_error_maps(
             folder / f"{name}_frame_{scores.index:04d}.png",

@@ -1,9 +1,10 @@
-"""Sub-lattices of an image, taken apart and interleaved again by products instead of copies.
+"""Space-to-depth as a strided convolution, depth-to-space as a transposed one.
 
-Owns two rules. A blind-spot network sees an image as many shifted sub-lattices and its answers are
-interleaved; an exporter writes that as slices, six-dimensional transpositions and concatenations,
-which the runtime does slowly and on one core. Here one strided convolution with zeros and ones
-takes all distinct sub-lattices apart, and one transposed convolution interleaves the answers.
+Owns two rules, which replace copies by products. A blind-spot network sees an image as many
+shifted sub-lattices and its answers are interleaved; an exporter writes that as slices,
+six-dimensional transpositions and concatenations, which the runtime does slowly and on one core.
+Here one strided convolution with zeros and ones takes all distinct sub-lattices apart, and one
+transposed convolution interleaves the answers.
 
 What a graph moves where is found out by letting it move numbers that tell where they came from,
 whatever operations it is written in.
@@ -37,16 +38,16 @@ LARGEST_MOVE_BYTES = 512 * 2**20
 2048×2048. A graph that moves more stays as it is."""
 
 
-def take_apart_by_product(graph: EditableGraph, shapes: Shapes) -> int:
-    """Make the sub-lattices that convolutions read with one strided convolution."""
+def space_to_depth_as_convolution(graph: EditableGraph, shapes: Shapes) -> int:
+    """Make the sub-lattices that convolutions read with one strided one (space-to-depth)."""
     convolutions = [node for node in graph.proto.node if node.op_type == "Conv"]
-    return sum(_take_apart(graph, shapes, node) for node in convolutions)
+    return sum(_space_to_depth(graph, shapes, node) for node in convolutions)
 
 
-def weave_by_product(graph: EditableGraph, shapes: Shapes) -> int:
-    """Interleave the answers of convolutions with one transposed convolution."""
+def depth_to_space_as_convolution(graph: EditableGraph, shapes: Shapes) -> int:
+    """Interleave the answers of convolutions with one transposed one (depth-to-space)."""
     convolutions = [node for node in graph.proto.node if node.op_type == "Conv"]
-    return sum(_weave(graph, shapes, node) for node in convolutions)
+    return sum(_depth_to_space(graph, shapes, node) for node in convolutions)
 
 
 # ------------------------------------------------------------------------------------ apart
@@ -74,7 +75,7 @@ class _Lattices:
     places: NDArray[np.int64]
 
 
-def _take_apart(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
+def _space_to_depth(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
     lattices = _lattices(graph, shapes, convolution.input[0])
     if lattices is None:
         return False
@@ -205,7 +206,7 @@ def _moves_before(graph: EditableGraph, name: str) -> tuple[list[Any], str]:
 # --------------------------------------------------------------------------------- together
 
 
-def _weave(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
+def _depth_to_space(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
     answers = convolution.output[0]
     before = shapes.get(answers, ())
     step = isqrt(before[0]) if len(before) == 4 else 0
@@ -213,25 +214,25 @@ def _weave(graph: EditableGraph, shapes: Shapes, convolution: Any) -> bool:
         return False
     channels, height, width = before[1:]
     after = (1, channels, height * step, width * step)
-    moves, woven = _moves_behind(graph, shapes, answers, after)
-    if not woven:
+    moves, interleaved = _moves_behind(graph, shapes, answers, after)
+    if not interleaved:
         return False
     numbers = _places(before)
     if numbers.nbytes > LARGEST_MOVE_BYTES:
         return False
     expected = numbers.reshape(step, step, *before[1:]).transpose(2, 3, 0, 4, 1).reshape(after)
-    if not np.array_equal(_moved(graph, moves, answers, woven, numbers), expected):
+    if not np.array_equal(_moved(graph, moves, answers, interleaved, numbers), expected):
         return False
-    name = f"{woven}.by_product"
-    nodes = _nodes_weaving(graph, answers, before, step, name)
-    graph.use_instead(woven, name)
+    name = f"{interleaved}.by_product"
+    nodes = _transposed_convolution(graph, answers, before, step, name)
+    graph.use_instead(interleaved, name)
     copy = type(convolution)()
     copy.CopyFrom(convolution)
     graph.replace(convolution, copy, *nodes)
     return True
 
 
-def _nodes_weaving(
+def _transposed_convolution(
     graph: EditableGraph, answers: str, shape: tuple[int, ...], step: int, name: str
 ) -> list[Any]:
     """Return the nodes that interleave `answers` into `name`: answer k begins at k of the grid."""

@@ -1,7 +1,7 @@
 """An ONNX graph with the look-ups and small changes that rewriting needs.
 
 Owns no rule: what is rewritten, and why, is in `graph_rewriting` (at export, whatever the frame
-shape) and in `frame_graph` (when a session is opened for one frame shape).
+shape) and in `fixed_shape` (when a session is opened for one frame shape).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .depth_to_space import take_apart_by_product, weave_by_product
+from .depth_to_space import depth_to_space_as_convolution, space_to_depth_as_convolution
 from .editing import EditableGraph, attribute
 from .operations import Shapes, model_at_shape, tensor_shapes
 
@@ -55,8 +55,8 @@ def rewrite_for_frames(model: Any) -> list[str]:
         "difference-table": _tabulate_differences,
         "short-index": _shorten_indices,
         "table-rows": _look_up_in_rows,
-        "apart-by-product": take_apart_by_product,
-        "woven-by-product": weave_by_product,
+        "space-to-depth": space_to_depth_as_convolution,
+        "depth-to-space": depth_to_space_as_convolution,
         "runs": _copy_runs,
     }
     applied = []

@@ -13,8 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ..errors import BundleError
-from ..runtime.providers import unusable_model
+from ..errors import BundleError, unusable_model
 from .inspection import load_model, read_contract, without_default_maps
 
 Shapes = Mapping[str, tuple[int, ...]]

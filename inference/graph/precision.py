@@ -8,12 +8,13 @@ counts further than half precision does). What it costs is measured by
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ..errors import InferenceError
-from ..runtime.providers import Precision
+
+Precision = Literal["fp32", "fp16", "int8"]
 
 _ELEMENTWISE = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "Resize")
 _JOINING = ("Add", "Concat")

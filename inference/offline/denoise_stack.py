@@ -32,10 +32,11 @@ from ...storage.writers.open_writer import (
     require_form,
 )
 from ..errors import InferenceError
+from ..graph.precision import Precision
 from ..observation_reader import ObservationReader
 from ..provenance import Provenance, provenance_of, recorded_camera
 from ..runtime.pipeline import FramePipeline
-from ..runtime.providers import Precision, Provider, all_cores
+from ..runtime.providers import Provider, all_cores
 from ..runtime.tiling import open_denoiser
 from ..side_inputs import other_channel_numbers
 from .channel_models import ChannelModels, OfflineModels

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..graph.operations import count_gflop
+from ..graph.precision import Precision
 from .onnx_denoiser import OnnxDenoiser
-from .providers import Precision, Provider, all_cores, open_session, option_name
+from .providers import Provider, all_cores, open_session, option_name
 
 GEMM_EDGE = 2048
 PRODUCT_INTERVAL = 10

@@ -1,7 +1,8 @@
 """Raw frames as a model sees them that knows every pixel of the camera: for scores and figures.
 
-Owns the correction of a frame and the variance that single pixels have beyond the camera's law.
-For models without pixel maps nothing is changed. Inside the graph the same is done by the graph.
+Owns which part of a model's pixel maps belongs to some frames, the correction of a frame, and the
+variance that single pixels have beyond the camera's law. For models without pixel maps nothing is
+changed. Inside the graph the same is done by the graph.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...calibration.pixel_maps import Region, part_of
+from ..bundle import Bundle
 from ..denoiser import Denoiser, KnowsPixels
+from ..errors import FrameMismatchError
+from ..graph.inspection import read_pixel_maps
 
 MOST_EXCESS = 9.0
 """Log of variance over the law's. Beyond it, ninety times the noise without light, a pixel is
@@ -74,3 +79,32 @@ class CameraPixels:
             np.where(excess < MOST_EXCESS, excess, 0.0)
         )
         return own
+
+
+def maps_of_frames(
+    bundle: Bundle, frame_shape: tuple[int, int], region: Region | None
+) -> NDArray[np.float32] | None:
+    """Return the pixel maps (1, 3, Y, X) of frames; None for models without.
+
+    Raises
+    ------
+    FrameMismatchError
+        If the model holds no maps for such frames, or where they lie on the sensor is not known.
+    """
+    maps = read_pixel_maps(bundle.model_path)
+    if maps is None:
+        return None
+    held, calibrated = (maps.shape[2], maps.shape[3]), bundle.manifest.camera.roi
+    part = part_of(calibrated, held, region, frame_shape)
+    if part is None:
+        raise FrameMismatchError(
+            f"frames are {_described(frame_shape, region)}, the model {bundle.path} knows every "
+            f"pixel of {_described(held, calibrated)}; set the camera's region to "
+            "that or within it, or train with --no-pixel-maps"
+        )
+    return np.ascontiguousarray(maps[:, :, part[0], part[1]])
+
+
+def _described(shape: tuple[int, int], region: Region | None) -> str:
+    size = f"{shape[1]}×{shape[0]} pixels"
+    return size if region is None else f"{size} at x = {region[0]}, y = {region[1]}"

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import GOLDEN, MODEL
+from ..bundle import GOLDEN_OUTPUT, MODEL
 from ..errors import BundleError, ProviderError
 from ..graph.inspection import INPUT, OUTPUTS, PIXEL_MAPS, read_contract
-from .providers import Precision, RunningSession, open_session
+from ..graph.precision import Precision
+from .providers import RunningSession, open_session
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -31,7 +32,7 @@ GPUs round float32 products to 10 bits (TF32), which costs up to 1e-3.
 """
 
 
-def write_golden(
+def write_golden_output(
     staging: Path, observations: NDArray[Any], pixel_maps: NDArray[np.float32] | None = None
 ) -> None:
     """Run the model in `staging` on a piece of a real frame and store the answer beside it.
@@ -59,7 +60,7 @@ def write_golden(
     )
     denoised, uncertainty = running.session.run(list(OUTPUTS), feeds)
     np.savez_compressed(
-        staging / GOLDEN,
+        staging / GOLDEN_OUTPUT,
         denoised=denoised[0, 0],
         uncertainty=uncertainty[0, 0],
         **{name: piece[0] for name, piece in feeds.items()},
@@ -72,7 +73,7 @@ def _middle(observations: NDArray[Any]) -> NDArray[Any]:
     return observations[:, :, rows, columns]
 
 
-class Golden:
+class GoldenOutput:
     """The stored answer of a bundle.
 
     Attributes
@@ -87,7 +88,7 @@ class Golden:
 
     def __init__(self, bundle: Bundle) -> None:
         try:
-            with np.load(bundle.path / GOLDEN, allow_pickle=False) as stored:
+            with np.load(bundle.path / GOLDEN_OUTPUT, allow_pickle=False) as stored:
                 self.feeds = {
                     name: stored[name][np.newaxis]
                     for name in (INPUT, PIXEL_MAPS)
@@ -97,8 +98,8 @@ class Golden:
                 self.expected = np.stack([stored[name] for name in OUTPUTS])
         except (OSError, ValueError, KeyError) as error:
             raise BundleError(
-                f"{bundle.path}: its {GOLDEN} cannot be read ({type(error).__name__}); restore "
-                "the bundle or train the model anew"
+                f"{bundle.path}: its {GOLDEN_OUTPUT} cannot be read ({type(error).__name__}); "
+                "restore the bundle or train the model anew"
             ) from error
 
     @property

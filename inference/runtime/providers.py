@@ -23,12 +23,11 @@ from typing import Any, Literal, get_args
 
 import psutil
 
-from ..errors import BundleError, ProviderError
+from ..errors import ProviderError, unusable_model
 
 logger = logging.getLogger(__name__)
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "directml"]
-Precision = Literal["fp32", "fp16", "int8"]
 
 _ORT_NAMES: Mapping[Provider, str] = {
     "cpu": "CPUExecutionProvider",
@@ -201,17 +200,6 @@ def _refusal(model: Path | bytes, provider: str, error: Exception) -> Exception:
             f"{_remedy(provider)}, or pass --provider cpu"
         )
     return unusable_model("the model" if isinstance(model, bytes) else model, error)
-
-
-def unusable_model(name: Path | str, error: Exception) -> BundleError:
-    """Return the error for a graph that ONNX Runtime refuses, with its reason."""
-    import onnxruntime
-
-    reason = str(error).strip().splitlines()[0]
-    return BundleError(
-        f"{name}: cannot be run by ONNX Runtime {onnxruntime.__version__} ({reason}); "
-        "train the model anew with this version of quietscope"
-    )
 
 
 def _session_options(

@@ -18,7 +18,8 @@ from functools import cache
 from pathlib import Path
 
 from ...storage.atomic_output import write_json
-from .providers import Precision, Provider, cuda_device_name, cuda_driver
+from ..graph.precision import Precision
+from .providers import Provider, cuda_device_name, cuda_driver
 
 logger = logging.getLogger(__name__)
 

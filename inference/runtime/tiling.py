@@ -21,10 +21,12 @@ from ...calibration.pixel_maps import Region
 from ..bundle import Bundle, open_bundle
 from ..errors import FrameMismatchError, InferenceError
 from ..graph.operations import graph_at_shape, tensor_shapes
+from ..graph.precision import Precision
 from ..graph.receptive_field import ReceptiveField, receptive_field
-from .onnx_denoiser import OnnxDenoiser, maps_of_frames
+from .camera_pixels import maps_of_frames
+from .onnx_denoiser import OnnxDenoiser
 from .pipeline import BlockingLane, FramePipeline
-from .providers import Precision, Provider
+from .providers import Provider
 
 TILE_PX = 1024
 """Edge of a tile: large enough that the overlap costs little, small enough for any machine."""

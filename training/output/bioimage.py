@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...errors import require_extra
 from ...inference.bundle import Bundle, Manifest
 from ...inference.graph.inspection import INPUT, OUTPUTS, read_pixel_maps
-from ...inference.runtime.golden_output import Golden
+from ...inference.runtime.golden_output import GoldenOutput
 from ...storage.atomic_output import new_file, require_absent, require_apart
 from ...storage.output_kinds import Kind
 from ..errors import TrainingError
@@ -38,7 +38,7 @@ def write_bioimage_package(
     Parameters
     ----------
     bundle
-        The model. Its golden answer becomes the package's test tensors.
+        The model. Its golden output becomes the package's test tensors.
     out
         The ZIP file.
     author
@@ -85,7 +85,7 @@ def _description(bundle: Bundle, folder: Path, author: str) -> Any:
     import onnx
     from bioimageio.spec.model import v0_5 as zoo
 
-    golden = Golden(bundle)
+    golden = GoldenOutput(bundle)
     manifest = bundle.manifest
     graph = onnx.load(str(bundle.model_path), load_external_data=False)
     readme = folder / "README.md"

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from ...inference.graph.inspection import INPUT, OUTPUTS, PIXEL_MAPS
-from ...inference.graph.rewriting import rewrite_for_speed
-from ...inference.runtime.golden_output import write_golden
+from ...inference.graph.rewriting import drop_exporter_traces, rewrite_for_speed
+from ...inference.runtime.golden_output import write_golden_output
 from ..data.side_inputs import Sample
 from ..errors import ExportError
 from ..model.estimator import Estimator
@@ -55,7 +55,7 @@ def export_graph(
     estimator
         Trained; put into evaluation mode.
     path
-        The ONNX file; a golden answer is written beside it.
+        The ONNX file; a golden output is written beside it.
     samples
         Real frames; the first gives type and T.
     pixel_maps
@@ -72,7 +72,7 @@ def export_graph(
         _write(estimator, path, samples[0], pixel_maps)
         parity = _parity(estimator, path, samples)
         whole = samples[0].crop(*samples[0].observations.shape[1:])
-        write_golden(path.parent, whole[0][0], *whole[1:])
+        write_golden_output(path.parent, whole[0][0], *whole[1:])
         return parity
     except ExportError:
         raise
@@ -110,6 +110,7 @@ def _write(
         program.save(str(path), external_data=False)
     graph = onnx.load(str(path))
     rewrite_for_speed(graph)
+    drop_exporter_traces(graph)
     if pixel_maps is not None:
         held = np.ascontiguousarray(pixel_maps[np.newaxis])
         graph.graph.initializer.append(onnx.numpy_helper.from_array(held, PIXEL_MAPS))

@@ -247,3 +247,52 @@ def test_a_frame_whose_truth_is_absent_is_not_scored():
     truth = stack_from_array(clean, present=np.array([True, False, True, True]))
     scored = evaluate(stack_from_array(repeats(4)), Filter(), truth=truth)
     assert [frame.index for frame in scored.frames] == [0, 2, 3]
+
+
+# ---------------------------------------------------------------------- repeats that do not rest
+
+
+class Poissonian:
+    """The noise of `repeats`: 1 ADU per photon."""
+
+    signal_range_adu = (0.0, 4096.0)
+    least_variance_adu2 = 0.0
+
+    def variance(self, signal):
+        return np.maximum(np.asarray(signal, float), 0)
+
+
+def of_a_scene(pixels):
+    return evaluate(
+        stack_from_array(pixels), Filter(), static=True, noise_model=Poissonian(), frames=[5]
+    )
+
+
+def moving(step):
+    random = np.random.default_rng(1)
+    scenes = [np.roll(scene(), round(step * t), axis=1) for t in range(40)]
+    return random.poisson(np.stack(scenes)).astype(np.uint16)
+
+
+def test_repeats_at_rest_pass_without_a_remark():
+    assert of_a_scene(repeats()).remarks == ()
+
+
+@pytest.mark.parametrize("step", [0.2, 7], ids=["slowly", "from frame to frame"])
+def test_a_scene_that_moves_is_told(step):
+    (remark,) = of_a_scene(moving(step)).remarks
+    assert remark.startswith("the scene moved or bleached")
+    assert "--truth" in remark
+
+
+def test_each_scene_that_moves_is_named():
+    pixels = np.stack([repeats(), moving(3)], axis=1)
+    evaluation = evaluate(
+        stack_from_array(pixels, axes=("time", "position")),
+        Filter(),
+        static=True,
+        noise_model=Poissonian(),
+        frames=[4, 5, 6, 7],
+    )
+    (remark,) = {*evaluation.remarks}
+    assert remark.startswith("position 1: the scene moved")

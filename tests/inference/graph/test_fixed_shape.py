@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
 from quietscope.inference.bundle import open_bundle
-from quietscope.inference.graph import depth_to_space as lattice_moves
+from quietscope.inference.graph import depth_to_space
 from quietscope.inference.graph.fixed_shape import graph_for_frames, rewrite_for_frames
 from quietscope.inference.graph.operations import model_at_shape
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
@@ -81,8 +81,8 @@ def blind_spot(frames=1, kernel=3, order=range(9), slack=0):
     draw.add("Reshape", [source, draw.number("five", [9, 1, 2, rows, columns])], "by_shift")
     draw.add("Transpose", ["by_shift"], "by_output", perm=[1, 2, 0, 3, 4])
     draw.add("Reshape", ["by_output", draw.number("flat", [1, 18, rows, columns])], "eighteen")
-    draw.add("DepthToSpace", ["eighteen"], "woven", blocksize=3, mode="CRD")
-    draw.add("Identity", ["woven"], "y")
+    draw.add("DepthToSpace", ["eighteen"], "interleaved", blocksize=3, mode="CRD")
+    draw.add("Identity", ["interleaved"], "y")
     extended = [1, frames, HEIGHT + 2 + slack, WIDTH + 2]
     return finished(draw, extended, [1, 2, HEIGHT, WIDTH])
 
@@ -120,7 +120,7 @@ def operations(model):
 def test_sub_lattices_are_moved_by_products_with_the_same_answer(frames, kernel):
     model, seen = blind_spot(frames, kernel), image(1, frames, HEIGHT + 2, WIDTH + 2)
     expected = run(model, seen)
-    assert rewrite_for_frames(model) == ["apart-by-product", "woven-by-product"]
+    assert rewrite_for_frames(model) == ["space-to-depth", "depth-to-space"]
     onnx.checker.check_model(model, full_check=True)
     np.testing.assert_allclose(run(model, seen), expected, rtol=1e-4, atol=1e-5)
     left = operations(model)
@@ -133,19 +133,19 @@ def test_finding_out_what_moves_takes_little_more_memory_than_what_moves(monkeyp
     model, moved_bytes = blind_spot(frames=2), 9 * 17 * 200 * 300 * 4
     tracemalloc.start()
     try:
-        assert "apart-by-product" in rewrite_for_frames(model)
+        assert "space-to-depth" in rewrite_for_frames(model)
         assert tracemalloc.get_traced_memory()[1] < 1.5 * moved_bytes
     finally:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(("most", "applied"), [(2**14, ["woven-by-product"]), (2**10, [])])
+@pytest.mark.parametrize(("most", "applied"), [(2**14, ["depth-to-space"]), (2**10, [])])
 def test_a_graph_that_moves_more_than_memory_allows_stays_as_it_is(monkeypatch, most, applied):
-    monkeypatch.setattr(lattice_moves, "LARGEST_MOVE_BYTES", most)
+    monkeypatch.setattr(depth_to_space, "LARGEST_MOVE_BYTES", most)
     model, seen = blind_spot(), image(1, 1, HEIGHT + 2, WIDTH + 2)
     expected = run(model, seen)
     rules = rewrite_for_frames(model)
-    assert [rule for rule in rules if rule.endswith("by-product")] == applied
+    assert [rule for rule in rules if rule in ("space-to-depth", "depth-to-space")] == applied
     np.testing.assert_allclose(run(model, seen), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -160,8 +160,8 @@ def test_a_second_time_changes_nothing():
 @pytest.mark.parametrize(
     ("change", "applied"),
     [
-        ({"order": (1, 0, *range(2, 9))}, ["apart-by-product", "runs"]),  # interleaved otherwise
-        ({"slack": 3}, ["woven-by-product"]),  # rows that are not read
+        ({"order": (1, 0, *range(2, 9))}, ["space-to-depth", "runs"]),  # interleaved otherwise
+        ({"slack": 3}, ["depth-to-space"]),  # rows that are not read
     ],
 )
 def test_what_only_looks_alike_is_left_alone(change, applied):
@@ -280,7 +280,7 @@ def test_tiles_of_what_training_exports_are_those_of_the_whole_frame(trained, ti
 def test_what_training_exports_is_found_by_the_rules(trained):
     exported = open_bundle(trained).model_path
     model = model_at_shape(exported, (64, 96))
-    expected = {"short-index", "table-rows", "apart-by-product", "woven-by-product"}
+    expected = {"short-index", "table-rows", "space-to-depth", "depth-to-space"}
     assert expected <= set(rewrite_for_frames(model))
     left = operations(onnx.load_from_string(graph_for_frames(exported, (64, 96))))
     assert not {"GatherND", "Transpose", "DepthToSpace"} & set(left)

@@ -1,4 +1,4 @@
-"""The golden answer: a machine that computes something else is refused before the first frame."""
+"""The golden output: a machine that computes something else is refused before the first frame."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from quietscope.inference.bundle import (
-    GOLDEN,
+    GOLDEN_OUTPUT,
     MANIFEST,
     Manifest,
     file_sha256,
     open_bundle,
 )
 from quietscope.inference.errors import BundleError, InferenceError, ProviderError
-from quietscope.inference.runtime.golden_output import EDGE, Golden, write_golden
+from quietscope.inference.runtime.golden_output import EDGE, GoldenOutput, write_golden_output
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 
 SHAPE = (40, 56)
@@ -30,35 +30,35 @@ def reseal(path):
 
 def with_golden(path, shape=(200, 120), frames=1):
     random = np.random.default_rng(0)
-    write_golden(path, random.integers(90, 900, (frames, *shape), dtype=np.uint16))
+    write_golden_output(path, random.integers(90, 900, (frames, *shape), dtype=np.uint16))
     reseal(path)
     return path
 
 
 def falsify(path, change):
-    with np.load(path / GOLDEN) as stored:
+    with np.load(path / GOLDEN_OUTPUT) as stored:
         arrays = dict(stored)
     change(arrays)
-    np.savez_compressed(path / GOLDEN, **arrays)
+    np.savez_compressed(path / GOLDEN_OUTPUT, **arrays)
     reseal(path)
 
 
 def test_a_machine_that_computes_the_same_runs(make_bundle):
     with OnnxDenoiser(with_golden(make_bundle()), SHAPE, provider="cpu") as denoiser:
-        assert denoiser.golden_difference < 1e-5
+        assert denoiser.golden_output_difference < 1e-5
 
 
 def test_bundles_without_one_run_too(make_bundle):
     with OnnxDenoiser(make_bundle(), SHAPE, provider="cpu") as denoiser:
-        assert denoiser.golden_difference is None
+        assert denoiser.golden_output_difference is None
 
 
 def test_the_piece_is_from_the_middle_and_no_larger_than_the_frame(make_bundle):
-    golden = Golden(open_bundle(with_golden(make_bundle("large"))))
+    golden = GoldenOutput(open_bundle(with_golden(make_bundle("large"))))
     assert golden.frame_shape == (EDGE, EDGE)
     assert golden.expected.shape == (2, EDGE, EDGE)
     small = with_golden(make_bundle("small", context_frames=2), shape=(7, 130), frames=3)
-    assert Golden(open_bundle(small)).observations.shape == (3, 7, EDGE)
+    assert GoldenOutput(open_bundle(small)).observations.shape == (3, 7, EDGE)
 
 
 @pytest.mark.parametrize("wrong", [1.05, np.nan])

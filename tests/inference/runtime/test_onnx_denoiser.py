@@ -20,7 +20,7 @@ from quietscope.inference.errors import (
     InferenceError,
     ProviderError,
 )
-from quietscope.inference.runtime import onnx_denoiser, providers
+from quietscope.inference.runtime import providers, session_opening
 from quietscope.inference.runtime.buffers import HostBuffers
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 
@@ -281,7 +281,7 @@ class StandIn:
 
 @pytest.mark.parametrize("failing", ["_buffers", "bind", "bind_maps"])
 def test_streams_go_after_the_session_that_computes_in_them(make_bundle, monkeypatch, failing):
-    streams, opened = StandIn(), onnx_denoiser.open_session
+    streams, opened = StandIn(), session_opening.open_session
 
     def open_session(*arguments, **options):
         running = opened(*arguments, **options | {"options": {}})
@@ -291,14 +291,14 @@ def test_streams_go_after_the_session_that_computes_in_them(make_bundle, monkeyp
     def fail(*_):
         raise InferenceError("no memory is left")
 
-    monkeypatch.setattr(onnx_denoiser, "open_session", open_session)
-    monkeypatch.setattr(onnx_denoiser._Opening, "_streams", lambda self: streams)
+    monkeypatch.setattr(session_opening, "open_session", open_session)
+    monkeypatch.setattr(session_opening.SessionOpening, "_streams", lambda self: streams)
     if failing == "_buffers":
-        monkeypatch.setattr(onnx_denoiser._Opening, failing, fail)
+        monkeypatch.setattr(session_opening.SessionOpening, failing, fail)
     else:
         buffers = HostBuffers((1, 1, *SHAPE), np.dtype(np.uint16))
         monkeypatch.setattr(buffers, failing, fail)
-        monkeypatch.setattr(onnx_denoiser._Opening, "_buffers", lambda *_: buffers)
+        monkeypatch.setattr(session_opening.SessionOpening, "_buffers", lambda *_: buffers)
     maps = np.zeros((1, 3, *SHAPE), np.float32)
     with pytest.raises(InferenceError, match="no memory") as caught:
         OnnxDenoiser(make_bundle(), SHAPE, provider="cpu", threads=1, pixel_maps=maps)

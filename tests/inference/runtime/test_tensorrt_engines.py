@@ -93,7 +93,7 @@ def test_nothing_is_compiled_while_frames_come(
 
 
 def test_every_engine_of_a_session_must_be_there(engine):
-    """The golden answer is checked at a shape of its own."""
+    """The golden output is checked at a shape of its own."""
     engine.options()
     engine.mark_built(1.0)
     golden = replace(engine, frame_shape=(96, 96))
