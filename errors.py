@@ -27,6 +27,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "classical": ("pywt",),
     "bm3d": ("bm3d",),
     "bioimage": ("bioimageio.spec",),
+    "vendor": ("nd2", "liffile", "pylibCZIrw"),
 }
 """The modules that each extra of the installation brings; `pyproject.toml` has their packages."""
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.stack import Stack, open_stack
+from ..storage.open_stack import open_stack
+from ..storage.stack import Stack
 from .errors import AcquisitionError
 from .microscope.core import Microscope
 

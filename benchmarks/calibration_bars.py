@@ -19,7 +19,8 @@ from quietscope.calibration.level_statistics import level_statistics, signal_obs
 from quietscope.calibration.photon_transfer import PhotonTransfer
 from quietscope.calibration.straight_line import Interval
 from quietscope.storage.atomic_output import write_json
-from quietscope.storage.stack import Stack, open_stack
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import Stack
 
 RESULTS = Path(__file__).parent / "results"
 DATA = Path(os.environ.get("QUIETSCOPE_DATA") or Path(__file__).parents[2] / "shared" / "data")

@@ -19,7 +19,7 @@ from quietscope.inference.errors import InferenceError
 from quietscope.inference.evaluation.evaluate import evaluate
 from quietscope.inference.runtime.providers import all_cores, cpu_name
 from quietscope.storage.atomic_output import write_json
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 
 DATA = Path(os.environ.get("QUIETSCOPE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 RESULTS = Path(__file__).parent / "results" / "inference_classical.json"

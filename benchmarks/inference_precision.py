@@ -35,7 +35,8 @@ from quietscope.inference.runtime.golden_output import GoldenOutput
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.runtime.providers import all_cores, cpu_name
 from quietscope.storage.atomic_output import write_json
-from quietscope.storage.stack import Stack, open_stack
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import Stack
 from quietscope.training.train import TrainingOptions, train
 
 DATA = Path(os.environ.get("QUIETSCOPE_DATA", Path(__file__).parents[2] / "shared" / "data"))

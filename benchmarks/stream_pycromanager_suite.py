@@ -34,7 +34,7 @@ from scipy import ndimage
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.stream.run_directory import read_frame_log
 from quietscope.storage.atomic_output import write_json
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 
 RESULTS = Path(__file__).parent / "results" / "stream_pycromanager_suite.json"
 

@@ -23,7 +23,8 @@ from quietscope.calibration.noise_model import NoiseModel
 from quietscope.inference.evaluation.metrics import psnr_db
 from quietscope.inference.runtime.providers import all_cores, cpu_name
 from quietscope.storage.atomic_output import write_json
-from quietscope.storage.stack import Stack, open_stack
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import Stack
 from quietscope.training.data.recordings import load_recordings
 from quietscope.training.model.estimator import Estimator
 from quietscope.training.options import PLANS, NetworkPlan, TrainingOptions

@@ -87,7 +87,7 @@ def _require_free(
 
 
 def _open(path: Path, channel: int) -> Stack:
-    from ..storage.stack import open_stack
+    from ..storage.open_stack import open_stack
 
     stack = open_stack(path)
     channels = stack.sizes.get("channel", 1)
@@ -173,7 +173,7 @@ def read_offset(text: str) -> Any:
     """
     import numpy as np
 
-    from ..storage.stack import open_stack
+    from ..storage.open_stack import open_stack
 
     try:
         return float(text)

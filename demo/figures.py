@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from ..storage.atomic_output import new_file
-from ..storage.stack import open_stack
+from ..storage.open_stack import open_stack
 
 if TYPE_CHECKING:
     from ..acquisition.microscope.specimen import Specimen

@@ -9,7 +9,7 @@ import numpy as np
 from ..acquisition.errors import AcquisitionError
 from ..acquisition.microscope.specimen import Specimen
 from ..inference.evaluation.metrics import psnr_db
-from ..storage.stack import open_stack
+from ..storage.open_stack import open_stack
 
 
 def verify_raw(run: Path, specimen: Specimen, first_index: int) -> None:

@@ -184,7 +184,7 @@ def _recording_length(state: DemoState) -> int:
 
 def _train(state: DemoState, tell: Tell) -> str:
     from ..inference.library import Library
-    from ..storage.stack import open_stack
+    from ..storage.open_stack import open_stack
     from ..training.options import TrainingOptions
     from ..training.train import train
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from quietscope.inference.evaluation.evaluate import evaluate
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 
 
 class GaussianBlur:

@@ -59,7 +59,7 @@ def denoise(
     ] = None,
 ) -> Outcome:
     """Denoise a stack into an OME-Zarr or a TIFF."""
-    from ..storage.stack import open_stack
+    from ..storage.open_stack import open_stack
     from .offline.cluster import denoise_on_cluster
     from .offline.denoise_stack import denoise_stack
 
@@ -115,7 +115,7 @@ def evaluate(
     force: ForceOption = False,
 ) -> Outcome:
     """Score a model on a stack whose truth is known."""
-    from ..storage.stack import open_stack
+    from ..storage.open_stack import open_stack
     from .evaluation.evaluate import evaluate as score
 
     with _progress("scoring") as on_progress:

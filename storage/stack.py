@@ -1,41 +1,33 @@
-"""Open any image stack lazily, with named axes.
+"""A recording as everything else sees it: frames in a known order, read one at a time.
 
-Owns the reading side of OME-Zarr 0.4 and 0.5, plain Zarr, TIFF, OME-TIFF and NDTiff, on disk or,
-but for NDTiff, at a URL. A stack is a list of two-dimensional frames in a known order; pixels are
-read only when asked for. Writing lives in `acquisition` and `inference`.
+Owns the frames' axes, which of them are there, and what is known about them (sizes, names, camera,
+what was left out). Files are opened by `open_stack` and read in `readers`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import islice
-from math import prod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isclose, prod
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import QuietscopeError, one_line
-from .readers.zarr_chunks import present_frames
-from .urls import UrlPath, exists, is_url, joined, local_path, open_file, query_apart
+from .urls import UrlPath
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
 """What a frame may be made of. Anything else is refused by name."""
-TIFF_SUFFIXES = (".tif", ".tiff")
-ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
-LARGEST_BLOCK_BYTES = 64 * 2**20
-BLOCKS_HELD = 4
-"""A channel, its context and other channels lie in blocks of their own, and are read in turns."""
-RAW = "raw.ome.zarr"
-"""What a run directory records."""
+LARGEST_FRAME_BYTES = 2**30
+"""A frame is read whole; one beyond this is no camera's, and often a damaged or hostile file."""
+MOST_FRAMES = 10_000_000
+"""More than a day at 100 frames per second; beyond it the sizes of a file are not believed."""
+SQUARE_WITHIN = 0.01
 
 FrameAxes = Mapping[str, int]
+AxisValue = int | float | str
 
 
 class StackError(QuietscopeError, ValueError):
@@ -56,19 +48,28 @@ class Stack:
         Where the pixels come from; only for messages and provenance. Of a URL without credentials.
     sizes
         Axis name to length for every axis but y and x, in storage order. Names are `time`,
-        `channel`, `z`, `position`, as in Micro-Manager.
+        `channel`, `z`, `position`, as in Micro-Manager; others are kept as the file has them.
     frame_shape
         (Y, X) in pixels.
     dtype
         One of PIXEL_TYPES.
     read
         Reads one frame, given an index per axis of `sizes`, in that order.
-    pixel_size_um, channel_names, attributes
-        What the file says; None, () and {} where it says nothing.
+    pixel_size_yx_um, z_step_um, time_interval_s, exposure_ms, camera
+        What the file says; None where it says nothing.
+    channel_names
+        In the order of the channels; () where they have none.
+    axis_values
+        For axes whose places are more than 0, 1, 2, …: what they are called, in order. Names of
+        positions, exposures of a ladder.
+    attributes
+        The file's own metadata, as far as they are one dictionary.
     present
         Which frames are there, of the shape of `sizes`; None where all are. A killed or aborted
         recording has places without a frame: they are never read as images, and everything that
         goes through a stack leaves them out.
+    remarks
+        What the reader had to decide or leave out, one sentence each, for the person who asked.
     """
 
     path: Path
@@ -76,10 +77,16 @@ class Stack:
     frame_shape: tuple[int, int]
     dtype: np.dtype[Any]
     read: Callable[[tuple[int, ...]], NDArray[Any]]
-    pixel_size_um: float | None = None
+    pixel_size_yx_um: tuple[float, float] | None = None
+    z_step_um: float | None = None
+    time_interval_s: float | None = None
     channel_names: tuple[str, ...] = ()
+    axis_values: Mapping[str, tuple[AxisValue, ...]] = field(default_factory=dict)
+    camera: str | None = None
+    exposure_ms: float | None = None
     attributes: Mapping[str, Any] | None = None
     present: NDArray[np.bool_] | None = None
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the size of the whole grid, absent frames included."""
@@ -103,6 +110,18 @@ class Stack:
         return 0 if self.present is None else int(self.present.size - self.present.sum())
 
     @property
+    def frames_there(self) -> str:
+        """How many frames there are, for a person: `17 of 18 frames; 1 absent`."""
+        if not self.absent:
+            return f"{len(self)} frame{'s' if len(self) > 1 else ''}"
+        return f"{len(self) - self.absent} of {len(self)} frames; {self.absent} absent"
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        """Edge of a pixel in the specimen, µm; its width where pixels are not square."""
+        return None if self.pixel_size_yx_um is None else self.pixel_size_yx_um[1]
+
+    @property
     def channel_labels(self) -> tuple[str, ...]:
         """What its channels are called: their names, or their numbers where they have none."""
         return self.channel_names or tuple(str(i) for i in range(self.sizes.get("channel", 1)))
@@ -116,6 +135,19 @@ class Stack:
         """Return the axes of frame `index`: {'time': 3, 'channel': 0, …}."""
         position = np.unravel_index(index, tuple(self.sizes.values()))
         return {name: int(i) for name, i in zip(self.sizes, position, strict=True)}
+
+    def named_axes(self, index: int) -> dict[str, int | str]:
+        """Return the axes of frame `index`, by value where positions and others have values.
+
+        Time, channel and z stay places: their names and steps are told once for the whole stack.
+        """
+        found: dict[str, int | str] = {}
+        for name, place in self.axes(index).items():
+            values = self.axis_values.get(name, ())
+            named = bool(values) and name not in {"time", "channel", "z"}
+            value = values[place] if named else place
+            found[name] = value if isinstance(value, int | str) else f"{value:g}"
+        return found
 
     def index(self, axes: FrameAxes) -> int:
         """Return the place of the frame with these axes in the stack's order."""
@@ -139,7 +171,7 @@ class Stack:
         if not self.is_present(index):
             raise AbsentFrameError(
                 f"{self.path}: frame {index} ({self.axes(index)}) was never recorded; leave it "
-                f"out, {len(self) - self.absent} of {len(self)} frames are there"
+                f"out ({self.frames_there})"
             )
         try:
             pixels = self.read(tuple(self.axes(index).values()))
@@ -147,13 +179,18 @@ class Stack:
             raise
         except Exception as error:  # a disk, a network or a decoder, each with errors of its own
             raise StackError(
-                f"{self.path}: frame {index} cannot be read ({_reason(error, self.path)}); check "
+                f"{self.path}: frame {index} cannot be read ({reason(error, self.path)}); check "
                 "the disk or the connection, or copy the recording anew"
             ) from error
+        if pixels.shape != self.frame_shape:
+            raise StackError(
+                f"{self.path}: frame {index} is {pixels.shape}, the others are "
+                f"{self.frame_shape}; give recordings of one frame size on their own"
+            )
         if self.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise StackError(
                 f"{self.path}: frame {index} holds NaN or infinite pixels; a camera never "
-                "writes those, so give the raw recording or replace them first"
+                "writes those, so give the raw recording, or say what stands for them (--fill-nan)"
             )
         return pixels
 
@@ -206,6 +243,7 @@ class Stack:
             sizes={n: s for n, s in self.sizes.items() if n != "channel"},
             read=read_channel,
             channel_names=self.channel_names[channel : channel + 1],
+            axis_values={n: v for n, v in self.axis_values.items() if n != "channel"},
             present=None if self.present is None else self.present.take(channel, axis=place),
         )
 
@@ -222,7 +260,7 @@ def stack_from_array(
         raise StackError(
             f"{path}: an array of shape {pixels.shape} does not have the axes {(*axes, 'y', 'x')}"
         )
-    return _checked(
+    return checked(
         Stack(
             path=Path(path),
             sizes=dict(zip(axes, pixels.shape, strict=False)),
@@ -234,84 +272,21 @@ def stack_from_array(
     )
 
 
-def open_stack(path: Path | str) -> Stack:
-    """Open the image stack at `path`.
-
-    Accepts an OME-Zarr image (0.4, 0.5; several positions in the bioformats2raw layout), a plain
-    Zarr array, a TIFF or OME-TIFF file, an NDTiff folder of Micro-Manager, or a run directory
-    (its `raw.ome.zarr`). All but NDTiff may also lie at a URL that fsspec can open, as s3:// or
-    https://, given as a string; credentials in it are used and kept nowhere.
+def checked(stack: Stack) -> Stack:
+    """Return a stack that can be worked with, with a remark where its pixels are not square.
 
     Raises
     ------
     StackError
-        If nothing is there, it holds no frames, or its pixels are of another type.
-    UrlError
-        If fsspec cannot open such URLs here.
+        If it is empty, of another pixel type, or of sizes that no recording has.
     """
-    url = None
-    if is_url(path):
-        path = local_path(str(path)) or (url := str(path))
-    if url is not None:
-        return _opened(UrlPath(url), lambda place: _open_url(place, url))
-    path = Path(path)
-    if not path.exists():
-        raise StackError(f"{path}: no such file or folder; give an OME-Zarr, Zarr, TIFF or NDTiff")
-    return _opened(path, _reader_for(path))
-
-
-def _opened(path: Path, reader: Callable[[Path], Stack]) -> Stack:
-    try:
-        return _checked(reader(path))
-    except QuietscopeError:
-        raise
-    except Exception as error:  # a broken file can fail anywhere inside a reader
-        raise StackError(
-            f"{path}: cannot be read as an image stack ({_reason(error, path)}); expected "
-            "OME-Zarr, Zarr, TIFF or NDTiff"
-        ) from error
-
-
-def _reason(error: Exception, path: Path) -> str:
-    name = type(error).__name__
-    quotes = isinstance(path, UrlPath) and path.hides_credentials
-    return name if quotes else f"{name}: {one_line(error)}"
-
-
-def _open_url(place: Path, url: str) -> Stack:
-    if place.suffix.lower() in TIFF_SUFFIXES:
-        return _open_tiff(place, open_file(url))
-    for zarr in (url, joined(url, RAW)):
-        if any(exists(zarr, name) for name in ZARR_FILES):
-            return _open_zarr(place if zarr == url else place / RAW, zarr)
-    raise StackError(
-        f"{place}: neither a Zarr, a TIFF nor a recorded run is there, or it may not be read: "
-        "check address, connection and credentials"
-    )
-
-
-def _reader_for(path: Path) -> Callable[[Path], Stack]:
-    if path.is_file():
-        if path.suffix.lower() in TIFF_SUFFIXES:
-            return lambda path: _open_tiff(path, path)
-        raise StackError(f"{path}: expected a TIFF file or a folder holding Zarr or NDTiff")
-    if (path / RAW).is_dir():
-        return lambda run: open_stack(run / RAW)
-    if (path / "NDTiff.index").is_file():
-        return _open_ndtiff
-    if any((path / name).is_file() for name in ZARR_FILES):
-        return lambda path: _open_zarr(path, str(path))
-    raise StackError(f"{path}: this folder holds no Zarr, no NDTiff and no recorded run")
-
-
-def _checked(stack: Stack) -> Stack:
     if stack.dtype.name not in PIXEL_TYPES:
         raise StackError(
             f"{stack.path}: pixels are {stack.dtype.name}, expected one of "
-            f"{', '.join(PIXEL_TYPES)}; convert the stack first"
+            f"{', '.join(PIXEL_TYPES)}; convert them as they are read (--pixels uint16, which "
+            "stops at a pixel that does not fit, or --pixels float32)"
         )
-    if len(stack) == 0 or 0 in stack.frame_shape:
-        raise StackError(f"{stack.path}: the stack is empty; record at least one frame first")
+    require_sizes(stack.path, tuple(stack.sizes.values()), stack.frame_shape, stack.dtype)
     if stack.present is not None and stack.present.shape != tuple(stack.sizes.values()):
         raise StackError(
             f"{stack.path}: which frames are there is told for {stack.present.shape}, expected "
@@ -319,259 +294,47 @@ def _checked(stack: Stack) -> Stack:
         )
     if stack.absent == len(stack):
         raise StackError(f"{stack.path}: holds no frame; record at least one frame first")
-    return stack
+    return _with_remark_on_pixels(stack)
 
 
-# ---------------------------------------------------------------------------------- TIFF
+def require_sizes(
+    path: Path, leading: Sequence[int], frame_shape: Sequence[int], dtype: np.dtype[Any]
+) -> None:
+    """Refuse sizes that no recording has, before anything is made of them.
 
-_TIFF_AXES = {"T": "time", "C": "channel", "Z": "z", "R": "position", "I": "time", "Q": "time"}
-
-
-def _open_tiff(path: Path, source: Path | IO[bytes]) -> Stack:
-    import tifffile
-    import zarr
-
-    with tifffile.TiffFile(_rewound(source)) as file:
-        series = file.series[0]
-        letters, shape = series.axes, series.shape
-        dtype = np.dtype(series.dtype)
-        if "S" in letters:
-            raise StackError(f"{path}: an RGB image; give the camera's own single-channel pixels")
-        names = _named_tiff_axes(path, letters)
-        pixel_size = _tiff_pixel_size_um(file)
-        store: Any = file.aszarr(read_only=True)
-    if names:
-        array: Any = zarr.open_array(store=store, mode="r")
-        # The file is let go with the stack: Windows cannot move or delete what is open.
-        weakref.finalize(array, store.close)
-
-    def read(position: tuple[int, ...]) -> NDArray[Any]:
-        pixels = array[position] if names else tifffile.imread(_rewound(source))
-        return np.ascontiguousarray(pixels, dtype.newbyteorder("="))
-
-    return Stack(
-        path=path,
-        sizes=dict(zip(names, shape, strict=False)) if names else {"time": 1},
-        frame_shape=(shape[-2], shape[-1]),
-        dtype=dtype.newbyteorder("="),
-        read=read,
-        pixel_size_um=pixel_size,
-    )
-
-
-def _rewound(source: Path | IO[bytes]) -> Path | IO[bytes]:
-    if not isinstance(source, Path):
-        source.seek(0)
-    return source
-
-
-def _named_tiff_axes(path: Path, letters: str) -> list[str]:
-    if not letters.endswith("YX"):
-        raise StackError(f"{path}: its axes are {letters}, expected frames (…YX)")
-    names = [_TIFF_AXES.get(letter, letter.lower()) for letter in letters[:-2]]
-    if len(set(names)) != len(names):
-        raise StackError(f"{path}: its axes {letters} name one dimension twice")
-    return names
-
-
-def _tiff_pixel_size_um(file: Any) -> float | None:
-    metadata = file.imagej_metadata or {}
-    resolution = file.pages[0].tags.get("XResolution")
-    if metadata.get("unit") not in {"um", "micron", "µm", "\\u00B5m"} or resolution is None:
-        return None
-    numerator, denominator = resolution.value
-    return denominator / numerator if numerator else None
-
-
-# ---------------------------------------------------------------------------------- Zarr
-
-_OME_AXES = {"t": "time", "c": "channel", "z": "z", "p": "position"}
-_PLAIN_AXES: dict[int, tuple[str, ...]] = {
-    2: (),
-    3: ("time",),
-    4: ("time", "channel"),
-    5: ("time", "channel", "z"),
-}
-
-
-def _open_zarr(path: Path, place: str) -> Stack:
-    import zarr
-
-    bare, options = query_apart(place)
-    node = zarr.open(bare, mode="r", storage_options=options)
-    if isinstance(node, zarr.Array):
-        return _from_zarr_array(path, node, _plain_axes(path, node.ndim))
-    attributes = dict(node.attrs)
-    ome = attributes.get("ome", attributes)
-    if "multiscales" in ome:
-        return _from_multiscale(path, node, attributes)
-    if "bioformats2raw.layout" in ome:
-        return _from_positions(path, node)
-    raise StackError(f"{path}: a Zarr group without OME metadata; give the array inside it")
-
-
-def _plain_axes(path: Path, dimensions: int) -> tuple[str, ...]:
-    if dimensions not in _PLAIN_AXES:
-        raise StackError(f"{path}: a Zarr array of {dimensions} dimensions, expected 2 to 5")
-    return _PLAIN_AXES[dimensions]
-
-
-def _from_zarr_array(path: Path, array: Any, names: Sequence[str], **details: Any) -> Stack:
-    return Stack(
-        path=path,
-        sizes=dict(zip(names, array.shape, strict=False)) if names else {"time": 1},
-        frame_shape=(array.shape[-2], array.shape[-1]),
-        dtype=np.dtype(array.dtype).newbyteorder("="),
-        read=_frame_reader(array) if names else lambda _: np.asarray(array[...]),
-        present=present_frames(array) if names else None,
-        **details,
-    )
-
-
-def _frame_reader(array: Any) -> Callable[[tuple[int, ...]], NDArray[Any]]:
-    """Return what reads one frame of a Zarr array (…, Y, X).
-
-    Where a chunk holds several frames, all are decoded for one: they are kept for the next ones.
+    Raises
+    ------
+    StackError
+        If there is no frame, too many, or one is too large.
     """
-    block = array.chunks[:-2]
-    frames = prod(block)
-    block_bytes = int(frames * prod(array.shape[-2:]) * array.dtype.itemsize)
-    if frames == 1 or block_bytes > LARGEST_BLOCK_BYTES:
-        return lambda position: np.asarray(array[position])
-
-    # Two of the largest blocks at most, more of smaller ones.
-    @lru_cache(maxsize=min(BLOCKS_HELD, 2 * LARGEST_BLOCK_BYTES // block_bytes))
-    def read_block(corner: tuple[int, ...]) -> NDArray[Any]:
-        where = (slice(start, start + size) for start, size in zip(corner, block, strict=True))
-        return np.asarray(array[tuple(where)])
-
-    def read(position: tuple[int, ...]) -> NDArray[Any]:
-        corner = tuple(i // size * size for i, size in zip(position, block, strict=True))
-        within = tuple(i - start for i, start in zip(position, corner, strict=True))
-        return np.array(read_block(corner)[within])
-
-    return read
-
-
-def _from_multiscale(path: Path, group: Any, attributes: Mapping[str, Any]) -> Stack:
-    ome = attributes.get("ome", attributes)
-    multiscale = ome["multiscales"][0]
-    letters = [axis["name"] if isinstance(axis, dict) else axis for axis in multiscale["axes"]]
-    if letters[-2:] != ["y", "x"]:
-        raise StackError(f"{path}: its axes are {letters}, expected … y x")
-    dataset = multiscale["datasets"][0]
-    array = group[dataset["path"]]
-    return _from_zarr_array(
-        path,
-        array,
-        [_OME_AXES.get(letter, letter) for letter in letters[:-2]],
-        pixel_size_um=_ome_pixel_size_um(multiscale, dataset),
-        channel_names=tuple(
-            str(channel.get("label", "")) for channel in ome.get("omero", {}).get("channels", [])
-        ),
-        attributes=attributes,
-    )
-
-
-def _ome_pixel_size_um(multiscale: Mapping[str, Any], dataset: Mapping[str, Any]) -> float | None:
-    axis = multiscale["axes"][-1]
-    if not isinstance(axis, dict) or axis.get("unit") != "micrometer":
-        return None
-    scales = [t["scale"] for t in dataset["coordinateTransformations"] if t["type"] == "scale"]
-    return float(scales[0][-1]) if scales else None
-
-
-def _from_positions(path: Path, group: Any) -> Stack:
-    names = sorted((name for name, _ in group.groups() if name != "OME"), key=_natural)
-    images = [_from_multiscale(path / n, group[n], dict(group[n].attrs)) for n in names]
-    if not images:
-        raise StackError(f"{path}: holds no image; record at least one frame first")
-    first = images[0]
-    if any(_kind(image) != _kind(first) for image in images):
+    count, frame_bytes = prod(leading), prod(frame_shape) * dtype.itemsize
+    if count == 0 or 0 in frame_shape:
+        raise StackError(f"{path}: the stack is empty; record at least one frame first")
+    if frame_bytes > LARGEST_FRAME_BYTES:
         raise StackError(
-            f"{path}: its positions differ in frame shape, pixel type or axes; give one of them: "
-            f"{', '.join(islice(names, 4))} …"
+            f"{path}: a frame of {'×'.join(map(str, frame_shape))} pixels takes "
+            f"{frame_bytes / 2**30:.3g} GiB, expected at most {LARGEST_FRAME_BYTES // 2**30}; "
+            "crop it first, or check the file"
         )
-    # A recording that was stopped in mid-round has positions of unequal length.
-    sizes = {name: max(image.sizes[name] for image in images) for name in first.sizes}
-    present = np.stack([_padded(image, sizes) for image in images])
-    return Stack(
-        path=path,
-        sizes={"position": len(images), **sizes},
-        frame_shape=first.frame_shape,
-        dtype=first.dtype,
-        read=lambda position: images[position[0]].read(position[1:]),
-        pixel_size_um=first.pixel_size_um,
-        channel_names=max((image.channel_names for image in images), key=len),
-        attributes=dict(group.attrs),
-        present=None if present.all() else present,
-    )
+    if count > MOST_FRAMES:
+        raise StackError(
+            f"{path}: says that it holds {count:.3g} frames, expected at most {MOST_FRAMES:,}; "
+            "divide the recording, or check the file"
+        )
 
 
-def _kind(image: Stack) -> tuple[object, ...]:
-    return tuple(image.sizes), image.frame_shape, image.dtype
+def reason(error: Exception, path: Path) -> str:
+    """Return in one line what went wrong; only its kind where the path hides credentials."""
+    name = type(error).__name__
+    quotes = isinstance(path, UrlPath) and path.hides_credentials
+    return name if quotes else f"{name}: {one_line(error)}"
 
 
-def _padded(image: Stack, sizes: Mapping[str, int]) -> NDArray[np.bool_]:
-    """Return which frames of an image are there, in a grid that may be larger than its own."""
-    there = np.zeros(tuple(sizes.values()), dtype=np.bool_)
-    there[tuple(slice(n) for n in image.sizes.values())] = (
-        True if image.present is None else image.present
-    )
-    return there
-
-
-def _natural(name: str) -> tuple[int, str]:
-    return (int(name), "") if name.isdigit() else (1 << 30, name)
-
-
-# -------------------------------------------------------------------------------- NDTiff
-
-
-def _open_ndtiff(path: Path) -> Stack:
-    from ndstorage import Dataset
-
-    # The library reports its progress on standard output, which belongs to --json.
-    with contextlib.redirect_stdout(io.StringIO()):
-        dataset: Any = Dataset(str(path))
-    values = _axes_in_order(dataset)
-    names = list(values)
-
-    def read(position: tuple[int, ...]) -> NDArray[Any]:
-        axes = {name: values[name][i] for name, i in zip(names, position, strict=False)}
-        if not dataset.has_image(**axes):
-            raise StackError(f"{path}: has no image at {axes}; the acquisition is incomplete")
-        return np.asarray(dataset.read_image(**axes))
-
-    weakref.finalize(read, dataset.close)
-    first = read(tuple(0 for _ in names))
-    return Stack(
-        path=path,
-        sizes={name: len(found) for name, found in values.items()} or {"time": 1},
-        frame_shape=(first.shape[0], first.shape[1]),
-        dtype=first.dtype,
-        read=read,
-        channel_names=tuple(str(name) for name in values.get("channel", [])),
-        attributes=dict(dataset.summary_metadata or {}),
-    )
-
-
-def _axes_in_order(dataset: Any) -> dict[str, list[int | str]]:
-    """Return what each axis holds: numbers by size, names as they arrived.
-
-    The library sorts names and, of a recording on disk, tells no channel names; its list of images
-    is in the order in which they were saved.
-    """
-    # Recordings of the format's first two versions have no such list.
-    images: list[Mapping[str, int | str]] = getattr(dataset, "get_image_coordinates_list", list)()
-    return {
-        name: _in_order(found, [axes[name] for axes in images if name in axes])
-        for name, found in dataset.axes.items()
-    }
-
-
-def _in_order(values: Iterable[int | str], arrived: Sequence[int | str]) -> list[int | str]:
-    found = list(values)
-    if all(isinstance(value, int) for value in found):
-        return sorted(found)
-    return list(dict.fromkeys([*arrived, *sorted(found, key=str)]))
+def _with_remark_on_pixels(stack: Stack) -> Stack:
+    if stack.pixel_size_yx_um is None:
+        return stack
+    height, width = stack.pixel_size_yx_um
+    if isclose(height, width, rel_tol=SQUARE_WITHIN):
+        return stack
+    remark = f"pixels are not square: {width:g} µm wide, {height:g} µm high"
+    return replace(stack, remarks=(*stack.remarks, remark))

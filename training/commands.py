@@ -65,7 +65,7 @@ def train(
 ) -> Outcome:
     """Train a denoiser on noisy recordings; no clean images needed."""
     require_extra("train", "train")
-    from ..storage.stack import open_stack
+    from ..storage.open_stack import open_stack
     from .channels import train_channels
     from .display import shown
 

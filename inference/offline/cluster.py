@@ -15,7 +15,8 @@ from typing import Any
 
 from ...errors import require_extra
 from ...storage.directory_lock import owned
-from ...storage.stack import Stack, open_stack
+from ...storage.open_stack import open_stack
+from ...storage.stack import Stack
 from ...storage.writers.open_writer import is_tiff
 from ..errors import InferenceError
 from .channel_models import ChannelModels, OfflineModels

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from ...storage.atomic_output import require_apart, require_space
 from ...storage.directory_lock import owned
+from ...storage.open_stack import open_stack
 from ...storage.output_kinds import Kind
-from ...storage.stack import Stack, open_stack
+from ...storage.stack import Stack
 from ...storage.writers.open_writer import (
     OutputForm,
     StackWriter,

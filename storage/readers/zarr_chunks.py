@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,31 +22,55 @@ _NO_CHUNK = 2**64 - 1
 _INDEX_ENTRY_BYTES = 16
 _CHECKSUM_BYTES = 4
 
+MOST_CHUNKS = 5_000_000
+"""Asked for one by one: beyond it, opening would take minutes."""
+
 Chunks = NDArray[np.bool_]
 Sizes = Callable[[str], int]
 
 
-def present_frames(array: Any) -> NDArray[np.bool_] | None:
-    """Tell which frames of a Zarr array (…, Y, X) have all of their chunks.
+def absence(array: Any, axes: Sequence[str]) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:
+    """Tell which frames of a Zarr array have all of their chunks.
 
     A place in the frame of which no frame has a chunk is taken as empty in all of them (a mask),
     not as missing.
 
+    Parameters
+    ----------
+    array
+        With any number of axes.
+    axes
+        Their names, y and x among them.
+
     Returns
     -------
-    Booleans of the shape of the leading axes; None where all are there, or where the store cannot
-    list what it holds (HTTP).
+    present
+        Booleans over the axes that are neither y nor x; None where all are there.
+    remarks
+        What a person has to know about it.
     """
+    if array.ndim == 2:
+        return None, ()
+    outer = array.shards or array.chunks
+    if prod(-(-n // c) for n, c in zip(array.shape, outer, strict=True)) > MOST_CHUNKS:
+        return None, ("it has too many chunks to look for missing ones: gaps would read as zeros",)
     stored = _stored_bytes(array)
     if stored is None:
-        return None
-    chunks = _written_chunks(array, stored)
-    leading = tuple(range(chunks.ndim - 2))
-    needed = chunks.any(axis=leading)
-    whole: NDArray[np.bool_] = (chunks | ~needed).all(axis=(-2, -1)) & chunks.any(axis=(-2, -1))
-    for axis, (size, length) in enumerate(zip(array.chunks[:-2], array.shape[:-2], strict=True)):
-        whole = np.repeat(whole, size, axis=axis).take(range(length), axis=axis)
-    return None if whole.all() else whole
+        return None, ("where it lies nobody can list what is there: gaps would read as zeros",)
+    plane = (axes.index("y"), axes.index("x"))
+    chunks = np.moveaxis(_written_chunks(array, stored), plane, (-2, -1))
+    leading = [place for place in range(array.ndim) if place not in plane]
+    needed = chunks.any(axis=tuple(range(chunks.ndim - 2)))
+    some: NDArray[np.bool_] = chunks.any(axis=(-2, -1))
+    whole: NDArray[np.bool_] = (chunks | ~needed).all(axis=(-2, -1)) & some
+    partly = int((some & ~whole).sum())
+    for axis, place in enumerate(leading):
+        whole = np.repeat(whole, array.chunks[place], axis=axis)
+        whole = whole.take(range(array.shape[place]), axis=axis)
+    if whole.all():
+        return None, ()
+    remark = f"parts of {partly} frames or groups of frames are missing, so they count as absent"
+    return whole, (remark,) if partly else ()
 
 
 def _written_chunks(array: Any, stored: Sizes) -> Chunks:

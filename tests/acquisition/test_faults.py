@@ -34,7 +34,7 @@ from quietscope.inference.errors import FrameMismatchError, InferenceError
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.directory_lock import is_owned
 from quietscope.storage.ome_zarr_writer import written_frames
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 
 SIDE = 128
 

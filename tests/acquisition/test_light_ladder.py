@@ -49,7 +49,7 @@ def test_stacks_can_be_kept_with_their_exposure(microscope, tmp_path):
     with record_ladder(microscope, levels=3, frames_per_level=4, keep=keep) as ladder:
         exposures = ladder.exposures_ms
     from quietscope.calibration.fit_camera import recorded_exposure_ms
-    from quietscope.storage.stack import open_stack
+    from quietscope.storage.open_stack import open_stack
 
     stacks = [open_stack(path) for path in sorted(keep.glob("level-*.ome.zarr"))]
     assert [recorded_exposure_ms(stack) for stack in stacks] == pytest.approx(exposures)

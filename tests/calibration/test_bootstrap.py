@@ -93,7 +93,7 @@ def test_what_cannot_be_used_is_refused(stacks, message):
 
 @pytest.mark.realdata
 def test_photon_counting_stacks_come_out_as_poisson(real_data):
-    from quietscope.storage.stack import open_stack
+    from quietscope.storage.open_stack import open_stack
 
     files = sorted((real_data / "nandb_fkbp_confocal").glob("*.tif"))[:2]
     found = bootstrap_noise_model([open_stack(path) for path in files])

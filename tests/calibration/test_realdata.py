@@ -6,7 +6,8 @@ import pytest
 from quietscope.calibration.fit_camera import fit_camera
 from quietscope.calibration.level_statistics import level_statistics
 from quietscope.calibration.pixel_maps import pixel_maps
-from quietscope.storage.stack import open_stack, stack_from_array
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import stack_from_array
 
 pytestmark = pytest.mark.realdata
 

@@ -17,7 +17,7 @@ import tifffile
 from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
 from quietscope.inference.bundle import new_bundle, open_bundle, seal
 from quietscope.inference.library import Library
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 30

@@ -18,7 +18,7 @@ from quietscope.inference.bundle import CHECKPOINT, open_bundle
 from quietscope.inference.evaluation.evaluate import evaluate
 from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.inference.provenance import provenance_of, recorded_camera
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 from quietscope.training.checkpoint import load_checkpoint
 
 BEFORE = Path(__file__).parents[1] / "data" / "written_before"

@@ -22,7 +22,7 @@ from quietscope.storage.ome_zarr_writer import (
     Place,
     written_frames,
 )
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 
 SHAPE = (24, 40)
 

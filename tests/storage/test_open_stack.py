@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
-from quietscope.storage.stack import StackError, open_stack, stack_from_array
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import StackError, stack_from_array
 
 SHAPE = (6, 8)
 
@@ -333,9 +334,9 @@ def test_a_folder_of_something_else(tmp_path):
 
 
 def test_a_file_of_something_else(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "a.doc").write_bytes(b"x")
     with pytest.raises(StackError, match="expected a TIFF"):
-        open_stack(tmp_path / "a.png")
+        open_stack(tmp_path / "a.doc")
 
 
 @pytest.mark.parametrize("content", [b"", b"no tiff", b"II*\0\x08\0\0\0"])

@@ -20,7 +20,8 @@ import zarr
 from fsspec.implementations.memory import MemoryFileSystem
 
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
-from quietscope.storage.stack import StackError, open_stack
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import StackError
 from quietscope.storage.urls import UrlError, UrlPath, joined, local_path, without_credentials
 
 PIXELS = np.random.default_rng(0).poisson(40, (12, 64, 72)).astype(np.uint16)

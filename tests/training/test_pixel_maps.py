@@ -21,7 +21,8 @@ from quietscope.inference.runtime.camera_pixels import CameraPixels
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.runtime.tiling import TiledDenoiser
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
-from quietscope.storage.stack import open_stack, stack_from_array
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import stack_from_array
 from quietscope.training.model.noise_likelihood import TabulatedNoise
 from quietscope.training.options import TrainingOptions
 from quietscope.training.retraining.retrain import _options, retrain_once

@@ -16,7 +16,8 @@ from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.inference.bundle import open_bundle
 from quietscope.inference.evaluation.evaluate import evaluate
 from quietscope.storage.atomic_output import OutputError
-from quietscope.storage.stack import StackError, open_stack, stack_from_array
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import StackError, stack_from_array
 from quietscope.training.checkpoint import load_checkpoint, save_checkpoint, working_file
 from quietscope.training.data.recordings import load_recordings
 from quietscope.training.errors import TrainingDataError, TrainingError

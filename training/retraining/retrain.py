@@ -33,7 +33,8 @@ from ...inference.provenance import recorded_camera
 from ...inference.runtime.camera_pixels import CameraPixels
 from ...inference.runtime.onnx_denoiser import OnnxDenoiser
 from ...inference.side_inputs import other_channel_numbers
-from ...storage.stack import Stack, open_stack
+from ...storage.open_stack import open_stack
+from ...storage.stack import Stack
 from ..checkpoint import load_checkpoint
 from ..data.resident_frames import held_out_indices
 from ..data.side_inputs import channel_number, one_channel, other_channels_of

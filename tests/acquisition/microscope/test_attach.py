@@ -44,7 +44,7 @@ from quietscope.cli import app
 from quietscope.doctor.attached import QUESTIONS
 from quietscope.storage.directory_lock import is_owned
 from quietscope.storage.ome_zarr_writer import written_frames
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 
 pytestmark = [
     # NDTiff and the bridge leave their files and sockets to the garbage collector.

@@ -13,7 +13,7 @@ from quietscope.acquisition.microscope.core import MicroscopeSettings, open_micr
 from quietscope.inference.errors import FrameMismatchError
 from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 
 SIDE = 64
 CHANNELS = ["DAPI", "FITC"]

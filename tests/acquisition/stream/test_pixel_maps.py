@@ -11,7 +11,7 @@ from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.microscope.core import MicroscopeSettings, open_microscope
 from quietscope.inference.errors import FrameMismatchError
 from quietscope.inference.offline.denoise_stack import denoise_stack
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 
 CALIBRATED = (0, 0, 96, 64)
 MAPS = np.zeros((1, 3, 64, 96), np.float32)

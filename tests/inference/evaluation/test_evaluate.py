@@ -13,7 +13,8 @@ from quietscope.inference.classical.filters import ClassicalDenoiser
 from quietscope.inference.errors import FrameMismatchError, InferenceError
 from quietscope.inference.evaluation.evaluate import evaluate
 from quietscope.inference.evaluation.metrics import nrmse, psnr_db, ssim_map
-from quietscope.storage.stack import open_stack, stack_from_array
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import stack_from_array
 
 SHAPE = (48, 64)
 

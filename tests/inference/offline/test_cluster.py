@@ -15,7 +15,8 @@ from scipy import ndimage
 from quietscope.inference.errors import InferenceError
 from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
-from quietscope.storage.stack import open_stack, stack_from_array
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import stack_from_array
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 

@@ -19,7 +19,8 @@ from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
-from quietscope.storage.stack import open_stack, stack_from_array
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import stack_from_array
 from quietscope.storage.writers.open_writer import OutputForm
 
 SHAPE = (24, 32)
@@ -273,7 +274,7 @@ def test_a_killed_run_goes_on_where_it_stopped(make_bundle, tmp_path):
     script = textwrap.dedent(f"""
         import os, signal
         from quietscope.inference.offline.denoise_stack import denoise_stack
-        from quietscope.storage.stack import open_stack
+        from quietscope.storage.open_stack import open_stack
 
         def die(done, total):
             if done == 4:

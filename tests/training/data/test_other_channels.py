@@ -14,7 +14,8 @@ from quietscope.inference.evaluation.evaluate import evaluate
 from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.storage.atomic_output import OutputError
-from quietscope.storage.stack import open_stack, stack_from_array
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import stack_from_array
 from quietscope.training.channels import plan_channels, train_channels
 from quietscope.training.data.augmentation import augmented
 from quietscope.training.data.recordings import Beside, load_recordings

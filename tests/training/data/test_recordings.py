@@ -13,7 +13,8 @@ import pytest
 import torch
 import zarr
 
-from quietscope.storage.stack import StackError, open_stack, stack_from_array
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import StackError, stack_from_array
 from quietscope.training.checkpoint import working_file
 from quietscope.training.data.pixel_statistics import PixelStatistics
 from quietscope.training.data.recordings import load_recordings

@@ -1,0 +1,114 @@
+"""Open any recording lazily: one function for every format, on disk or at a URL.
+
+Owns the choice of the reader and what is refused before anything is read. A new format is one
+file in `readers` (with `claims` and `read`) and one line in `READERS`.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import QuietscopeError
+from .open_options import DEFAULTS, OpenOptions, converted
+from .readers import folder, ndtiff, ome_zarr, tiff, vendor
+from .stack import Stack, StackError, checked, reason
+from .urls import UrlPath, exists, is_url, joined, local_path, open_file
+
+RAW = ome_zarr.RAW
+FORMATS = "OME-Zarr, Zarr, TIFF, NDTiff, a folder of images, or a vendor's file"
+
+
+class Reader(Protocol):
+    """A format: whether a path is of it, and the stack that lies there."""
+
+    def claims(self, path: Path) -> bool:
+        """Whether a path is of this format."""
+
+    def read(self, path: Path, options: OpenOptions) -> Stack:
+        """Open it; may fail with whatever its library fails with."""
+
+
+READERS: tuple[Reader, ...] = (ndtiff, ome_zarr, tiff, vendor, folder)
+"""The first that claims a path reads it."""
+
+
+def open_stack(path: Path | str, options: OpenOptions = DEFAULTS) -> Stack:
+    """Open the image stack at `path`.
+
+    Accepts an OME-Zarr image (0.1 to 0.5; several positions in the bioformats2raw layout, plates,
+    zip files), a plain Zarr array, a TIFF or OME-TIFF file or set of files, an NDTiff folder of
+    Micro-Manager, a folder of images or a pattern of their names, a vendor's file, or a run
+    directory (its `raw.ome.zarr`). Zarr and TIFF may also lie at a URL that fsspec can open, as
+    s3:// or https://, given as a string; credentials in it are used and kept nowhere.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    options
+        What the file leaves open; see `OpenOptions`.
+
+    Raises
+    ------
+    StackError
+        If nothing is there, it holds no frames, or its pixels are of another type.
+    UrlError
+        If fsspec cannot open such URLs here.
+    """
+    if is_url(path):
+        local = local_path(str(path))
+        if local is None:
+            url = str(path)
+            return _opened(UrlPath(url), lambda place: _read_url(place, url, options), options)
+        path = local
+    path = Path(path)
+    _require_readable(path)
+    run = path / RAW
+    if path.is_dir() and run.is_dir():
+        return open_stack(run, options)
+    for reader in READERS:
+        if reader.claims(path):
+            return _opened(path, lambda place, r=reader: r.read(place, options), options)
+    if path.is_dir():
+        raise StackError(f"{path}: this folder holds no Zarr, no NDTiff and no recorded run")
+    raise StackError(f"{path}: expected a TIFF file, or one of {FORMATS}")
+
+
+def _require_readable(path: Path) -> None:
+    """Refuse what is not there, and what might never end: pipes, devices, sockets."""
+    if folder.is_pattern(path):
+        return
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise StackError(
+            f"{path}: no such file or folder ({type(error).__name__}); give {FORMATS}"
+        ) from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise StackError(f"{path}: is no file and no folder; copy the recording to a disk first")
+
+
+def _opened(path: Path, read: Callable[[Path], Stack], options: OpenOptions) -> Stack:
+    try:
+        return checked(converted(read(path), options))
+    except QuietscopeError:
+        raise
+    except Exception as error:  # a broken file can fail anywhere inside a reader
+        raise StackError(
+            f"{path}: cannot be read as an image stack ({reason(error, path)}); expected {FORMATS}"
+        ) from error
+
+
+def _read_url(place: Path, url: str, options: OpenOptions) -> Stack:
+    if place.suffix.lower() in tiff.SUFFIXES:
+        return tiff.read_source(place, open_file(url), options)
+    for zarr in (url, joined(url, RAW)):
+        if any(exists(zarr, name) for name in ome_zarr.ZARR_FILES):
+            return ome_zarr.read_url(place if zarr == url else place / RAW, zarr, options)
+    raise StackError(
+        f"{place}: neither a Zarr, a TIFF nor a recorded run is there, or it may not be read: "
+        "check address, connection and credentials"
+    )

@@ -1,0 +1,90 @@
+"""Several images of one kind as one stack with an axis of positions.
+
+Owns the joining: images of unequal length get absent frames at their ends. Which images belong
+together is decided by the reader of their format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..open_options import OpenOptions, chosen_series
+from ..stack import AxisValue, Stack, StackError
+
+POSITION = "position"
+
+
+def one_of(
+    path: Path, images: Sequence[Stack], names: Sequence[str], options: OpenOptions
+) -> Stack:
+    """Return the image that was asked for, or all of one kind as positions of one stack.
+
+    Raises
+    ------
+    StackError
+        If there are several kinds and none was chosen, or none is what was chosen.
+    """
+    if options.series is not None:
+        return images[chosen_series(options, list(names), path)]
+    if len(images) == 1:
+        return images[0]
+    if any(_kind(image) != _kind(images[0]) for image in images):
+        raise StackError(
+            f"{path}: holds stacks of several kinds ({described(images, names)}); choose one with "
+            "--series"
+        )
+    return joined(path, images, names)
+
+
+def joined(path: Path, images: Sequence[Stack], names: Sequence[AxisValue]) -> Stack:
+    """Return images of one kind as positions, named, of one stack."""
+    first = images[0]
+    # A recording that was stopped in mid-round has positions of unequal length.
+    sizes = {name: max(image.sizes[name] for image in images) for name in first.sizes}
+    present = np.stack([_padded(image, sizes) for image in images])
+    numbers = list(names) == [str(i) for i in range(len(images))] or list(names) == list(
+        range(len(images))
+    )
+    remarks = dict.fromkeys(remark for image in images for remark in image.remarks)
+    return replace(
+        first,
+        path=path,
+        sizes={POSITION: len(images), **sizes},
+        read=lambda place: images[place[0]].read(place[1:]),
+        channel_names=max((image.channel_names for image in images), key=len),
+        axis_values={**first.axis_values, **({} if numbers else {POSITION: tuple(names)})},
+        present=None if present.all() else present,
+        remarks=tuple(remarks),
+    )
+
+
+def described(images: Sequence[Stack], names: Sequence[str]) -> str:
+    """Name images with their sizes, for a message that asks to choose."""
+    shown = [
+        f"{number}: {name or 'unnamed'}, {len(image)} of {_shape(image)}"
+        for number, (name, image) in enumerate(zip(names, images, strict=True))
+    ]
+    return "; ".join(shown[:8]) + (" …" if len(shown) > 8 else "")
+
+
+def _shape(image: Stack) -> str:
+    return f"{image.frame_shape[0]}×{image.frame_shape[1]} {image.dtype.name}"
+
+
+def _kind(image: Stack) -> tuple[object, ...]:
+    return tuple(image.sizes), image.frame_shape, image.dtype
+
+
+def _padded(image: Stack, sizes: Mapping[str, int]) -> NDArray[np.bool_]:
+    """Return which frames of an image are there, in a grid that may be larger than its own."""
+    there: NDArray[Any] = np.zeros(tuple(sizes.values()), dtype=np.bool_)
+    there[tuple(slice(n) for n in image.sizes.values())] = (
+        True if image.present is None else image.present
+    )
+    return there
