@@ -169,5 +169,5 @@ def test_positions_of_other_frames_are_refused_by_name(tmp_path):
         array[...] = 1
         axes = [{"name": name} for name in "tyx"]
         group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
-    with pytest.raises(StackError, match="stacks of several kinds .*--series"):
+    with pytest.raises(StackError, match=r"stacks of several kinds .*--series"):
         open_stack(tmp_path / "a.zarr")
