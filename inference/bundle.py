@@ -30,6 +30,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from .. import __version__
 from ..calibration.fingerprint import CameraFingerprint
 from ..storage.atomic_output import new_directory
+from ..storage.bounded_text import read_text
 from ..storage.output_kinds import Kind
 from .errors import BundleError
 
@@ -46,6 +47,9 @@ GOLDEN_OUTPUT = "golden.npz"
 LOSSES = "losses.csv"
 REPORT = "report.html"
 REQUIRED_FILES = (MODEL, NOISE_MODEL)
+MOST_FILES = 64
+LARGEST_FILE_BYTES = 2 * 2**30
+"""What an ONNX file can be at most. Nothing larger is read, not even for its hash."""
 
 
 class _Record(BaseModel):
@@ -135,6 +139,11 @@ class Bundle:
         }
 
     @property
+    def checkpoint_path(self) -> Path | None:
+        """The weights to train on from; None if the bundle holds none whose hash it knows."""
+        return self.path / CHECKPOINT if CHECKPOINT in self.manifest.sha256 else None
+
+    @property
     def noise_model_path(self) -> Path:
         """The noise model that the graph holds."""
         return self.path / NOISE_MODEL
@@ -150,11 +159,16 @@ def open_bundle(path: Path | str) -> Bundle:
     """
     path = Path(path)
     try:
-        text = (path / MANIFEST).read_text(encoding="utf-8")
+        text = read_text(path / MANIFEST)
     except OSError as error:
         raise BundleError(
             f"{path}: no model bundle (no readable {MANIFEST} in it); give a directory "
             "that `quietscope train` wrote"
+        ) from error
+    except ValueError as error:
+        raise BundleError(
+            f"{path}: no model bundle (its {MANIFEST} {error}); give a directory that "
+            "`quietscope train` wrote"
         ) from error
     try:
         manifest = Manifest.model_validate_json(text)
@@ -171,12 +185,22 @@ def open_bundle(path: Path | str) -> Bundle:
 
 def _verify(path: Path, manifest: Manifest) -> None:
     missing = [name for name in REQUIRED_FILES if name not in manifest.sha256]
+    if len(manifest.sha256) > MOST_FILES:
+        raise BundleError(
+            f"{path}: its {MANIFEST} lists {len(manifest.sha256)} files, a bundle has at most "
+            f"{MOST_FILES}; train it anew"
+        )
     if missing:
         raise BundleError(f"{path}: its {MANIFEST} lists no {', '.join(missing)}; train it anew")
     for name, expected in manifest.sha256.items():
         file = path / name
         if Path(name).name != name or not file.is_file():
             raise BundleError(f"{path}: {name} is missing; restore the bundle or train it anew")
+        if file.stat().st_size > LARGEST_FILE_BYTES:
+            raise BundleError(
+                f"{path}: {name} is larger than {LARGEST_FILE_BYTES / 2**30:g} GiB, which no "
+                "model is; train it anew"
+            )
         if file_sha256(file) != expected:
             raise BundleError(
                 f"{path}: {name} was changed after training (its SHA-256 differs from the "
@@ -190,7 +214,10 @@ def new_bundle(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
     with new_directory(Path(path), Kind.BUNDLE, overwrite=overwrite) as staging:
         yield staging
         if not (staging / MANIFEST).is_file():
-            raise BundleError(f"{path}: the bundle was not sealed; this is a defect of quietscope")
+            raise BundleError(
+                f"{path}: the bundle was not finished; this is a defect of quietscope"
+            )
+        open_bundle(staging)
 
 
 def seal(staging: Path, manifest: Manifest) -> Manifest:

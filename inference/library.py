@@ -19,9 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ..storage.atomic_output import write_json
+from ..storage.bounded_text import read_text
 from .bundle import MANIFEST, open_bundle
 from .errors import BundleError, InferenceError
 
@@ -166,8 +167,8 @@ class Library:
         if not file.is_file():
             return _Pointer()
         try:
-            return _Pointer.model_validate_json(file.read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
+            return _Pointer.model_validate_json(read_text(file))
+        except (OSError, ValueError) as error:
             raise BundleError(
                 f"{file}: cannot be read ({type(error).__name__}); restore it, or delete it and "
                 "promote a model anew"

@@ -6,17 +6,22 @@ and outputs. Does not open sessions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError
+from ..errors import BundleError, unusable_model
 
 INPUT = "observations"
 OUTPUTS = ("denoised", "uncertainty")
+LARGEST_TENSOR = 2**30
+"""Numbers in a tensor whose size the graph fixes: sixteen channels of 8192 × 8192."""
+_WITHOUT_END = frozenset({"Loop", "Scan", "SequenceMap"})
 PIXEL_MAPS = "pixel_maps"
 """Of a camera whose pixels differ: (1, 3, Y, X), as `PixelMaps.correction` makes them. The graph
 holds those of the whole calibrated region as the default of an input of this name, so that it
@@ -71,7 +76,9 @@ def read_contract(model: Path) -> GraphContract:
     BundleError
         If it is no ONNX file or does not honour the contract.
     """
-    graph = load_model(model).graph
+    opened = load_model(model)
+    require_bounded(opened, model)
+    graph = opened.graph
     weights = {initializer.name for initializer in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
     outputs = tuple(value.name for value in graph.output)
@@ -118,17 +125,75 @@ def load_model(model: Path) -> Any:
     Raises
     ------
     BundleError
-        If it cannot be read.
+        If it cannot be read, or its weights lie in other files, which no hash of a bundle covers.
     """
     import onnx
+    from onnx.external_data_helper import uses_external_data
 
     try:
-        return onnx.load(str(model))
+        found = onnx.load(str(model), load_external_data=False)
     except Exception as error:  # protobuf and onnx raise types of their own
         raise BundleError(
             f"{model}: is no readable ONNX file ({type(error).__name__}); restore the bundle or "
             "train the model anew"
         ) from error
+    if any(uses_external_data(tensor) for tensor in _tensors(found)):
+        raise BundleError(
+            f"{model}: its weights lie in another file, expected them within; export the model "
+            "in one file"
+        )
+    return found
+
+
+def require_bounded(model: Any, name: Path) -> None:
+    """Refuse a graph that can run without end, or needs more memory than any camera frame.
+
+    Raises
+    ------
+    BundleError
+        Naming the operation; `name` is the file's.
+    """
+    from onnx import shape_inference
+
+    loops = sorted({node.op_type for node in _nodes(model)} & _WITHOUT_END)
+    if loops:
+        raise BundleError(
+            f"{name}: has the operation {', '.join(loops)}, which may run without end, expected a "
+            "network without loops; export the model without them"
+        )
+    try:
+        known = shape_inference.infer_shapes(model)
+    except Exception as error:  # onnx raises types of its own
+        raise unusable_model(name, error) from error
+    for value in known.graph.value_info:
+        sizes = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        if prod(size for size in sizes if size > 0) > LARGEST_TENSOR:
+            raise BundleError(
+                f"{name}: its tensor {value.name} has {prod(sizes):.1e} numbers, expected at most "
+                f"{LARGEST_TENSOR:.1e}; train the model anew"
+            )
+
+
+def _nodes(model: Any) -> Iterator[Any]:
+    """Go through the nodes of a model, those of functions and inner graphs as well."""
+    waiting = [*model.graph.node, *(node for inner in model.functions for node in inner.node)]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for inner in node.attribute:
+            for graph in (inner.g, *inner.graphs):
+                waiting += graph.node
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    yield from model.graph.initializer
+    for sparse in model.graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in _nodes(model):
+        for inner in node.attribute:
+            yield from (inner.t, *inner.tensors)
+            for graph in (inner.g, *inner.graphs):
+                yield from graph.initializer
 
 
 def without_default_maps(model: Path) -> bytes:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...calibration.bounded_npz import read_npz
+from ...calibration.errors import CalibrationError
 from ..bundle import GOLDEN_OUTPUT, MODEL
-from ..errors import BundleError, ProviderError
+from ..errors import BundleError, ProviderError, unusable_model
 from ..graph.inspection import INPUT, OUTPUTS, PIXEL_MAPS, read_contract
 from ..graph.precision import Precision
 from .providers import RunningSession, open_session
@@ -88,15 +90,14 @@ class GoldenOutput:
 
     def __init__(self, bundle: Bundle) -> None:
         try:
-            with np.load(bundle.path / GOLDEN_OUTPUT, allow_pickle=False) as stored:
-                self.feeds = {
-                    name: stored[name][np.newaxis]
-                    for name in (INPUT, PIXEL_MAPS)
-                    if name in stored
-                }
-                self.observations = self.feeds[INPUT][0]
-                self.expected = np.stack([stored[name] for name in OUTPUTS])
-        except (OSError, ValueError, KeyError) as error:
+            stored = read_npz(bundle.path / GOLDEN_OUTPUT, (INPUT, PIXEL_MAPS, *OUTPUTS))
+            self.feeds = {
+                name: stored[name][np.newaxis] for name in (INPUT, PIXEL_MAPS) if name in stored
+            }
+            self.observations = self.feeds[INPUT][0]
+            self.expected = np.stack([stored[name] for name in OUTPUTS]).astype(np.float32)
+            _require_alike(self.observations, self.expected)
+        except (CalibrationError, ValueError, KeyError) as error:
             raise BundleError(
                 f"{bundle.path}: its {GOLDEN_OUTPUT} cannot be read ({type(error).__name__}); "
                 "restore the bundle or train the model anew"
@@ -120,7 +121,10 @@ class GoldenOutput:
         ProviderError
             If the answer differs by more than rounding can.
         """
-        found = np.stack(running.session.run(list(OUTPUTS), self.feeds))[:, 0, 0]
+        try:
+            found = np.stack(running.session.run(list(OUTPUTS), self.feeds))[:, 0, 0]
+        except Exception as error:  # ONNX Runtime raises its own types, one per status code
+            raise unusable_model(bundle.model_path, error) from error
         scatter = max(float(self.observations[0].std()), 1.0)
         difference = float(np.sqrt(((found - self.expected) ** 2).mean())) / scatter
         if not difference <= LARGEST_DIFFERENCE[precision]:
@@ -131,3 +135,9 @@ class GoldenOutput:
                 "its driver, or pass --provider cpu --precision fp32"
             )
         return difference
+
+
+def _require_alike(observations: NDArray[Any], expected: NDArray[np.float32]) -> None:
+    shape = observations.shape
+    if len(shape) != 3 or 0 in shape or expected.shape != (len(OUTPUTS), *shape[1:]):
+        raise ValueError(f"observations {shape} and an answer {expected.shape}")

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import QuietscopeError
 from ..bundle import Bundle
+from ..errors import unusable_model
 from ..graph.fixed_shape import graph_for_frames
 from ..graph.inspection import GraphContract, load_model
 from ..graph.precision import Precision, half_precision, require_precision
@@ -90,7 +92,12 @@ class SessionOpening:
             except Exception as error:  # capturing a CUDA graph fails in ways of its own
                 logger.info("%s does not run with %s: %s", self.provider, options, error)
         began = time.monotonic()
-        found = self._attempt(model, frame_shape, maps, last)
+        try:
+            found = self._attempt(model, frame_shape, maps, last)
+        except QuietscopeError:
+            raise
+        except Exception as error:  # ONNX Runtime raises its own types, one per status code
+            raise unusable_model(self.bundle.model_path, error) from error
         self._note_engine(frame_shape, began)
         return found
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ...calibration.noise_files import load_noise_model
 from ...errors import QuietscopeError
-from ...inference.bundle import CHECKPOINT, Bundle, open_bundle
+from ...inference.bundle import Bundle, open_bundle
 from ...inference.errors import FrameMismatchError
 from ...inference.library import Decision as DecisionName
 from ...inference.library import Library
@@ -213,9 +213,9 @@ def _calibrated(current: Bundle | None) -> GaussianMixtureNoiseModel | None:
 
 def _warm_start(current: Bundle | None, options: TrainingOptions) -> dict[str, Tensor] | None:
     """Return the weights of the model in use, if the candidate's network is the same."""
-    if current is None or not (current.path / CHECKPOINT).is_file():
+    if current is None or current.checkpoint_path is None:
         return None
-    saved = load_checkpoint(current.path / CHECKPOINT)
+    saved = load_checkpoint(current.checkpoint_path)
     wanted = options.record()
     same = all(saved["options"].get(name) == wanted[name] for name in NETWORK_OPTIONS)
     same = same and saved["options"]["other_channels"] == wanted["other_channels"]
