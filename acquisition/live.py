@@ -29,7 +29,7 @@ from ..inference.model_choice import Models
 from ..inference.provenance import ATTRIBUTES, Provenance
 from ..inference.runtime.providers import Provider
 from ..storage.atomic_output import RESERVE_BYTES, require_apart, require_space
-from ..storage.ome_zarr_writer import Place
+from ..storage.axis_map import Place
 from .errors import AcquisitionError, MissingFramesError
 from .microscope.core import Microscope, MicroscopeSettings, running_core
 from .sources.pycromanager_hook import frame_from_image

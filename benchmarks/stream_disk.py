@@ -27,7 +27,8 @@ from ome_writers import AcquisitionSettings, Dimension, OmeZarrFormat, create_st
 
 from quietscope.acquisition import LiveDenoiser
 from quietscope.storage.atomic_output import write_json
-from quietscope.storage.ome_zarr_writer import OmeZarrWriter, written_frames
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter
+from quietscope.storage.written_frames import written_frames
 
 Frames = list[NDArray[Any]]
 

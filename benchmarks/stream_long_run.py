@@ -24,7 +24,7 @@ from pycromanager import Acquisition
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.microscope.core import MicroscopeSettings, open_microscope
 from quietscope.storage.atomic_output import write_json
-from quietscope.storage.ome_zarr_writer import written_frames
+from quietscope.storage.written_frames import written_frames
 
 CAMERA = """
 Property,Core,Initialize,0

@@ -259,6 +259,23 @@ def new_directory(path: Path, kind: Kind, *, overwrite: bool = False) -> Iterato
 
 
 @contextmanager
+def staged(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary directory that becomes `path`, where nothing may be, in one step.
+
+    `beside` names the directory beside which it lies meanwhile, where that is not `path` itself.
+    """
+    staging = _staging_name(beside or path)
+    _make(staging)
+    try:
+        yield staging
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()  # Windows renames over no folder, not even an empty one
+        _rename(staging, path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
 def new_file(path: Path, *, overwrite: bool = True, kind: Kind | None = None) -> Iterator[Path]:
     """Yield a temporary sibling file name that becomes `path` when the block ends well.
 

@@ -1,79 +1,59 @@
 """Write frames to OME-Zarr as they come: any coordinates, any order, any number.
 
-Owns the OME-NGFF 0.5 layout (Zarr version 3, axes t c z y x, one frame per chunk, positions as
-series of the bioformats2raw layout), the mapping of Micro-Manager's axes onto it, and the bound on
-writes in flight. ome-writers and its tensorstore backend create and fill the arrays. Reading is
-the business of `stacks`; what is written, and when, that of `acquisition` and `inference`.
+Owns a store while it is written: which images it has, that its metadata tell of them at every
+instant, and which frames were handed over. Places come from `axis_map`, arrays from
+`tensorstore_backend`, the format's JSON from `ngff_metadata`; what is really on the disk is
+counted in `written_frames`. Reading is the business of `stack`; what is written, and when, that
+of `acquisition` and `inference`.
 
-A chunk file appears under its name in one step and exists only if its frame was written, also
-when every pixel is zero. So a killed program loses at most the frames in flight, and
-`written_frames` tells what is there. A power cut can also cost what the operating system had not
-yet put on the disk; when to ask it to is up to those who write.
+Every folder appears whole (it is made under a hidden name beside the store), and the JSON that
+names it is replaced afterwards, in one step. So the store on the disk can be opened after a kill
+at any instant, and a killed program loses at most the frames in flight. A power cut can also cost
+what the operating system had not yet put on the disk; when to ask it to is up to those who write.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
-import tensorstore as ts
 from numpy.typing import NDArray
-from ome_writers import AcquisitionSettings, Dimension, OmeZarrFormat
-from ome_writers._backends._tensorstore import TensorstoreBackend
-from ome_writers._router import FrameRouter
 
 from .atomic_output import (
     MovedAside,
     OutputError,
-    jsonable,
     recover,
     require_absent,
     require_zarr_name,
-    write_json,
+    staged,
+)
+from .axis_map import Axes, AxisMap, Place
+from .ngff_metadata import (
+    ARRAY,
+    GROUP,
+    array_folder,
+    image_folders,
+    image_metadata,
+    omero,
+    read_group,
+    store_attributes,
+    write_collection,
+    write_group,
 )
 from .output_kinds import kind_of_store
+from .tensorstore_backend import TCZ, Compression, FrameArray, InFlight
+from .written_frames import chunk_places, written_chunks, written_frames
 
-Axes = Mapping[str, int | str]
-Compression = Literal["blosc-lz4", "blosc-zstd", "zstd", "none"]
+IN_FLIGHT = 16
+IN_FLIGHT_BYTES = 64 * 2**20
+"""Frames on their way to the disk at the same time; what a kill costs in a store that is alone."""
 
-MAX_BLOCK = 32
-"""Time points by which a fast recording grows at once: each growth rewrites the metadata."""
-
-FAST_GROWTH_S = 0.2
-"""Two growths within this time make the next block larger; a slow time-lapse grows one by one."""
-
-MAX_JUMP = 100_000
-"""An axis value this far beyond the last one is a label (a time stamp), not an index."""
-
-_AXES_OF_ONE_IMAGE = frozenset({"time", "channel", "camera", "z"})
-_Others = tuple[tuple[str, int | str], ...]
-_TCZ = tuple[int, int, int]
-
-_CONTEXT = ts.Context({"file_io_sync": False, "cache_pool": {"total_bytes_limit": 0}})
-_CHUNK_FILE = re.compile(r"c\.(\d+)\.(\d+)\.(\d+)\.0\.0")
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
-
-
-class Place(NamedTuple):
-    """Where a frame lies in a store. `position` is None in a store of a single image."""
-
-    position: int | None
-    time: int
-    channel: int
-    z: int
-
-    @property
-    def tcz(self) -> tuple[int, int, int]:
-        """The index into the image's first three axes."""
-        return self.time, self.channel, self.z
 
 
 class OmeZarrWriter:
@@ -87,8 +67,9 @@ class OmeZarrWriter:
         The store to create.
     frame_shape, dtype
         Of every frame: (Y, X) and `uint8`, `uint16` or `float32`.
-    pixel_size_um
-        Edge of a pixel in the specimen; left out of the metadata when None.
+    pixel_size_um, z_step_um, interval_s
+        Edge of a pixel in the specimen, distance of planes, time between frames; left out of the
+        metadata when None.
     channel_names
         Channels known beforehand, in the order of their index. Others are added as they come.
     attributes
@@ -99,13 +80,15 @@ class OmeZarrWriter:
         disk.
     resume
         Go on with a store that is already there (also one that a killed program left behind).
-    max_in_flight
-        Writes under way at the same time. More wait in `write`, which bounds the memory.
+    max_in_flight, max_in_flight_bytes
+        Writes under way at the same time. More wait in `write`, which bounds the memory, and what
+        a kill can cost.
     compression
         `blosc-lz4`, `blosc-zstd`, `zstd` or `none`; all without loss.
     axis_map
-        Numbers the axes; two stores that share one put a frame at the same place. By default
-        positions keep the number that they have.
+        Numbers the axes; two stores that share one put a frame at the same place. With one,
+        positions may appear at any time; without, positions keep the number that they have, and
+        the first frame decides whether the store has any.
 
     Raises
     ------
@@ -120,11 +103,14 @@ class OmeZarrWriter:
         frame_shape: tuple[int, int],
         dtype: str | np.dtype[Any],
         pixel_size_um: float | None = None,
+        z_step_um: float | None = None,
+        interval_s: float | None = None,
         channel_names: Sequence[str] = (),
         attributes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
         resume: bool = False,
-        max_in_flight: int = 16,
+        max_in_flight: int = IN_FLIGHT,
+        max_in_flight_bytes: int = IN_FLIGHT_BYTES,
         compression: Compression = "blosc-lz4",
         axis_map: AxisMap | None = None,
     ) -> None:
@@ -134,16 +120,23 @@ class OmeZarrWriter:
         self.frames_written = 0
         self._axis_map = axis_map or AxisMap(number_as_they_appear=False)
         self._axis_map.know_channels(channel_names)
-        self._pixel_size_um = pixel_size_um
+        self._may_get_positions = axis_map is not None
+        self._is_collection = False
+        self._scales = {
+            "pixel_size_um": pixel_size_um,
+            "z_step_um": z_step_um,
+            "interval_s": interval_s,
+        }
         self._attributes = dict(attributes or {})
-        self._compression = compression
-        self._in_flight = _InFlight(max_in_flight, self._write_error)
+        self._compression: Compression = compression
+        self._in_flight = InFlight(max_in_flight, max_in_flight_bytes, self._write_error)
         self._images: dict[int, _Image] = {}
+        self._replaced: MovedAside | None = None
         self._closed = False
         try:
             require_zarr_name(self.path)
             recover(self.path, holds_something=_holds_frames(self.path))
-            if resume and (self.path / "zarr.json").is_file():
+            if resume and (self.path / GROUP).is_file():
                 self._open_existing()
             else:
                 kind = kind_of_store(self._attributes)
@@ -184,15 +177,14 @@ class OmeZarrWriter:
         """
         self._require_fitting(pixels, axes)
         place = self._place(axes)
-        begins = not self._images
         try:
-            replaced = MovedAside.of(self.path) if begins else None
-            self._image(place).write(pixels, place.tcz, unchanging=unchanging)
+            self._image(place).write(pixels, place.tcz, self._in_flight, unchanging=unchanging)
         except (OSError, ValueError) as error:
             raise self._write_error(error) from error
         self.frames_written += 1
-        if replaced is not None:  # it is kept until this frame is there
+        if self._replaced is not None:  # it is kept until this frame is there
             self.flush()
+            replaced, self._replaced = self._replaced, None
             replaced.let_go()
 
     def holds(self, axes: Axes | Place) -> bool:
@@ -217,6 +209,11 @@ class OmeZarrWriter:
         """Count the frames that are really there, also after a write has failed."""
         return sum(image.frames_on_disk() for image in self._images.values())
 
+    @property
+    def frames_in_flight(self) -> int:
+        """Frames that were handed over and may not be on the disk yet."""
+        return len(self._in_flight)
+
     def flush(self) -> None:
         """Wait until every frame is written. Raises OutputError if one could not be."""
         self._in_flight.wait()
@@ -225,10 +222,10 @@ class OmeZarrWriter:
         """Add or replace attributes of every image group, in one visible step each."""
         self._attributes.update(attributes)
         try:
-            for image in self._images.values():
-                image.update_attributes(self._attributes)
+            for number, image in self._images.items():
+                image.describe(self._attributes_of(number))
             if self._is_collection:
-                self._write_collection()
+                write_collection(self.path, self._images, self._attributes)
         except (OSError, ValueError) as error:
             raise self._write_error(error) from error
 
@@ -246,7 +243,7 @@ class OmeZarrWriter:
         finally:
             try:
                 for image in self._images.values():
-                    image.close()
+                    image.cut()
             except (OSError, ValueError) as error:
                 raise self._write_error(error) from error
 
@@ -267,70 +264,105 @@ class OmeZarrWriter:
 
     # ----------------------------------------------------------------- images and series
 
-    @property
-    def _is_collection(self) -> bool:
-        return any(image.path != self.path for image in self._images.values())
-
     def _place(self, axes: Axes | Place) -> Place:
         return axes if isinstance(axes, Place) else self._axis_map.place(axes)
 
     def _image(self, place: Place) -> _Image:
         number = place.position or 0
-        if place.position is not None and self._images and not self._is_collection:
+        if not self._images:
+            self._begin(number, as_collection=place.position is not None)
+        if place.position is not None and not self._is_collection:
             self._become_collection()
         if number not in self._images:
-            self._add_image(number, alone=place.position is None and not self._images)
+            self._add_image(number)
         image = self._images[number]
-        image.name_channels(self._axis_map.channel_names)
+        image.name_channels(self._axis_map.channel_names, self._attributes_of(number))
         return image
 
-    def _add_image(self, number: int, *, alone: bool) -> None:
-        if number in self._axis_map.position_names:
-            attributes = {**self._attributes, "position": self._axis_map.position_names[number]}
-        else:
-            attributes = self._attributes
-        self._images[number] = _Image.create(
-            self.path if alone else self.path / str(number),
-            self._in_flight,
-            frame_shape=self.frame_shape,
-            dtype=self.dtype,
-            pixel_size_um=self._pixel_size_um,
-            attributes=attributes,
-            compression=self._compression,
-        )
-        if not alone:
-            self._write_collection()
+    def _begin(self, number: int, *, as_collection: bool) -> None:
+        """Make the store with its first image; it appears whole."""
+        in_a_group = as_collection or self._may_get_positions
+        with staged(self.path) as staging:
+            first = staging / str(number) if in_a_group else staging
+            self._create_image(first, number)
+            if as_collection:
+                write_collection(staging, [number], self._attributes)
+            elif in_a_group:
+                self._write_image_group(staging, f"{number}/{ARRAY}", self._attributes)
+            self._replaced = MovedAside.of(self.path)
+        self._is_collection = as_collection
+        groups = {self.path / str(number) if in_a_group else self.path: ARRAY}
+        if in_a_group and not as_collection:
+            groups[self.path] = f"{number}/{ARRAY}"
+        self._images[number] = _Image(groups)
+
+    def _add_image(self, number: int) -> None:
+        folder = self.path / str(number)
+        if not (folder / GROUP).is_file():  # else a kill came before it was named
+            with staged(folder, beside=self.path) as staging:
+                self._create_image(staging, number)
+        self._images[number] = _Image({folder: ARRAY})
+        write_collection(self.path, self._images, self._attributes)
 
     def _become_collection(self) -> None:
-        """Turn a single image into the first series, when a second position appears."""
-        self.flush()
-        self._images[0].move(self.path / "0")
-        self._write_collection()
+        """Describe a single image as the first of several; nothing moves."""
+        image = self._images[0]
+        if self.path / "0" not in image.groups:
+            raise OutputError(
+                f"{self.path}: was begun without positions, so frames of a position do not fit "
+                "in; write them to another store"
+            )
+        write_collection(self.path, [0], self._attributes)
+        del image.groups[self.path]
+        self._is_collection = True
 
-    def _write_collection(self) -> None:
-        series = [str(number) for number in sorted(self._images)]
-        _write_group(self.path / "OME", {"ome": {"version": "0.5", "series": series}})
-        _write_group(
-            self.path, {"ome": {"version": "0.5", "bioformats2raw.layout": 3}, **self._attributes}
+    def _create_image(self, folder: Path, number: int) -> None:
+        FrameArray.create(
+            folder / ARRAY,
+            frame_shape=self.frame_shape,
+            dtype=self.dtype,
+            compression=self._compression,
         )
+        self._write_image_group(folder, ARRAY, self._attributes_of(number))
+
+    def _write_image_group(self, folder: Path, array: str, attributes: Mapping[str, Any]) -> None:
+        names = self._axis_map.channel_names
+        ome = image_metadata(array, self.dtype, channel_names=names, **self._scales)
+        write_group(folder, {"ome": ome, **attributes})
+
+    def _attributes_of(self, number: int) -> dict[str, Any]:
+        """Return an image's attributes: the store's, and the name of its position."""
+        names = self._axis_map.position_names
+        return self._attributes | ({"position": names[number]} if number in names else {})
 
     def _open_existing(self) -> None:
-        attributes = _read_attributes(self.path)
-        folders = {0: self.path}
-        if "bioformats2raw.layout" in attributes.get("ome", {}):
-            folders = {int(name): self.path / name for name in _series_names(self.path)}
-        for number, folder in folders.items():
-            image = _Image.open(folder, self._in_flight)
-            if (image.frame_shape, image.dtype) != (self.frame_shape, self.dtype):
-                raise OutputError(
-                    f"{self.path}: holds frames of {image.frame_shape} {image.dtype}, cannot go "
-                    f"on with {self.frame_shape} {self.dtype}; choose another --out"
-                )
-            self._images[number] = image
-            self._axis_map.know_channels(image.channel_names)
-            self.frames_written += image.frames
-        kept = {k: v for k, v in attributes.items() if k not in {"ome", "ome_writers", "position"}}
+        try:
+            folders = image_folders(self.path)
+            kept = store_attributes(self.path)
+            self._is_collection = None not in folders
+            for position, folder in folders.items():
+                self._take_up(position or 0, folder)
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise OutputError(
+                f"{self.path}: cannot be resumed, it was not written by quietscope or is damaged "
+                f"({error}); choose another --out"
+            ) from error
         self._attributes = {**kept, **self._attributes}
+
+    def _take_up(self, number: int, folder: Path) -> None:
+        groups = {folder: array_folder(folder).relative_to(folder).as_posix()}
+        inner = self.path / str(number)
+        if folder == self.path and array_folder(folder) == inner / ARRAY:
+            groups = {inner: ARRAY, **groups}
+        image = _Image(groups)
+        if (image.array.frame_shape, image.array.dtype) != (self.frame_shape, self.dtype):
+            raise OutputError(
+                f"{self.path}: holds frames of {image.array.frame_shape} {image.array.dtype}, "
+                f"cannot go on with {self.frame_shape} {self.dtype}; choose another --out"
+            )
+        self._images[number] = image
+        self._axis_map.know_channels(image.channel_names)
+        self.frames_written += image.frames
 
     # ---------------------------------------------------------------------------- checks
 
@@ -355,277 +387,71 @@ class OmeZarrWriter:
         )
 
 
-def channel_of(axes: Axes) -> int | str | None:
-    """Return the channel of a frame, with its camera's name where there are several cameras."""
-    channel, camera = axes.get("channel"), axes.get("camera")
-    if camera is None:
-        return channel
-    return str(camera) if channel is None else f"{channel} {camera}"
-
-
-class AxisMap:
-    """Gives every frame its place, from Micro-Manager's axes.
-
-    Parameters
-    ----------
-    number_as_they_appear
-        Number positions in the order in which they first appear, without gaps. Otherwise a
-        position that is a number keeps it.
-
-    Attributes
-    ----------
-    channel_names
-        In the order of their index. A channel that is a number has no name.
-    position_names
-        Index to a label, for positions that are more than their number.
-    """
-
-    def __init__(self, *, number_as_they_appear: bool = True) -> None:
-        self.channel_names: list[str] = []
-        self.position_names: dict[int, str] = {}
-        self._as_they_appear = number_as_they_appear
-        self._positions: dict[_Others, int] = {}
-        self._next_position = 0
-        self._labels: dict[str, dict[int | str, int]] = {}
-        self._sizes: dict[str, int] = {}
-
-    def know_channels(self, names: Sequence[str]) -> None:
-        """Add channel names that are not known yet."""
-        self.channel_names += [str(name) for name in names if str(name) not in self.channel_names]
-
-    def place(self, axes: Axes) -> Place:
-        """Return the place of a frame with these axes; the same axes, the same place."""
-        others = tuple(
-            sorted((k, _plain(v)) for k, v in axes.items() if k not in _AXES_OF_ONE_IMAGE)
-        )
-        return Place(
-            position=self._position(others),
-            time=self._index("time", axes.get("time", 0)),
-            channel=self._channel(channel_of(axes)),
-            z=self._index("z", axes.get("z", 0)),
-        )
-
-    def _position(self, others: _Others) -> int | None:
-        value = others[0][1] if len(others) == 1 and others[0][0] == "position" else None
-        is_index = isinstance(value, int) and value >= 0 and not self._as_they_appear
-        if is_index and value not in self._positions.values():
-            self._next_position = max(self._next_position, int(value or 0) + 1)
-            return int(value or 0)
-        if others not in self._positions:
-            number = self._next_position
-            self._positions[others] = number
-            self._next_position = number + 1
-            if value != number and others:
-                self.position_names[number] = ", ".join(f"{k} {v}" for k, v in others)
-        only_one = self._next_position == 1
-        return None if not others and only_one else self._positions[others]
-
-    def _channel(self, name: int | str | None) -> int:
-        if not isinstance(name, str):
-            return self._index("channel", name or 0)
-        if name not in self.channel_names:
-            # A channel that so far was but a number keeps its place.
-            numbered = range(len(self.channel_names), self._sizes.get("channel", 0))
-            self.know_channels([*(str(number) for number in numbered), name])
-        return self.channel_names.index(name)
-
-    def _index(self, axis: str, value: int | str) -> int:
-        """Return a number as it is; a label gets the next number when it first appears."""
-        size = self._sizes.get(axis, 0)
-        labels = self._labels.setdefault(axis, {})
-        plain = _plain(value)
-        is_index = isinstance(plain, int) and 0 <= plain < size + MAX_JUMP
-        if is_index and plain not in labels and plain not in labels.values():
-            self._sizes[axis] = max(size, int(plain) + 1)
-            return int(plain)
-        if plain not in labels:
-            labels[plain] = size
-            self._sizes[axis] = size + 1
-        return labels[plain]
-
-
-# ------------------------------------------------------------------------------- reading
-
-
-def written_frames(path: Path | str) -> NDArray[np.bool_] | None:
-    """Tell which frames of a store were really written.
-
-    A recording that was killed or aborted has places without a frame; readers see zeros there.
-
-    Returns
-    -------
-    (T, C, Z) or, with several series, (P, T, C, Z) booleans in the order of `stacks.Stack.sizes`;
-    None if the store was not written by `OmeZarrWriter`, so that nobody can tell.
-    """
-    path = Path(path)
-    try:
-        ome = _read_attributes(path).get("ome", {})
-        if "bioformats2raw.layout" in ome:
-            parts = [_written_chunks(path / n / "0") for n in sorted(_series_names(path), key=int)]
-            return np.stack(parts)
-        return _written_chunks(path / "0")
-    except (OSError, ValueError, KeyError):
-        return None
-
-
 def _holds_frames(path: Path) -> bool:
     written = written_frames(path)
     return path.exists() and (written is None or bool(written.any()))
 
 
-def _written_chunks(array: Path) -> NDArray[np.bool_]:
-    description = json.loads((array / "zarr.json").read_text(encoding="utf-8"))
-    separator = description["chunk_key_encoding"]["configuration"]["separator"]
-    if separator != "." or len(description["shape"]) != 5:
-        raise ValueError(f"{array}: not written by OmeZarrWriter")
-    written = np.zeros(description["shape"][:3], dtype=np.bool_)
-    for place in _chunk_places(array):
-        if all(i < n for i, n in zip(place, written.shape, strict=True)):
-            written[place] = True
-    return written
-
-
-def _chunk_places(array: Path) -> Iterator[_TCZ]:
-    with os.scandir(array) as files:
-        for file in files:
-            found = _CHUNK_FILE.fullmatch(file.name)
-            # A power cut leaves files whose content had not reached the disk: empty ones.
-            if found and file.stat().st_size:
-                t, c, z = (int(number) for number in found.groups())
-                yield t, c, z
-
-
-# ------------------------------------------------------------------------------ one image
-
-
 class _Image:
-    """One image group: five axes, and which of its frames were written."""
+    """One image: its array, the groups that describe it, and which of its frames were written.
 
-    def __init__(self, path: Path, backend: _Backend, written: NDArray[np.bool_]) -> None:
-        self.path = path
-        self._backend = backend
-        self._written = written
-        self._named_channels = 0
-        self._closed_array: Any = None
+    Parameters
+    ----------
+    groups
+        Folder of each group to the place of the array within, the image's own first.
+    """
 
-    @classmethod
-    def create(
-        cls,
-        path: Path,
-        in_flight: _InFlight,
-        *,
-        frame_shape: tuple[int, int],
-        dtype: np.dtype[Any],
-        pixel_size_um: float | None,
-        attributes: Mapping[str, Any],
-        compression: Compression,
-    ) -> _Image:
-        space: dict[str, Any] = {"type": "space"}
-        if pixel_size_um:
-            space |= {"unit": "micrometer", "scale": pixel_size_um}
-        settings = AcquisitionSettings(
-            root_path=str(path),
-            # The path is a series of a collection as often as a store of its own.
-            format=OmeZarrFormat(backend="tensorstore", suffix=path.suffix and ".ome.zarr"),
-            dimensions=(
-                Dimension(name="t", count=None, type="time"),
-                Dimension(name="c", count=1, type="channel"),
-                Dimension(name="z", count=1, type="space"),
-                Dimension(name="y", count=frame_shape[0], **space),
-                Dimension(name="x", count=frame_shape[1], **space),
-            ),
-            dtype=dtype.name,
-            compression=compression,
-        )
-        backend = _Backend(in_flight, path)
-        backend.prepare(settings, FrameRouter(settings))
-        image = cls(path, backend, np.zeros((1, 1, 1), dtype=np.bool_))
-        image.update_attributes(attributes)
-        return image
-
-    @classmethod
-    def open(cls, path: Path, in_flight: _InFlight) -> _Image:
-        try:
-            written = _written_chunks(path / "0")
-        except (OSError, ValueError, KeyError) as error:
-            raise OutputError(
-                f"{path}: cannot be resumed, it was not written by quietscope or is damaged "
-                f"({error}); choose another --out"
-            ) from error
-        backend = _Backend(in_flight, path)
-        backend.reopen()
-        return cls(path, backend, written)
+    def __init__(self, groups: dict[Path, str]) -> None:
+        self.groups = groups
+        folder, place = next(iter(groups.items()))
+        self._folder = folder / place
+        self.array = FrameArray.open(self._folder)
+        self._written = written_chunks(self._folder)
+        self.channel_names = _channel_names(read_group(folder))
 
     @property
     def frames(self) -> int:
         return int(self._written.sum())
 
-    @property
-    def frame_shape(self) -> tuple[int, int]:
-        y, x = self._backend.array.shape[-2:]
-        return int(y), int(x)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        dtype: np.dtype[Any] = np.dtype(self._backend.array.dtype.numpy_dtype)
-        return dtype
-
-    @property
-    def channel_names(self) -> list[str]:
-        channels = self._backend.get_metadata()["."]["ome"].get("omero", {}).get("channels", [])
-        return [str(channel["label"]) for channel in channels]
-
-    def holds(self, place: _TCZ) -> bool:
+    def holds(self, place: TCZ) -> bool:
         inside = all(i < n for i, n in zip(place, self._written.shape, strict=True))
         return inside and bool(self._written[place])
 
-    def write(self, pixels: NDArray[Any], place: _TCZ, *, unchanging: bool) -> None:
+    def write(
+        self, pixels: NDArray[Any], place: TCZ, in_flight: InFlight, *, unchanging: bool
+    ) -> None:
         # Noted first: writing may raise for an earlier frame, and this one gets to the disk yet.
         if any(i >= n for i, n in zip(place, self._written.shape, strict=True)):
             self._make_room(place)
         self._written[place] = True
-        self._backend.unchanging = unchanging
-        self._backend.write(0, place, pixels)
+        self.array.write(place, pixels, in_flight, unchanging=unchanging)
 
-    def read(self, place: _TCZ) -> NDArray[Any]:
-        array = self._backend.array if self._closed_array is None else self._closed_array
-        return np.asarray(array[place].read().result())
+    def read(self, place: TCZ) -> NDArray[Any]:
+        return self.array.read(place)
 
     def frames_on_disk(self) -> int:
-        return sum(1 for _ in _chunk_places(self.path / "0"))
+        return sum(1 for _ in chunk_places(self._folder))
 
-    def name_channels(self, names: Sequence[str]) -> None:
-        if len(names) <= self._named_channels:
-            return
-        self._named_channels = len(names)
-        attributes = self._backend.get_metadata()["."]
-        attributes["ome"]["omero"] = {"channels": [_omero(name, self.dtype) for name in names]}
-        self._backend.update_metadata({".": attributes})
+    def name_channels(self, names: Sequence[str], attributes: Mapping[str, Any]) -> None:
+        if len(names) > len(self.channel_names):
+            self.channel_names = list(names)
+            self.describe(attributes)
 
-    def update_attributes(self, attributes: Mapping[str, Any]) -> None:
-        self._backend.update_metadata(
-            {".": {**self._backend.get_metadata()["."], **jsonable(attributes)}}
-        )
+    def describe(self, attributes: Mapping[str, Any]) -> None:
+        """Write the channels' names and these attributes to every group, the image's own first."""
+        for folder in self.groups:
+            found = read_group(folder)
+            ome = found["ome"]
+            if self.channel_names:
+                ome["omero"] = omero(self.channel_names, self.array.dtype)
+            write_group(folder, {**found, "ome": ome, **attributes})
 
-    def move(self, target: Path) -> None:
-        """Move this image, the only one of its store, into a folder of that store."""
-        source = self.path
-        attributes = self._backend.get_metadata()["."]
-        staging = source / ".moving"
-        (source / "0").replace(staging)
-        target.mkdir()
-        staging.replace(target / "0")
-        _write_group(target, attributes)
-        self.path = target
-        self._backend.relocate(target)
+    def cut(self) -> None:
+        """Cut the axes t, c, z to the frames that were written; named channels stay."""
+        t, c, z = (int(n) for n in np.argwhere(self._written).max(axis=0, initial=0) + 1)
+        self.array.cut([t, max(c, len(self.channel_names)), z])
 
-    def close(self) -> None:
-        extent = np.argwhere(self._written).max(axis=0, initial=0) + 1
-        self._backend.trim([int(n) for n in extent])
-        self._closed_array = self._backend.array
-        self._backend.finalize()
-
-    def _make_room(self, place: _TCZ) -> None:
+    def _make_room(self, place: TCZ) -> None:
         """Double an axis that is too short, so that a frame costs no copy of what is known."""
         needed = [
             max(n, 2 * i) if i >= n else n for i, n in zip(place, self._written.shape, strict=True)
@@ -635,188 +461,6 @@ class _Image:
         self._written = larger
 
 
-class _Backend(TensorstoreBackend):
-    """ome-writers' backend with bounded writes, flat chunk names and growth in blocks."""
-
-    def __init__(self, in_flight: _InFlight, path: Path) -> None:
-        super().__init__()
-        self.unchanging = False
-        self._bounded = in_flight
-        self._folder = path
-        self._block = 1
-        self._last_growth_s = -FAST_GROWTH_S
-
-    @property
-    def array(self) -> Any:
-        return self._arrays[0]
-
-    def reopen(self) -> None:
-        """Take up an image that exists."""
-        self._finalized = False
-        self._root = self._folder
-        self._image_group_paths = ["."]
-        self._arrays = [_open_array(self._folder / "0")]
-        self._cache_metadata_from_arrays(self._folder)
-        self._cache_root_meta_mirror(self._folder)
-
-    def relocate(self, folder: Path) -> None:
-        self._folder = folder
-        self.reopen()
-
-    def trim(self, extent: Sequence[int]) -> None:
-        """Cut the axes t, c, z to the frames that were written; named channels stay."""
-        channels = self.get_metadata()["."]["ome"].get("omero", {}).get("channels", ())
-        t, c, z = extent
-        shape = [t, max(c, len(channels)), z, *self.array.shape[-2:]]
-        if shape != list(self.array.shape):
-            self._resize(self.array, shape)
-
-    def _get_yaozarrs_writer(self) -> Callable[..., Any]:  # type: ignore[override]
-        return _create_array
-
-    def _write(self, array: Any, index: tuple[int, ...], frame: NDArray[Any]) -> None:
-        writing = array[index].write(frame, can_reference_source_data_indefinitely=self.unchanging)
-        if not self.unchanging:
-            writing.copy.result()
-        self._bounded.add(writing)
-
-    def _resize(self, array: Any, new_shape: Sequence[int]) -> None:
-        # The handle that resize() returns knows the new shape; the old one would shrink it again.
-        resized = array.resize(exclusive_max=new_shape, resize_metadata_only=True)
-        self._arrays[0] = resized.result()
-
-    def _ensure_array_size(self, position_index: int, indices: Sequence[tuple[int, ...]]) -> None:
-        shape = self.array.shape
-        needed = [max(at) + 1 for at in zip(*indices, strict=True)]
-        if all(n <= size for n, size in zip(needed, shape, strict=False)):
-            return
-        now = time.monotonic()
-        fast = now - self._last_growth_s < FAST_GROWTH_S
-        self._block = min(2 * self._block, MAX_BLOCK) if fast else 1
-        self._last_growth_s = now
-        if needed[0] > shape[0]:
-            needed[0] += self._block - 1
-        larger = [max(n, size) for n, size in zip(needed, shape, strict=False)]
-        self._resize(self.array, [*larger, *shape[-2:]])
-
-
-class _InFlight:
-    """Writes under way; adding one too many waits for the oldest.
-
-    The first error is raised again in every thread that comes later: the one that meets it may
-    only have read a frame back.
-    """
-
-    def __init__(self, limit: int, on_error: Callable[[BaseException], OutputError]) -> None:
-        self._limit = max(1, limit)
-        self._on_error = on_error
-        self._futures: deque[Any] = deque()
-        self._error: OutputError | None = None
-
-    def add(self, future: Any) -> None:
-        self._futures.append(future)
-        while len(self._futures) > self._limit:
-            self._finish_oldest()
-        self._require_no_error()
-
-    def wait(self) -> None:
-        """Wait for all; raises the first error after every other write has ended too."""
-        while self._futures:
-            self._finish_oldest()
-        self._require_no_error()
-
-    def _finish_oldest(self) -> None:
-        try:
-            oldest = self._futures.popleft()
-        except IndexError:
-            return  # another thread that reads back waits for it
-        try:
-            oldest.result()
-        except Exception as error:  # tensorstore raises what its drivers raise
-            if self._error is None:
-                self._error = self._on_error(error)
-                self._error.__cause__ = error
-
-    def _require_no_error(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-
-# ----------------------------------------------------------------------- Zarr's own files
-
-
-def _create_array(
-    path: Path,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    chunks: tuple[int, ...],
-    *,
-    compression: str,
-    dimension_names: list[str] | None,
-    **_: Any,
-) -> Any:
-    """Create an array whose chunks are files of one folder.
-
-    The nested default costs four folders per frame, half the speed for small frames.
-    """
-    codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
-    if compression.startswith("blosc-"):
-        configuration = {
-            "cname": compression.removeprefix("blosc-"),
-            "clevel": 5,
-            "shuffle": "shuffle",
-            "typesize": dtype.itemsize,
-        }
-        codecs.append({"name": "blosc", "configuration": configuration})
-    elif compression == "zstd":
-        codecs.append({"name": "zstd", "configuration": {"level": 3}})
-    elif compression != "none":
-        raise ValueError(f"unknown compression {compression!r}")
-    metadata = {
-        "shape": list(shape),
-        "data_type": dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "codecs": codecs,
-        "fill_value": 0,
-        "dimension_names": dimension_names,
-    }
-    return _open_array(path, metadata=metadata, create=True)
-
-
-def _open_array(path: Path, **details: Any) -> Any:
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(path)},
-        "store_data_equal_to_fill_value": True,
-        **details,
-    }
-    return ts.open(spec, context=_CONTEXT, open=not details).result()
-
-
-def _write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
-    write_json(
-        folder / "zarr.json",
-        {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)},
-    )
-
-
-def _read_attributes(folder: Path) -> dict[str, Any]:
-    description = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
-    attributes: dict[str, Any] = description.get("attributes", {})
-    return attributes
-
-
-def _series_names(path: Path) -> list[str]:
-    return [str(name) for name in _read_attributes(path / "OME")["ome"]["series"]]
-
-
-def _omero(name: str, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Describe a channel as `omero` wants it: without a window viewers guess or fail."""
-    top = 65535.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
-    window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
-    return {"label": name, "color": "FFFFFF", "active": True, "window": window}
-
-
-def _plain(value: int | str) -> int | str:
-    return value if isinstance(value, str) else int(value)
+def _channel_names(attributes: Mapping[str, Any]) -> list[str]:
+    channels = attributes["ome"].get("omero", {}).get("channels", [])
+    return [str(channel["label"]) for channel in channels]

@@ -22,7 +22,7 @@ from ...inference.runtime.camera_pixels import maps_of_frames
 from ...inference.runtime.onnx_denoiser import OnnxDenoiser
 from ...inference.runtime.pipeline import BlockingLane, FramePipeline
 from ...inference.runtime.providers import Provider
-from ...storage.ome_zarr_writer import channel_of
+from ...storage.axis_map import channel_of
 
 
 class ChannelDenoisers:

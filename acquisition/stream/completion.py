@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage.ome_zarr_writer import Place
+from ...storage.axis_map import Place
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers
 from .context import Context, further_frames

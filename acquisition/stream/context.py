@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from ...inference.side_inputs import Moment, side_inputs, stacked
-from ...storage.ome_zarr_writer import Place
+from ...storage.axis_map import Place
 from .channel_denoisers import ChannelDenoisers, channel_place
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from ...inference.bundle import Bundle
 from ...inference.denoiser import Denoiser
 from ...inference.runtime.pipeline import FramePipeline
-from ...storage.ome_zarr_writer import OmeZarrWriter, channel_of
+from ...storage.axis_map import channel_of
+from ...storage.ome_zarr_writer import OmeZarrWriter
 from ..preview.link import PreviewLink
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers, require_finite

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...storage.atomic_output import RESERVE_BYTES, OutputError
-from ...storage.ome_zarr_writer import AxisMap, OmeZarrWriter, Place
+from ...storage.axis_map import AxisMap, Place
+from ...storage.ome_zarr_writer import OmeZarrWriter
 from .accounting import Accounting, FrameNumbers
 from .frame import ROI, Frame
 from .run_directory import FrameLog, RunDirectory

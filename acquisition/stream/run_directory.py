@@ -34,9 +34,10 @@ from ...storage.atomic_output import (
     require_absent,
     write_json,
 )
+from ...storage.axis_map import Place
 from ...storage.directory_lock import DirectoryLock
-from ...storage.ome_zarr_writer import Place, written_frames
 from ...storage.output_kinds import Kind
+from ...storage.written_frames import written_frames
 from .frame import Frame
 
 logger = logging.getLogger(__name__)

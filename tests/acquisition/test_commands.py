@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from quietscope.cli import app
-from quietscope.storage.ome_zarr_writer import written_frames
 from quietscope.storage.open_stack import open_stack
+from quietscope.storage.written_frames import written_frames
 
 SMALL = ["--exposure-ms", "2", "--roi", "0,0,64,64"]
 

@@ -33,8 +33,8 @@ from quietscope.acquisition.stream.run_directory import RunDirectory
 from quietscope.inference.errors import FrameMismatchError, InferenceError
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.directory_lock import is_owned
-from quietscope.storage.ome_zarr_writer import written_frames
 from quietscope.storage.open_stack import open_stack
+from quietscope.storage.written_frames import written_frames
 
 SIDE = 128
 

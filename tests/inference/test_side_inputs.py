@@ -20,7 +20,7 @@ from quietscope.inference.side_inputs import (
     side_inputs,
     stacked,
 )
-from quietscope.storage.ome_zarr_writer import Place
+from quietscope.storage.axis_map import Place
 from quietscope.storage.stack import Stack
 from quietscope.training.data.side_inputs import other_channels_of
 

@@ -15,14 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quietscope.storage.atomic_output import OutputError
-from quietscope.storage.ome_zarr_writer import (
-    MAX_BLOCK,
-    AxisMap,
-    OmeZarrWriter,
-    Place,
-    written_frames,
-)
+from quietscope.storage.axis_map import AxisMap, Place
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.open_stack import open_stack
+from quietscope.storage.tensorstore_backend import MAX_BLOCK
+from quietscope.storage.written_frames import written_frames
 
 SHAPE = (24, 40)
 
@@ -99,9 +96,12 @@ def test_every_frame_lands_where_its_axes_say(tmp_path, name):
 
 def test_a_second_position_turns_an_image_into_a_collection(tmp_path):
     path = tmp_path / "s.ome.zarr"
-    with writer(path, attributes={"quietscope": {"kind": "raw"}}) as store:
+    about = {"quietscope": {"kind": "raw"}}
+    with writer(path, attributes=about, axis_map=AxisMap()) as store:
         for t in range(3):
             store.write(coded(t), {"time": t})
+        store.flush()
+        assert [number_of(f) for f in open_stack(path)] == [0, 1, 2]
         store.write(coded(50), {"time": 0, "position": 1})
         store.write(coded(3), {"time": 3})
         assert number_of(store.read({"time": 1})) == 1
@@ -162,7 +162,8 @@ def test_the_caller_may_use_its_buffer_again_at_once(tmp_path):
 
 def test_resume_goes_on_and_keeps_what_is_there(tmp_path):
     path = tmp_path / "s.ome.zarr"
-    with writer(path, channel_names=["a", "b"], attributes={"quietscope": {"x": 1}}) as store:
+    about = {"quietscope": {"x": 1}}
+    with writer(path, channel_names=["a", "b"], attributes=about, axis_map=AxisMap()) as store:
         store.write(coded(1), {"time": 0, "channel": "a"})
         store.write(coded(2), {"time": 3, "channel": "b", "position": 1})
     with writer(path, resume=True) as store:
@@ -313,15 +314,100 @@ def test_ngff_validates(tmp_path):
     with writer(tmp_path / "positions.ome.zarr") as store:
         for p in range(2):
             store.write(coded(p), {"time": 0, "position": p})
+    with writer(tmp_path / "run.ome.zarr", axis_map=AxisMap()) as store:
+        store.write(coded(1), {"time": 0})
+        yaozarrs.validate_zarr_store(str(tmp_path / "run.ome.zarr"))
+        store.write(coded(1), {"time": 0, "position": 7})
+    yaozarrs.validate_zarr_store(str(tmp_path / "run.ome.zarr"))
     yaozarrs.validate_zarr_store(str(tmp_path / "image.ome.zarr"))
     yaozarrs.validate_zarr_store(str(tmp_path / "positions.ome.zarr"))
+
+
+def test_a_store_without_positions_says_that_one_does_not_fit(tmp_path):
+    with writer(tmp_path / "s.ome.zarr") as store:
+        store.write(coded(1), {"time": 0})
+        with pytest.raises(OutputError, match="begun without positions"):
+            store.write(coded(2), {"time": 0, "position": 1})
+    assert [number_of(f) for f in open_stack(tmp_path / "s.ome.zarr")] == [1]
+
+
+KILLED = """
+import os, sys
+import numpy as np
+from quietscope.storage.axis_map import AxisMap
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter
+
+TOUCHING = {"open", "shutil.rmtree"}
+TOUCHING |= {f"os.{step}" for step in ("mkdir", "rename", "remove", "rmdir", "scandir")}
+SCRIPT = [
+    *({"time": t} for t in range(3)),
+    *({"time": t, "position": p} for t in range(3) for p in (1, 2)),
+    {"time": 3, "channel": "late"},
+    {"time": 0, "position": 3, "channel": "late"},
+]
+
+def record(path, told):
+    store = OmeZarrWriter(path, frame_shape=(24, 40), dtype="uint16", axis_map=AxisMap())
+    for number, axes in enumerate(SCRIPT, start=1):
+        pixels = np.full((24, 40), number, "uint16")
+        store.write(pixels, axes)
+        store.flush()
+        os.write(told, b".")
+    store.update_attributes({"quietscope": {"kind": "raw"}})
+    store.close()
+
+touched = 0
+def kill_at(point):
+    def hook(event, _):
+        global touched
+        touched += event in TOUCHING
+        if touched > point:
+            os._exit(9)
+    return hook
+
+for point in range(int(sys.argv[2]), 1000, 2):
+    told = os.open(f"{sys.argv[1]}/{point:03}.told", os.O_CREAT | os.O_WRONLY)
+    child = os.fork()
+    if child == 0:
+        sys.addaudithook(kill_at(point))
+        record(f"{sys.argv[1]}/{point:03}.ome.zarr", told)
+        os._exit(0)
+    os.close(told)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork, to try every point in a second")
+def test_a_kill_at_any_point_leaves_a_store_that_opens(tmp_path):
+    """Killed before each step that touches the disk, late positions and channels included."""
+    programs = [
+        subprocess.Popen([sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), str(first)])
+        for first in (0, 1)
+    ]
+    assert [program.wait(timeout=60) for program in programs] == [0, 0]
+    points = sorted(tmp_path.glob("*.told"))
+    assert len(points) > 60, "every step was tried"
+    for told in points:
+        acknowledged = len(told.read_bytes())
+        path = told.with_suffix(".ome.zarr")
+        if acknowledged == 0:
+            continue
+        found = sorted(number_of(frame) for frame in open_stack(path))
+        assert found[:acknowledged] == list(range(1, acknowledged + 1)), told.name
+        assert written_frames(path).sum() == len(found)
+    assert acknowledged == 11, "the last ones came to their end"
+    with writer(path, resume=True) as store:
+        store.write(coded(77), {"time": 9, "position": 1})
+    assert max(number_of(frame) for frame in open_stack(path)) == 77
 
 
 AFTER_A_FAILURE = """
 import resource, sys
 import numpy as np
 from quietscope.storage.atomic_output import OutputError
-from quietscope.storage.ome_zarr_writer import OmeZarrWriter, written_frames
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter
+from quietscope.storage.written_frames import written_frames
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # only noise needs more
 noise = np.random.default_rng(0).integers(0, 2**16, (256, 256)).astype("uint16")
 store = OmeZarrWriter(sys.argv[1], frame_shape=(256, 256), dtype="uint16", max_in_flight=1)
@@ -354,7 +440,7 @@ READERS = {
     "zarr": """
 import zarr
 image = zarr.open_group(path, mode="r")
-pixels = image["0"]
+pixels = image[image.attrs["ome"]["multiscales"][0]["datasets"][0]["path"]]
 names = [channel["label"] for channel in image.attrs["ome"]["omero"]["channels"]]
 """,
     "ome_zarr": """

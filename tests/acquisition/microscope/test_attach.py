@@ -43,8 +43,8 @@ from quietscope.acquisition.stream.run_directory import read_frame_log
 from quietscope.cli import app
 from quietscope.doctor.attached import QUESTIONS
 from quietscope.storage.directory_lock import is_owned
-from quietscope.storage.ome_zarr_writer import written_frames
 from quietscope.storage.open_stack import open_stack
+from quietscope.storage.written_frames import written_frames
 
 pytestmark = [
     # NDTiff and the bridge leave their files and sockets to the garbage collector.

@@ -14,7 +14,8 @@ from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.stream import disk_sync
 from quietscope.acquisition.stream.disk_sync import DiskSync, open_sync
 from quietscope.storage.atomic_output import OutputError
-from quietscope.storage.ome_zarr_writer import OmeZarrWriter, written_frames
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter
+from quietscope.storage.written_frames import written_frames
 
 SHAPE = (16, 16)
 

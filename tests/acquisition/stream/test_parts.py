@@ -27,7 +27,7 @@ from quietscope.acquisition.stream.recorder import Recorder
 from quietscope.acquisition.stream.run_directory import RunDirectory
 from quietscope.acquisition.stream.stage import Inbox, Stage
 from quietscope.storage.atomic_output import OutputError
-from quietscope.storage.ome_zarr_writer import Place
+from quietscope.storage.axis_map import Place
 from quietscope.storage.open_stack import open_stack
 
 # ---------------------------------------------------------------------------------- stages

@@ -22,8 +22,8 @@ from quietscope.inference.errors import BundleError
 from quietscope.inference.runtime.pipeline import FramePipeline
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.directory_lock import is_owned
-from quietscope.storage.ome_zarr_writer import written_frames
 from quietscope.storage.open_stack import open_stack
+from quietscope.storage.written_frames import written_frames
 
 SIDE = 64
 BINNING = ("Camera", "Binning")

@@ -13,7 +13,7 @@ import pytest
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.stream.frame_pool import COPIED_IN_ONE_TURN_BYTES, FramePool
 from quietscope.acquisition.stream.thread_priority import NICENESS, SWITCH_INTERVAL_S, short_turns
-from quietscope.storage.ome_zarr_writer import written_frames
+from quietscope.storage.written_frames import written_frames
 
 SHAPE = (32, 32)
 
