@@ -276,14 +276,20 @@ def staged(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def new_file(path: Path, *, overwrite: bool = True, kind: Kind | None = None) -> Iterator[Path]:
+def new_file(
+    path: Path,
+    *,
+    overwrite: bool = True,
+    kind: Kind | None = None,
+    beside: Path | None = None,
+) -> Iterator[Path]:
     """Yield a temporary sibling file name that becomes `path` when the block ends well.
 
-    `overwrite` and `kind` as for `require_absent`.
+    `overwrite` and `kind` as for `require_absent`; `beside` as for `staged`.
     """
     require_absent(path, overwrite=overwrite, kind=kind)
     _make(path.parent)
-    staging = _staging_name(path)
+    staging = _staging_name(beside or path)
     try:
         yield staging
         _replace(staging, path)
@@ -291,9 +297,9 @@ def new_file(path: Path, *, overwrite: bool = True, kind: Kind | None = None) ->
         staging.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], *, beside: Path | None = None) -> None:
     """Write `content` as JSON in one visible step. NaN and infinity become null."""
-    with new_file(path) as staging:
+    with new_file(path, beside=beside) as staging:
         text = json.dumps(jsonable(content), indent=2, ensure_ascii=False, allow_nan=False)
         staging.write_text(text + "\n", encoding="utf-8")
 

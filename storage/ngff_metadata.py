@@ -85,14 +85,19 @@ def omero(channel_names: Sequence[str], dtype: np.dtype[Any]) -> dict[str, Any]:
 def write_collection(store: Path, positions: Iterable[int], attributes: Mapping[str, Any]) -> None:
     """Make `store` a collection of the images in its folders of these numbers."""
     series = [str(number) for number in sorted(positions)]
-    write_group(store / "OME", {"ome": {"version": "0.5", "series": series}})
-    write_group(store, {"ome": {"version": "0.5", "bioformats2raw.layout": 3}, **attributes})
+    listed = {"ome": {"version": "0.5", "series": series}}
+    write_group(store / "OME", listed, store=store)
+    layout = {"version": "0.5", "bioformats2raw.layout": 3}
+    write_group(store, {"ome": layout, **attributes}, store=store)
 
 
-def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
-    """Write a group with these attributes in one visible step."""
+def write_group(folder: Path, attributes: Mapping[str, Any], *, store: Path) -> None:
+    """Write a group of `store` with these attributes in one visible step.
+
+    Before it, the file lies beside the store: inside, what a kill leaves would disturb readers.
+    """
     content = {"zarr_format": 3, "node_type": "group", "attributes": jsonable(attributes)}
-    write_json(folder / GROUP, content)
+    write_json(folder / GROUP, content, beside=store)
 
 
 def read_group(folder: Path) -> dict[str, Any]:

@@ -294,14 +294,14 @@ class OmeZarrWriter:
         groups = {self.path / str(number) if in_a_group else self.path: ARRAY}
         if in_a_group and not as_collection:
             groups[self.path] = f"{number}/{ARRAY}"
-        self._images[number] = _Image(groups)
+        self._images[number] = _Image(self.path, groups)
 
     def _add_image(self, number: int) -> None:
         folder = self.path / str(number)
         if not (folder / GROUP).is_file():  # else a kill came before it was named
             with staged(folder, beside=self.path) as staging:
                 self._create_image(staging, number)
-        self._images[number] = _Image({folder: ARRAY})
+        self._images[number] = _Image(self.path, {folder: ARRAY})
         write_collection(self.path, self._images, self._attributes)
 
     def _become_collection(self) -> None:
@@ -328,7 +328,7 @@ class OmeZarrWriter:
     def _write_image_group(self, folder: Path, array: str, attributes: Mapping[str, Any]) -> None:
         names = self._axis_map.channel_names
         ome = image_metadata(array, self.dtype, channel_names=names, **self._scales)
-        write_group(folder, {"ome": ome, **attributes})
+        write_group(folder, {"ome": ome, **attributes}, store=self.path)
 
     def _attributes_of(self, number: int) -> dict[str, Any]:
         """Return an image's attributes: the store's, and the name of its position."""
@@ -354,7 +354,7 @@ class OmeZarrWriter:
         inner = self.path / str(number)
         if folder == self.path and array_folder(folder) == inner / ARRAY:
             groups = {inner: ARRAY, **groups}
-        image = _Image(groups)
+        image = _Image(self.path, groups)
         if (image.array.frame_shape, image.array.dtype) != (self.frame_shape, self.dtype):
             raise OutputError(
                 f"{self.path}: holds frames of {image.array.frame_shape} {image.array.dtype}, "
@@ -397,11 +397,14 @@ class _Image:
 
     Parameters
     ----------
+    store
+        The whole.
     groups
         Folder of each group to the place of the array within, the image's own first.
     """
 
-    def __init__(self, groups: dict[Path, str]) -> None:
+    def __init__(self, store: Path, groups: dict[Path, str]) -> None:
+        self._store = store
         self.groups = groups
         folder, place = next(iter(groups.items()))
         self._folder = folder / place
@@ -444,7 +447,7 @@ class _Image:
             ome = found["ome"]
             if self.channel_names:
                 ome["omero"] = omero(self.channel_names, self.array.dtype)
-            write_group(folder, {**found, "ome": ome, **attributes})
+            write_group(folder, {**found, "ome": ome, **attributes}, store=self._store)
 
     def cut(self) -> None:
         """Cut the axes t, c, z to the frames that were written; named channels stay."""

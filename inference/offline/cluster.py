@@ -80,7 +80,6 @@ def denoise_on_cluster(
         raise InferenceError(
             f"{stack.path}: workers open a stack by its path, and there is none; save it first"
         )
-    models = ChannelModels.open(stack, bundle)
     outputs = [out, options["uncertainty"]] if options.get("uncertainty") else [out]
     if tiffs := [str(path) for path in outputs if is_tiff(path)]:
         raise InferenceError(
@@ -88,8 +87,9 @@ def denoise_on_cluster(
             "one; leave --scheduler out, or write an .ome.zarr"
         )
     form = options.get("form", AS_ESTIMATED)
-    require_stores(stack, models, out, options.get("uncertainty"), form, resume=resume)
-    with owned(*outputs), _client(scheduler, workers) as client:
+    with _client(scheduler, workers) as client, owned(*outputs):
+        models = ChannelModels.open(stack, bundle)
+        require_stores(stack, models, out, options.get("uncertainty"), form, resume=resume)
         # One frame at the far end of each axis first: then the store has its full size, and
         # workers write chunks only.
         found = _indices(stack, models)
