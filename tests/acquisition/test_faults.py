@@ -585,7 +585,7 @@ PROGRAM = """
     from pathlib import Path
     from pycromanager import Acquisition, multi_d_acquisition_events
     from quietscope.acquisition import LiveDenoiser
-    from quietscope.acquisition.microscope import MicroscopeSettings, open_microscope
+    from quietscope.acquisition.microscope.core import MicroscopeSettings, open_microscope
 
     config, run, model = sys.argv[1:4]
     from mm_test_adapters import device_adapter_path
