@@ -24,6 +24,7 @@ from .demo.commands import demo
 from .doctor.commands import doctor
 from .errors import QuietscopeError
 from .inference.commands import COMMANDS as INFERENCE
+from .inference.models_commands import COMMANDS as MODELS
 from .reporting.console import Outcome, stderr
 from .storage.atomic_output import jsonable
 from .training.commands import COMMANDS as TRAINING
@@ -115,11 +116,24 @@ COMMANDS: dict[str, Command] = {
     **CALIBRATION,
     **TRAINING,
     **INFERENCE,
+    **MODELS,
     "doctor": doctor,
 }
 
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_with_shared_options(_command))
+GROUPS = {"models": "The models of a library: which are in use, and how that came about."}
+
+
+def _add_commands(to: typer.Typer) -> None:
+    """Add every command; one of two words belongs to a group of its first."""
+    groups = {name: typer.Typer(help=text, no_args_is_help=True) for name, text in GROUPS.items()}
+    for name, group in groups.items():
+        to.add_typer(group, name=name)
+    for name, command in COMMANDS.items():
+        group_name, _, own = name.rpartition(" ")
+        groups.get(group_name, to).command(own)(_with_shared_options(command))
+
+
+_add_commands(app)
 
 
 def main() -> None:

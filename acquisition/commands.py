@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..inference.model_choice import ModelOption, parse_models
+from ..calibration.fingerprint import CameraFingerprint
+from ..inference.library import models_in_use
+from ..inference.model_choice import LibraryOption, ModelOption, Models, parse_models
 from ..reporting.console import Outcome, progress, stderr
 from ..storage.atomic_output import require_apart
 from .calibrate import calibrate
@@ -51,6 +54,9 @@ SavedInOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an earlier run in --out.")]
 
 
+ChooseModel = Callable[["Microscope | None", Path], Models]
+
+
 @takes_microscope
 def record(
     *,
@@ -71,9 +77,10 @@ def record(
 @takes_microscope
 def live(
     *,
-    model: ModelOption,
     out: OutOption,
     microscope: MicroscopeSettings,
+    model: ModelOption = None,
+    library: LibraryOption = None,
     frames: FramesOption = None,
     follow: FollowOption = False,
     saved_in: SavedInOption = None,
@@ -94,7 +101,7 @@ def live(
         follow=follow,
         saved_in=saved_in,
         overwrite=overwrite,
-        model=parse_models(model),
+        choose=partial(_chosen_models, model, library),
         provider=provider,
         preview=preview,
         force=force,
@@ -199,11 +206,18 @@ def _follow_saved(
 
 @contextmanager
 def _stream(
-    microscope: Microscope | None, out: Path, total: int | None, **options: Any
+    microscope: Microscope | None,
+    out: Path,
+    total: int | None,
+    *,
+    choose: ChooseModel | None = None,
+    **options: Any,
 ) -> Iterator[tuple[LiveDenoiser, Callable[[int], None]]]:
     """Yield the stream and what shows its progress."""
     from .live import LiveDenoiser
 
+    if choose is not None:
+        options["model"] = choose(microscope, out)
     with progress() as bar:
         recording = bar.add_task("recording", total=total, note="")
 
@@ -218,6 +232,19 @@ def _stream(
             output=out, mode="sink", microscope=microscope, on_progress=show_completion, **options
         ) as stream:
             yield stream, show
+
+
+def _chosen_models(
+    given: list[str] | None, library: Path | None, microscope: Microscope | None, out: Path
+) -> Models:
+    """Return the models that were named, or else those in use for the camera that runs."""
+    if given:
+        return dict(named) if isinstance(named := parse_models(given), dict) else named
+    camera = CameraFingerprint() if microscope is None else microscope.fingerprint()
+    channels = None if microscope is None else microscope.settings.channels
+    found, words = models_in_use(camera, channels or None, library=library, near=[out])
+    stderr.print(words)
+    return dict(found)
 
 
 def _summary(report: dict[str, Any]) -> list[str]:

@@ -158,6 +158,19 @@ def open_bundle(path: Path | str) -> Bundle:
         If it is missing, incomplete, altered, or of a version this program does not know.
     """
     path = Path(path)
+    manifest = read_manifest(path)
+    _verify(path, manifest)
+    return Bundle(path, manifest)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what the bundle at `path` says of itself; its other files are not looked at.
+
+    Raises
+    ------
+    BundleError
+        If there is no manifest, or this program cannot use it.
+    """
     try:
         text = read_text(path / MANIFEST)
     except OSError as error:
@@ -171,7 +184,7 @@ def open_bundle(path: Path | str) -> Bundle:
             "`quietscope train` wrote"
         ) from error
     try:
-        manifest = Manifest.model_validate_json(text)
+        return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -179,8 +192,6 @@ def open_bundle(path: Path | str) -> Bundle:
             f"{path}: its {MANIFEST} cannot be used ({place}: {first['msg']}); train the model "
             "anew or update quietscope"
         ) from error
-    _verify(path, manifest)
-    return Bundle(path, manifest)
 
 
 def _verify(path: Path, manifest: Manifest) -> None:

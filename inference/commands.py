@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..reporting.console import Outcome, progress
 from .errors import InferenceError
-from .model_choice import ModelOption, parse_models
+from .model_choice import LibraryOption, ModelOption, parse_models
+
+if TYPE_CHECKING:
+    from ..storage.stack import Stack
 
 StackArgument = Annotated[
     str, typer.Argument(help="OME-Zarr, Zarr, TIFF or NDTiff; a recorded run; or a URL of one.")
@@ -32,8 +35,9 @@ ForceOption = Annotated[
 
 def denoise(
     stack: StackArgument,
-    model: ModelOption,
     out: Annotated[Path, typer.Option(help="What to write: an .ome.zarr, or an .ome.tif (.tif).")],
+    model: ModelOption = None,
+    library: LibraryOption = None,
     uncertainty: Annotated[
         Path | None, typer.Option(help="A second one for the standard deviation, ADU.")
     ] = None,
@@ -66,10 +70,12 @@ def denoise(
     run: Callable[..., dict[str, Any]] = denoise_stack
     if scheduler is not None:
         run = partial(denoise_on_cluster, scheduler=scheduler)
+    opened = open_stack(stack)
+    chosen, remarks = _chosen_models(opened, model, library, out)
     with _progress("denoising") as on_progress:
         result = run(
-            open_stack(stack),
-            parse_models(model),
+            opened,
+            chosen,
             out,
             provider=provider,
             precision=precision,
@@ -90,6 +96,7 @@ def denoise(
             + (f", {pace:.1f} ms per frame" if pace is not None else "")
             + (f"; {result['frames_kept']} were there already" if result["frames_kept"] else "")
             + (f"; {result['frames_absent']} never recorded" if result["frames_absent"] else ""),
+            *remarks,
             *(f"forced: {remark}" for remark in result["forced"]),
             str(out),
         ],
@@ -177,6 +184,21 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "evaluate": evaluate,
     "bench": bench,
 }
+
+
+def _chosen_models(
+    stack: Stack, given: list[str] | None, library: Path | None, out: Path
+) -> tuple[Path | dict[str | int, Path], list[str]]:
+    """Return the models that were named, or else those in use; and words for the latter."""
+    if given:
+        return parse_models(given), []
+    from .library import models_in_use
+    from .provenance import recorded_camera
+
+    found, words = models_in_use(
+        recorded_camera(stack), stack.channel_labels, library=library, near=[stack.path, out]
+    )
+    return found, [words]
 
 
 def output_form(pixel_type: str, *, imagej: bool) -> Any:

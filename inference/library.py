@@ -1,19 +1,19 @@
-"""A library: a directory of runs, of model bundles, and the pointer to the model in use.
+"""A library: a directory of runs, of model bundles, and the models that are in use.
 
-Owns `current.json`, which is replaced in one step and names the model with its history. Does not
-train, does not compare, and never deletes a run or a model.
+Owns `current.json`, which is replaced in one step and names for each camera, setting and channel
+the model in use, with its history. Does not train, does not compare, and never deletes a run.
 
 ::
 
     library/
         monday/raw.ome.zarr …      runs, anywhere below up to two levels deep
         models/20260101-0200/      model bundles
-        current.json               which of them is in use, and how that came about
+        current.json               which of them are in use, and how that came about
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,16 +21,22 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ..calibration.fingerprint import CameraFingerprint
 from ..storage.atomic_output import write_json
 from ..storage.bounded_text import read_text
-from .bundle import MANIFEST, open_bundle
+from ..storage.directory_lock import owned
+from .bundle import MANIFEST, Bundle, Manifest, open_bundle, read_manifest
 from .errors import BundleError, InferenceError
+from .model_choice import EVERY_CHANNEL
 
 CURRENT = "current.json"
 MODELS = "models"
 RAW = "raw.ome.zarr"
 
-Decision = Literal["promoted", "kept", "skipped"]
+LOCK_WAIT_S = 10.0
+"""A decision takes milliseconds: who waits longer than this waits for a program that hangs."""
+
+Decision = Literal["promoted", "kept", "skipped", "rolled back"]
 
 
 class LibraryEntry(BaseModel):
@@ -47,11 +53,29 @@ class LibraryEntry(BaseModel):
     figures: dict[str, float | None] = {}
 
 
+class InUse(BaseModel):
+    """A model that is in use, and for what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channel: str | None
+    """None serves every channel."""
+    camera: CameraFingerprint
+    model: str
+    since: str | None
+
+    def serves_as(self, channel: str | None, camera: CameraFingerprint) -> bool:
+        """Whether a model of this channel and camera would take its place."""
+        return self.channel == channel and not self.camera.differences(camera)
+
+
 class _Pointer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     model: str | None = None
+    """The model that came into use last: all that version 1 knew."""
+    in_use: tuple[InUse, ...] = ()
     history: tuple[LibraryEntry, ...] = ()
 
 
@@ -91,7 +115,7 @@ class Library:
         return sorted(manifest.parent for manifest in self.models_dir.glob(f"*/{MANIFEST}"))
 
     def current(self) -> Path | None:
-        """Return the bundle in use, or None if there is none yet.
+        """Return the bundle that came into use last, or None if there is none yet.
 
         Raises
         ------
@@ -99,15 +123,39 @@ class Library:
             If `current.json` is damaged or names a bundle that is not there.
         """
         model = self._pointer().model
-        if model is None:
-            return None
-        bundle = self.path / model  # an absolute path stays what it is
-        if not (bundle / MANIFEST).is_file():
-            raise BundleError(
-                f"{self.path / CURRENT}: names {model}, which is not there; restore the bundle or "
-                f"delete {CURRENT} to start anew"
-            )
-        return bundle
+        return None if model is None else self._bundle(model)
+
+    def in_use(self) -> tuple[InUse, ...]:
+        """Return which model is in use for which channel and camera, in the order of channels.
+
+        Raises
+        ------
+        BundleError
+            If `current.json` is damaged or names a bundle that is not there.
+        """
+        pointer = self._pointer()
+        if pointer.schema_version == 1 and pointer.model is not None:
+            return (self._as_in_use(read_manifest(self._bundle(pointer.model)), pointer.model),)
+        return tuple(sorted(pointer.in_use, key=lambda one: one.channel or ""))
+
+    def serving(
+        self, camera: CameraFingerprint, channels: Sequence[str] | None = None
+    ) -> dict[str, Path]:
+        """Return the models in use for a camera, by the channels that they serve.
+
+        Parameters
+        ----------
+        camera
+            What is known of it; a property that is not known fits every model.
+        channels
+            That there will be; None where that is not known.
+        """
+        return {
+            one.channel or EVERY_CHANNEL: self._bundle(one.model)
+            for one in self.in_use()
+            if not one.camera.differences(camera)
+            and (channels is None or one.channel is None or one.channel in channels)
+        }
 
     def history(self) -> tuple[LibraryEntry, ...]:
         """Return every decision that was recorded, oldest first."""
@@ -123,8 +171,8 @@ class Library:
         BundleError
             If the bundle is incomplete or altered; what was in use stays in use.
         """
-        open_bundle(bundle)
-        self._decide("promoted", self._name(bundle), bundle, reason, figures)
+        manifest = open_bundle(bundle).manifest
+        self._decide("promoted", bundle, reason, figures, manifest)
 
     def keep(
         self,
@@ -135,28 +183,155 @@ class Library:
         decision: Decision = "kept",
     ) -> None:
         """Record that the model in use stays, and why."""
-        self._decide(decision, self._pointer().model, candidate, reason, figures)
+        self._decide(decision, candidate, reason, figures, None)
+
+    def rollback(self, channel: str | None = None) -> Bundle:
+        """Put the model back in use that was in use before, and return it.
+
+        Parameters
+        ----------
+        channel
+            Of the model that goes; None takes the only one there is.
+
+        Raises
+        ------
+        InferenceError
+            If it is not clear which model is to go, or none was in use before it.
+        """
+        going = self._one_in_use(channel)
+        for name in reversed(self._came_into_use(going)[:-1]):
+            if name == going.model or not (self.path / name / MANIFEST).is_file():
+                continue
+            bundle = open_bundle(self.path / name)
+            reason = f"{going.model} was taken out of use"
+            self._decide("rolled back", bundle.path, reason, None, bundle.manifest)
+            return bundle
+        raise InferenceError(
+            f"{self.path}: no model was in use before {going.model} for this camera and channel; "
+            "put one in use with `quietscope models use`"
+        )
+
+    def rename(self, model: Path, name: str) -> Path:
+        """Give a bundle in `models_dir` another name, also where it is in use; return its place.
+
+        Raises
+        ------
+        InferenceError
+            If it lies elsewhere, or the name is taken or no plain name.
+        """
+        target = self.models_dir / name
+        if Path(name).name != name or name.startswith("."):
+            raise InferenceError(f"{name!r} is no plain name; give one without a slash")
+        if model.parent.absolute() != self.models_dir.absolute():
+            raise InferenceError(f"{model}: does not lie in {self.models_dir}; rename it there")
+        if target.exists():
+            raise InferenceError(f"{target}: is there already; choose another name")
+        with owned(self.path / CURRENT, wait_s=LOCK_WAIT_S):
+            old, new = self.name_of(model), f"{MODELS}/{name}"
+            pointer = self._pointer()
+            model.rename(target)
+            try:
+                self._write(_renamed(pointer, old, new))
+            except BaseException:
+                target.rename(model)  # what is in use must be where it is said to be
+                raise
+        return target
+
+    def unused(self) -> list[Path]:
+        """Return the bundles that were never in use and that nobody gave a name of their own.
+
+        Names are a person's unless they are the time at which a night began.
+        """
+        pointer = self._pointer()
+        kept = {one.model for one in pointer.in_use} | {pointer.model}
+        kept |= {e.model for e in pointer.history}
+        return [
+            bundle
+            for bundle in self.models()
+            if self.name_of(bundle) not in kept and bundle.name[:1].isdigit()
+        ]
+
+    def _came_into_use(self, going: InUse) -> list[str]:
+        """Return the models that were in use in its place, without those that were taken out."""
+        models: list[str] = []
+        for entry in self.history():
+            name = entry.model
+            if name is None or not self._served_as(name, going):
+                continue
+            if entry.decision == "promoted":
+                models.append(name)
+            elif entry.decision == "rolled back" and name in models:
+                del models[models.index(name) + 1 :]
+        return models
+
+    def _served_as(self, name: str, one: InUse) -> bool:
+        try:
+            manifest = read_manifest(self.path / name)
+        except BundleError:
+            return False
+        return one.serves_as(manifest.channel, manifest.camera)
+
+    def _one_in_use(self, channel: str | None) -> InUse:
+        found = [one for one in self.in_use() if channel is None or one.channel == channel]
+        if len(found) == 1:
+            return found[0]
+        what = "no model is in use" if not found else "several models are in use"
+        of = "" if channel is None else f" for channel {channel}"
+        known = ", ".join(one.channel or "every channel" for one in self.in_use())
+        raise InferenceError(
+            f"{self.path}: {what}{of}{f' ({known})' if known else ''}; name the channel with "
+            "--channel, or put a model in use with `quietscope models use`"
+        )
 
     def _decide(
         self,
         decision: Decision,
-        model: str | None,
         candidate: Path | None,
         reason: str,
         figures: Mapping[str, float | None] | None,
+        promoted: Manifest | None,
     ) -> None:
-        entry = LibraryEntry(
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-            decision=decision,
-            model=model,
-            candidate=None if candidate is None else self._name(candidate),
-            reason=reason,
-            figures=dict(figures or {}),
-        )
-        pointer = _Pointer(model=model, history=(*self.history(), entry))
+        name = None if candidate is None else self.name_of(candidate)
+        with owned(self.path / CURRENT, wait_s=LOCK_WAIT_S):
+            pointer = self._pointer()
+            in_use = self.in_use() if pointer.model is not None else ()
+            model = pointer.model
+            if promoted is not None and name is not None:
+                one = self._as_in_use(promoted, name, since=_now())
+                in_use = (
+                    *(old for old in in_use if not old.serves_as(one.channel, one.camera)),
+                    one,
+                )
+                model = name
+            entry = LibraryEntry(
+                time=_now(),
+                decision=decision,
+                model=model,
+                candidate=name,
+                reason=reason,
+                figures=dict(figures or {}),
+            )
+            history = (*pointer.history, entry)
+            self._write(_Pointer(model=model, in_use=in_use, history=history))
+
+    @staticmethod
+    def _as_in_use(manifest: Manifest, name: str, *, since: str | None = None) -> InUse:
+        return InUse(channel=manifest.channel, camera=manifest.camera, model=name, since=since)
+
+    def _write(self, pointer: _Pointer) -> None:
         write_json(self.path / CURRENT, pointer.model_dump())
 
-    def _name(self, bundle: Path) -> str:
+    def _bundle(self, model: str) -> Path:
+        bundle = self.path / model  # an absolute path stays what it is
+        if not (bundle / MANIFEST).is_file():
+            raise BundleError(
+                f"{self.path / CURRENT}: names {model}, which is not there; restore the bundle or "
+                f"delete {CURRENT} to start anew"
+            )
+        return bundle
+
+    def name_of(self, bundle: Path) -> str:
+        """Return what the library calls a bundle: its place, relative where it lies inside."""
         # Relative inside the library, so that it can be moved to another disk.
         inside = bundle.absolute().is_relative_to(self.path.absolute())
         name = bundle.absolute().relative_to(self.path.absolute()) if inside else bundle.absolute()
@@ -173,6 +348,89 @@ class Library:
                 f"{file}: cannot be read ({type(error).__name__}); restore it, or delete it and "
                 "promote a model anew"
             ) from error
+
+
+def models_in_use(
+    camera: CameraFingerprint,
+    channels: Sequence[str] | None,
+    *,
+    library: Path | None,
+    near: Iterable[Path],
+) -> tuple[dict[str | int, Path], str]:
+    """Return the models that serve a camera where none was named, and words for which they are.
+
+    Parameters
+    ----------
+    camera, channels
+        See `Library.serving`.
+    library
+        Where to look; None takes the nearest library around one of the places `near`: what is
+        read, and what is written.
+
+    Raises
+    ------
+    InferenceError
+        If there is no library, or nothing in it serves this camera.
+    """
+    near = list(near)
+    shelf = Library(library) if library else next(filter(None, map(_library_around, near)), None)
+    if shelf is None:
+        places = " nor ".join(str(place) for place in near)
+        raise InferenceError(
+            f"no --model was given, and {places} lies in no library with a model in use; give "
+            "--model BUNDLE, or --library DIR"
+        )
+    found = shelf.serving(camera, channels)
+    if not found:
+        known = "; ".join(_for_what(one) for one in shelf.in_use()) or "none at all"
+        wanted = ", ".join(channels) if channels else "these frames"
+        raise InferenceError(
+            f"{shelf.path}: no model is in use for {camera.camera or 'this camera'} in its "
+            f"present setting and {wanted} (in use: {known}); give --model BUNDLE, or "
+            "put one in use with `quietscope models use`"
+        )
+    words = ", ".join(
+        (bundle.name if name == EVERY_CHANNEL else f"{name} by {bundle.name}")
+        for name, bundle in found.items()
+    )
+    return dict(found), f"model in use in {shelf.path}: {words}"
+
+
+def _library_around(place: Path) -> Library | None:
+    for folder in (place, *place.absolute().parents):
+        if (folder / CURRENT).is_file():
+            return Library(folder)
+    return None
+
+
+def _for_what(one: InUse) -> str:
+    return (
+        f"{one.model} for {one.channel or 'every channel'} of {one.camera.camera or 'any camera'}"
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _renamed(pointer: _Pointer, old: str, new: str) -> _Pointer:
+    def one(name: str | None) -> str | None:
+        return new if name == old else name
+
+    return pointer.model_copy(
+        update={
+            "model": one(pointer.model),
+            "in_use": tuple(
+                use.model_copy(update={"model": one(use.model)}) for use in pointer.in_use
+            ),
+            "history": tuple(
+                entry.model_copy(
+                    update={"model": one(entry.model), "candidate": one(entry.candidate)}
+                )
+                for entry in pointer.history
+            ),
+        }
+    )
 
 
 def _recorded(run: Path) -> tuple[float, str]:

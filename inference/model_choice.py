@@ -29,11 +29,21 @@ Models = Model | Mapping[str | int, Model] | None
 Chosen = TypeVar("Chosen")
 
 ModelOption = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--model",
         metavar="BUNDLE",
-        help="Model bundle; CHANNEL=BUNDLE for a channel of its own, given once for each.",
+        help="Model bundle; CHANNEL=BUNDLE for a channel of its own, given once for each. "
+        "Without, the model in use in the library.",
+        show_default=False,
+    ),
+]
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="The library whose model in use is taken; without, the one around.",
+        show_default=False,
     ),
 ]
 

@@ -25,7 +25,7 @@ def recording(tmp_path):
 
 def test_denoise(make_bundle, recording, tmp_path):
     out = tmp_path / "out.ome.zarr"
-    outcome = denoise(recording, [str(make_bundle())], out, provider="cpu", threads=1)
+    outcome = denoise(recording, out, [str(make_bundle())], provider="cpu", threads=1)
     assert outcome.result["frames_denoised"] == 8
     assert outcome.summary[0].startswith("8 frames denoised on ")
     assert outcome.summary[-1] == str(out)
