@@ -63,7 +63,7 @@ def floor_ms(row: dict[str, Any], rates: dict[str, float]) -> dict[str, float]:
     """Return the least times of one frame: one after the other, and overlapped."""
     pixels = float(np.prod(row["shape"]))
     up, down = pixels * 2 / rates["up"], pixels * 2 * 4 / rates["down"]  # uint16; two float32
-    operations = row["gflop_per_frame"] / row["gemm_gflops"]
+    operations = row["gflop_per_frame"] / row["limit_gflops"]
     return {
         "upload": 1e3 * up,
         "download": 1e3 * down,

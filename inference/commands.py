@@ -172,8 +172,10 @@ def bench(
             f"{latency['p99']:.2f}, max {latency['max']:.2f}); bare session.run "
             f"{result['session_run_ms_p50']:.2f} ms",
             f"{result['throughput_fps']:.1f} frames/s, {result['gflop_per_frame']:.2f} GFLOP per "
-            f"frame, {result['achieved_gflops']:.0f} GFLOP/s: {result['share_of_gemm']:.0%} of "
-            f"this machine's matrix-product rate ({result['gemm_gflops']:.0f} GFLOP/s)",
+            f"frame, {result['achieved_gflops']:.0f} GFLOP/s: {result['share_of_limit']:.0%} of "
+            f"what this machine reaches at best ({result['limit_gflops']:.0f} GFLOP/s, "
+            f"{result['limit_reached_by']}; a large matrix product "
+            f"{result['gemm_gflops']:.0f})",
             f"peak memory {result['peak_rss_mb']:.0f} MB",
         ],
     )

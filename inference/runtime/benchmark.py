@@ -1,9 +1,9 @@
 """How fast a model runs on this machine, and how far that is from what the machine can do.
 
 Owns the measurement: latency from host array to host array, the bare session on the same graph,
-and the machine's matrix-product rate, all in turn within one run, so that whatever else the
-machine does meets them alike. What is timed finds the caches as the frame before left them.
-Counting operations is `operations`' business.
+and what the machine reaches at best, all in turn within one run, so that whatever else the machine
+does meets them alike. What is timed finds the caches as the frame before left them. Counting
+operations is `operations`' business, the machine's workloads are in `machine_limit`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..graph.operations import count_gflop
 from ..graph.precision import Precision
+from .machine_limit import MachineLimit
 from .onnx_denoiser import OnnxDenoiser
-from .providers import Provider, all_cores, open_session, option_name
+from .providers import Provider, all_cores, option_name
 
-GEMM_EDGE = 2048
-PRODUCT_INTERVAL = 10
-"""Frames between two matrix products: they meet the same other load, and seldom the caches."""
+LIMIT_INTERVAL = 10
+"""Frames between two looks at the machine: they meet the same load, and seldom the caches."""
 _SIGNAL_LEVEL = 300.0
 """ADU of the Poisson frames that are run: speed does not depend on them, denormals might."""
 
@@ -43,8 +43,19 @@ class Benchmark:
     latencies_s: tuple[float, ...]
     session_run_s: tuple[float, ...]
     gemm_gflops: float
+    workload_gflops: float
+    workload: str
     gflop_per_frame: float
     peak_rss_mb: float
+
+    @property
+    def limit_gflops(self) -> float:
+        """The best rate that any convolution or product of the runtime reached in this run.
+
+        The model's own convolutions are among them, in its fastest run.
+        """
+        own = self.gflop_per_frame / min(*self.latencies_s, *self.session_run_s)
+        return max(self.workload_gflops, own)
 
     def result(self) -> dict[str, Any]:
         """Return the JSON object of `quietscope bench`."""
@@ -63,7 +74,11 @@ class Benchmark:
             "gflop_per_frame": self.gflop_per_frame,
             "achieved_gflops": achieved,
             "gemm_gflops": self.gemm_gflops,
-            "share_of_gemm": achieved / self.gemm_gflops,
+            "limit_gflops": self.limit_gflops,
+            "limit_reached_by": self.workload
+            if self.limit_gflops == self.workload_gflops
+            else "the model itself",
+            "share_of_limit": achieved / self.limit_gflops,
             "ns_per_pixel": median * 1e9 / (self.shape[0] * self.shape[1]),
             "peak_rss_mb": self.peak_rss_mb,
         }
@@ -101,12 +116,11 @@ def bench(
         observations = _observations(denoiser)
         out = np.empty((2, *shape), np.float32)
         bare = denoiser.bare_run(observations)
-        product = MatrixProduct(option_name(denoiser.provider), threads, precision)
-        latencies, bare_runs, products = [], [], []
+        limit = MachineLimit(option_name(denoiser.provider), threads, precision)
+        latencies, bare_runs = [], []
         for done in range(1, frames + 1):
-            if done % PRODUCT_INTERVAL == 1:
-                product.run()
-                products.append(_timed(product.run))
+            if done % LIMIT_INTERVAL == 1:
+                limit.run()
                 denoiser.denoise(observations, out)
             latencies.append(_timed(lambda: denoiser.denoise(observations, out)))
             bare_runs.append(_timed(bare))
@@ -119,7 +133,9 @@ def bench(
             precision=precision,
             latencies_s=tuple(latencies),
             session_run_s=tuple(bare_runs),
-            gemm_gflops=product.gflop / float(np.median(products)),
+            gemm_gflops=limit.gemm_gflops,
+            workload_gflops=limit.gflops,
+            workload=limit.reached_by,
             gflop_per_frame=count_gflop(denoiser.bundle.model_path, shape),
             peak_rss_mb=peak_rss_mb(),
         )
@@ -136,61 +152,6 @@ def _observations(denoiser: OnnxDenoiser) -> NDArray[Any]:
     shape = (1 + denoiser.context_frames, *denoiser.frame_shape)
     level = min(_SIGNAL_LEVEL, 100.0) if denoiser.pixel_type == np.uint8 else _SIGNAL_LEVEL
     return random.poisson(level, shape).astype(denoiser.pixel_type)
-
-
-class MatrixProduct:
-    """The product of two square matrices on the same provider, threads and number type.
-
-    Run by ONNX Runtime, whose products are what its convolutions are made of: a rate that the
-    network could reach, not one of another library.
-    """
-
-    def __init__(self, provider: Provider, threads: int, precision: Precision) -> None:
-        from onnx import TensorProto, helper
-
-        on_gpu = provider != "cpu"
-        half = on_gpu and precision == "fp16"
-        element = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-        self._edge = 4 * GEMM_EDGE if on_gpu else GEMM_EDGE
-        a, b, c = (
-            helper.make_tensor_value_info(name, element, [self._edge] * 2) for name in "abc"
-        )
-        graph = helper.make_graph(
-            [helper.make_node("MatMul", ["a", "b"], ["c"])], "product", [a, b], [c]
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-        self._session = open_session(
-            model.SerializeToString(), provider=provider, threads=threads
-        ).session
-        self._binding = self._session.io_binding()
-        random = np.random.default_rng(0)
-        dtype = np.float16 if half else np.float32
-        device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"
-        self._bind(random.standard_normal((2, self._edge, self._edge)).astype(dtype), device)
-        self.run()
-
-    def _bind(self, matrices: NDArray[Any], device: str) -> None:
-        import onnxruntime as ort
-
-        # Kept: on the CPU the runtime reads and writes this very memory.
-        self._values = [ort.OrtValue.ortvalue_from_numpy(matrix, device) for matrix in matrices]
-        self._values.append(
-            ort.OrtValue.ortvalue_from_shape_and_type(
-                [self._edge] * 2, matrices.dtype.type, device
-            )
-        )
-        self._binding.bind_ortvalue_input("a", self._values[0])
-        self._binding.bind_ortvalue_input("b", self._values[1])
-        self._binding.bind_ortvalue_output("c", self._values[2])
-
-    @property
-    def gflop(self) -> float:
-        """Operations of one product, in units of 10⁹."""
-        return 2 * self._edge**3 / 1e9
-
-    def run(self) -> None:
-        """Compute one product and wait for it."""
-        self._session.run_with_iobinding(self._binding)
 
 
 def peak_rss_mb() -> float:

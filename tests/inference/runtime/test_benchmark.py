@@ -12,7 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quietscope.inference.errors import BundleError
 from quietscope.inference.graph.operations import count_gflop
-from quietscope.inference.runtime.benchmark import MatrixProduct, bench
+from quietscope.inference.runtime import machine_limit
+from quietscope.inference.runtime.benchmark import bench
+from quietscope.inference.runtime.machine_limit import convolution, matrix_product
+
+
+@pytest.fixture(autouse=True)
+def small_workloads(monkeypatch):
+    monkeypatch.setattr(machine_limit, "PRODUCT_EDGES", (128, 256))
+    monkeypatch.setattr(machine_limit, "CONVOLUTIONS", ((16, 128), (32, 64)))
 
 
 def test_operations_of_one_convolution(make_bundle):
@@ -94,10 +102,55 @@ def test_the_keys_that_others_rely_on(make_bundle):
 
 
 def test_the_product_is_computed():
-    product = MatrixProduct("cpu", 1, "fp32")
-    a, b, c = (value.numpy() for value in product._values)
+    product = matrix_product("cpu", 1, "fp32", edge=64)
+    a, b, c = (value.numpy() for value in product.values)
     product.run()
-    np.testing.assert_allclose(c[0], a[0] @ b, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(c, a @ b, rtol=1e-3, atol=1e-3)
+    assert product.gflop == pytest.approx(2 * 64**3 / 1e9)
+
+
+def test_the_convolutions_count_their_own_operations():
+    work = convolution("cpu", 1, "fp32", channels=8, edge=32)
+    work.run()
+    result = work.values[-1].numpy()
+    assert result.shape == (1, 8, 32, 32)
+    assert 0.1 < result.std() < 10  # of unit gain
+    assert work.gflop == pytest.approx(4 * 2 * 9 * 8 * 8 * 32 * 32 / 1e9)
+
+
+def convolutions(channels, count):
+    """A graph that is convolutions and hardly anything else: as near to the limit as any."""
+    random = np.random.default_rng(0)
+    shapes = [(channels, 1, 3, 3), *[(channels, channels, 3, 3)] * count, (1, channels, 3, 3)]
+    kernels = [
+        numpy_helper.from_array((0.1 * random.standard_normal(s)).astype(np.float32), f"k{i}")
+        for i, s in enumerate(shapes)
+    ]
+    nodes = [helper.make_node("Cast", ["observations"], ["x0"], to=TensorProto.FLOAT)]
+    nodes += [
+        helper.make_node(
+            "Conv",
+            [f"x{i}", f"k{i}"],
+            [f"x{i + 1}" if i < count + 1 else "denoised"],
+            pads=[1, 1, 1, 1],
+        )
+        for i in range(count + 2)
+    ]
+    nodes.append(helper.make_node("Abs", ["denoised"], ["uncertainty"]))
+    names = [("observations", TensorProto.UINT16)]
+    names += [(name, TensorProto.FLOAT) for name in ("denoised", "uncertainty")]
+    values = [helper.make_tensor_value_info(n, t, ["n", 1, "y", "x"]) for n, t in names]
+    graph = helper.make_graph(nodes, "convolutions", values[:1], values[1:], kernels)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_no_model_is_faster_than_the_machine(make_bundle):
+    """On some processors convolutions run at 1.7 times the rate of a large matrix product."""
+    bundle = make_bundle(graph=convolutions(32, 4))
+    result = bench(bundle, (96, 96), frames=12, provider="cpu", threads=1).result()
+    assert 0.2 < result["share_of_limit"] <= 1
+    assert result["limit_gflops"] >= result["gemm_gflops"]
+    assert result["limit_reached_by"]
 
 
 def test_peak_memory_never_falls():
