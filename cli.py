@@ -103,6 +103,8 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
 
 
 def _print(outcome: Outcome, *, as_json: bool) -> None:
+    if not outcome.result:
+        return  # a process that only helped others has nothing to say
     if as_json:
         sys.stdout.write(json.dumps(jsonable(outcome.result), ensure_ascii=False) + "\n")
         return

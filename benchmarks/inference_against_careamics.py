@@ -31,7 +31,8 @@ from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.runtime.providers import all_cores, cpu_name
 from quietscope.storage.atomic_output import write_json
 from quietscope.storage.stack import stack_from_array
-from quietscope.training.train import TrainingOptions, train
+from quietscope.training.options import TrainingOptions
+from quietscope.training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "inference_against_careamics.json"
 WORKER = Path(__file__).with_name("inference_careamics_worker.py")

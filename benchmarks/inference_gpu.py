@@ -28,7 +28,8 @@ from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.runtime.providers import cuda_device_name
 from quietscope.storage.atomic_output import write_json
 from quietscope.storage.stack import stack_from_array
-from quietscope.training.train import TrainingOptions, train
+from quietscope.training.options import TrainingOptions
+from quietscope.training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "inference_gpu.json"
 BARS_MS_P99 = {512: 0.7, 2048: 3.0}

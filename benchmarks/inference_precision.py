@@ -37,7 +37,8 @@ from quietscope.inference.runtime.providers import all_cores, cpu_name
 from quietscope.storage.atomic_output import write_json
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.stack import Stack
-from quietscope.training.train import TrainingOptions, train
+from quietscope.training.options import TrainingOptions
+from quietscope.training.train import train
 
 DATA = Path(os.environ.get("QUIETSCOPE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 RESULTS = Path(__file__).parent / "results" / "inference_precision.json"

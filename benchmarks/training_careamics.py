@@ -47,10 +47,11 @@ from training_rows import (
 
 from quietscope.storage.stack import Stack
 from quietscope.training.checkpoint import load_checkpoint
+from quietscope.training.methods import patch_edge
 from quietscope.training.model.estimator import Estimator
 from quietscope.training.model.unet import parameter_count
 from quietscope.training.options import NetworkPlan, TrainingOptions
-from quietscope.training.train import TrainingProgress
+from quietscope.training.progress import TrainingProgress
 
 WORKER = Path(__file__).with_name("training_careamics_worker.py")
 FRAMES = range(7, 50, 15)
@@ -103,7 +104,7 @@ def own_steps(stacks: Sequence[Stack], steps: int, masked: float) -> dict[str, A
     watch = Stopwatch()
     with as_live(SAME_SIZE):
         estimator, _ = fitted(stacks, options, on_progress=watch)
-    patches = torch.zeros(options.batch, 1, options.patch_edge, options.patch_edge)
+    patches = torch.zeros(options.batch, 1, patch_edge(options), patch_edge(options))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         estimator.network(patches)
     return {
@@ -162,7 +163,7 @@ def compare_steps(rows: Rows, stacks: Sequence[Stack], python: str, data: str, g
     same = {
         "channels": SAME_SIZE.width,
         "depth": SAME_SIZE.depth,
-        "patch": options.patch_edge,
+        "patch": patch_edge(options),
         "batch": options.batch,
     }
     shares = {"n2v": options.masked_pixel_fraction, "n2v, masked as CAREamics": CAREAMICS_MASKED}

@@ -1,7 +1,7 @@
 """Preceding frames: what they gain where things hold still, what they cost where things move.
 
 Simulated scenes with still filaments, drifting, dividing and blinking cells, each with its own
-seed. A model learns from one stretch of a scene (no flashes) and is scored on a later one, by
+seed. A model learns from one chunk of a scene (no flashes) and is scored on a later one, by
 region, beside the model without context of the same scene and steps. One-frame flashes occur only
 in the frames that are tested. So do the first frames of a run, a frame lost just before, and the
 same scene standing still. T is chosen on the tuning seeds; what it does is reported on others.
@@ -55,30 +55,30 @@ class Scene:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        chance = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         self.y, self.x = np.mgrid[:EDGE, :EDGE].astype(np.float32)
-        self.filaments = self._filaments(chance)
-        self.texture = gaussian_filter(chance.normal(size=(EDGE, EDGE)), 2.0)
+        self.filaments = self._filaments(rng)
+        self.texture = gaussian_filter(rng.normal(size=(EDGE, EDGE)), 2.0)
         self.texture /= self.texture.std()
         self.cells = [
             {
                 "kind": kind,
-                "y": chance.uniform(30, EDGE - 30),
-                "x": chance.uniform(30, EDGE - 30),
-                "vy": chance.normal(0, 0.6),
-                "vx": chance.normal(0, 0.6),
-                "radius": chance.uniform(9, 16),
-                "phase": chance.uniform(0, 40),
+                "y": rng.uniform(30, EDGE - 30),
+                "x": rng.uniform(30, EDGE - 30),
+                "vy": rng.normal(0, 0.6),
+                "vx": rng.normal(0, 0.6),
+                "radius": rng.uniform(9, 16),
+                "phase": rng.uniform(0, 40),
             }
             for kind in ("drifting",) * 5 + ("blinking",) * 4 + ("dividing",) * 2
         ]
 
-    def _filaments(self, chance: np.random.Generator) -> Image:
+    def _filaments(self, rng: np.random.Generator) -> Image:
         lines = np.zeros((EDGE, EDGE), np.float32)
         for _ in range(14):
-            angle, y, x = chance.uniform(0, np.pi), *chance.uniform(0, EDGE, 2)
+            angle, y, x = rng.uniform(0, np.pi), *rng.uniform(0, EDGE, 2)
             for _ in range(700):
-                angle += chance.normal(0, 0.03)
+                angle += rng.normal(0, 0.03)
                 y, x = y + 0.5 * np.sin(angle), x + 0.5 * np.cos(angle)
                 if 0 <= y < EDGE and 0 <= x < EDGE:
                     lines[int(y), int(x)] += 1
@@ -131,27 +131,27 @@ def _bounce(place: float) -> float:
     return 30 + abs((place - 30) % (2 * span) - span)
 
 
-def camera(electrons: NDArray[Any], chance: np.random.Generator) -> NDArray[np.uint16]:
-    noisy = GAIN * (electrons + READ * chance.standard_normal(electrons.shape)) + OFFSET
+def camera(electrons: NDArray[Any], rng: np.random.Generator) -> NDArray[np.uint16]:
+    noisy = GAIN * (electrons + READ * rng.standard_normal(electrons.shape)) + OFFSET
     return np.clip(np.rint(noisy), 0, 65535).astype(np.uint16)
 
 
-class Footage:
-    """The tested stretch, recorded with and without flashes that share every other photon."""
+class ResidentChunk:
+    """The tested chunk, recorded with and without flashes that share every other photon."""
 
     def __init__(self, scene: Scene, *, still: bool = False) -> None:
         self.scene = scene
         self.still = still
-        chance = np.random.default_rng([scene.seed, still, 9])
+        rng = np.random.default_rng([scene.seed, still, 9])
         self.plain: dict[int, NDArray[np.uint16]] = {}
         self.lit: dict[int, NDArray[np.uint16]] = {}
         self.flashes: dict[int, tuple[int, int]] = {}
         for t in range(TESTED[0] - MOST_CONTEXT, TESTED[-1] + 2):
-            electrons = chance.poisson(self.signal(t))
+            electrons = rng.poisson(self.signal(t))
             self.plain[t] = camera(electrons, np.random.default_rng([scene.seed, t]))
             if t in TESTED and (t - TESTED[0]) % FLASH_EVERY == 0:
-                y, x = (int(n) for n in chance.integers(24, EDGE - 24, 2))
-                extra = chance.poisson(flash(y, x))
+                y, x = (int(n) for n in rng.integers(24, EDGE - 24, 2))
+                extra = rng.poisson(flash(y, x))
                 self.lit[t] = camera(electrons + extra, np.random.default_rng([scene.seed, t]))
                 self.flashes[t] = (y, x)
 
@@ -184,45 +184,45 @@ def flash(y: int, x: int) -> Image:
     return FLASH_ELECTRONS * np.exp(-squared / (2 * FLASH_SIGMA**2))
 
 
-def decibels(footage: Footage, squared: Sequence[float]) -> float:
-    return float(10 * np.log10(footage.span**2 / np.mean(squared)))
+def decibels(resident: ResidentChunk, squared: Sequence[float]) -> float:
+    return float(10 * np.log10(resident.span**2 / np.mean(squared)))
 
 
-def by_region(estimator: Estimator, footage: Footage, context: int) -> dict[str, float]:
+def by_region(estimator: Estimator, resident: ResidentChunk, context: int) -> dict[str, float]:
     """Return the PSNR over the whole frame and in each region, dB, and the uncertainty."""
     squared: dict[str, list[Image]] = defaultdict(list)
     standardised = []
     for t in TESTED:
-        estimate, deviation = denoised(estimator, footage.observations(t, context))
-        error = (estimate - footage.truth(t)) ** 2
+        estimate, deviation = denoised(estimator, resident.observations(t, context))
+        error = (estimate - resident.truth(t)) ** 2
         squared["whole"].append(error.ravel())
         standardised.append((error / deviation**2).mean())
-        for name, mask in footage.scene.regions(t).items():
+        for name, mask in resident.scene.regions(t).items():
             squared[name].append(error[mask])
-    found = {name: decibels(footage, np.concatenate(values)) for name, values in squared.items()}
+    found = {name: decibels(resident, np.concatenate(values)) for name, values in squared.items()}
     return {**found, "uncertainty_z_std": float(np.sqrt(np.mean(standardised)))}
 
 
 def whole_frame(
-    estimator: Estimator, footage: Footage, context: int, missing: Sequence[int] = ()
+    estimator: Estimator, resident: ResidentChunk, context: int, missing: Sequence[int] = ()
 ) -> float:
     """Return the PSNR over the whole frame where some of the context is missing."""
     errors = []
     for t in TESTED[::3]:
-        estimate, _ = denoised(estimator, footage.observations(t, context, missing=missing))
-        errors.append(((estimate - footage.truth(t)) ** 2).mean())
-    return decibels(footage, errors)
+        estimate, _ = denoised(estimator, resident.observations(t, context, missing=missing))
+        errors.append(((estimate - resident.truth(t)) ** 2).mean())
+    return decibels(resident, errors)
 
 
-def flashes(estimator: Estimator, footage: Footage, context: int) -> dict[str, float]:
+def flashes(estimator: Estimator, resident: ResidentChunk, context: int) -> dict[str, float]:
     """Return the flash's intensity in its frame, ADU, and what of it is in the next frame."""
     heights, echoes = [], []
-    for t, (y, x) in footage.flashes.items():
+    for t, (y, x) in resident.flashes.items():
         disc = np.s_[y - 4 : y + 5, x - 4 : x + 5]
 
         def added(at: int, t: int = t, disc: Any = disc) -> float:
-            lit, _ = denoised(estimator, footage.observations(at, context, lit=t))
-            plain, _ = denoised(estimator, footage.observations(at, context))
+            lit, _ = denoised(estimator, resident.observations(at, context, lit=t))
+            plain, _ = denoised(estimator, resident.observations(at, context))
             return float((lit - plain)[disc].mean())
 
         heights.append(added(t))
@@ -248,7 +248,7 @@ def row_of(scene: Scene, context: int, steps: int, stack: Stack) -> dict[str, An
     options = TrainingOptions(context_frames=context, steps=steps)
     noise_model = bootstrap_noise_model([stack])
     estimator, run = fitted([stack], options, noise_model)
-    moving, still = Footage(scene), Footage(scene, still=True)
+    moving, still = ResidentChunk(scene), ResidentChunk(scene, still=True)
     return {
         "seed": scene.seed,
         "context": context,
@@ -266,8 +266,8 @@ def row_of(scene: Scene, context: int, steps: int, stack: Stack) -> dict[str, An
 
 
 def learned(scene: Scene) -> Stack:
-    chance = np.random.default_rng([scene.seed, 5])
-    frames = [camera(chance.poisson(scene.photoelectrons(t)), chance) for t in range(LEARNED)]
+    rng = np.random.default_rng([scene.seed, 5])
+    frames = [camera(rng.poisson(scene.photoelectrons(t)), rng) for t in range(LEARNED)]
     return stack_from_array(np.stack(frames), path="simulated scene")
 
 

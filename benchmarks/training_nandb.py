@@ -54,12 +54,14 @@ from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.storage.stack import Stack
 from quietscope.training.data.recordings import load_recordings
 from quietscope.training.device import join_workers
-from quietscope.training.model.algorithms import GaussianLearner, LatticeLearner, learner_for
+from quietscope.training.methods import learner_for, patch_edge
+from quietscope.training.methods.gaussian import GaussianLearner
+from quietscope.training.methods.lattice import LatticeLearner
+from quietscope.training.methods.uncertainty_calibration import calibrate_uncertainty
 from quietscope.training.model.estimator import Estimator
 from quietscope.training.model.noise_likelihood import TabulatedNoise
 from quietscope.training.model.posterior import marginal_nll
-from quietscope.training.model.uncertainty_calibration import make_honest
-from quietscope.training.model.weight_average import WeightAverage
+from quietscope.training.model.weight_average import weight_average
 from quietscope.training.options import TrainingOptions
 from quietscope.training.schedule import Schedule, learning_rate_share
 from quietscope.training.train import LARGEST_GRADIENT_NORM, train
@@ -119,7 +121,7 @@ def supervised(stacks: Sequence[Stack], options: TrainingOptions, loss: Loss) ->
     torch.manual_seed(options.seed)
     pairs = [_with_truth(stack) for stack in stacks]
     recordings = load_recordings(
-        stacks, context_frames=0, patch=options.patch_edge, memory_mib=options.memory_mib
+        stacks, context_frames=0, patch=patch_edge(options), memory_mib=options.memory_mib
     )
     units = {"centre_adu": recordings.centre_adu, "scale_adu": recordings.scale_adu}
     noise = TabulatedNoise(
@@ -133,7 +135,7 @@ def supervised(stacks: Sequence[Stack], options: TrainingOptions, loss: Loss) ->
     assert isinstance(learner, GaussianLearner)
     learner.network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(learner.network.parameters(), lr=1e-3, fused=True)
-    average = WeightAverage(learner.network)
+    average = weight_average(learner.network)
     schedule = Schedule(seconds=options.seconds, steps=options.steps, started=started)
     step = 0
     while (progress := schedule.progress(step)) < 1:
@@ -146,9 +148,9 @@ def supervised(stacks: Sequence[Stack], options: TrainingOptions, loss: Loss) ->
         value.backward()
         torch.nn.utils.clip_grad_norm_(learner.network.parameters(), LARGEST_GRADIENT_NORM)
         optimizer.step()
-        average.update()
+        average.update_parameters(learner.network)
         step += 1
-    average.exchange()
+    learner.network = average.module
     estimator = Estimator(learner.network, learner.posterior, **units)
     return Supervised(learner, estimator, step, schedule.elapsed)
 
@@ -174,7 +176,7 @@ class Supervised:
             for stack in stacks
             for index in range(len(stack))[-CALIBRATION_FRAMES:]
         ]
-        make_honest(self.learner, frames, torch.Generator().manual_seed)
+        calibrate_uncertainty(self.learner, frames, torch.Generator().manual_seed)
 
     @torch.no_grad()
     def mean(self, observations: NDArray[Any]) -> NDArray[np.float64]:
@@ -186,11 +188,11 @@ class Supervised:
 
 
 def lattice_loss(
-    learner: GaussianLearner, frames: Tensor, truth: Tensor, chance: torch.Generator
+    learner: GaussianLearner, frames: Tensor, truth: Tensor, rng: torch.Generator
 ) -> Tensor:
     """Return what `lattice` minimises, with the truth in the place of the observation."""
     assert isinstance(learner, LatticeLearner)
-    observed, mean, ratio, noise_variance = learner.predict_hidden(frames, chance)
+    observed, mean, ratio, noise_variance = learner.predict_hidden(frames, rng)
     height, width = observed.shape[2:]
     target = learner.network.middle(truth)[:, :, :height, :width]
     variance = (1 + ratio) * noise_variance.detach()
@@ -199,7 +201,7 @@ def lattice_loss(
 
 
 def whole_loss(
-    learner: GaussianLearner, frames: Tensor, truth: Tensor, chance: torch.Generator
+    learner: GaussianLearner, frames: Tensor, truth: Tensor, rng: torch.Generator
 ) -> Tensor:
     """Return the squared error of every pixel, none of which is hidden."""
     return functional.mse_loss(learner.network(frames)[:, :1], truth)
@@ -214,17 +216,17 @@ def _with_truth(stack: Stack) -> tuple[NDArray[Any], NDArray[np.float64]]:
 def _paired(
     pairs: Sequence[tuple[NDArray[Any], NDArray[np.float64]]],
     options: TrainingOptions,
-    chance: np.random.Generator,
+    rng: np.random.Generator,
 ) -> NDArray[np.float32]:
     """Return frames and truths (B, 2, P, P) in ADU, turned alike."""
-    edge = options.patch_edge
+    edge = patch_edge(options)
     out = np.empty((options.batch, 2, edge, edge), np.float32)
     for patch in out:
-        pixels, truth = pairs[chance.integers(len(pairs))]
-        row = chance.integers(len(pixels))
-        y, x = (int(chance.integers(length - edge + 1)) for length in pixels.shape[1:])
+        pixels, truth = pairs[rng.integers(len(pairs))]
+        row = rng.integers(len(pixels))
+        y, x = (int(rng.integers(length - edge + 1)) for length in pixels.shape[1:])
         place = np.s_[row, y : y + edge, x : x + edge]
-        turn, flip = int(chance.integers(4)), chance.random() < 0.5
+        turn, flip = int(rng.integers(4)), rng.random() < 0.5
         both = np.rot90(np.stack([pixels[place], truth[place]]), turn, axes=(1, 2))
         patch[:] = both[:, ::-1] if flip else both
     return out

@@ -31,17 +31,17 @@ class Sensor:
     """Poisson photoelectrons, a gain, and an offset and a read noise for each pixel."""
 
     def __init__(self, hot_share: float, seed: int = 3) -> None:
-        self.chance = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
         shape = (SIDE, SIDE)
-        self.hot = self.chance.random(shape) < hot_share
+        self.hot = self.rng.random(shape) < hot_share
         uneven = float(hot_share > 0)
-        self.offset = 100 + uneven * self.chance.normal(0, 1.5, shape)
-        self.offset += self.hot * self.chance.uniform(10, 60, shape)
-        self.read = np.where(self.hot, self.chance.uniform(20, 60, shape), 2.5)
+        self.offset = 100 + uneven * self.rng.normal(0, 1.5, shape)
+        self.offset += self.hot * self.rng.uniform(10, 60, shape)
+        self.read = np.where(self.hot, self.rng.uniform(20, 60, shape), 2.5)
 
     def expose(self, photoelectrons: np.ndarray) -> np.ndarray:
-        electrons = self.chance.poisson(photoelectrons)
-        noise = self.read * self.chance.standard_normal(electrons.shape)
+        electrons = self.rng.poisson(photoelectrons)
+        noise = self.read * self.rng.standard_normal(electrons.shape)
         return np.clip(np.rint(self.offset + GAIN * electrons + noise), 0, 65535).astype(np.uint16)
 
     def noise_model(self):
@@ -56,12 +56,12 @@ class Sensor:
 
 def structure(seed: int) -> np.ndarray:
     """Rods that drift, (T, Y, X), at most about 1."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     out = np.full((FRAMES, SIDE, SIDE), 0.1)
     for _ in range(25):
-        (cy, cx), (vy, vx) = chance.uniform(0, SIDE, 2), chance.normal(0, 0.5, 2)
-        size, angle = chance.uniform(1.5, 5), chance.uniform(0, np.pi)
-        height = chance.uniform(0.4, 1)
+        (cy, cx), (vy, vx) = rng.uniform(0, SIDE, 2), rng.normal(0, 0.5, 2)
+        size, angle = rng.uniform(1.5, 5), rng.uniform(0, np.pi)
+        height = rng.uniform(0.4, 1)
         for t in range(FRAMES):
             v, u = Y - cy - vy * t, X - cx - vx * t
             along = v * np.cos(angle) + u * np.sin(angle)

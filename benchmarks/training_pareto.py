@@ -162,8 +162,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             size = "·".join(word for word in row["plan"].split() if word.isdigit())
             text = " ".join([size, *row["presets"]])
             # In turn above and below: neighbours cost much the same.
-            beside = (-4, 7) if number % 2 else (4, -10)
-            place = {"xytext": beside, "textcoords": "offset points", "fontsize": 7}
+            above_or_below = (-4, 7) if number % 2 else (4, -10)
+            place = {"xytext": above_or_below, "textcoords": "offset points", "fontsize": 7}
             panel.annotate(text, (row[cost], row["psnr_db"]), **place).set_in_layout(False)
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -28,23 +28,23 @@ Values = NDArray[np.float64]
 Camera = Callable[[Values, np.random.Generator], Values]
 
 
-def photon_counter(signal: Values, chance: np.random.Generator) -> Values:
+def photon_counter(signal: Values, rng: np.random.Generator) -> Values:
     """Poisson counts and a read noise of 0.3 electrons."""
-    return chance.poisson(signal) + 0.3 * chance.standard_normal(signal.size)
+    return rng.poisson(signal) + 0.3 * rng.standard_normal(signal.size)
 
 
-def electron_multiplier(signal: Values, chance: np.random.Generator) -> Values:
+def electron_multiplier(signal: Values, rng: np.random.Generator) -> Values:
     """Follow the gamma law of a multiplication register, in photoelectrons (excess noise 2)."""
-    electrons = chance.poisson(signal)
-    multiplied = np.where(electrons > 0, chance.gamma(np.maximum(electrons, 1)), 0.0)
-    return multiplied + 0.3 * chance.standard_normal(signal.size)
+    electrons = rng.poisson(signal)
+    multiplied = np.where(electrons > 0, rng.gamma(np.maximum(electrons, 1)), 0.0)
+    return multiplied + 0.3 * rng.standard_normal(signal.size)
 
 
-def flickering(signal: Values, chance: np.random.Generator) -> Values:
+def flickering(signal: Values, rng: np.random.Generator) -> Values:
     """Poisson counts; one reading in twenty has five times the read noise of 1.6 electrons."""
-    wide = chance.random(signal.size) < 0.05
-    read = np.where(wide, 8.0, 1.6) * chance.standard_normal(signal.size)
-    return chance.poisson(signal) + read
+    wide = rng.random(signal.size) < 0.05
+    read = np.where(wide, 8.0, 1.6) * rng.standard_normal(signal.size)
+    return rng.poisson(signal) + read
 
 
 CAMERAS: dict[str, Camera] = {
@@ -77,13 +77,11 @@ def responsibilities(x: Values, weights: Values, centres: Values, variances: Val
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def gains(
-    camera: Camera, mean: float, ratio: float, chance: np.random.Generator
-) -> dict[str, float]:
-    noise = camera(np.full(DRAWS, mean), chance) - mean
+def gains(camera: Camera, mean: float, ratio: float, rng: np.random.Generator) -> dict[str, float]:
+    noise = camera(np.full(DRAWS, mean), rng) - mean
     prior = ratio * noise.var()
-    signal = chance.gamma(mean**2 / prior, prior / mean, DRAWS)
-    x = camera(signal, chance)
+    signal = rng.gamma(mean**2 / prior, prior / mean, DRAWS)
+    x = camera(signal, rng)
     weights, offsets, variances = mixture(noise)
     wide = variances + prior
     share = responsibilities(x, weights, mean + offsets, wide)
@@ -112,12 +110,12 @@ def exact(x: Values, signal: Values) -> Values:
 
 
 def main() -> None:
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     rows = []
     for name, camera in CAMERAS.items():
         for mean in MEANS_E:
             for ratio in RATIOS:
-                row = gains(camera, mean, ratio, chance)
+                row = gains(camera, mean, ratio, rng)
                 text = ", ".join(f"{rule} {gain:+.2f} dB" for rule, gain in row.items())
                 print(f"{name}, {mean:g} photoelectrons, prior {ratio:g} of the noise: {text}")
                 rows.append({"camera": name, "mean_e": mean, "ratio": ratio, "gain_db": row})

@@ -26,9 +26,11 @@ from quietscope.storage.atomic_output import write_json
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.stack import Stack
 from quietscope.training.data.recordings import load_recordings
+from quietscope.training.methods import patch_edge
 from quietscope.training.model.estimator import Estimator
 from quietscope.training.options import PLANS, NetworkPlan, TrainingOptions
-from quietscope.training.train import Run, fit
+from quietscope.training.run import Run
+from quietscope.training.train import fit
 
 DATA = Path(os.environ.get("QUIETSCOPE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 RESULTS = Path(__file__).parent / "results"
@@ -175,7 +177,7 @@ def fitted(
     recordings = load_recordings(
         stacks,
         context_frames=options.context_frames,
-        patch=options.patch_edge,
+        patch=patch_edge(options),
         memory_mib=options.memory_mib,
     )
     known = noise_model or bootstrap_noise_model(stacks, seed=options.seed)

@@ -36,7 +36,7 @@ from training_rows import (
 from quietscope.training.device import Workers
 from quietscope.training.model.estimator import Estimator
 from quietscope.training.options import TrainingOptions
-from quietscope.training.train import Run
+from quietscope.training.run import Run
 
 TRIALS: dict[str, dict[str, Any]] = {
     "lattice as it is": {},

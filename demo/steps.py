@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from ..acquisition.microscope.core import Microscope
     from ..acquisition.microscope.specimen import CameraLaw, Specimen
     from ..calibration.result import Calibration
-    from ..training.train import TrainingProgress, TrainingResult
+    from ..training.progress import TrainingProgress
+    from ..training.run import TrainingResult
 
 SIDE = 256
 """Pixels; the demo camera computes its pictures, and a smaller region leaves it time."""
@@ -186,17 +187,20 @@ def _train(state: DemoState, tell: Tell) -> str:
     from ..inference.library import Library
     from ..storage.open_stack import open_stack
     from ..training.options import TrainingOptions
+    from ..training.run import in_one_process
     from ..training.train import train
 
     tell(0.0, "reading the recording")
     library = Library(state.library)
-    state.training = train(
-        [open_stack(state.library / "runs" / "specimen")],
-        library.models_dir / "first",
-        TrainingOptions(seconds=state.train_seconds, seed=state.seed),
-        noise_model=state.calibration.noise_model,
-        camera=state.microscope.fingerprint(),
-        on_progress=_training_progress(tell),
+    state.training = in_one_process(
+        train(
+            [open_stack(state.library / "runs" / "specimen")],
+            library.models_dir / "first",
+            TrainingOptions(seconds=state.train_seconds, seed=state.seed),
+            noise_model=state.calibration.noise_model,
+            camera=state.microscope.fingerprint(),
+            on_progress=_training_progress(tell),
+        )
     )
     library.promote(state.training.bundle.path, "the first model of this library")
     result = state.training.result()

@@ -34,7 +34,8 @@ from ..storage.bounded_text import read_text
 from ..storage.output_kinds import Kind
 from .errors import BundleError
 
-Algorithm = Literal["lattice", "n2v", "n2v2", "structn2v", "pn2v"]
+Algorithm = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]*$")]
+"""By its name; which there are is known to training."""
 Preset = Literal["live", "fast", "best"]
 PixelType = Literal["uint8", "uint16", "float32"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

@@ -21,7 +21,9 @@ from .checkpoint import working_file
 from .device import worker_count
 from .errors import TrainingDataError, TrainingError
 from .options import DEFAULT_SECONDS, TrainingOptions
-from .train import TrainingProgress, TrainingResult, train
+from .progress import TrainingProgress
+from .run import TrainingResult
+from .train import train
 
 ALL = "all"
 FOLDER_NAME = re.compile(
@@ -53,7 +55,7 @@ def train_channels(
 
     Returns
     -------
-    Results by channel.
+    Results by channel; none in a process that only helped under torchrun.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def train_channels(
         plans = _plan_all(stacks[0], out, options, on_remark)
         for folder, _ in plans.values():
             require_absent(folder, overwrite=overwrite, kind=Kind.BUNDLE)
-    return {
+    trained = {
         name: train(
             stacks,
             folder,
@@ -82,6 +84,7 @@ def train_channels(
         )
         for name, (folder, planned) in plans.items()
     }
+    return {name: result for name, result in trained.items() if result is not None}
 
 
 def _plan_all(

@@ -1,18 +1,26 @@
 """What a training run needs to go on after a kill, on disk.
 
-Owns the working file beside the bundle. It is replaced in one step, so the last good one stays
-whatever happens while the next is written.
+Owns the working file beside the bundle, and what of a run stands in it. It is replaced in one
+step, so the last good one stays whatever happens while the next is written.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..storage.atomic_output import OutputError, new_file, require_space
+from .data.recordings import Recordings
 from .errors import TrainingError
+from .options import TrainingOptions
+from .run import LossRow, Run
+
+FORMAT = 2
+"""Of the state; a run that another version left is not resumed."""
 
 
 def working_file(bundle: Path) -> Path:
@@ -47,17 +55,77 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     TrainingError
-        If it is missing or damaged.
+        If it is missing, damaged, or of another version.
     """
     if not path.is_file():
         raise TrainingError(f"{path}: no checkpoint to resume from; start without --resume")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        # Written before other channels were called so.
-        state["options"].setdefault("other_channels", state["options"].pop("companions", ""))
     except Exception as error:  # torch raises whatever the damage provokes
         raise TrainingError(
             f"{path}: the checkpoint cannot be read ({type(error).__name__}); delete it and start "
             "without --resume"
         ) from error
     return state
+
+
+def identity_of(
+    options: TrainingOptions, recordings: Recordings, channel: str | None
+) -> dict[str, Any]:
+    """Return what a run has to have in common with the one that it resumes."""
+    chosen = {name: value for name, value in options.record().items() if name != "resume"}
+    shown = (f"{stack.path} ({len(stack) - stack.absent} frames)" for stack in recordings.stacks)
+    return chosen | {"recordings": ", ".join(shown), "channel": channel}
+
+
+def require_same_run(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse to resume a run that had other options or recordings.
+
+    Raises
+    ------
+    TrainingError
+        With the first difference.
+    """
+    if state.get("format") != FORMAT:
+        raise TrainingError(
+            "--resume: the unfinished run was left by another version of quietscope; start "
+            "without --resume"
+        )
+    saved = state["options"]
+    different = sorted(name for name in wanted if saved.get(name) != wanted[name])
+    if different:
+        name = different[0]
+        raise TrainingError(
+            f"--resume: {name} is {wanted[name]}, the unfinished run had {saved.get(name)}; give "
+            "the same options and recordings, or start without --resume"
+        )
+
+
+def state_of(run: Run, identity: Mapping[str, Any], recordings: Recordings) -> dict[str, Any]:
+    """Return what `restore` needs."""
+    return {
+        "format": FORMAT,
+        "options": dict(identity),
+        "units": recordings.units,
+        "step": run.step,
+        "elapsed": run.schedule.elapsed,
+        "network": run.learner.network.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "average": run.average.state_dict(),
+        "best": run.best,
+        "losses": [asdict(row) for row in run.losses],
+        "recent": list(run.recent),
+        "bad_steps": run.bad_steps,
+    }
+
+
+def restore(run: Run, state: Mapping[str, Any]) -> None:
+    """Let a new run stand where the saved one stood."""
+    run.step = state["step"]
+    run.learner.network.load_state_dict(state["network"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.average.load_state_dict(state["average"])
+    run.best = state["best"]
+    run.losses = [LossRow(**row) for row in state["losses"]]
+    run.recent = list(state["recent"])
+    run.bad_steps = state["bad_steps"]

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import require_extra
-from ..inference.bundle import Algorithm, Preset
+from ..inference.bundle import Preset
 from ..reporting.console import Outcome, stderr
 from ..storage.atomic_output import require_apart
 from .options import MaskAxis, TrainingOptions
+from .registry import METHODS
 
 if TYPE_CHECKING:
     from .retraining.retrain import Decision
+
+
+def _method(name: str) -> str:
+    if name not in METHODS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(METHODS)}")
+    return name
 
 
 def train(
@@ -26,7 +33,10 @@ def train(
     noise_model: Annotated[
         Path | None, typer.Option(help="Of the camera; without it one is estimated.")
     ] = None,
-    algorithm: Annotated[Algorithm, typer.Option(help="How the blind spot is made.")] = "lattice",
+    algorithm: Annotated[
+        str,
+        typer.Option(help="How it learns.", metavar="|".join(METHODS), callback=_method),
+    ] = "lattice",
     context: Annotated[int, typer.Option(help="Preceding frames that the model uses.")] = 0,
     preset: Annotated[Preset, typer.Option(help="Size of the network.")] = "live",
     channel: Annotated[

@@ -23,7 +23,7 @@ from ..reporting.console import progress, stderr
 
 if TYPE_CHECKING:
     from .output.preview import Preview
-    from .train import TrainingProgress
+    from .progress import TrainingProgress
 
 UPPER_HALF = "▀"
 """One character is two pixels: its upper half in the foreground colour, its lower one behind."""

@@ -5,11 +5,13 @@ Owns the choices and their refusal; knows nothing about data or torch.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-from ..inference.bundle import Algorithm, Preset
+from ..inference.bundle import Preset
 from .errors import TrainingError
+from .registry import METHODS
 
 MaskAxis = Literal["x", "y"]
 SampledNetwork = Literal["lattice", "n2v", "n2v2"]
@@ -45,7 +47,7 @@ PLANS: dict[Preset, NetworkPlan] = {
 
 @dataclass(frozen=True, slots=True)
 class InputPlanes:
-    """What a network is given beside the newest frame, in this order.
+    """What a network is given besides the newest frame, in this order.
 
     Attributes
     ----------
@@ -108,7 +110,7 @@ class TrainingOptions:
         Frames kept in memory at a time.
     """
 
-    algorithm: Algorithm = "lattice"
+    algorithm: str = "lattice"
     preset: Preset = "live"
     context_frames: int = 0
     other_channels: tuple[str, ...] = ()
@@ -129,14 +131,9 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        _require(self.algorithm in get_args(Algorithm), "algorithm", self.algorithm, Algorithm)
-        _require(
-            self.samples_from in get_args(SampledNetwork),
-            "samples_from",
-            self.samples_from,
-            SampledNetwork,
-        )
-        _require(self.preset in PLANS, "preset", self.preset, Preset)
+        _require_one_of(METHODS, "algorithm", self.algorithm)
+        _require_one_of(get_args(SampledNetwork), "samples_from", self.samples_from)
+        _require_one_of(PLANS, "preset", self.preset)
         if self.seconds is not None and self.steps is not None:
             raise TrainingError("both --minutes and --steps were given; give one budget only")
         for name, least in _LEAST.items():
@@ -149,14 +146,6 @@ class TrainingOptions:
             )
         if self.patch is not None and self.patch % 16:
             raise TrainingError(f"patch is {self.patch} pixels, expected a multiple of 16")
-
-    @property
-    def patch_edge(self) -> int:
-        """Edge of the patches in pixels: what was asked for, or the algorithm's own."""
-        blind = self.algorithm == "lattice" or (
-            self.algorithm == "pn2v" and self.samples_from == "lattice"
-        )
-        return self.patch or (96 if blind else 64)
 
     @property
     def plan(self) -> NetworkPlan:
@@ -185,8 +174,6 @@ _LEAST: dict[str, float] = {
 }
 
 
-def _require(ok: bool, name: str, value: object, expected: object) -> None:
-    if not ok:
-        raise TrainingError(
-            f"{name} is {value!r}, expected one of {', '.join(get_args(expected))}"
-        )
+def _require_one_of(known: Collection[str], name: str, value: object) -> None:
+    if value not in known:
+        raise TrainingError(f"{name} is {value!r}, expected one of {', '.join(known)}")

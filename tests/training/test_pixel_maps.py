@@ -44,17 +44,17 @@ class Sensor:
 
     @classmethod
     def random(cls, shape=(SIDE, SIDE), hot_share=0.01) -> Sensor:
-        chance = np.random.default_rng(3)
-        hot = chance.random(shape) < hot_share
-        offset = 100 + chance.normal(0, 1.5, shape) + hot * chance.uniform(10, 60, shape)
-        read = 2.5 * np.exp(chance.normal(0, 0.1, shape))
-        read[hot] = chance.uniform(20, 60, int(hot.sum()))
+        rng = np.random.default_rng(3)
+        hot = rng.random(shape) < hot_share
+        offset = 100 + rng.normal(0, 1.5, shape) + hot * rng.uniform(10, 60, shape)
+        read = 2.5 * np.exp(rng.normal(0, 0.1, shape))
+        read[hot] = rng.uniform(20, 60, int(hot.sum()))
         return cls(offset, read, np.full(shape, 2.0), hot)
 
     def expose(self, photoelectrons, seed: int) -> np.ndarray:
-        chance = np.random.default_rng(seed)
-        electrons = chance.poisson(photoelectrons)
-        read = self.read_adu * chance.standard_normal(electrons.shape)
+        rng = np.random.default_rng(seed)
+        electrons = rng.poisson(photoelectrons)
+        read = self.read_adu * rng.standard_normal(electrons.shape)
         observed = self.offset_adu + self.gain_adu_per_e * electrons + read
         return np.clip(np.rint(observed), 0, 65535).astype(np.uint16)
 
@@ -71,12 +71,12 @@ class Sensor:
 
 def scenes(frames: int, shape=(SIDE, SIDE)) -> np.ndarray:
     """Photoelectrons of blobs that drift, (frames, Y, X)."""
-    chance = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     y, x = np.mgrid[: shape[0], : shape[1]]
     out = np.full((frames, *shape), 6.0)
     for _ in range(12):
-        (cy, cx), (vy, vx) = chance.uniform(0, SIDE, 2), chance.normal(0, 0.3, 2)
-        size, height = chance.uniform(2, 6), chance.uniform(20, 80)
+        (cy, cx), (vy, vx) = rng.uniform(0, SIDE, 2), rng.normal(0, 0.3, 2)
+        size, height = rng.uniform(2, 6), rng.uniform(20, 80)
         for t in range(frames):
             squared = (y - cy - vy * t) ** 2 + (x - cx - vx * t) ** 2
             out[t] += height * np.exp(-squared / (2 * size**2))

@@ -22,7 +22,9 @@ from quietscope.training.checkpoint import load_checkpoint, save_checkpoint, wor
 from quietscope.training.data.recordings import load_recordings
 from quietscope.training.errors import TrainingDataError, TrainingError
 from quietscope.training.options import TrainingOptions
-from quietscope.training.train import LossRow, Run, _overfits, fit, train
+from quietscope.training.run import LossRow, Run
+from quietscope.training.train import fit, train
+from quietscope.training.validation import overfits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,10 +46,8 @@ def scene(frames: int, shape=(72, 90), speed: float = 1.0) -> np.ndarray:
 
 
 def camera(photoelectrons: np.ndarray, seed: int = 0) -> np.ndarray:
-    chance = np.random.default_rng(seed)
-    electrons = chance.poisson(photoelectrons) + READ * chance.standard_normal(
-        photoelectrons.shape
-    )
+    rng = np.random.default_rng(seed)
+    electrons = rng.poisson(photoelectrons) + READ * rng.standard_normal(photoelectrons.shape)
     return np.clip(np.rint(OFFSET + GAIN * electrons), 0, 65535).astype(np.uint16)
 
 
@@ -206,10 +206,10 @@ def test_a_run_of_few_steps_is_not_taken_for_overfitted():
     def run(steps_apart):
         scores = [1.0, 0.5, 0.9, 0.9, 0.9, 0.9]
         rows = [LossRow(i * steps_apart, 0.0, 1.0, score) for i, score in enumerate(scores)]
-        return Run(None, None, None, None, None, losses=rows)
+        return Run(QUICK, None, None, None, None, None, losses=rows)
 
-    assert not _overfits(run(1))
-    assert _overfits(run(20))
+    assert not overfits(run(1))
+    assert overfits(run(20))
 
 
 def test_a_failed_write_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
@@ -327,12 +327,12 @@ def test_options_that_cannot_be_trained_are_refused(choices, match):
 
 def test_patches_are_drawn_more_often_where_there_is_structure():
     pixels = np.full((6, 256, 256), 100, np.uint16) + np.arange(6, dtype=np.uint16)[:, None, None]
-    chance = np.random.default_rng(0)
-    pixels[:, 32:96, 32:96] += (100 * (chance.random((64, 64)) > 0.9)).astype(np.uint16)
+    rng = np.random.default_rng(0)
+    pixels[:, 32:96, 32:96] += (100 * (rng.random((64, 64)) > 0.9)).astype(np.uint16)
     recordings = load_recordings(
         [stack_from_array(pixels)], context_frames=0, patch=32, memory_mib=64
     )
-    drawn = recordings.sampler.draw(400, chance)
+    drawn = recordings.sampler.draw(400, rng)
     share = np.mean(drawn.max(axis=(1, 2, 3)) > 150)
     assert share > 0.4  # the structure covers 6 % of the frame
 

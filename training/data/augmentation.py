@@ -1,7 +1,7 @@
 """What patches go through before the network sees them.
 
 Owns flips, missing context and things that appear from nowhere. Pure functions of their input and
-the source of chance.
+of the random generator.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ABSENT_CHANNEL_SHARE = 0.15
 
 def augmented(
     patches: Patches,
-    chance: np.random.Generator,
+    rng: np.random.Generator,
     *,
     transpose: bool,
     inputs: InputPlanes | None = None,
@@ -40,19 +40,19 @@ def augmented(
     planes are; by default all but the first are preceding frames.
     """
     inputs = inputs or InputPlanes(context_frames=patches.shape[1] - 1)
-    turned = np.stack([_turned(patch, chance, transpose=transpose) for patch in patches])
+    turned = np.stack([_turned(patch, rng, transpose=transpose) for patch in patches])
     if inputs.context_frames:
         with_past = turned[:, : 1 + inputs.context_frames]
-        _disturb_past(with_past, chance)
-        _drop_context(with_past, chance)
+        _disturb_past(with_past, rng)
+        _drop_context(with_past, rng)
     if inputs.other_channels:
         first = 1 + inputs.context_frames
-        _disturb_other_channels(turned[:, first : first + inputs.other_channels], chance)
+        _disturb_other_channels(turned[:, first : first + inputs.other_channels], rng)
     return np.nan_to_num(turned, copy=False, nan=0.0)
 
 
-def _turned(patch: Patches, chance: np.random.Generator, *, transpose: bool) -> Patches:
-    flip_y, flip_x, swap = chance.random(3) < 0.5
+def _turned(patch: Patches, rng: np.random.Generator, *, transpose: bool) -> Patches:
+    flip_y, flip_x, swap = rng.random(3) < 0.5
     if flip_y:
         patch = patch[:, ::-1]
     if flip_x:
@@ -60,65 +60,65 @@ def _turned(patch: Patches, chance: np.random.Generator, *, transpose: bool) -> 
     return patch.transpose(0, 2, 1) if swap and transpose else patch
 
 
-def _drop_context(patches: Patches, chance: np.random.Generator) -> None:
+def _drop_context(patches: Patches, rng: np.random.Generator) -> None:
     # The first frames of a run, a gap, a skipped frame.
     context_frames = patches.shape[1] - 1
     for patch in patches:
-        fate = chance.random()
+        fate = rng.random()
         if fate < NO_CONTEXT_SHARE:
             patch[1:] = 0
         elif fate < NO_CONTEXT_SHARE + GAP_SHARE:
-            patch[1 + int(chance.integers(context_frames)) :] = 0
+            patch[1 + int(rng.integers(context_frames)) :] = 0
         elif fate < NO_CONTEXT_SHARE + 2 * GAP_SHARE:
-            patch[1 + int(chance.integers(context_frames))] = 0
+            patch[1 + int(rng.integers(context_frames))] = 0
 
 
-def _disturb_past(patches: Patches, chance: np.random.Generator) -> None:
+def _disturb_past(patches: Patches, rng: np.random.Generator) -> None:
     # What has just appeared, what has just gone, and what flashed once: the past of a rectangle is
     # taken from another patch, or a spot lights up in one preceding frame.
     original = patches.copy()
     for patch in patches:
-        if chance.random() < PASTED_SHARE:
-            other = original[int(chance.integers(len(original)))]
+        if rng.random() < PASTED_SHARE:
+            other = original[int(rng.integers(len(original)))]
             first, last = 1, len(patch)
-            if chance.random() >= ALL_FRAMES_SHARE:
-                first = int(chance.integers(1, len(patch)))
-                last = int(chance.integers(first + 1, len(patch) + 1))
-            _paste(patch, other, chance, first=first, last=last)
-        if chance.random() < FLASH_SHARE:
-            for _ in range(int(chance.integers(1, MOST_FLASHES + 1))):
-                _flash(patch, chance)
+            if rng.random() >= ALL_FRAMES_SHARE:
+                first = int(rng.integers(1, len(patch)))
+                last = int(rng.integers(first + 1, len(patch) + 1))
+            _paste(patch, other, rng, first=first, last=last)
+        if rng.random() < FLASH_SHARE:
+            for _ in range(int(rng.integers(1, MOST_FLASHES + 1))):
+                _flash(patch, rng)
 
 
 def _paste(
-    patch: Patches, other: Patches, chance: np.random.Generator, *, first: int, last: int
+    patch: Patches, other: Patches, rng: np.random.Generator, *, first: int, last: int
 ) -> None:
     edge = patch.shape[1]
-    height, width = (int(n) for n in chance.integers(4, edge // 2 + 1, size=2))
-    y, v = (int(n) for n in chance.integers(edge - height + 1, size=2))
-    x, u = (int(n) for n in chance.integers(edge - width + 1, size=2))
+    height, width = (int(n) for n in rng.integers(4, edge // 2 + 1, size=2))
+    y, v = (int(n) for n in rng.integers(edge - height + 1, size=2))
+    x, u = (int(n) for n in rng.integers(edge - width + 1, size=2))
     patch[first:last, y : y + height, x : x + width] = other[
         first:last, v : v + height, u : u + width
     ]
 
 
-def _disturb_other_channels(other_channels: Patches, chance: np.random.Generator) -> None:
+def _disturb_other_channels(other_channels: Patches, rng: np.random.Generator) -> None:
     # A channel that is not there yet, and things that only one of two channels shows.
     original = other_channels.copy()
     for patch in other_channels:
-        if chance.random() < STRANGE_SHARE:
-            other = original[int(chance.integers(len(original)))]
-            _paste(patch, other, chance, first=0, last=len(patch))
-        patch[chance.random(len(patch)) < ABSENT_CHANNEL_SHARE] = 0
+        if rng.random() < STRANGE_SHARE:
+            other = original[int(rng.integers(len(original)))]
+            _paste(patch, other, rng, first=0, last=len(patch))
+        patch[rng.random(len(patch)) < ABSENT_CHANNEL_SHARE] = 0
 
 
-def _flash(patch: Patches, chance: np.random.Generator) -> None:
+def _flash(patch: Patches, rng: np.random.Generator) -> None:
     frames, edge, _ = patch.shape
     # The newest of the past half of the time: its echo is the one that shows most.
-    frame = 1 if chance.random() < 0.5 else int(chance.integers(1, frames))
-    y, x = chance.uniform(0, edge, size=2)
-    sigma = chance.uniform(1.0, 6.0)
-    height = math.exp(chance.uniform(*np.log(FLASH_HEIGHTS)))
+    frame = 1 if rng.random() < 0.5 else int(rng.integers(1, frames))
+    y, x = rng.uniform(0, edge, size=2)
+    sigma = rng.uniform(1.0, 6.0)
+    height = math.exp(rng.uniform(*np.log(FLASH_HEIGHTS)))
     rows = np.exp(-0.5 * ((np.arange(edge) - y) / sigma) ** 2)
     columns = np.exp(-0.5 * ((np.arange(edge) - x) / sigma) ** 2)
     patch[frame] += (height * rows[:, None] * columns[None, :]).astype(np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..options import MaskAxis
-from .resident_frames import Footage
+from .resident_frames import ResidentChunk
 
 LAGS = 8
 FRAMES = 12
@@ -64,7 +64,7 @@ class NoiseCorrelation:
         return text + ")"
 
 
-def noise_correlation(footage: Sequence[Footage]) -> NoiseCorrelation:
+def noise_correlation(resident: Sequence[ResidentChunk]) -> NoiseCorrelation:
     """Measure the correlation on what differs from frame to frame, or from pixel to pixel.
 
     Differences of successive frames hold noise and what moves. For the correlation along one axis
@@ -73,28 +73,28 @@ def noise_correlation(footage: Sequence[Footage]) -> NoiseCorrelation:
     the frames keeps little.
     """
     along_y, along_x = [], []
-    for noise in _noise(footage):
+    for noise in _noise(resident):
         along_y.append(_autocorrelations(np.diff(noise, n=2, axis=1).T))
         along_x.append(_autocorrelations(np.diff(noise, n=2, axis=0)))
     y, x = (np.median(np.concatenate(along), axis=0) for along in (along_y, along_x))
     return NoiseCorrelation(y=tuple(y.tolist()), x=tuple(x.tolist()))
 
 
-def _noise(footage: Sequence[Footage]) -> Iterator[NDArray[np.float32]]:
-    pairs = [(part, row, earlier) for part in footage for row, earlier in _successive(part)]
+def _noise(resident: Sequence[ResidentChunk]) -> Iterator[NDArray[np.float32]]:
+    pairs = [(part, row, earlier) for part in resident for row, earlier in _successive(part)]
     chosen = np.linspace(0, len(pairs) - 1, min(FRAMES, len(pairs))).astype(int)
     for part, row, earlier in (pairs[i] for i in chosen):
         yield _middle(part.pixels[row]) - _middle(part.pixels[earlier])
     if not pairs:
-        yield from (_middle(part.pixels[0]) for part in footage[:FRAMES])
+        yield from (_middle(part.pixels[0]) for part in resident[:FRAMES])
 
 
-def _successive(part: Footage) -> Iterator[tuple[int, int]]:
+def _successive(part: ResidentChunk) -> Iterator[tuple[int, int]]:
     """Return rows and the rows of the same plane and position one time step earlier."""
-    indices = part.stretch.indices.tolist()
+    indices = part.chunk.indices.tolist()
     row_of = {index: row for row, index in enumerate(indices)}
     for row, index in enumerate(indices):
-        earlier = row_of.get(part.stretch.stack.preceding(index, 1)[0])
+        earlier = row_of.get(part.chunk.stack.preceding(index, 1)[0])
         if earlier is not None:
             yield row, earlier
 

@@ -1,6 +1,6 @@
 """Where patches are taken: half of them anywhere, half where the frames hold structure.
 
-Owns the drawing of patches from the footage that is resident. Units are ADU.
+Owns the drawing of patches from the frames in memory. Units are ADU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..options import InputPlanes
-from .resident_frames import Footage, FootageWindow
+from .resident_frames import ResidentChunk, ResidentWindow
 
 CELL = 16
 """Edge of the cells, in pixels, whose information steers where patches are taken."""
@@ -20,35 +20,35 @@ UNIFORM_SHARE = 0.5
 
 
 class PatchSampler:
-    """Draws patches from the footage that is resident.
+    """Draws patches from the frames in memory.
 
     Parameters
     ----------
     window
-        The footage, read.
+        The frames, read.
     patch
         Edge of the patches, pixels.
     inputs
         The planes of each.
     """
 
-    def __init__(self, window: FootageWindow, patch: int, inputs: InputPlanes) -> None:
+    def __init__(self, window: ResidentWindow, patch: int, inputs: InputPlanes) -> None:
         self._window = window
         self._patch = patch
         self._inputs = inputs
-        self._maps: dict[Footage, _InformationMap] = {}
-        self._take(window.footage)
+        self._maps: dict[ResidentChunk, _InformationMap] = {}
+        self._take(window.resident)
 
     def move(self, drawn: int, progress: float, *, wait: bool) -> None:
-        """Bring the footage to where it should be after `drawn` patches, at this share of the run.
+        """Let the frames in memory be those after `drawn` patches, at this share of the run.
 
-        See `FootageWindow.move` for `wait`.
+        See `ResidentWindow.move` for `wait`.
         """
-        drawn_bytes = drawn * self._patch**2 * self._footage[0].pixels.itemsize
+        drawn_bytes = drawn * self._patch**2 * self._resident_chunks[0].pixels.itemsize
         if self._window.move(self._window.place(drawn_bytes, progress), wait=wait):
-            self._take(self._window.footage)
+            self._take(self._window.resident)
 
-    def draw(self, count: int, chance: np.random.Generator) -> NDArray[np.float32]:
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Return `count` patches (count, planes, P, P); missing frames are NaN.
 
         The planes are those of `InputPlanes`: frames in ADU, brought to the offset and gain of the
@@ -58,7 +58,7 @@ class PatchSampler:
         shape = (count, 1 + self._inputs.further, edge, edge)
         out = np.full(shape, np.nan, dtype=np.float32)
         for patch in out:
-            part, row, y, x = self._somewhere(chance)
+            part, row, y, x = self._somewhere(rng)
             here = (slice(y, y + edge), slice(x, x + edge))
             for place, source in enumerate((row, *part.preceding[row])):
                 if source >= 0:
@@ -67,33 +67,33 @@ class PatchSampler:
             for number, there in enumerate(part.accompanied[row]):
                 if there:
                     patch[first + number] = part.other_channels[row, number][here]
-            if part.stretch.beside.pixel_maps is not None:
-                factor, summand, excess = part.stretch.beside.pixel_maps[:, *here]
+            if part.chunk.side_inputs.pixel_maps is not None:
+                factor, summand, excess = part.chunk.side_inputs.pixel_maps[:, *here]
                 patch[:-1] = patch[:-1] * factor + summand
                 patch[-1] = excess
         return out
 
-    def _take(self, footage: Sequence[Footage]) -> None:
+    def _take(self, resident: Sequence[ResidentChunk]) -> None:
         known = self._maps
-        self._maps = {part: known.get(part) or _InformationMap(part) for part in footage}
-        self._footage = tuple(footage)
-        self._frames = np.cumsum([len(part.targets) for part in footage])
+        self._maps = {part: known.get(part) or _InformationMap(part) for part in resident}
+        self._resident_chunks = tuple(resident)
+        self._frames = np.cumsum([len(part.targets) for part in resident])
         self._information = np.cumsum([known_map.total for known_map in self._maps.values()])
 
-    def _somewhere(self, chance: np.random.Generator) -> tuple[Footage, int, int, int]:
-        height, width = self._footage[0].pixels.shape[1:]
+    def _somewhere(self, rng: np.random.Generator) -> tuple[ResidentChunk, int, int, int]:
+        height, width = self._resident_chunks[0].pixels.shape[1:]
         most_y, most_x = height - self._patch, width - self._patch
-        if chance.random() < UNIFORM_SHARE or self._information[-1] <= 0:
-            number, frame = _located(self._frames, int(chance.integers(self._frames[-1])))
-            part = self._footage[number]
-            y, x = int(chance.integers(most_y + 1)), int(chance.integers(most_x + 1))
+        if rng.random() < UNIFORM_SHARE or self._information[-1] <= 0:
+            number, frame = _located(self._frames, int(rng.integers(self._frames[-1])))
+            part = self._resident_chunks[number]
+            y, x = int(rng.integers(most_y + 1)), int(rng.integers(most_x + 1))
             return part, part.targets[int(frame)], y, x
-        number, amount = _located(self._information, chance.random() * self._information[-1])
-        part = self._footage[number]
+        number, amount = _located(self._information, rng.random() * self._information[-1])
+        part = self._resident_chunks[number]
         frame, top, left = self._maps[part].cell_at(amount)
         # The patch holds the cell at a random place of its own.
-        y = top - int(chance.integers(self._patch - CELL + 1))
-        x = left - int(chance.integers(self._patch - CELL + 1))
+        y = top - int(rng.integers(self._patch - CELL + 1))
+        x = left - int(rng.integers(self._patch - CELL + 1))
         return part, part.targets[frame], min(max(y, 0), most_y), min(max(x, 0), most_x)
 
 
@@ -104,10 +104,10 @@ def _located(cumulative: NDArray[Any], amount: float) -> tuple[int, float]:
 
 
 class _InformationMap:
-    """How much structure each cell of a footage's frames holds, added up."""
+    """How much structure each cell of a chunk's frames holds, added up."""
 
-    def __init__(self, footage: Footage) -> None:
-        cells = [information(_even(footage, row)) for row in footage.targets]
+    def __init__(self, chunk: ResidentChunk) -> None:
+        cells = [information(_even(chunk, row)) for row in chunk.targets]
         self._rows, self._columns = cells[0].shape
         self._cumulative = np.cumsum(cells, dtype=np.float64)
         self.total = float(self._cumulative[-1])
@@ -120,10 +120,10 @@ class _InformationMap:
         return frame, row * CELL, column * CELL
 
 
-def _even(footage: Footage, row: int) -> NDArray[Any]:
+def _even(resident: ResidentChunk, row: int) -> NDArray[Any]:
     """Return a frame without what the camera's pixels make of it: that is no structure."""
-    frame: NDArray[Any] = footage.pixels[row]
-    maps = footage.stretch.beside.pixel_maps
+    frame: NDArray[Any] = resident.pixels[row]
+    maps = resident.chunk.side_inputs.pixel_maps
     return frame if maps is None else frame * maps[0] + maps[1]
 
 

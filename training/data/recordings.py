@@ -1,7 +1,7 @@
-"""What the network learns from: recordings that were read through once and found fit.
+"""What the network learns from: recordings that were read through once.
 
-Owns the refusal of recordings that cannot teach anything, the one pass over all frames, and the
-frames that are held out. What stays in memory is decided in `footage`, where patches are taken in
+Owns the one pass over all frames, and the frames that are held out. What they have to be is
+decided in `audit`, what stays in memory in `resident_frames`, where patches are taken in
 `patches`. Units are ADU throughout.
 """
 
@@ -19,33 +19,33 @@ from numpy.typing import NDArray
 from ...inference.bundle import TrainingStack
 from ...inference.side_inputs import side_input_indices
 from ...storage.stack import Stack
-from ..errors import TrainingDataError
 from ..options import InputPlanes
-from .patches import CELL, PatchSampler
+from .audit import fitting_patch, require_alike, require_contrast
+from .patches import PatchSampler
 from .pixel_statistics import PixelStatistics
 from .resident_frames import (
-    Footage,
-    FootagePlan,
-    FootageWindow,
+    ChunkPlan,
+    ResidentChunk,
+    ResidentWindow,
     held_out_frames,
-    plan_footage,
+    plan_chunks,
 )
-from .side_inputs import NOTHING, Beside, Sample
+from .side_inputs import NO_SIDE_INPUTS, Sample, SideInputs
 
-SMALLEST_PATCH = 32
 HELD_OUT_EDGE = 256
 HELD_OUT_FRAMES = 24
+"""With their edge: a million and a half pixels, enough for statistics and small in memory."""
 SAMPLE_FRAMES = 2
+"""Whole: on which the exported graph is compared with PyTorch."""
 PROBED_FRAMES = 8
-MOST_SATURATED = 0.5
-FULL_SCALES_ADU = tuple(2**bits - 1 for bits in range(8, 17))
+"""Whose reading is timed before all are read."""
 READING_SHARE = 0.25
 """Of a budget of time: what reading through the recordings may take."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recordings:
-    """All footage of one training run, checked.
+    """All frames of one training run, checked.
 
     Attributes
     ----------
@@ -77,16 +77,16 @@ class Recordings:
     pooled: PixelStatistics
     held_out: tuple[Sample, ...]
     samples: tuple[Sample, ...]
-    window: FootageWindow
+    window: ResidentWindow
     sampler: PatchSampler
     inputs: InputPlanes
     other_channel_statistics: tuple[PixelStatistics, ...] = ()
     begun_units: tuple[tuple[float, float], ...] = ()
 
     @property
-    def footage(self) -> tuple[Footage, ...]:
+    def resident(self) -> tuple[ResidentChunk, ...]:
         """The frames in memory now."""
-        return self.window.footage
+        return self.window.resident
 
     @property
     def low_adu(self) -> float:
@@ -124,6 +124,12 @@ class Recordings:
         return list(self.units[1:])
 
     @property
+    def plane_units(self) -> list[tuple[float, float]]:
+        """Centre and scale of each plane of a patch that holds a frame, ADU."""
+        own = 1 + self.inputs.context_frames
+        return [(self.centre_adu, self.scale_adu)] * own + self.other_channel_units
+
+    @property
     def pixel_type(self) -> str:
         """The camera's."""
         return self.stacks[0].dtype.name
@@ -141,15 +147,15 @@ class Recordings:
     @property
     def resident_frames(self) -> int:
         """How many frames are in memory at a time."""
-        return sum(len(part.pixels) for part in self.footage)
+        return sum(len(part.pixels) for part in self.resident)
 
     def share_outside(self, low_adu: float, high_adu: float) -> float:
         """Return the share of pixels outside of a range, among the frames in memory."""
         outside = sum(
             int(((part.pixels < low_adu) | (part.pixels > high_adu)).sum())
-            for part in self.footage
+            for part in self.resident
         )
-        return outside / sum(part.pixels.size for part in self.footage)
+        return outside / sum(part.pixels.size for part in self.resident)
 
     def provenance(self) -> tuple[TrainingStack, ...]:
         """Return what was read, with its hash."""
@@ -174,7 +180,7 @@ def load_recordings(
     seed: int = 0,
     worker: int = 0,
     seconds: float | None = None,
-    beside: Sequence[Beside] | None = None,
+    side_inputs: Sequence[SideInputs] | None = None,
 ) -> Recordings:
     """Read the stacks through once, keeping what fits into memory.
 
@@ -192,8 +198,8 @@ def load_recordings(
         Of the order in which it moves; workers that train together see different frames.
     seconds
         The budget of the run. If reading everything would take a quarter of it or more, evenly
-        spread stretches are used instead.
-    beside
+        spread chunks are used instead.
+    side_inputs
         What each stack is seen together with; by default nothing.
 
     Raises
@@ -201,32 +207,30 @@ def load_recordings(
     TrainingDataError
         If they are of mixed shapes or types, constant, saturated, or smaller than a patch.
     """
-    _require_alike(stacks)
-    patch = _fitting_patch(stacks[0], patch)
-    known = dict(zip(stacks, beside or [NOTHING] * len(stacks), strict=True))
+    require_alike(stacks)
+    patch = fitting_patch(stacks[0], patch)
+    known = dict(zip(stacks, side_inputs or [NO_SIDE_INPUTS] * len(stacks), strict=True))
     first = known[stacks[0]]
     inputs = InputPlanes(
         context_frames, len(first.other_channels), pixel_maps=first.pixel_maps is not None
     )
-    plan = plan_footage(
+    plan = plan_chunks(
         stacks,
         context_frames=context_frames,
         memory_bytes=memory_mib * 2**20 // (1 + inputs.other_channels),
     )
-    plan = replace(
-        plan, stretches=tuple(replace(s, beside=known[s.stack]) for s in plan.stretches)
-    )
+    plan = replace(plan, chunks=tuple(replace(s, side_inputs=known[s.stack]) for s in plan.chunks))
     if plan.streams and seconds is not None:
         plan = _thinned(plan, READING_SHARE * seconds)
-    window = FootageWindow(plan, context_frames, (seed, worker))
+    window = ResidentWindow(plan, context_frames, (seed, worker))
     one_pass = _OnePass(known)
-    for part in window.footage:
+    for part in window.resident:
         one_pass.fill(part)
     held_out = _held_out_crops(one_pass, stacks, context_frames, np.random.default_rng(seed))
     samples = _samples(one_pass, stacks, context_frames)
     statistics, of_other_channels = one_pass.run(plan)
     pooled = reduce(PixelStatistics.pooled_with, statistics)
-    _require_contrast(stacks[0], pooled)
+    require_contrast(stacks[0], pooled)
     window.start_reading()
     return Recordings(
         stacks=tuple(stacks),
@@ -242,57 +246,21 @@ def load_recordings(
     )
 
 
-def _require_alike(stacks: Sequence[Stack]) -> None:
-    if not stacks:
-        raise TrainingDataError("no stacks were given; name at least one recording to learn from")
-    first = stacks[0]
-    for stack in stacks:
-        if stack.dtype != first.dtype:
-            raise TrainingDataError(
-                f"{stack.path}: pixels are {stack.dtype}, those of {first.path} {first.dtype}; "
-                "a model belongs to one pixel type: train one model for each"
-            )
-        if stack.frame_shape != first.frame_shape:
-            raise TrainingDataError(
-                f"{stack.path}: frames are {_shape(stack)}, those of {first.path} are "
-                f"{_shape(first)}; give recordings of one camera setting, or crop them alike"
-            )
-        if stack.sizes.get("channel", 1) > 1:
-            raise TrainingDataError(
-                f"{stack.path}: holds {stack.sizes['channel']} channels; name one with --channel "
-                "and train a model for each"
-            )
-
-
-def _shape(stack: Stack) -> str:
-    return f"{stack.frame_shape[0]}×{stack.frame_shape[1]}"
-
-
-def _fitting_patch(stack: Stack, wanted: int) -> int:
-    fitting = min(wanted, *(edge // CELL * CELL for edge in stack.frame_shape))
-    if fitting < SMALLEST_PATCH:
-        raise TrainingDataError(
-            f"{stack.path}: frames are {_shape(stack)} pixels, expected at least "
-            f"{SMALLEST_PATCH}×{SMALLEST_PATCH}, one training patch; record a larger ROI"
-        )
-    return fitting
-
-
-def _thinned(plan: FootagePlan, seconds: float) -> FootagePlan:
-    """Keep evenly spread stretches that can be read in `seconds`; all of them if they can."""
-    probe = plan.stretches[len(plan.stretches) // 2]
+def _thinned(plan: ChunkPlan, seconds: float) -> ChunkPlan:
+    """Keep evenly spread chunks that can be read in `seconds`; all of them if they can."""
+    probe = plan.chunks[len(plan.chunks) // 2]
     started = time.perf_counter()
     probed = PixelStatistics()
     for index in probe.indices[:PROBED_FRAMES]:
         probed.add(probe.stack.frame(int(index)))
     per_frame = (time.perf_counter() - started) / probed.frames
-    frames = sum(len(s.indices) * (1 + len(s.beside.other_channels)) for s in plan.stretches)
+    frames = sum(len(s.indices) * (1 + len(s.side_inputs.other_channels)) for s in plan.chunks)
     share = seconds / (per_frame * frames)
     if share >= 1:
         return plan
-    count = max(plan.resident, int(share * len(plan.stretches)))
-    kept = np.linspace(0, len(plan.stretches) - 1, count).astype(int)
-    return replace(plan, stretches=tuple(plan.stretches[i] for i in kept), thinned=True)
+    count = max(plan.resident, int(share * len(plan.chunks)))
+    kept = np.linspace(0, len(plan.chunks) - 1, count).astype(int)
+    return replace(plan, chunks=tuple(plan.chunks[i] for i in kept), thinned=True)
 
 
 Crop = tuple[slice, slice]
@@ -302,17 +270,17 @@ WHOLE: Crop = (slice(None), slice(None))
 class _OnePass:
     """Reads each frame once, in order, and puts it wherever it is wanted."""
 
-    def __init__(self, beside: Mapping[Stack, Beside]) -> None:
-        self._beside = beside
+    def __init__(self, side_inputs: Mapping[Stack, SideInputs]) -> None:
+        self._side_inputs = side_inputs
         self._wanted: dict[tuple[Stack, int], list[tuple[NDArray[Any], Crop]]] = {}
 
     def want(self, stack: Stack, index: int, into: NDArray[Any], crop: Crop = WHOLE) -> None:
         """Let frame `index` be put into an array."""
         self._wanted.setdefault((stack, index), []).append((into, crop))
 
-    def fill(self, footage: Footage) -> None:
-        """Let a footage be filled."""
-        for stack, index, into in footage.wanted():
+    def fill(self, chunk: ResidentChunk) -> None:
+        """Let a chunk be filled."""
+        for stack, index, into in chunk.wanted():
             self.want(stack, index, into)
 
     def observations(
@@ -320,23 +288,23 @@ class _OnePass:
     ) -> Sample:
         """Return what will be frame `index` and what is seen with it; zeros are missing."""
         shape = np.empty(stack.frame_shape, dtype=bool)[crop].shape
-        beside = self._beside[stack]
+        side_inputs = self._side_inputs[stack]
         sources = [(stack, i) for i in (index, *side_input_indices(stack, index, context_frames))]
-        sources += [(other.stack, other.index(index)) for other in beside.other_channels]
+        sources += [(other.stack, other.index(index)) for other in side_inputs.other_channels]
         out = np.zeros((len(sources), *shape), dtype=stack.dtype)
         for row, (source, there) in enumerate(sources):
             if there is not None:
                 self.want(source, there, out[row], crop)
-        maps = beside.pixel_maps
+        maps = side_inputs.pixel_maps
         return Sample(out, None if maps is None else maps[:, crop[0], crop[1]])
 
     def run(
-        self, plan: FootagePlan
+        self, plan: ChunkPlan
     ) -> tuple[tuple[PixelStatistics, ...], tuple[PixelStatistics, ...]]:
         """Read; return the statistics of each stack, and of each other channel over all."""
         stacks = [
-            *self._beside,
-            *(c.stack for b in self._beside.values() for c in b.other_channels),
+            *self._side_inputs,
+            *(c.stack for b in self._side_inputs.values() for c in b.other_channels),
         ]
         found = []
         for stack in stacks:
@@ -347,39 +315,39 @@ class _OnePass:
                 for into, crop in self._wanted.get((stack, index), ()):
                     into[...] = frame[crop]
             found.append(statistics)
-        own, others = found[: len(self._beside)], found[len(self._beside) :]
+        own, others = found[: len(self._side_inputs)], found[len(self._side_inputs) :]
         count = len(others) // len(own)
         pooled = [reduce(PixelStatistics.pooled_with, others[k::count]) for k in range(count)]
         return tuple(own), tuple(pooled)
 
-    def _indices(self, stack: Stack, plan: FootagePlan) -> Sequence[int]:
+    def _indices(self, stack: Stack, plan: ChunkPlan) -> Sequence[int]:
         if not plan.thinned:
             return [int(index) for index in stack.present_indices]
         used = {index for wanting, index in self._wanted if wanting is stack}
-        for stretch in plan.stretches:
-            if stretch.stack is stack:
-                used.update(stretch.indices.tolist())
-            for other in stretch.beside.other_channels:
+        for chunk in plan.chunks:
+            if chunk.stack is stack:
+                used.update(chunk.indices.tolist())
+            for other in chunk.side_inputs.other_channels:
                 if other.stack is stack:
-                    there = (other.index(int(index)) for index in stretch.indices)
+                    there = (other.index(int(index)) for index in chunk.indices)
                     used.update(index for index in there if index is not None)
         return sorted(used)
 
 
 def _held_out_crops(
-    reading: _OnePass, stacks: Sequence[Stack], context_frames: int, chance: np.random.Generator
+    reading: _OnePass, stacks: Sequence[Stack], context_frames: int, rng: np.random.Generator
 ) -> tuple[Sample, ...]:
     places = [(stack, int(index)) for stack in stacks for index in held_out_frames(stack)]
     chosen = np.linspace(0, len(places) - 1, min(HELD_OUT_FRAMES, len(places))).round().astype(int)
     return tuple(
-        reading.observations(stack, index, context_frames, _crop(stack, chance))
+        reading.observations(stack, index, context_frames, _crop(stack, rng))
         for stack, index in (places[i] for i in chosen)
     )
 
 
-def _crop(stack: Stack, chance: np.random.Generator) -> Crop:
+def _crop(stack: Stack, rng: np.random.Generator) -> Crop:
     # Anywhere in the frame: its corner is darker than its middle.
-    starts = [int(chance.integers(max(0, edge - HELD_OUT_EDGE) + 1)) for edge in stack.frame_shape]
+    starts = [int(rng.integers(max(0, edge - HELD_OUT_EDGE) + 1)) for edge in stack.frame_shape]
     return slice(starts[0], starts[0] + HELD_OUT_EDGE), slice(starts[1], starts[1] + HELD_OUT_EDGE)
 
 
@@ -390,17 +358,3 @@ def _samples(
         reading.observations(stack, int(held_out_frames(stack)[-1]), context_frames)
         for stack in stacks[:SAMPLE_FRAMES]
     )
-
-
-def _require_contrast(stack: Stack, pixels: PixelStatistics) -> None:
-    if pixels.low_adu == pixels.high_adu and pixels.high_adu not in FULL_SCALES_ADU:
-        raise TrainingDataError(
-            f"{stack.path}: every pixel is {pixels.low_adu:g} ADU, expected an image; open the "
-            "shutter, check the exposure and record again"
-        )
-    share = pixels.at_high / pixels.pixels
-    if share > MOST_SATURATED:
-        raise TrainingDataError(
-            f"{stack.path}: {share:.0%} of the pixels are saturated at {pixels.high_adu:g} ADU, "
-            "expected less than half; lower exposure or illumination and record again"
-        )

@@ -1,9 +1,9 @@
 """The frames that are in memory, and which of a long recording they are at each step.
 
-Owns the cutting of recordings into stretches, the reading of stretches in the background, and the
+Owns the cutting of recordings into chunks, the reading of chunks in the background, and the
 bounded set of them that is resident. Which patches are taken from it is decided in `patches`.
 
-A recording that fits into memory is one stretch that stays. Of a longer one a window of stretches
+A recording that fits into memory is one chunk that stays. Of a longer one a window of chunks
 is resident, and moves along a sequence that visits all of them, in an order drawn from the seed,
 then all of them again. Where the window stands is a function of the step alone, so a run
 that was killed goes on with the very frames it would have had.
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from ...inference.side_inputs import side_input_indices
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
-from .side_inputs import NOTHING, Beside
+from .side_inputs import NO_SIDE_INPUTS, SideInputs
 
 HELD_OUT_SHARE = 0.1
 FEW_FRAMES = 4
-LONGEST_STRETCH = 32
-WANTED_STRETCHES = 9
+LONGEST_CHUNK = 32
+WANTED_CHUNKS = 9
 """Among which memory is divided, one of them being read: many, so that frames differ."""
 VISITED_AT = 0.9
 """Share of a run after which every frame was resident: what comes last still has to be learned."""
@@ -55,7 +55,7 @@ def _training_frames(stack: Stack) -> NDArray[np.intp]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stretch:
+class Chunk:
     """Frames of one stack that are read together.
 
     Attributes
@@ -66,19 +66,19 @@ class Stretch:
         Which frames of the stack, in order of time.
     lead
         How many of them, at the start, only serve as context.
-    beside
+    side_inputs
         What they are seen together with.
     """
 
     stack: Stack
     indices: NDArray[np.int64]
     lead: int = 0
-    beside: Beside = NOTHING
+    side_inputs: SideInputs = NO_SIDE_INPUTS
 
     @property
     def nbytes(self) -> int:
         """Size in memory."""
-        frames = len(self.indices) * (1 + len(self.beside.other_channels))
+        frames = len(self.indices) * (1 + len(self.side_inputs.other_channels))
         return frames * frame_bytes(self.stack)
 
 
@@ -87,12 +87,12 @@ def frame_bytes(stack: Stack) -> int:
     return stack.bytes // len(stack)
 
 
-class Footage:
-    """A stretch in memory.
+class ResidentChunk:
+    """A chunk in memory.
 
     Attributes
     ----------
-    stretch
+    chunk
         Which.
     pixels
         (N, Y, X) in the camera's type.
@@ -104,19 +104,19 @@ class Footage:
         (N, C) whether there is such a frame.
     """
 
-    def __init__(self, stretch: Stretch, context_frames: int) -> None:
-        stack = stretch.stack
-        self.stretch = stretch
+    def __init__(self, chunk: Chunk, context_frames: int) -> None:
+        stack = chunk.stack
+        self.chunk = chunk
         self.pixels: NDArray[Any] = np.empty(
-            (len(stretch.indices), *stack.frame_shape), dtype=stack.dtype
+            (len(chunk.indices), *stack.frame_shape), dtype=stack.dtype
         )
         self.preceding = np.full((len(self.pixels), context_frames), -1, dtype=np.int64)
-        row_of = {int(index): row for row, index in enumerate(stretch.indices)}
+        row_of = {int(index): row for row, index in enumerate(chunk.indices)}
         for index, row in row_of.items():
             for place, earlier in enumerate(side_input_indices(stack, index, context_frames)):
                 if earlier is not None:
                     self.preceding[row, place] = row_of.get(earlier, -1)
-        others = stretch.beside.other_channels
+        others = chunk.side_inputs.other_channels
         self.other_channels: NDArray[Any] = np.zeros(
             (len(self.pixels), len(others), *stack.frame_shape), dtype=stack.dtype
         )
@@ -125,9 +125,9 @@ class Footage:
     @property
     def targets(self) -> range:
         """The rows to learn from."""
-        return range(self.stretch.lead, len(self.pixels))
+        return range(self.chunk.lead, len(self.pixels))
 
-    def read(self) -> Footage:
+    def read(self) -> ResidentChunk:
         """Read the pixels from the stack; return itself."""
         for stack, index, into in self.wanted():
             into[...] = stack.frame(index)
@@ -135,9 +135,9 @@ class Footage:
 
     def wanted(self) -> Iterator[tuple[Stack, int, NDArray[Any]]]:
         """Yield which frame of which stack has to be put where."""
-        for row, index in enumerate(self.stretch.indices):
-            yield self.stretch.stack, int(index), self.pixels[row]
-            for place, other in enumerate(self.stretch.beside.other_channels):
+        for row, index in enumerate(self.chunk.indices):
+            yield self.chunk.stack, int(index), self.pixels[row]
+            for place, other in enumerate(self.chunk.side_inputs.other_channels):
                 there = other.index(int(index))
                 self.accompanied[row, place] = there is not None
                 if there is not None:
@@ -145,48 +145,46 @@ class Footage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FootagePlan:
+class ChunkPlan:
     """How recordings are cut to fit into memory.
 
     Attributes
     ----------
-    stretches
+    chunks
         All there are.
     resident
         How many are in memory at a time; one more is being read where that is not all of them.
     thinned
-        Whether stretches were left out because reading them would take too long.
+        Whether chunks were left out because reading them would take too long.
     """
 
-    stretches: tuple[Stretch, ...]
+    chunks: tuple[Chunk, ...]
     resident: int
     thinned: bool = False
 
     @property
     def streams(self) -> bool:
         """Whether the recordings exceed the memory."""
-        return self.resident < len(self.stretches)
+        return self.resident < len(self.chunks)
 
 
-def plan_footage(
-    stacks: Sequence[Stack], *, context_frames: int, memory_bytes: int
-) -> FootagePlan:
-    """Cut what may be trained on into stretches that fit into memory.
+def plan_chunks(stacks: Sequence[Stack], *, context_frames: int, memory_bytes: int) -> ChunkPlan:
+    """Cut what may be trained on into chunks that fit into memory.
 
     Raises
     ------
     TrainingDataError
-        If not even two of the shortest stretches fit.
+        If not even two of the shortest chunks fit.
     """
     trained = [_training_frames(stack) for stack in stacks]
     needed = sum(
         len(frames) * frame_bytes(stack) for stack, frames in zip(stacks, trained, strict=True)
     )
     if needed <= memory_bytes:
-        whole = [Stretch(stack, frames) for stack, frames in zip(stacks, trained, strict=True)]
-        return FootagePlan(tuple(whole), len(whole))
+        whole = [Chunk(stack, frames) for stack, frames in zip(stacks, trained, strict=True)]
+        return ChunkPlan(tuple(whole), len(whole))
     capacity = memory_bytes // frame_bytes(stacks[0])
-    length = _stretch_length(capacity, context_frames)
+    length = _chunk_length(capacity, context_frames)
     resident = capacity // (length + context_frames) - 1
     if resident < 1:
         least = -(-2 * (1 + context_frames) * frame_bytes(stacks[0]) // 2**20)
@@ -197,22 +195,22 @@ def plan_footage(
             f"--memory-mib {least}"
         )
     cut = tuple(s for stack in stacks for s in _cut(stack, context_frames, length))
-    return FootagePlan(cut, min(resident, len(cut)))
+    return ChunkPlan(cut, min(resident, len(cut)))
 
 
-def _stretch_length(capacity: int, context_frames: int) -> int:
-    """Return how many frames to learn from a stretch has, beside those that lead in."""
-    fair = capacity // WANTED_STRETCHES - context_frames
-    # Where memory is short, fewer stretches rather than stretches that are nearly all lead-in.
+def _chunk_length(capacity: int, context_frames: int) -> int:
+    """Return how many frames to learn from a chunk has, without those that lead in."""
+    fair = capacity // WANTED_CHUNKS - context_frames
+    # Where memory is short, fewer chunks rather than chunks that are nearly all lead-in.
     least = max(1, min(context_frames + 2, capacity // 3 - context_frames))
-    return min(max(fair, least), LONGEST_STRETCH)
+    return min(max(fair, least), LONGEST_CHUNK)
 
 
-def _cut(stack: Stack, context_frames: int, length: int) -> Iterator[Stretch]:
+def _cut(stack: Stack, context_frames: int, length: int) -> Iterator[Chunk]:
     for series in _series(stack, context_frames):
         for start in range(0, len(series), length):
             lead = min(context_frames, start)
-            yield Stretch(stack, series[start - lead : start + length], lead)
+            yield Chunk(stack, series[start - lead : start + length], lead)
 
 
 def _series(stack: Stack, context_frames: int) -> Iterator[NDArray[np.int64]]:
@@ -228,32 +226,33 @@ def _series(stack: Stack, context_frames: int) -> Iterator[NDArray[np.int64]]:
     yield from (training for row in rows if len(training := row[trained[row]]))
 
 
-class FootageWindow:
-    """The stretches that are resident, of a sequence that visits all of them again and again.
+class ResidentWindow:
+    """The chunks that are resident, of a sequence that visits all of them again and again.
 
     Parameters
     ----------
     plan
-        The stretches, and how many may be resident.
+        The chunks, and how many may be resident.
     context_frames
         T preceding frames of each.
     seed
         Of the order.
     """
 
-    def __init__(self, plan: FootagePlan, context_frames: int, seed: Sequence[int]) -> None:
+    def __init__(self, plan: ChunkPlan, context_frames: int, seed: Sequence[int]) -> None:
         self._plan = plan
         self._context_frames = context_frames
         self._seed = tuple(seed)
         self._start = 0
-        self._ahead: tuple[int, Future[Footage]] | None = None
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="stretches")
+        self._ahead: tuple[int, Future[ResidentChunk]] | None = None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="chunks")
         self._resident = {
-            place: Footage(self._stretch(place), context_frames) for place in range(plan.resident)
+            place: ResidentChunk(self._chunk(place), context_frames)
+            for place in range(plan.resident)
         }
 
     @property
-    def footage(self) -> tuple[Footage, ...]:
+    def resident(self) -> tuple[ResidentChunk, ...]:
         """What is resident now. At first unread: whoever reads the recordings fills it."""
         return tuple(self._resident.values())
 
@@ -267,11 +266,11 @@ class FootageWindow:
         progress
             Share of the run.
         """
-        unseen = len(self._plan.stretches) - self._plan.resident
+        unseen = len(self._plan.chunks) - self._plan.resident
         if unseen <= 0:
             return 0
         # Once through everything in this run; and as many pixels are read as are learned from.
-        largest = max(stretch.nbytes for stretch in self._plan.stretches)
+        largest = max(chunk.nbytes for chunk in self._plan.chunks)
         once = int(unseen * min(progress / VISITED_AT, 1.0))
         return max(once, drawn_bytes // largest)
 
@@ -284,7 +283,7 @@ class FootageWindow:
             Where.
         wait
             Read whatever is missing, however long that takes. Otherwise go one further if the
-            next stretch has been read, and leave things as they are if not.
+            next chunk has been read, and leave things as they are if not.
         """
         if not wait:
             place = min(place, self._start + self._is_ready())
@@ -301,33 +300,33 @@ class FootageWindow:
         return True
 
     def start_reading(self) -> None:
-        """Begin to read the stretch that comes next."""
+        """Begin to read the chunk that comes next."""
         if self._plan.streams:
             self._read_ahead(self._start + self._plan.resident)
 
-    def _stretch(self, place: int) -> Stretch:
-        count = len(self._plan.stretches)
+    def _chunk(self, place: int) -> Chunk:
+        count = len(self._plan.chunks)
         turn, place = divmod(place, count)
         if not self._plan.streams:
-            return self._plan.stretches[place]
+            return self._plan.chunks[place]
         order = np.random.default_rng([*self._seed, turn]).permutation(count)
-        return self._plan.stretches[int(order[place])]
+        return self._plan.chunks[int(order[place])]
 
     def _is_ready(self) -> bool:
         return self._ahead is not None and self._ahead[1].done()
 
     def _read_ahead(self, place: int) -> None:
-        stretch = self._stretch(place)
+        chunk = self._chunk(place)
         self._ahead = (
             place,
-            self._reader.submit(lambda: Footage(stretch, self._context_frames).read()),
+            self._reader.submit(lambda: ResidentChunk(chunk, self._context_frames).read()),
         )
 
-    def _read(self, place: int) -> Footage:
+    def _read(self, place: int) -> ResidentChunk:
         if self._ahead is not None:
             ahead, future = self._ahead
             self._ahead = None
-            footage = future.result()
+            found = future.result()
             if ahead == place:
-                return footage
-        return Footage(self._stretch(place), self._context_frames).read()
+                return found
+        return ResidentChunk(self._chunk(place), self._context_frames).read()

@@ -1,7 +1,7 @@
-"""What is known beside a recording's own frames: its other channels, and the camera's pixels.
+"""What a model is given besides a channel's own frames: other channels, and the camera's pixels.
 
 Owns the choice of a stack's channel and of its other channels, and which part of the camera's maps
-belongs to a stack. Reading and drawing is done in `recordings`, `footage` and `patches`.
+belongs to a stack. Reading and drawing is done in `recordings`, `resident_frames` and `patches`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class OtherChannel:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Beside:
+class SideInputs:
     """What one stack is seen together with.
 
     Attributes
@@ -62,12 +62,12 @@ class Beside:
     pixel_maps: NDArray[np.float32] | None = None
 
 
-NOTHING = Beside()
+NO_SIDE_INPUTS = SideInputs()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """A real frame with what is seen beside it.
+    """A real frame with its side inputs.
 
     Attributes
     ----------

@@ -31,7 +31,7 @@ class LatticePrior(nn.Module):
     Parameters
     ----------
     further
-        Planes beside the newest frame.
+        Planes besides the newest frame.
     plan
         Size of the U-Net.
     outputs

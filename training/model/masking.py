@@ -87,7 +87,7 @@ def _reflected_index(length: int, stride: int, device: torch.device) -> Tensor:
 
 
 def hide(
-    frames: Tensor, plan: MaskPlan, generator: torch.Generator
+    frames: Tensor, plan: MaskPlan, rng: torch.Generator
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Replace pixels of the newest frame.
 
@@ -97,8 +97,8 @@ def hide(
         (N, 1 + T, Y, X); not changed.
     plan
         How.
-    generator
-        The source of chance.
+    rng
+        Draws the places.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def hide(
         Index arrays (patch, y, x) of the pixels that carry the loss.
     """
     count, _, height, width = frames.shape
-    drawn = _places(count, height, width, plan.fraction, generator)
+    drawn = _places(count, height, width, plan.fraction, rng)
     patch, y, x = (place.to(frames.device) for place in drawn)
     newest = frames[:, 0]
     masked = newest.clone()
@@ -117,20 +117,29 @@ def hide(
             ys, xs = y + dy, x + dx
             inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
             spot = (patch[inside], ys[inside], xs[inside])
-            masked[spot] = _replacement(newest, spot, plan, generator)
+            masked[spot] = _replacement(newest, spot, plan, rng)
     return torch.cat([masked[:, None], frames[:, 1:]], dim=1), (patch, y, x)
 
 
+def hidden_pixels(
+    network: MaskedPrior, frames: Tensor, plan: MaskPlan, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Hide pixels of (N, planes, Y, X); return all planes there, (M, planes), and the outputs."""
+    masked, places = hide(frames, plan, rng)
+    patch, y, x = places
+    return frames[patch, :, y, x], network.at(masked, places)
+
+
 def _places(
-    count: int, height: int, width: int, fraction: float, generator: torch.Generator
+    count: int, height: int, width: int, fraction: float, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     # One pixel per box at a random place in it: hidden pixels are spread, not clumped.
     # Every patch has one, however few are wanted.
     box = min(math.ceil(fraction**-0.5 - 1e-9), height, width)
     rows, columns = -(-height // box), -(-width // box)
     # Chance is drawn on the CPU, so that a seed means the same on every device.
-    dy = torch.randint(box, (count, rows, columns), generator=generator)
-    dx = torch.randint(box, (count, rows, columns), generator=generator)
+    dy = torch.randint(box, (count, rows, columns), generator=rng)
+    dx = torch.randint(box, (count, rows, columns), generator=rng)
     y = dy + box * torch.arange(rows)[None, :, None]
     x = dx + box * torch.arange(columns)[None, None, :]
     patch = torch.arange(count)[:, None, None].expand_as(y)
@@ -139,21 +148,21 @@ def _places(
 
 
 def _replacement(
-    newest: Tensor, spot: tuple[Tensor, Tensor, Tensor], plan: MaskPlan, generator: torch.Generator
+    newest: Tensor, spot: tuple[Tensor, Tensor, Tensor], plan: MaskPlan, rng: torch.Generator
 ) -> Tensor:
     if plan.replacement == "median":
         return _median_around(newest, spot)
     patch, y, x = spot
-    dy = _offsets(len(y), plan.span_y, generator).to(y.device)
-    dx = _offsets(len(x), plan.span_x, generator).to(x.device)
+    dy = _offsets(len(y), plan.span_y, rng).to(y.device)
+    dx = _offsets(len(x), plan.span_x, rng).to(x.device)
     # Never the pixel itself.
     dx = torch.where((dy == 0) & (dx == 0), 1 + plan.span_x, dx)
     return newest[patch, _inside(y, dy, newest.shape[1]), _inside(x, dx, newest.shape[2])]
 
 
-def _offsets(count: int, span: int, generator: torch.Generator) -> Tensor:
+def _offsets(count: int, span: int, rng: torch.Generator) -> Tensor:
     reach = REACH + span
-    return torch.randint(-reach, reach + 1, (count,), generator=generator)
+    return torch.randint(-reach, reach + 1, (count,), generator=rng)
 
 
 def _inside(place: Tensor, step: Tensor | int, length: int) -> Tensor:

@@ -1,14 +1,14 @@
 """From a finished run to its bundle: whole or not at all.
 
-Owns what a bundle says about the run that made it. The graph is written by `export`, the page by
-`report`; the bundle's form belongs to `inference.bundle`.
+Owns what a bundle says about the run that made it. The graph is written by `export_onnx`, the
+page by `report`; the bundle's form belongs to `inference.bundle`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,60 +35,18 @@ from ..data.recordings import Recordings
 from ..model.estimator import Estimator
 from ..model.posterior import GaussianPosterior, SampledPosterior
 from ..model.unet import parameter_count
-from ..options import TrainingOptions
+from ..run import Run, TrainingResult
 from .export_onnx import export_graph
 from .preview import Preview, PreviewTile
 from .report import write_losses, write_report
 
-if TYPE_CHECKING:
-    from ..train import Run
 
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """A finished run and the bundle it wrote."""
-
-    bundle: Bundle
-    steps: int
-    seconds: float
-    parameters: int
-    parity_max_relative_error: float
-    validation_loss: float | None
-    frames: int
-    resident_frames: int
-    peak_rss_mb: float
-
-    def result(self) -> dict[str, Any]:
-        """Return the JSON object of the `train` command."""
-        manifest = self.bundle.manifest
-        return {
-            "out": str(self.bundle.path),
-            "algorithm": manifest.algorithm,
-            "preset": manifest.preset,
-            "context_frames": manifest.context_frames,
-            "other_channels": list(manifest.other_channels),
-            "pixel_type": manifest.pixel_type,
-            "noise_model": manifest.noise_model,
-            "model_sha256": self.bundle.model_sha256,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "parameters": self.parameters,
-            "parity_max_relative_error": self.parity_max_relative_error,
-            "validation_loss": self.validation_loss,
-            "frames": self.frames,
-            "resident_frames": self.resident_frames,
-            "peak_rss_mb": self.peak_rss_mb,
-            "figures": manifest.figures,
-        }
-
-
-def seal_run(
+def write_bundle(
     out: Path,
     estimator: Estimator,
     run: Run,
     recordings: Recordings,
     noise_model: GaussianMixtureNoiseModel,
-    options: TrainingOptions,
     *,
     camera: CameraFingerprint | None = None,
     channel: str | None = None,
@@ -103,8 +61,8 @@ def seal_run(
         The bundle's directory.
     estimator
         Trained.
-    run, recordings, noise_model, options
-        Of what, on what, by what and how it was trained.
+    run, recordings, noise_model
+        How, on what and by what it was trained.
     camera, channel
         To which the model belongs; None takes the noise model's camera.
     pixel_maps
@@ -119,6 +77,7 @@ def seal_run(
     OutputError
         If `out` exists or cannot be written.
     """
+    options = run.options
     parameters = parameter_count(estimator.network)
     losses = [asdict(row) for row in run.losses]
     validation = run.losses[-1].validation_loss if run.losses else None

@@ -54,7 +54,7 @@ class Split:
 def split(
     observations: Pixels,
     noise_variance: NDArray[np.float64],
-    chance: np.random.Generator,
+    rng: np.random.Generator,
     *,
     photon_counts: bool,
 ) -> Split:
@@ -66,14 +66,14 @@ def split(
         In the camera's pixel type.
     noise_variance
         (Y, X) ADU², of the newest frame.
-    chance
-        The source of chance.
+    rng
+        Draws the noise, or the photons.
     photon_counts
         True if a pixel is a number of photons, without offset and read noise.
     """
     newest = observations[0].astype(np.float64)
     if photon_counts:
-        seen = chance.binomial(observations.astype(np.int64), KEPT_SHARE)
+        seen = rng.binomial(observations.astype(np.int64), KEPT_SHARE)
         rest = (newest - seen[0]) / (1 - KEPT_SHARE)
         return Split(
             seen=seen.astype(observations.dtype),
@@ -81,7 +81,7 @@ def split(
             brightness=1 / KEPT_SHARE,
             noise_variance=noise_variance / (1 - KEPT_SHARE),
         )
-    noisier = newest + ALPHA * np.sqrt(noise_variance) * chance.standard_normal(newest.shape)
+    noisier = newest + ALPHA * np.sqrt(noise_variance) * rng.standard_normal(newest.shape)
     seen = observations.copy()
     seen[0] = _as_pixels(noisier, observations.dtype)
     # From what was really added, which is not quite what was drawn: pixels are whole numbers.

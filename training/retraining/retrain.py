@@ -39,7 +39,9 @@ from ..checkpoint import load_checkpoint
 from ..data.resident_frames import held_out_indices
 from ..data.side_inputs import channel_number, one_channel, other_channels_of
 from ..options import TrainingOptions
-from ..train import TrainingProgress, TrainingResult, train
+from ..progress import TrainingProgress
+from ..run import TrainingResult, in_one_process
+from ..train import train
 from .noise_splitting import counts_photons, split, squared_error
 
 NEWEST_RUNS = 8
@@ -50,7 +52,7 @@ LEAST_GAIN = 0.002
 NETWORK_OPTIONS = ("algorithm", "preset", "context_frames", "samples", "samples_from")
 """On which the shape of the weights depends."""
 KEPT_OPTIONS = ("pixel_maps", "samples", "samples_from")
-"""Of the model in use, beside those that its manifest names."""
+"""Of the model in use, besides those that its manifest names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +121,17 @@ def retrain_once(
     if reason is not None:
         shelf.keep(None, reason, decision="skipped")
         return Decision("skipped", reason, None, current_path, {})
-    candidate = train(
-        stacks,
-        _new_name(shelf),
-        options,
-        noise_model=noise_model or _calibrated(current),
-        channel=channel,
-        warm_start=_warm_start(current, options),
-        on_progress=on_progress,
-        on_remark=on_remark,
+    candidate = in_one_process(
+        train(
+            stacks,
+            _new_name(shelf),
+            options,
+            noise_model=noise_model or _calibrated(current),
+            channel=channel,
+            warm_start=_warm_start(current, options),
+            on_progress=on_progress,
+            on_remark=on_remark,
+        )
     )
     return _decide(shelf, candidate, current, stacks, channel, options.seed)
 
@@ -312,7 +316,7 @@ def _errors(
     channel: str | None,
     noise_model: GaussianMixtureNoiseModel,
     denoisers: Sequence[OnnxDenoiser],
-    chance: np.random.Generator,
+    rng: np.random.Generator,
 ) -> Iterator[list[float]]:
     """Yield the squared error of each denoiser on one split frame after the other."""
     manifests = [denoiser.bundle.manifest for denoiser in denoisers]
@@ -341,7 +345,7 @@ def _errors(
         part = split(
             observations,
             np.maximum(noise_model.variance(signal) + pixels.own_variance_adu2(), 1e-3),
-            chance,
+            rng,
             photon_counts=counts_photons(noise_model, float(signal.mean())),
         )
         part = replace(part, compared=pixels.corrected(part.compared))

@@ -20,7 +20,8 @@ from quietscope.inference.graph.operations import model_at_shape
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.runtime.tiling import TiledDenoiser
 from quietscope.storage.stack import stack_from_array
-from quietscope.training.train import TrainingOptions, train
+from quietscope.training.options import TrainingOptions
+from quietscope.training.train import train
 
 HEIGHT, WIDTH = 30, 48
 

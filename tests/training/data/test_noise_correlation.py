@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from quietscope.inference.bundle import open_bundle
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.data.noise_correlation import noise_correlation
 from quietscope.training.data.recordings import load_recordings
+from quietscope.training.methods import learner_of
 from quietscope.training.options import TrainingOptions
-from quietscope.training.train import fit, train, with_mask
+from quietscope.training.train import fit, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,7 +37,7 @@ def recorded(signal, noise, **axes):
 
 def measured(stack):
     recordings = load_recordings([stack], context_frames=0, patch=32, memory_mib=64)
-    return noise_correlation(recordings.footage)
+    return noise_correlation(recordings.resident)
 
 
 def structure(shape=(96, 96)):
@@ -64,10 +66,10 @@ def test_white_photon_noise_has_no_span():
 
 def test_what_moves_is_no_correlated_noise():
     """Cells of a tenth of the frame, twenty times as bright as the noise, jump about."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     spots = np.zeros((12, 256, 256))
     for frame in spots:
-        for y, x in chance.integers(0, 256, (40, 2)):
+        for y, x in rng.integers(0, 256, (40, 2)):
             frame[y, x] = 1
     cells = gaussian_filter(spots, (0, 3, 3))
     signal = 500 + 200 * cells / cells.max()
@@ -93,7 +95,10 @@ def test_planes_are_compared_with_the_same_plane_of_the_time_before():
 def remarks_on(stack, **choices):
     recordings = load_recordings([stack], context_frames=0, patch=32, memory_mib=64)
     remarks = []
-    options = with_mask(TrainingOptions(**choices), recordings, remarks.append)
+    options = TrainingOptions(**choices)
+    options = learner_of(options.algorithm).fitted_to(
+        options, partial(noise_correlation, recordings.resident), remarks.append
+    )
     return options, remarks
 
 

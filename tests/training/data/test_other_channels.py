@@ -18,8 +18,8 @@ from quietscope.storage.open_stack import open_stack
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.channels import plan_channels, train_channels
 from quietscope.training.data.augmentation import augmented
-from quietscope.training.data.recordings import Beside, load_recordings
-from quietscope.training.data.side_inputs import channel_name, other_channels_of
+from quietscope.training.data.recordings import load_recordings
+from quietscope.training.data.side_inputs import SideInputs, channel_name, other_channels_of
 from quietscope.training.errors import TrainingDataError, TrainingError
 from quietscope.training.options import InputPlanes, TrainingOptions
 from quietscope.training.retraining.retrain import compare
@@ -34,22 +34,22 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def camera(photoelectrons: np.ndarray, seed: int) -> np.ndarray:
-    chance = np.random.default_rng(seed)
-    electrons = chance.poisson(photoelectrons) + 1.5 * chance.standard_normal(photoelectrons.shape)
+    rng = np.random.default_rng(seed)
+    electrons = rng.poisson(photoelectrons) + 1.5 * rng.standard_normal(photoelectrons.shape)
     return np.clip(np.rint(100 + 2 * electrons), 0, 65535).astype(np.uint16)
 
 
 def structure(seed: int) -> np.ndarray:
     """Rods that drift, (T, Y, X), at most about 1."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIDE, :SIDE]
     out = np.full((FRAMES, SIDE, SIDE), 0.1)
     for _ in range(20):
-        (cy, cx), (vy, vx) = chance.uniform(0, SIDE, 2), chance.normal(0, 0.4, 2)
+        (cy, cx), (vy, vx) = rng.uniform(0, SIDE, 2), rng.normal(0, 0.4, 2)
         size, angle, height = (
-            chance.uniform(1.5, 4),
-            chance.uniform(0, np.pi),
-            chance.uniform(0.4, 1),
+            rng.uniform(1.5, 4),
+            rng.uniform(0, np.pi),
+            rng.uniform(0.4, 1),
         )
         for t in range(FRAMES):
             v, u = y - cy - vy * t, x - cx - vx * t
@@ -150,7 +150,7 @@ def test_the_other_channel_is_seen_whole_and_the_target_never(scene, noise_model
         context_frames=0,
         patch=48,
         memory_mib=64,
-        beside=[Beside(other_channels)],
+        side_inputs=[SideInputs(other_channels)],
     )
     options = dataclasses.replace(QUICK, algorithm=algorithm, steps=3, other_channels=("DAPI",))
     estimator, _ = fit(recordings, noise_model, options, started=0.0)
@@ -193,7 +193,7 @@ def test_patches_hold_both_channels_at_one_place_and_time(scene):
         context_frames=1,
         patch=32,
         memory_mib=64,
-        beside=[Beside(other_channels_of(stack, "GFP", ["DAPI"]))],
+        side_inputs=[SideInputs(other_channels_of(stack, "GFP", ["DAPI"]))],
     )
     patches = recordings.sampler.draw(8, np.random.default_rng(0))
     assert patches.shape == (8, 3, 32, 32)

@@ -16,8 +16,8 @@ def flat(patch):
 
 
 def test_the_newest_frame_is_only_turned():
-    chance = np.random.default_rng(0)
-    patches = chance.normal(size=(32, 4, 32, 32)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    patches = rng.normal(size=(32, 4, 32, 32)).astype(np.float32)
     turned = augmented(patches.copy(), np.random.default_rng(1), transpose=True)
     for before, after in zip(patches, turned, strict=True):
         np.testing.assert_array_equal(flat(before[0]), flat(after[0]))
@@ -32,10 +32,10 @@ def test_rows_stay_rows_where_noise_has_a_direction():
 
 
 def test_the_past_is_disturbed_and_sometimes_missing():
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     patches = np.ones((400, 4, 32, 32), np.float32)
     patches += np.arange(400, dtype=np.float32)[:, None, None, None]
-    turned = augmented(patches, chance, transpose=True)
+    turned = augmented(patches, rng, transpose=True)
     missing = (turned[:, 1:] == 0).all(axis=(2, 3))
     assert 0.05 < missing.all(axis=1).mean() < 0.2  # the first frame of a run
     assert 0.1 < missing[:, -1].mean() < 0.4  # the first few frames

@@ -18,7 +18,7 @@ from quietscope.storage.stack import StackError, stack_from_array
 from quietscope.training.checkpoint import working_file
 from quietscope.training.data.pixel_statistics import PixelStatistics
 from quietscope.training.data.recordings import load_recordings
-from quietscope.training.data.side_inputs import Beside, OtherChannel
+from quietscope.training.data.side_inputs import OtherChannel, SideInputs
 from quietscope.training.errors import TrainingDataError
 from quietscope.training.options import TrainingOptions
 from quietscope.training.train import train
@@ -59,7 +59,7 @@ def drawn_over_a_run(recordings, steps, *, patches=24):
 
 def test_a_run_uses_every_frame_of_a_recording_that_exceeds_the_memory_and_no_held_out_one():
     recordings = loaded([stack_from_array(numbered(600))])
-    assert sum(part.pixels.nbytes for part in recordings.footage) < MIB
+    assert sum(part.pixels.nbytes for part in recordings.resident) < MIB
     drawn = drawn_over_a_run(recordings, 300)
     assert set(drawn[:, 0].astype(int)) == set(range(540))
 
@@ -69,7 +69,7 @@ def test_memory_stays_what_it_was_while_the_window_moves():
     at_first = recordings.resident_frames
     for step in range(0, 300, 7):
         recordings.sampler.move(step, step / 300, wait=True)
-        assert sum(part.pixels.nbytes for part in recordings.footage) <= MIB
+        assert sum(part.pixels.nbytes for part in recordings.resident) <= MIB
         assert 0.7 * at_first <= recordings.resident_frames <= at_first
 
 
@@ -97,9 +97,9 @@ def test_every_stack_has_its_share():
     for step in range(100):
         recordings.sampler.move(step, step / 100, wait=True)
         seen |= {
-            (part.stretch.stack, int(index))
-            for part in recordings.footage
-            for index in part.stretch.indices
+            (part.chunk.stack, int(index))
+            for part in recordings.resident
+            for index in part.chunk.indices
         }
     assert len([index for stack, index in seen if stack is stacks[0]]) == 270
     assert len([index for stack, index in seen if stack is stacks[1]]) == 90
@@ -110,7 +110,7 @@ def test_what_is_in_memory_follows_from_seed_and_step_alone():
         recordings = loaded([stack_from_array(numbered(600))], seed=seed, worker=worker)
         for earlier in (*before, step):
             recordings.sampler.move(earlier, earlier / 200, wait=True)
-        return [part.pixels[0, 0, 0] for part in recordings.footage]
+        return [part.pixels[0, 0, 0] for part in recordings.resident]
 
     assert at(120) == at(120, before=range(120))
     assert at(120) != at(60)
@@ -133,13 +133,13 @@ def test_nobody_waits_for_a_slow_disk_when_the_budget_is_time():
         return pixels[position]
 
     recordings = loaded([dataclasses.replace(slow, read=read)])
-    before = recordings.footage
+    before = recordings.resident
     recordings.sampler.move(100, 0.5, wait=False)
-    assert recordings.footage == before
+    assert recordings.resident == before
     let_go.set()
-    while recordings.footage == before:
+    while recordings.resident == before:
         recordings.sampler.move(100, 0.5, wait=False)
-    assert recordings.footage[:-1] == before[1:]
+    assert recordings.resident[:-1] == before[1:]
 
 
 def test_frames_that_do_not_fit_at_all_are_refused_with_what_would():
@@ -149,7 +149,7 @@ def test_frames_that_do_not_fit_at_all_are_refused_with_what_would():
     assert "\n" not in str(caught.value)
 
 
-def test_a_stretch_that_cannot_be_read_any_more_ends_the_run_with_one_line():
+def test_a_chunk_that_cannot_be_read_any_more_ends_the_run_with_one_line():
     pixels = numbered(600)
     passed = []
 
@@ -217,8 +217,8 @@ def test_every_frame_is_read_once_before_training():
 
 
 def test_statistics_of_parts_are_those_of_the_whole():
-    chance = np.random.default_rng(0)
-    frames = [chance.integers(0, 50 + 9 * n, SHAPE).astype(np.uint16) for n in range(6)]
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 50 + 9 * n, SHAPE).astype(np.uint16) for n in range(6)]
     parts = [PixelStatistics(), PixelStatistics()]
     for number, frame in enumerate(frames):
         parts[number % 2].add(frame)
@@ -244,7 +244,7 @@ def test_nan_is_found_beyond_what_fits_into_memory():
         loaded([stack_from_array(pixels)])
 
 
-def test_of_a_recording_that_takes_too_long_to_read_evenly_spread_stretches_are_used():
+def test_of_a_recording_that_takes_too_long_to_read_evenly_spread_chunks_are_used():
     import time
 
     pixels = numbered(600)
@@ -277,8 +277,8 @@ def test_of_a_other_channel_only_the_frames_that_are_seen_are_read():
 
         return dataclasses.replace(stack_from_array(pixels, path=name), read=read)
 
-    beside = Beside((OtherChannel(slow("other"), number=1, own=0),))
-    recordings = loaded([slow("own")], memory_mib=2, seconds=1.5, beside=[beside])
+    side_inputs = SideInputs((OtherChannel(slow("other"), number=1, own=0),))
+    recordings = loaded([slow("own")], memory_mib=2, seconds=1.5, side_inputs=[side_inputs])
     assert recordings.frames_read < 500
     assert {index + 1 for index in seen["other"]} <= seen["own"]
 
@@ -288,9 +288,9 @@ def test_of_a_other_channel_only_the_frames_that_are_seen_are_read():
 
 def long_recording(path, frames, shape=SHAPE, seed=0):
     """A Zarr stack of photon noise on stripes; noise is rolled, not drawn anew: it is quicker."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     x = np.arange(shape[1])
-    noise = chance.poisson(200 + 60 * np.sin(x / 5), (16, *shape)).astype(np.uint16)
+    noise = rng.poisson(200 + 60 * np.sin(x / 5), (16, *shape)).astype(np.uint16)
     array = zarr.create_array(
         str(path), shape=(frames, *shape), chunks=(1, *shape), dtype="uint16", compressors=None
     )

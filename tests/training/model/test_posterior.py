@@ -10,18 +10,20 @@ import torch
 from scipy.stats import norm
 
 from quietscope.calibration.noise_model import MixtureTable
-from quietscope.training.model import uncertainty_calibration as variance
-from quietscope.training.model.algorithms import MOST_HIDDEN, LatticeLearner, learner_for
+from quietscope.training.methods import learner_for
+from quietscope.training.methods import uncertainty_calibration as variance
+from quietscope.training.methods.lattice import LatticeLearner
+from quietscope.training.methods.masked import MOST_HIDDEN
+from quietscope.training.methods.uncertainty_calibration import (
+    calibrate_spread,
+    calibrate_variance,
+    correct_uncertainty,
+)
 from quietscope.training.model.estimator import Estimator
 from quietscope.training.model.lattice import LatticePrior
 from quietscope.training.model.masking import MaskPlan, hide
 from quietscope.training.model.noise_likelihood import TabulatedNoise
 from quietscope.training.model.posterior import GaussianPosterior, SampledPosterior
-from quietscope.training.model.uncertainty_calibration import (
-    calibrate_spread,
-    calibrate_variance,
-    correct_uncertainty,
-)
 from quietscope.training.options import InputPlanes, NetworkPlan, TrainingOptions
 
 CENTRE, SCALE = 50.0, 20.0
@@ -86,9 +88,9 @@ def test_signals_beyond_the_table_take_its_ends(noise):
 
 def test_the_posterior_is_the_minimum_of_squared_error(noise):
     # Signals drawn from the prior, observations from the camera: no other weight does better.
-    chance = np.random.default_rng(0)
-    signal = chance.normal(100, 10, 200_000)
-    observation = chance.normal(signal, np.sqrt(PoissonGaussian().variance(100.0)))
+    rng = np.random.default_rng(0)
+    signal = rng.normal(100, 10, 200_000)
+    observation = rng.normal(signal, np.sqrt(PoissonGaussian().variance(100.0)))
     posterior = GaussianPosterior(noise, uses_observation=True)
     spread = 10 / np.sqrt(PoissonGaussian().variance(100.0))
     predicted = torch.stack(
@@ -128,11 +130,11 @@ def test_samples_that_lie_too_far_apart_are_brought_to_what_residuals_say(noise)
     # The signal is flat but for 3 ADU; the samples believe in 30.
     options = TrainingOptions(algorithm="pn2v", preset="fast", samples=64)
     learner = learner_for(options, noise)
-    chance = np.random.default_rng(6)
-    signal = chance.normal(100.0, 3.0, (1, 1, 510, 510))
-    observed = chance.normal(signal, np.sqrt(PoissonGaussian().variance(signal)))
+    rng = np.random.default_rng(6)
+    signal = rng.normal(100.0, 3.0, (1, 1, 510, 510))
+    observed = rng.normal(signal, np.sqrt(PoissonGaussian().variance(signal)))
     sigma = np.sqrt(PoissonGaussian().variance(100.0))
-    deviations = torch.from_numpy(chance.normal(0, 30 / sigma, (1, 64, 1, 1))).float()
+    deviations = torch.from_numpy(rng.normal(0, 30 / sigma, (1, 64, 1, 1))).float()
     deviations -= deviations.mean()
 
     class TooWide(torch.nn.Module):
@@ -205,9 +207,9 @@ def test_shifting_the_image_shifts_the_prior():
     ],
 )
 def test_hidden_pixels_carry_nothing_of_themselves(plan):
-    chance = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     frames = torch.arange(4 * 2 * 32 * 32, dtype=torch.float32).reshape(4, 2, 32, 32)
-    masked, (patch, y, x) = hide(frames, plan, chance)
+    masked, (patch, y, x) = hide(frames, plan, rng)
     assert (masked[patch, 0, y, x] != frames[patch, 0, y, x]).all()
     assert torch.equal(masked[:, 1], frames[:, 1])
     share = (masked[:, 0] != frames[:, 0]).float().mean()
@@ -240,9 +242,9 @@ def test_missing_context_is_the_same_as_none_in_training(noise):
 
 def test_an_overconfident_variance_is_corrected_on_held_out_frames(noise):
     learner = LatticeLearner(TrainingOptions(preset="fast"), noise, InputPlanes())
-    chance = np.random.default_rng(3)
-    truth = 100 + chance.normal(0, 12, (1, 1, 256, 256))
-    observed = chance.normal(truth, np.sqrt(PoissonGaussian().variance(truth)))
+    rng = np.random.default_rng(3)
+    truth = 100 + rng.normal(0, 12, (1, 1, 256, 256))
+    observed = rng.normal(truth, np.sqrt(PoissonGaussian().variance(truth)))
 
     class Overconfident(torch.nn.Module):
         stride = 1
@@ -267,9 +269,9 @@ def test_an_overconfident_variance_is_corrected_on_held_out_frames(noise):
 def test_a_prediction_is_never_surer_than_its_own_noise_allows(noise):
     # The mean of the 24 pixels around: each brings a 24th of its noise, whatever is said.
     learner = learner_for(TrainingOptions(preset="fast"), noise)
-    chance = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     sigma = np.sqrt(PoissonGaussian().variance(100.0))
-    observed = chance.normal(100.0, sigma, (1, 1, 255, 255))
+    observed = rng.normal(100.0, sigma, (1, 1, 255, 255))
     around = torch.ones(1, 1, 5, 5) / 24
     around[..., 2, 2] = 0
 
@@ -302,16 +304,16 @@ def test_the_floor_does_not_hang_on_the_noise_of_single_pixels():
     )
     options = TrainingOptions(preset="fast")
     learner = LatticeLearner(options, law, InputPlanes(pixel_maps=True))
-    chance = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     quiet = PoissonGaussian().variance(100.0)
     loud = np.arange(255) % 2 == 1
     excess = np.where(loud, np.log(1 + 99 * quiet / 9.0), 0.0)
     sigma = np.sqrt(np.where(loud, 100 * quiet, quiet))
-    observed = chance.normal(100.0, np.broadcast_to(sigma, (1, 1, 255, 255)))
+    observed = rng.normal(100.0, np.broadcast_to(sigma, (1, 1, 255, 255)))
     around = torch.zeros(1, 1, 1, 5)
     around[..., ::4] = 0.5  # two columns to either side: quiet if this one is
-    beside = torch.zeros(1, 1, 1, 3)
-    beside[..., ::2] = 0.5  # the next columns: quiet if this one is loud
+    beyond = torch.zeros(1, 1, 1, 3)
+    beyond[..., ::2] = 0.5  # the next columns: quiet if this one is loud
 
     class Careful(torch.nn.Module):
         def middle(self, plane):
@@ -320,7 +322,7 @@ def test_the_floor_does_not_hang_on_the_noise_of_single_pixels():
         def forward(self, frames):
             frame = torch.nn.functional.pad(frames[:, :1], (2, 2, 0, 0), mode="reflect")
             far = torch.nn.functional.conv2d(frame, around)
-            near = torch.nn.functional.conv2d(frame[..., 1:-1], beside)
+            near = torch.nn.functional.conv2d(frame[..., 1:-1], beyond)
             mean = torch.where(frames[:, -1:] > 0, near, far)
             return torch.cat([mean, torch.zeros_like(mean)], dim=1)
 
@@ -336,9 +338,9 @@ def test_the_floor_does_not_hang_on_the_noise_of_single_pixels():
 
 def test_a_posterior_by_strips_is_the_posterior(noise, monkeypatch):
     monkeypatch.setattr(variance, "STRIP_VALUES", 7 * 3 * 20)
-    chance = torch.Generator().manual_seed(3)
-    observation, outputs = torch.randn(2, 1, 40, 20, generator=chance), torch.randn(2, 3, 40, 20)
-    excess = torch.rand(2, 1, 40, 20, generator=chance)
+    rng = torch.Generator().manual_seed(3)
+    observation, outputs = torch.randn(2, 1, 40, 20, generator=rng), torch.randn(2, 3, 40, 20)
+    excess = torch.rand(2, 1, 40, 20, generator=rng)
     posterior = SampledPosterior(noise)
     for own in (None, excess):
         found = variance._by_strips(posterior, observation, outputs, own)
@@ -379,9 +381,9 @@ def test_the_uncertainty_is_that_of_the_estimate_with_the_pixel_seen(noise, kept
     # A masked network that passes a share of the pixel's own noise on: Stein's estimate finds out.
     options = TrainingOptions(algorithm="n2v", preset="fast")
     learner = learner_for(options, noise)
-    chance = np.random.default_rng(4)
+    rng = np.random.default_rng(4)
     sigma = np.sqrt(PoissonGaussian().variance(100.0))
-    observed = chance.normal(100.0, sigma, (1, 1, 256, 256))
+    observed = rng.normal(100.0, sigma, (1, 1, 256, 256))
 
     class Leaking(torch.nn.Module):
         def forward(self, frames):

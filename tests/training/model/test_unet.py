@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from quietscope.calibration.noise_model import MixtureTable
-from quietscope.training.model.algorithms import learner_for
+from quietscope.training.methods import learner_for
 from quietscope.training.model.noise_likelihood import TabulatedNoise
 from quietscope.training.model.unet import UNet
 from quietscope.training.options import InputPlanes, NetworkPlan, TrainingOptions

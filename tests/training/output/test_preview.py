@@ -17,7 +17,8 @@ from quietscope.training.data.recordings import load_recordings
 from quietscope.training.options import TrainingOptions
 from quietscope.training.output.preview import TILE, Preview
 from quietscope.training.output.report import write_report
-from quietscope.training.train import TrainingProgress, fit
+from quietscope.training.progress import TrainingProgress
+from quietscope.training.train import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,10 +96,10 @@ def grid_of(table):
 
 
 def made(shape=(TILE, TILE)):
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     signal = np.linspace(100, 300, shape[0] * shape[1]).reshape(shape)
     return Preview(
-        raw=chance.poisson(signal).astype(np.uint16),
+        raw=rng.poisson(signal).astype(np.uint16),
         denoised=signal.astype(np.float32),
         uncertainty=np.ones(shape, np.float32),
     )

@@ -55,16 +55,16 @@ class Camera:
     def variance(self, signal):
         return self.gain * np.clip(np.asarray(signal) - self.offset, 0, None) + self.read**2
 
-    def observe(self, signal, chance):
-        electrons = chance.poisson((signal - self.offset) / self.gain)
-        noisy = self.gain * electrons + self.offset + self.read * chance.normal(size=signal.shape)
+    def observe(self, signal, rng):
+        electrons = rng.poisson((signal - self.offset) / self.gain)
+        noisy = self.gain * electrons + self.offset + self.read * rng.normal(size=signal.shape)
         return np.clip(np.rint(noisy), 0, 65535).astype(np.uint16)
 
 
 @pytest.mark.parametrize("camera", [Camera(2.0, 100.0, 5.0), Camera(1.0, 0.0, 0.0)])
 @pytest.mark.parametrize("sigma", [0.6, 1.5, 4.0])
 def test_the_score_is_the_true_squared_error(camera, sigma):
-    chance = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     y, x = np.mgrid[:384, :384]
     signal = camera.offset + 30 + 25 * np.sin(x / 9) * np.sin(y / 13)
     counts = counts_photons(camera, 30.0)
@@ -72,8 +72,8 @@ def test_the_score_is_the_true_squared_error(camera, sigma):
     blur = Blur(signal.shape, sigma)
     scores, truths = [], []
     for _ in range(4):
-        observed = camera.observe(signal, chance)[None]
-        part = split(observed, camera.variance(signal), chance, photon_counts=counts)
+        observed = camera.observe(signal, rng)[None]
+        part = split(observed, camera.variance(signal), rng, photon_counts=counts)
         scores.append(squared_error(blur, part))
         estimate = gaussian_filter(part.seen[0].astype(float), sigma) * part.brightness
         truths.append(((estimate - signal) ** 2).mean())
@@ -81,7 +81,7 @@ def test_the_score_is_the_true_squared_error(camera, sigma):
 
 
 def record(library, name, seed, frames=20, roi=None):
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     camera = Camera(2.0, 100.0, 5.0)
     y, x = np.mgrid[:64, :80]
     with OmeZarrWriter(
@@ -93,7 +93,7 @@ def record(library, name, seed, frames=20, roi=None):
         for t in range(frames):
             spot = 90 * np.exp(-((y - 30) ** 2 + (x - 20 - 2 * t) ** 2) / 50)
             signal = 110 + spot + 30 * (np.sin(x / 5) > 0.4)
-            writer.write(camera.observe(signal, chance), {"time": t})
+            writer.write(camera.observe(signal, rng), {"time": t})
 
 
 def test_the_candidate_is_promoted_only_if_it_is_better(tmp_path):

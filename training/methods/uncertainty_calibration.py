@@ -1,4 +1,4 @@
-"""Makes the network's own uncertainty honest.
+"""Calibrates the uncertainty that a trained network states.
 
 Owns the fits on held-out frames. The first is of the prior's variance, by a gain and a floor (of
 pn2v's samples: how far they lie apart): where photons are few the network's own collapses, and the
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from .algorithms import GaussianLearner, Learner, SampledLearner
-from .noise_likelihood import TabulatedNoise
-from .posterior import GaussianPosterior, SampledPosterior
+from ..model.noise_likelihood import TabulatedNoise
+from ..model.posterior import GaussianPosterior, SampledPosterior
+from .learner import Learner
 
 MOST_PIXELS = 500_000
 PROBE = 0.1
@@ -52,34 +52,35 @@ LEAST_SPREAD = 0.01
 """Of the variance that pn2v's samples have after training."""
 
 
-def make_honest(
-    learner: Learner, frames: Sequence[Tensor], chance: Callable[[int], torch.Generator]
+def calibrate_uncertainty(
+    learner: Learner, frames: Sequence[Tensor], rng_of: Callable[[int], torch.Generator]
 ) -> None:
-    """Fit on held-out frames what a learner says of its own errors; `chance` by number."""
-    if isinstance(learner, SampledLearner):
-        calibrate_spread(learner, frames, chance(0))
-    elif isinstance(learner, GaussianLearner):
-        calibrate_variance(learner, frames, chance(0))
-    correct_uncertainty(learner, frames, chance(1))
+    """Fit on held-out frames what a learner says of its own errors.
+
+    `rng_of` returns a generator of its own for each number.
+    """
+    learner.calibrate_prior(frames, rng_of(0))
+    correct_uncertainty(learner, frames, rng_of(1))
 
 
 @torch.no_grad()
 def calibrate_variance(
-    learner: GaussianLearner, frames: Sequence[Tensor], chance: torch.Generator
+    learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
 ) -> tuple[float, float]:
     """Fit gain and floor of the variance ratio on held-out frames; set them in the posterior.
 
     `frames` are (1, 1 + T, Y, X) in network units, Y and X multiples of the network's stride.
     """
     posterior = learner.posterior
+    assert isinstance(posterior, GaussianPosterior)
     posterior.ratio_gain.fill_(1.0)
     posterior.ratio_floor.fill_(0.0)
-    parts = [_residuals(learner, frame, chance)[1:] for frame in frames]
+    parts = [_residuals(learner, frame, rng)[1:] for frame in frames]
     squared, ratio, own = (
         torch.cat([part[i].flatten() for part in parts]).double().cpu().numpy() for i in range(3)
     )
     thin = max(1, len(squared) // MOST_PIXELS)
-    least = least_ratio(learner, frames, chance)
+    least = least_ratio(learner, frames, rng)
     gain, floor = _fit(squared[::thin], ratio[::thin], own[::thin], least)
     posterior.ratio_gain.fill_(gain)
     posterior.ratio_floor.fill_(floor)
@@ -88,7 +89,7 @@ def calibrate_variance(
 
 @torch.no_grad()
 def calibrate_spread(
-    learner: SampledLearner, frames: Sequence[Tensor], chance: torch.Generator
+    learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
 ) -> NDArray[np.float64]:
     """Bring samples as near to their mean as held-out residuals say, by brightness.
 
@@ -96,11 +97,12 @@ def calibrate_spread(
     `frames` are as in `calibrate_variance`. Returns the factors of the variance, (KNOTS,).
     """
     posterior = learner.posterior
+    assert isinstance(posterior, SampledPosterior)
     posterior.spread.fill_(1.0)
-    least = least_ratio(learner, frames, chance)
+    least = least_ratio(learner, frames, rng)
     found = _ByBrightness(posterior.noise)
     for frame in _some(frames, learner):
-        law, squared, ratio, own = _residuals(learner, frame, chance)
+        law, squared, ratio, own = _residuals(learner, frame, rng)
         found.add(law.sqrt(), (squared - own) * law, ratio * law)
     gains = found.gains(LEAST_SPREAD, 1.0, known=least)
     posterior.spread.copy_(found.table(gains).sqrt())
@@ -110,7 +112,7 @@ def calibrate_spread(
 
 @torch.no_grad()
 def correct_uncertainty(
-    learner: Learner, frames: Sequence[Tensor], chance: torch.Generator
+    learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
 ) -> NDArray[np.float64]:
     """Fit by brightness what the stated variance is multiplied by; set it in the posterior.
 
@@ -120,8 +122,8 @@ def correct_uncertainty(
     posterior.correct(torch.ones_like(posterior.noise.variances))
     found = _ByBrightness(posterior.noise)
     for frame in _some(frames, learner):
-        found.add(*_risk(learner, frame, chance))
-    least = 1.0 if learner.mask is None else LEAST_CORRECTION_SEEN
+        found.add(*_risk(learner, frame, rng))
+    least = LEAST_CORRECTION_SEEN if learner.sees_its_pixel else 1.0
     gains = found.gains(least, LARGEST_CORRECTION)
     posterior.correct(found.table(gains))
     return gains
@@ -139,13 +141,13 @@ def _evenly(frames: Sequence[Tensor], count: int) -> Sequence[Tensor]:
 
 
 def _residuals(
-    learner: Learner, frames: Tensor, chance: torch.Generator
+    learner: Learner, frames: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the law's noise variance at hidden pixels and, in units of it, three things there.
 
     The squared residual, the prior's variance, and the pixel's own noise variance.
     """
-    target, mean, ratio, own = learner.predict_hidden(frames, chance)
+    target, mean, ratio, own = learner.predict_hidden(frames, rng)
     law = learner.posterior.noise.variance(mean)
     return law, (target - mean) ** 2 / law, ratio * own / law, own / law
 
@@ -187,16 +189,14 @@ class _ByBrightness:
         return torch.from_numpy(np.interp(self._spreads, self._knots, gains)).to(self._like)
 
 
-def _risk(
-    learner: Learner, frames: Tensor, chance: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+def _risk(learner: Learner, frames: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Return the noise's standard deviation, the squared error by Stein, the stated variance."""
     excess = learner.excess(frames)
     observation = frames[:, :1]
     predicted = learner.network(frames)
     estimate, variance = _by_strips(learner.posterior, observation, predicted, excess)
     sigma = learner.posterior.prior(predicted, excess)[2].sqrt()
-    signs = torch.randint(2, observation.shape, generator=chance).to(sigma) * 2 - 1
+    signs = torch.randint(2, observation.shape, generator=rng).to(sigma) * 2 - 1
     probed = observation + PROBE * sigma * signs
     predicted = learner.network(torch.cat([probed, frames[:, 1:]], dim=1))
     moved, _ = _by_strips(learner.posterior, probed, predicted, excess)
@@ -223,7 +223,7 @@ def _by_strips(
 
 
 @torch.no_grad()
-def least_ratio(learner: Learner, frames: Sequence[Tensor], chance: torch.Generator) -> float:
+def least_ratio(learner: Learner, frames: Sequence[Tensor], rng: torch.Generator) -> float:
     """Return what the frames' own noise makes of the prediction where it is surest.
 
     The error cannot be less; what the network predicts wrongly by itself comes on top. It is in
@@ -236,7 +236,7 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], chance: torch.Genera
         excess = learner.excess(frame)
         mean, ratio, noise = posterior.prior(learner.network(frame), excess)
         law = posterior.noise.variance(mean)
-        probed = _noisier(frame, law, learner.inputs.context_frames, chance)
+        probed = _noisier(frame, law, learner.inputs.context_frames, rng)
         moved, _, _ = posterior.prior(learner.network(probed), excess)
         error = (moved - mean) ** 2 / (PROBE**2 * law)
         said = ratio * noise / law
@@ -245,12 +245,10 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], chance: torch.Genera
     return float(torch.stack(surest).mean().clamp_min(SMALLEST_RATIO))
 
 
-def _noisier(
-    frames: Tensor, noise: Tensor, context_frames: int, chance: torch.Generator
-) -> Tensor:
+def _noisier(frames: Tensor, noise: Tensor, context_frames: int, rng: torch.Generator) -> Tensor:
     """Return frames with a little noise added to the newest and to those before it."""
     noisy = frames[:, : 1 + context_frames]
-    signs = torch.randint(2, noisy.shape, generator=chance).to(noise) * 2 - 1
+    signs = torch.randint(2, noisy.shape, generator=rng).to(noise) * 2 - 1
     present = noisy.abs().amax(dim=(2, 3), keepdim=True) > 0
     probed = noisy + PROBE * noise.sqrt() * signs * present
     return torch.cat([probed, frames[:, 1 + context_frames :]], dim=1)

@@ -1,0 +1,34 @@
+"""What the methods share whose network predicts mean and spread of the signal.
+
+Owns the score by the marginal likelihood and where the spread begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..model.posterior import START_SPREAD, GaussianPosterior, marginal_nll
+from .learner import Learner
+from .uncertainty_calibration import calibrate_variance
+
+
+class GaussianLearner(Learner):
+    """A learner with a Gaussian prior."""
+
+    posterior: GaussianPosterior
+
+    def score(self, frames: Tensor, rng: torch.Generator) -> Tensor:
+        """Return the mean negative marginal log-likelihood of the hidden observations."""
+        target, mean, ratio, noise_variance = self.predict_hidden(frames, rng)
+        return marginal_nll(target, mean, (1 + ratio) * noise_variance).mean()
+
+    def calibrate_prior(self, frames: Sequence[Tensor], rng: torch.Generator) -> None:
+        """Fit gain and floor of the prior's variance."""
+        calibrate_variance(self, frames, rng)
+
+    def _start(self) -> None:
+        with torch.no_grad():
+            self.network.network.head.bias[1] = START_SPREAD  # type: ignore[index]

@@ -1,0 +1,135 @@
+"""`n2v`, `n2v2`, `structn2v`: squared error of the mean at pixels that were hidden.
+
+Owns their loss and how each of them hides. The network and the hiding itself are in
+`model.masking`, with the papers.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..data.noise_correlation import NoiseCorrelation
+from ..model.masking import MaskedPrior, MaskPlan, hidden_pixels
+from ..model.noise_likelihood import TabulatedNoise
+from ..model.posterior import GaussianPosterior, marginal_nll
+from ..options import InputPlanes, TrainingOptions
+from .gaussian import GaussianLearner
+from .learner import MASKED_PATCH
+
+MOST_HIDDEN = 0.12
+"""Share of the pixels that structn2v's lines may hide together: with more of them little is left
+around a pixel from which it could be predicted."""
+
+
+class MaskedLearner(GaussianLearner):
+    """A learner that hides pixels of the newest frame.
+
+    The variance is trained on the same pixels by the marginal likelihood with the mean held fixed:
+    the likelihood alone would slow the mean down.
+    """
+
+    network: MaskedPrior
+    mask: MaskPlan
+    learning_rate = 3e-3
+    artefact_free = False
+    """Whether the network is N2V2's."""
+
+    def __init__(
+        self, options: TrainingOptions, noise: TabulatedNoise, inputs: InputPlanes
+    ) -> None:
+        self.inputs = inputs
+        self.network = MaskedPrior(inputs.further, options.plan, artefact_free=self.artefact_free)
+        self.posterior = GaussianPosterior(noise, uses_observation=False)
+        self._start()
+        self.mask = self.plan_of(options)
+        self.transpose = self.mask.span_x == self.mask.span_y
+
+    @classmethod
+    @abstractmethod
+    def plan_of(cls, options: TrainingOptions) -> MaskPlan:
+        """Return how pixels are hidden."""
+
+    @classmethod
+    def patch_edge(cls, options: TrainingOptions) -> int:
+        """Return the edge of the patches in pixels."""
+        return MASKED_PATCH
+
+    def hidden(self, frames: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return hidden pixels (M, 1), the network's outputs there (M, C), and their excess."""
+        planes, predicted = hidden_pixels(self.network, frames, self.mask, rng)
+        return planes[:, :1], predicted, self.excess(planes)
+
+    def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:
+        """Return squared error plus the weighted likelihood loss of the variance."""
+        target, mean, ratio, noise_variance = self.predict_hidden(frames, rng)
+        variance = (1 + ratio) * noise_variance.detach()
+        # Weighted by the variance itself (Seitzer et al. 2022, arXiv:2203.09168): where hardly any
+        # noise is expected the bare likelihood would drown the squared error.
+        likelihood = marginal_nll(target, mean.detach(), variance) * variance.detach()
+        return functional.mse_loss(mean, target) + likelihood.mean()
+
+    def score(self, frames: Tensor, rng: torch.Generator) -> Tensor:
+        """Return the squared error at hidden pixels: what the mean is trained for."""
+        target, mean, _, _ = self.predict_hidden(frames, rng)
+        return functional.mse_loss(mean, target)
+
+
+class Noise2Void(MaskedLearner):
+    """`n2v`: a hidden pixel is replaced by a random one of its neighbourhood."""
+
+    @classmethod
+    def plan_of(cls, options: TrainingOptions) -> MaskPlan:
+        """Return how pixels are hidden."""
+        return MaskPlan(options.masked_pixel_fraction)
+
+
+class Noise2Void2(MaskedLearner):
+    """`n2v2`: by the median around it, under a network that leaves no checkerboard."""
+
+    artefact_free = True
+
+    @classmethod
+    def plan_of(cls, options: TrainingOptions) -> MaskPlan:
+        """Return how pixels are hidden."""
+        return MaskPlan(options.masked_pixel_fraction, replacement="median")
+
+
+class StructNoise2Void(MaskedLearner):
+    """`structn2v`: the line along which the noise is correlated is hidden with the pixel."""
+
+    artefact_free = True
+
+    @classmethod
+    def plan_of(cls, options: TrainingOptions) -> MaskPlan:
+        """Return how pixels are hidden."""
+        span = options.mask_span or 0
+        return MaskPlan(
+            min(options.masked_pixel_fraction, MOST_HIDDEN / (2 * span + 1)),
+            span_y=span if options.mask_axis == "y" else 0,
+            span_x=span if options.mask_axis == "x" else 0,
+        )
+
+    @classmethod
+    def fitted_to(
+        cls,
+        options: TrainingOptions,
+        correlation: Callable[[], NoiseCorrelation],
+        remark: Callable[[str], None],
+    ) -> TrainingOptions:
+        """Fill in axis and span of the mask where they were not given."""
+        if options.mask_axis and options.mask_span:
+            return options
+        found = correlation()
+        axis = options.mask_axis or found.axis()
+        span = options.mask_span or max(1, found.span(axis))
+        remark(
+            f"{found.described()}: structn2v hides {span} pixels on either side along {axis}; "
+            "--mask-axis and --mask-span choose otherwise"
+        )
+        return replace(options, mask_axis=axis, mask_span=span)

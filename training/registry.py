@@ -1,0 +1,16 @@
+"""Which methods can be trained, by the names that options, bundles and the command line use.
+
+Owns that one list: a new method is a file in `methods` and a line here. Nothing is imported until
+it is trained, so that the list can be shown without torch.
+"""
+
+from __future__ import annotations
+
+METHODS: dict[str, str] = {
+    "lattice": "lattice:LatticeLearner",
+    "n2v": "masked:Noise2Void",
+    "n2v2": "masked:Noise2Void2",
+    "structn2v": "masked:StructNoise2Void",
+    "pn2v": "sampled:ProbabilisticNoise2Void",
+}
+"""Name to module of `methods` and Learner in it."""

@@ -1,0 +1,131 @@
+"""One training run: what moves while it goes on, and what is left of it.
+
+Owns the state and nothing that is done with it: `train` steps, `checkpoint` keeps it, `output`
+writes what came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from ..inference.bundle import Bundle
+from .device import Workers
+from .errors import TrainingError
+from .methods.learner import Learner
+from .model.lattice import LatticePrior
+from .model.masking import MaskedPrior
+from .options import TrainingOptions
+from .schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class LossRow:
+    """One row of losses.csv."""
+
+    step: int
+    seconds: float
+    loss: float
+    validation_loss: float
+
+
+@dataclass(slots=True)
+class Run:
+    """The moving parts of one run."""
+
+    options: TrainingOptions
+    """With what the method chose by the recordings."""
+    workers: Workers
+    learner: Learner
+    optimizer: Optimizer
+    average: AveragedModel
+    """Of the network's weights: what is validated and, in the end, exported."""
+    schedule: Schedule
+    step: int = 0
+    losses: list[LossRow] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The averaged weights that predicted held-out frames best."""
+    recent: list[float] = field(default_factory=list)
+    """Losses since the last validation."""
+    bad_steps: int = 0
+
+    def progress(self) -> float:
+        """Return the share of the budget that is used, the same in every worker."""
+        return self.workers.agreed(self.schedule.progress(self.step))
+
+    @property
+    def best_score(self) -> float:
+        """The least loss on held-out frames."""
+        return min((row.validation_loss for row in self.losses), default=float("inf"))
+
+    @property
+    def averaged_network(self) -> LatticePrior | MaskedPrior:
+        """The network with the averaged weights."""
+        return cast("LatticePrior | MaskedPrior", self.average.module)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the learner use the averaged weights for the length of the block."""
+        live = self.learner.network
+        self.learner.network = self.averaged_network
+        try:
+            yield
+        finally:
+            self.learner.network = live
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """A finished run and the bundle it wrote."""
+
+    bundle: Bundle
+    steps: int
+    seconds: float
+    parameters: int
+    parity_max_relative_error: float
+    validation_loss: float | None
+    frames: int
+    resident_frames: int
+    peak_rss_mb: float
+
+    def result(self) -> dict[str, Any]:
+        """Return the JSON object of the `train` command."""
+        manifest = self.bundle.manifest
+        return {
+            "out": str(self.bundle.path),
+            "algorithm": manifest.algorithm,
+            "preset": manifest.preset,
+            "context_frames": manifest.context_frames,
+            "other_channels": list(manifest.other_channels),
+            "pixel_type": manifest.pixel_type,
+            "noise_model": manifest.noise_model,
+            "model_sha256": self.bundle.model_sha256,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "parameters": self.parameters,
+            "parity_max_relative_error": self.parity_max_relative_error,
+            "validation_loss": self.validation_loss,
+            "frames": self.frames,
+            "resident_frames": self.resident_frames,
+            "peak_rss_mb": self.peak_rss_mb,
+            "figures": manifest.figures,
+        }
+
+
+def in_one_process(result: TrainingResult | None) -> TrainingResult:
+    """Return the result of a run that must not be one of several processes.
+
+    Raises
+    ------
+    TrainingError
+        If this process only helped under torchrun.
+    """
+    if result is None:
+        raise TrainingError("this command takes no torchrun; start it without, or use train")
+    return result

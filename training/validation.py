@@ -1,0 +1,80 @@
+"""What held-out frames say of a run: its score, and when to stop.
+
+Owns the held-out frames as the network takes them. What the finished model is worth is measured
+elsewhere, against what it competes with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data.recordings import Recordings
+from .model.estimator import Estimator
+from .run import LossRow, Run
+
+VALIDATIONS = 12
+"""In a run: enough for a curve, at a few percent of its time."""
+VALIDATION_FRAMES = 8
+"""Of the held-out ones, for the same reason."""
+PATIENCE = 4
+"""Validations in a row that have to be worse than the best: a third of the run."""
+PATIENT_STEPS = 20
+"""Between two of them, or their scores differ by the draw of a few patches alone."""
+OVERFITTED_NATS = 0.005
+"""By how much they have to be worse: half a percent of the likelihood, more than they scatter."""
+
+
+def held_out_frames(
+    recordings: Recordings, estimator: Estimator, stride: int, device: torch.device
+) -> list[Tensor]:
+    """Return held-out frames (1, planes, Y, X) in network units, Y and X multiples of stride."""
+    frames = []
+    for sample in recordings.held_out:
+        height, width = (edge // stride * stride for edge in sample.observations.shape[1:])
+        crop = (planes.astype(np.float32) for planes in sample.crop(height, width))
+        frames.append(
+            estimator.to_network_units(*(torch.from_numpy(planes).to(device) for planes in crop))
+        )
+    return frames
+
+
+@torch.no_grad()
+def validate(run: Run, held_out: Sequence[Tensor], rng: Callable[[], torch.Generator]) -> None:
+    """Score the averaged weights; keep them if they are the best so far.
+
+    `rng` returns the same generator anew: all validations hide the same pixels.
+    """
+    with run.averaged():
+        scores = [
+            float(run.learner.score(frame, rng()))
+            for frame in held_out[:: max(1, len(held_out) // VALIDATION_FRAMES)]
+        ]
+    score = float(np.mean(scores))
+    if score < run.best_score:
+        run.best = {
+            name: value.detach().clone() for name, value in run.average.module.state_dict().items()
+        }
+    loss = float(np.nanmean(run.recent))
+    run.losses.append(LossRow(run.step, run.schedule.elapsed, loss, score))
+    run.recent.clear()
+
+
+def overfits(run: Run) -> bool:
+    """Return whether held-out frames have been predicted worse than before for a while."""
+    if len(run.losses) <= PATIENCE:
+        return False
+    last = run.losses[-PATIENCE:]
+    if last[-1].step - last[0].step < (PATIENCE - 1) * PATIENT_STEPS:
+        return False
+    worst = run.best_score + OVERFITTED_NATS
+    return all(row.validation_loss > worst for row in last)
+
+
+def take_best(run: Run) -> None:
+    """Go back to the best averaged weights if the last ones are worse."""
+    if run.losses and run.losses[-1].validation_loss > run.best_score + OVERFITTED_NATS:
+        run.average.module.load_state_dict(run.best)
