@@ -1,7 +1,7 @@
 """The `quietscope` command: one small group of commands per package, one way to answer.
 
 Owns what all commands share: `--json`, `--debug`, the one-line error, the exit status. What a
-command does is written in the `commands.py` of its package (and in `demo.py`, `doctor.py`).
+command does is written in the `commands.py` of its package.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -31,12 +31,19 @@ from .training.commands import COMMANDS as TRAINING
 
 Command = Callable[..., Outcome]
 
-EPILOG = "Exit status: 0 done, 1 failed (one line says why), 2 wrong usage."
+ENVIRONMENT = "QUIETSCOPE"
+"""Begins the names of environment variables that stand for options."""
+
+EPILOG = (
+    "Exit status: 0 done, 1 failed (one line says why), 2 wrong usage. Every option can be set in "
+    f"the environment as well, for example {ENVIRONMENT}_RECORD_FRAMES=500 for record --frames."
+)
 
 app = typer.Typer(
     name="quietscope",
     help="Live denoising for Micro-Manager: see the clean image while the microscope runs.",
     epilog=EPILOG,
+    context_settings={"auto_envvar_prefix": ENVIRONMENT},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -52,16 +59,31 @@ def _show_version(requested: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And leave.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            show_envvar=False,
+            help="Show the version and exit.",
+        ),
     ] = False,
 ) -> None:
     pass
 
 
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object to standard output, nothing else.")
+    bool,
+    typer.Option(
+        "--json",
+        show_envvar=False,
+        help="Print one JSON object to standard output, nothing else.",
+    ),
 ]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Log in detail; show tracebacks.")]
+DebugOption = Annotated[
+    bool,
+    typer.Option("--debug", show_envvar=False, help="Log in detail; show tracebacks."),
+]
 
 
 def _shared_options() -> list[inspect.Parameter]:
@@ -95,6 +117,9 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
         _print(outcome, as_json=as_json)
 
     signature = inspect.signature(command, eval_str=True)
+    for parameter in signature.parameters.values():
+        for note in getattr(parameter.annotation, "__metadata__", ()):
+            note.show_envvar = False  # all have one, and the epilog says how it is called
     # Typer reads the signature; functools.wraps alone would show it the unwrapped one.
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), *_shared_options()], return_annotation=None
@@ -112,27 +137,30 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
         typer.echo(line)
 
 
-COMMANDS: dict[str, Command] = {
-    "demo": demo,
-    **ACQUISITION,
-    **CALIBRATION,
-    **TRAINING,
-    **INFERENCE,
-    **MODELS,
-    "doctor": doctor,
+PANELS: dict[str, Mapping[str, Command]] = {
+    "Start here": {"demo": demo, "doctor": doctor},
+    "At the microscope": ACQUISITION,
+    "From recordings of repeats": CALIBRATION,
+    "Models": {**TRAINING, **MODELS},
+    "Recordings, and how well and fast they are denoised": INFERENCE,
 }
+"""Under which heading `--help` shows the commands of each package."""
 
 GROUPS = {"models": "The models of a library: which are in use, and how that came about."}
 
 
 def _add_commands(to: typer.Typer) -> None:
     """Add every command; one of two words belongs to a group of its first."""
-    groups = {name: typer.Typer(help=text, no_args_is_help=True) for name, text in GROUPS.items()}
-    for name, group in groups.items():
-        to.add_typer(group, name=name)
-    for name, command in COMMANDS.items():
-        group_name, _, own = name.rpartition(" ")
-        groups.get(group_name, to).command(own)(_with_shared_options(command))
+    groups: dict[str, typer.Typer] = {}
+    for panel, commands in PANELS.items():
+        for name, command in commands.items():
+            group, _, own = name.rpartition(" ")
+            if group and group not in groups:
+                groups[group] = typer.Typer(help=GROUPS[group], no_args_is_help=True)
+                to.add_typer(groups[group], name=group, rich_help_panel=panel)
+            shown_in = None if group else panel
+            place = groups[group] if group else to
+            place.command(own, rich_help_panel=shown_in)(_with_shared_options(command))
 
 
 _add_commands(app)

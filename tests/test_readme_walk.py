@@ -1,0 +1,236 @@
+"""The README's and the guides' own lines, in their order, as a newcomer would type them.
+
+On the demo camera, one after the other in one empty folder. Environment variables shorten what
+takes long, and change nothing else. A block that cannot be run here says why, in a comment above
+it; one that says nothing is run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
+from quietscope.cli import app
+from quietscope.storage.stack import open_stack
+
+ROOT = Path(__file__).parent.parent
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+
+SHORTER = {
+    "QUIETSCOPE_CALIBRATE_LEVELS": "5",
+    "QUIETSCOPE_CALIBRATE_FRAMES_PER_LEVEL": "20",
+    **{f"QUIETSCOPE_{name}_ROI": "64,64,128,128" for name in ("CALIBRATE", "RECORD", "LIVE")},
+    "QUIETSCOPE_RECORD_FRAMES": "30",
+    "QUIETSCOPE_LIVE_FRAMES": "20",
+    "QUIETSCOPE_TRAIN_PRESET": "fast",
+    "QUIETSCOPE_TRAIN_MINUTES": "0.5",
+    "QUIETSCOPE_RETRAIN_STEPS": "2",
+    "QUIETSCOPE_BENCH_SHAPE": "128x128",
+    "QUIETSCOPE_BENCH_FRAMES": "3",
+}
+SHORTEST = {name: value for name, value in SHORTER.items() if name != "QUIETSCOPE_TRAIN_MINUTES"}
+SHORTEST |= {"QUIETSCOPE_TRAIN_STEPS": "2", "QUIETSCOPE_TRAIN_BATCH": "2"}
+"""For the guides, whose models nobody looks at."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+# ------------------------------------------------------------------------------- the blocks
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block of a page, and the comment above it."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    note: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def lines(self) -> list[str]:
+        return [line for line in self.text.splitlines() if line.strip()]
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The fenced blocks of a page, in their order."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.compile(
+        r"(?:<!-- (?P<note>.+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S
+    )
+    for found in fenced.finditer(text):
+        line = text.count("\n", 0, found.start()) + 1
+        name = page.relative_to(ROOT).as_posix()
+        yield Block(name, line, found["language"], found["text"], found["note"] or "")
+
+
+def is_run(block: Block) -> bool:
+    return block.language != "text" and not block.note
+
+
+# ----------------------------------------------------------------------------------- the walk
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("a newcomer")
+
+
+@pytest.fixture(scope="module")
+def readme(folder: Path) -> Path:
+    """The folder after the README's lines, each typed as it stands."""
+    command = shutil.which("quietscope", path=sysconfig.get_path("scripts"))
+    assert command, "the set-up puts `quietscope` beside this Python; run: pip install -e .[test]"
+    for block in blocks(ROOT / "README.md"):
+        if not is_run(block):
+            continue
+        lines = [block.text] if block.language == "python" else block.lines
+        for line in lines:
+            typed = _python(line) if block.language == "python" else [command, *_words(line)]
+            done = subprocess.run(
+                typed,
+                cwd=folder,
+                env=os.environ | SHORTER,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+            )
+            assert done.returncode == 0, f"{block}: {line}\n{done.stdout}{done.stderr}"
+    return folder
+
+
+def _words(line: str) -> list[str]:
+    """What follows `quietscope`; everything else in a block has to say why it is not run."""
+    name, *words = shlex.split(line)
+    assert name == "quietscope", line
+    return words
+
+
+MICROSCOPE = """
+from quietscope.acquisition.microscope.core import open_microscope
+
+with open_microscope():
+"""
+
+
+def _python(script: str) -> list[str]:
+    """A script that finds a microscope which is on already, where it acquires."""
+    if "pycromanager" in script:
+        body = "".join(f"    {line}\n" if line else "\n" for line in script.splitlines())
+        script = MICROSCOPE + body
+    return [sys.executable, "-W", "error", "-c", script]
+
+
+def test_the_readme_ends_with_a_picture_that_is_cleaner_than_the_cameras(readme: Path) -> None:
+    run = readme / "runs" / "tuesday"
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    assert report["frames_recorded"] == report["frames_denoised"] == 20
+    raw, denoised = open_stack(run), open_stack(run / "denoised.ome.zarr")
+    truth = _truth(raw.frame(10), run)
+    assert _psnr(denoised.frame(10), truth) > _psnr(raw.frame(10), truth) + 3
+
+
+def _truth(raw: np.ndarray, run: Path) -> np.ndarray:
+    """The simulated specimen behind a raw frame: it lives by the clock, so try every second."""
+    specimen = Specimen(raw.shape, CameraLaw(1.0, 0.0, 0.0))
+    ended = int((run / "report.json").stat().st_mtime)
+    moments = [specimen.truth(second).astype(float) for second in range(ended - 120, ended + 60)]
+    best = max(moments, key=lambda image: np.corrcoef(image.ravel(), raw.ravel())[0, 1])
+    assert np.corrcoef(best.ravel(), raw.ravel())[0, 1] > 0.3
+    # In the camera's units: the raw frame is right on average.
+    slope, offset = np.polyfit(best.ravel(), raw.ravel(), 1)
+    return slope * best + offset
+
+
+def _psnr(estimate: np.ndarray, truth: np.ndarray) -> float:
+    return float(10 * np.log10(np.ptp(truth) ** 2 / np.mean((estimate - truth) ** 2)))
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_the_lines_of_a_guide_work(
+    readme: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the folder that the README filled."""
+    monkeypatch.chdir(readme)
+    for block in filter(is_run, blocks(page)):
+        if block.language == "python":
+            done = subprocess.run(
+                _python(block.text), env=os.environ | SHORTEST, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
+            continue
+        for line in block.lines:
+            ended = CliRunner().invoke(app, _words(line), env=SHORTEST)
+            assert ended.exit_code == 0, f"{block}: {line}\n{ended.output}"
+
+
+# --------------------------------------------------------------------- what is told beside it
+
+
+def test_whatever_is_not_run_says_why() -> None:
+    for page in (ROOT / "README.md", *GUIDES):
+        for block in blocks(page):
+            known = block.note in ("", "set-up", "test command")
+            assert known or re.match(r"not run: \w+", block.note), f"{block}: {block.note}"
+            if block.note in ("set-up", "test command"):
+                assert page.name == "README.md", block
+
+
+def test_the_set_up_installs_what_is_there() -> None:
+    """Its extras exist, and its console script is the one that the lines after it call."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = "\n".join(
+        block.text
+        for block in blocks(ROOT / "README.md")
+        if block.note in ("set-up", "test command")
+    )
+    asked = {
+        extra for group in re.findall(r'"\.\[([\w,]+)\]"', text) for extra in group.split(",")
+    }
+    assert {"train", "test"} <= asked <= set(project["optional-dependencies"])
+    assert project["scripts"] == {"quietscope": "quietscope.cli:main"}
+
+
+def test_every_option_that_a_page_names_exists() -> None:
+    """Also in prose and tables, where nothing is run."""
+    commands = {
+        command.name: {
+            option for param in command.params for option in (*param.opts, *param.secondary_opts)
+        }
+        for command in _commands()
+    }
+    everywhere = set().union(*commands.values())
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *GUIDES):
+        text = page.read_text(encoding="utf-8")
+        for name, rest in re.findall(r"`quietscope ([a-z-]+)([^`]*)`", text):
+            assert name in commands, f"{page.name}: quietscope {name}"
+            unknown = set(re.findall(r"(?<!\S)--[a-z-]+", rest)) - commands[name]
+            assert not unknown, f"{page.name}: quietscope {name} has no {unknown}"
+        options = set(re.findall(r"`(--[a-z-]+)[^`]*`", text))
+        foreign = {"--long", "--nproc-per-node", "--extra-index-url", "--no-deps"}
+        assert options <= everywhere | foreign, f"{page.name}: {options - everywhere - foreign}"
+
+
+def _commands() -> list[object]:
+    import typer.main
+
+    return list(typer.main.get_command(app).commands.values())
