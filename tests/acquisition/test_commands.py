@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,32 +114,3 @@ def test_an_earlier_run_stays(tmp_path):
     assert len(open_stack(run)) == 2
     assert quietscope("record", "--out", run, "--frames", 5, *SMALL, "--overwrite").exit_code == 0
     assert len(open_stack(run)) == 5
-
-
-def test_the_guides_script_runs_as_it_stands(tmp_path, make_bundle):
-    """On the demo camera, with the guide's model and folders put where there are some."""
-    guide = (Path(__file__).parents[2] / "docs" / "stream.md").read_text(encoding="utf-8")
-    script = guide.split("```python\n")[1].split("```")[0]
-    for theirs, ours in (
-        ("models/gfp", make_bundle("gfp").as_posix()),
-        ("D:/data", (tmp_path / "data").as_posix()),
-        ("num_time_points=1000", "num_time_points=20"),
-    ):
-        assert theirs in script
-        script = script.replace(theirs, ours)
-    start = (
-        "from quietscope.acquisition.microscope.core import open_microscope\n"
-        "microscope = open_microscope()\nmicroscope.__enter__()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", start + script + "microscope.__exit__(None, None, None)\n"],
-        cwd=tmp_path,
-        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "runs/monday/report.json").read_text(encoding="utf-8"))
-    assert report["frames_recorded"] == report["frames_denoised"] == 20
-    assert list((tmp_path / "data").glob("cells_*/NDTiff.index"))
