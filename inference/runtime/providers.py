@@ -38,8 +38,8 @@ _ORT_NAMES: Mapping[Provider, str] = {
 _OPTION_NAMES = {ort_name: option for option, ort_name in _ORT_NAMES.items()}
 
 _INSTALL: Mapping[str, str] = {
-    "cuda": 'pip install "onnxruntime-gpu[cuda,cudnn]"',
-    "tensorrt": 'pip install "onnxruntime-gpu[cuda,cudnn]" tensorrt-cu13',
+    "cuda": 'pip install "quietscope[gpu]"',
+    "tensorrt": 'pip install "quietscope[gpu]" tensorrt-cu13',
     "directml": "pip uninstall onnxruntime-gpu && pip install onnxruntime-directml",
 }
 _DRIVER = "install the NVIDIA driver from https://www.nvidia.com/drivers"
