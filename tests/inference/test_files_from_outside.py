@@ -19,7 +19,7 @@ from quietscope.inference.library import CURRENT, Library
 from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter, Place
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 
 SHAPE = (24, 32)
 
