@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,21 +217,27 @@ def test_the_set_up_installs_what_is_there() -> None:
 
 def test_every_option_that_a_page_names_exists() -> None:
     """Also in prose and tables, where nothing is run."""
-    commands = {
-        command.name: {
-            option for param in command.params for option in (*param.opts, *param.secondary_opts)
-        }
-        for command in typer.main.get_command(app).commands.values()
-    }
+    commands = dict(_options(typer.main.get_command(app)))
     others = {"--long", "--nproc-per-node", "--extra-index-url", "--no-deps", "--help"}
     for script in (ROOT / "benchmarks").glob("*.py"):
         others |= set(re.findall(r"--[a-z-]+", script.read_text(encoding="utf-8")))
     everywhere = set().union(*commands.values()) | others
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *GUIDES):
         text = page.read_text(encoding="utf-8")
-        for name, rest in re.findall(r"`quietscope ([a-z-]+)([^`]*)`", text):
-            assert name in commands, f"{page.name}: quietscope {name}"
+        for line in re.findall(r"`quietscope ([a-z-][^`]*)`", text):
+            names = [name for name in commands if f"{line} ".startswith(f"{name} ")]
+            assert names, f"{page.name}: quietscope {line}"
+            name, rest = names[0], line
             unknown = set(re.findall(r"(?<!\S)--[a-z-]+", rest)) - commands[name]
             assert not unknown, f"{page.name}: quietscope {name} has no {unknown}"
         options = set(re.findall(r"`(--[a-z-]+)[^`]*`", text))
         assert options <= everywhere, f"{page.name}: {options - everywhere}"
+
+
+def _options(group: Any, before: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Every command by its one or two words, and the options that it takes."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _options(command, f"{name} ")
+        options = {o for param in command.params for o in (*param.opts, *param.secondary_opts)}
+        yield before + name, options
