@@ -115,6 +115,8 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
             stderr.print("stopped by the user; what was recorded so far is kept")
             raise typer.Exit(1) from error
         _print(outcome, as_json=as_json)
+        if outcome.failed:
+            raise typer.Exit(1)
 
     signature = inspect.signature(command, eval_str=True)
     for parameter in signature.parameters.values():

@@ -7,15 +7,15 @@ about the camera is worked out by `calibration`.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..reporting.console import Outcome, progress
+from ..reporting.console import Outcome, command_line, progress, say
 from ..storage.atomic_output import require_absent, require_apart
 from ..storage.output_kinds import Kind
-from .errors import MicroscopeError
 from .light_ladder import (
     FRAMES_PER_LEVEL,
     LEVELS,
@@ -24,8 +24,8 @@ from .light_ladder import (
     record_ladder,
     wait_for_enter,
 )
-from .microscope.bridge import strings
 from .microscope.core import Microscope, MicroscopeSettings, open_microscope
+from .microscope.introduction import introduction
 
 if TYPE_CHECKING:
     from ..calibration.result import Calibration
@@ -76,8 +76,11 @@ def calibrate(
         require_apart(keep_stacks, [out, page])
         require_absent(keep_stacks, overwrite=overwrite, kind=Kind.LIGHT_LEVELS)
     begun = time.perf_counter()
-    with open_microscope(microscope) as opened, progress() as bar:
-        _choose_channel(opened)
+    # An even field is what is needed: the demo camera has one, and no specimen stands before it.
+    with open_microscope(replace(microscope, specimen=False)) as opened, progress() as bar:
+        say(introduction(opened, sees="an even field in its mode Noise"))
+        for channel in microscope.channels:
+            opened.set_channel(channel)
         task = bar.add_task("recording", total=(levels + 1) * frames_per_level, note="")
 
         def show(line: str, done: int, total: int) -> None:
@@ -111,7 +114,16 @@ def calibrate(
         "saturated_levels": len(ladder.saturated),
         "stacks": None if keep_stacks is None else str(keep_stacks),
     }
-    return Outcome(result, [*calibration.summary(), f"noise model {out}, figures {page}"])
+    summary = [*calibration.summary(), f"noise model {out}, figures {page}"]
+    return Outcome(result, [*summary, *_next(microscope, out)])
+
+
+def _next(microscope: MicroscopeSettings, out: Path) -> list[str]:
+    run, bundle = Path("runs") / "first", Path("models") / "first"
+    return [
+        f"next: {command_line('record', '--out', run, *microscope.as_words())}",
+        f"then: {command_line('train', run, '--out', bundle, '--noise-model', out)}",
+    ]
 
 
 def _refuse_what_has_no_use(microscope: MicroscopeSettings) -> None:
@@ -127,21 +139,6 @@ def _refuse_what_has_no_use(microscope: MicroscopeSettings) -> None:
                 f"{option} has no use here: a calibration looks at one even field"
                 + (" in one channel" if option == "--channel" else "")
             )
-
-
-def _choose_channel(microscope: Microscope) -> None:
-    """Set the light path of the channel that was asked for."""
-    core = microscope.core
-    for preset in microscope.settings.channels:
-        group = str(core.get_channel_group())
-        known = strings(core.get_available_configs(group)) if group else []
-        if preset not in known:
-            raise MicroscopeError(
-                f"--channel {preset}: the channel group {group or '(none)'} has "
-                f"{', '.join(known) or 'no presets'}; choose one of them"
-            )
-        core.set_config(group, preset)
-        core.wait_for_config(group, preset)
 
 
 def _fit(ladder: LadderRecording, microscope: Microscope, seed: int, bar: Any) -> Calibration:

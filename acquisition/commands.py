@@ -14,11 +14,12 @@ import typer
 from ..calibration.fingerprint import CameraFingerprint
 from ..inference.library import models_in_use
 from ..inference.model_choice import LibraryOption, ModelOption, Models, parse_models
-from ..reporting.console import Outcome, progress, stderr
+from ..reporting.console import Outcome, command_line, progress, say
 from ..storage.atomic_output import require_apart
 from .calibrate import calibrate
 from .microscope.bridge import is_acquiring, running_acquisition
 from .microscope.core import MicroscopeSettings
+from .microscope.introduction import introduction
 from .microscope.options import takes_microscope
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def record(
     report = _acquire(
         microscope, out, frames, follow=follow, saved_in=saved_in, overwrite=overwrite
     )
-    return Outcome(result=report, summary=_summary(report))
+    bundle = Path("models") / out.stem
+    following = command_line("train", out, "--out", bundle)
+    return Outcome(result=report, summary=[*_summary(report), f"next: {following}"])
 
 
 @takes_microscope
@@ -123,20 +126,31 @@ def _acquire(
 
     if follow and not settings.attach:
         raise typer.BadParameter("--follow belongs to --attach; give both, or --saved-in FOLDER")
+    if (follow or saved_in is not None) and settings.changed:
+        raise typer.BadParameter(
+            f"{settings.changed[0]} has no use with --follow and --saved-in: whoever acquires "
+            "there has set the microscope"
+        )
     if saved_in is not None:
         with open_microscope(settings) if settings.attach else nullcontext() as microscope:
+            say(
+                introduction(microscope)
+                if microscope
+                else "camera: that of the program that saves"
+            )
             report = _follow_saved(microscope, saved_in, None, out, frames, **options)
     else:
         with open_microscope(settings) as microscope:
+            say(introduction(microscope))
             theirs = _followed(microscope, wait=follow)
             if theirs is not None:
                 report = _follow_saved(microscope, theirs, settings.port, out, frames, **options)
-            elif settings.attach and (follow or microscope.core.is_sequence_running()):
+            elif settings.attach and (follow or microscope.is_sequence_running):
                 report = _follow_camera(microscope, out, frames, **options)
             else:
                 report = _run_own(microscope, out, frames or DEFAULT_FRAMES, **options)
     if report["preview"] not in (None, "shown"):
-        stderr.print(f"no preview: {report['preview']}")
+        say(f"no preview: {report['preview']}")
     return report
 
 
@@ -148,24 +162,42 @@ def _followed(microscope: Microscope, *, wait: bool) -> Path | None:
     if not microscope.settings.attach:
         return None
     if wait:
-        stderr.print("waiting for Micro-Manager's live mode or acquisition (Ctrl-C ends)")
+        say("waiting for Micro-Manager's live mode or acquisition (Ctrl-C ends)")
     while True:
         folder = running_acquisition(microscope.settings.port)
-        if folder is not None or not wait or microscope.core.is_sequence_running():
+        if folder is not None or not wait or microscope.is_sequence_running:
             return folder
         time.sleep(FOLLOW_PAUSE_S)
 
 
 def _run_own(microscope: Microscope, out: Path, frames: int, **options: Any) -> dict[str, Any]:
+    from .microscope.demo_camera import SpecimenBeforeCamera
     from .microscope.planned_events import planned_events
     from .run_acquisition import run_acquisition
 
     # Counted before they are made: a run that does not fit on the disk is refused at once.
     expected = frames * len(planned_events(microscope, 1))
+    _say_what_moves(microscope)
+    simulated = microscope.settings.specimen
+    observe = SpecimenBeforeCamera(microscope).observe if simulated else None
     with _stream(microscope, out, expected, expected_frames=expected, **options) as (stream, show):
         events = planned_events(microscope, frames)
-        run_acquisition(stream, events, port=microscope.settings.port, on_frames=show)
+        port = microscope.settings.port
+        run_acquisition(stream, events, observe=observe, port=port, on_frames=show)
     return stream.report
+
+
+def _say_what_moves(microscope: Microscope) -> None:
+    from .microscope.planned_events import planned_planes
+
+    if (planes := planned_planes(microscope)) is not None:
+        say(str(planes))
+    if microscope.settings.positions is not None and microscope.stage_um is not None:
+        x, y = microscope.stage_um
+        say(
+            f"stage: to the positions of {microscope.settings.positions}, then back to "
+            f"{x:g}, {y:g} µm"
+        )
 
 
 def _follow_camera(
@@ -173,7 +205,7 @@ def _follow_camera(
 ) -> dict[str, Any]:
     from .sources.follow_camera import follow
 
-    stderr.print("live mode is on: following it, its images are not all seen")
+    say("live mode is on: following it, its images are not all seen")
     with _stream(microscope, out, frames, **options) as (stream, show):
         follow(microscope, stream, frames, on_frames=show)
     return stream.report
@@ -197,9 +229,9 @@ def _follow_saved(
         return port is None or is_acquiring(port)
 
     with _stream(microscope, out, frames, **options) as (stream, show):
-        stderr.print(f"waiting for images in {folder} (NDTiff)")
+        say(f"waiting for images in {folder} (NDTiff)")
         dataset = await_dataset(acquisitions, is_running=is_running)
-        stderr.print(f"following {dataset}")
+        say(f"following {dataset}")
         follow_dataset(dataset, stream, is_running=is_running, frames=frames, on_frames=show)
     return {**stream.report, "followed": str(dataset)}
 
@@ -265,7 +297,9 @@ def _summary(report: dict[str, Any]) -> list[str]:
             f"{report['frames_without_model']} frames of channels without a model, recorded only"
         )
     if report["simulated"]:
-        lines.append("the camera is Micro-Manager's demo camera: these are simulated images")
+        lines.append(
+            "these are simulated images of Micro-Manager's demo camera, of no real specimen"
+        )
     return lines
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +26,23 @@ from ..storage.output_kinds import Kind
 from ..storage.stack import Stack
 from .errors import AcquisitionError, MicroscopeError
 from .level_recorder import LevelRecorder, Progress, RecordedLevel
-from .microscope.bridge import strings
 from .microscope.core import Microscope
+from .microscope.demo_camera import show_even_field
 
 LEVELS = 12
 FRAMES_PER_LEVEL = 50
-LIGHT_SECONDS = 12.0
+LIGHT_SECONDS = 30.0
 """How long the camera may expose in all, when the brightest exposure is found by trial."""
 TOP_SHARE = 0.85
 """How close to saturation the brightest level aims."""
 SATURATED_SHARE = 1e-4
-MEAN_OVER_TOP = 0.37
-"""Mean exposure of the ladder over its longest one."""
-LOWEST_SHARE = 1 / 256
-"""The dimmest level, as a share of the brightest."""
+LOWEST_SHARES = (1 / 4096, 1 / 64)
+"""The dimmest exposure, as a share of the brightest: least and most."""
+LOWEST_OVER_NOISE = 3.0
+"""Light of the dimmest level over the noise without light: dimmer ones would tell nothing more."""
+LIT_ADU, LIT_SHARE = 3.0, 0.02
+"""Dark frames count as lit from this much above where the light levels' line begins, absolute and
+as a share of the middle level's light: more than rounding and a camera's bend at its foot."""
 
 LightSource = Literal["exposure", "property", "hand"]
 
@@ -126,18 +129,20 @@ def record_ladder(
     Raises
     ------
     AcquisitionError
-        If frames stay away, or fewer than two levels are below saturation.
+        If frames stay away, fewer than two levels are below saturation, or dark frames are lit.
+    MicroscopeError
+        If another program is acquiring with the microscope.
     """
     light = light or Light()
+    microscope.require_idle("a calibration")
     with _folder(microscope, keep, (levels + 1) * frames_per_level, overwrite) as directory:
-        restore = _prepare(microscope)
-        try:
+        with microscope.temporarily():
+            if microscope.settings.simulated:
+                show_even_field(microscope)
             recorder = LevelRecorder(microscope, directory, frames_per_level, levels, on_progress)
             with recorder.running():
-                yield_value = _record(recorder, microscope, light, dark, prompt or wait_for_enter)
-        finally:
-            restore()
-        yield yield_value
+                recording = _record(recorder, microscope, light, dark, prompt or wait_for_enter)
+        yield recording
 
 
 @contextmanager
@@ -159,25 +164,6 @@ def _folder(
         yield Path(folder)
 
 
-def _prepare(microscope: Microscope) -> Callable[[], None]:
-    """Make ready for the ladder; returns what puts it back."""
-    core = microscope.core
-    exposure = microscope.exposure_ms
-    shutter = core.get_auto_shutter()
-    mode = microscope.property_or_none("Mode")
-    if microscope.settings.simulated:
-        # Its other modes are noise-free pictures.
-        microscope.set_property("Mode", "Noise")
-
-    def restore() -> None:
-        core.set_exposure(exposure)
-        core.set_auto_shutter(shutter)
-        if microscope.settings.simulated and mode is not None:
-            core.set_property(microscope.camera, "Mode", mode)
-
-    return restore
-
-
 def _record(
     recorder: LevelRecorder,
     microscope: Microscope,
@@ -185,60 +171,99 @@ def _record(
     with_dark: bool,
     prompt: Callable[[str], None],
 ) -> LadderRecording:
-    dark = _record_dark(recorder, microscope, light, prompt) if with_dark else None
-    rung = _rungs(recorder, microscope, light, dark, prompt)
-    kept: list[tuple[Stack, float]] = []
+    dark = _record_dark(recorder, microscope, prompt) if with_dark else None
+    dark_stack = recorder.last_stack() if dark is not None else None
+    kept: list[tuple[Stack, float, RecordedLevel]] = []
     saturated: list[RecordedLevel] = []
-    for number, setting in enumerate(rung):
+    for number, setting in enumerate(_rungs(recorder, microscope, light, dark, prompt)):
         found = recorder.level(f"level-{number + 1:02d}", setting)
         if found.saturated_share > SATURATED_SHARE:
             saturated.append(found)
             if light.by != "hand":
                 break  # brighter ones would be saturated as well
             continue
-        kept.append((recorder.last_stack(), microscope.exposure_ms))
+        kept.append((recorder.last_stack(), microscope.exposure_ms, found))
     if len(kept) < 2:
         raise AcquisitionError(
             f"light ladder: {len(kept)} levels below saturation ({len(saturated)} saturated), "
             "expected at least 2; use less light or shorter exposures"
         )
-    return LadderRecording(
-        directory=recorder.directory,
-        dark=dark,
-        levels=tuple(stack for stack, _ in kept),
-        exposures_ms=tuple(exposure for _, exposure in kept),
-        saturated=tuple(saturated),
-    )
+    stacks, exposures_ms, levels = zip(*kept, strict=True)
+    if dark is not None:
+        require_dark(
+            dark.mean_adu,
+            [level.mean_adu for level in levels],
+            exposures_ms if light.by == "exposure" else None,
+            shutter=microscope.shutter,
+        )
+    return LadderRecording(recorder.directory, dark_stack, stacks, exposures_ms, tuple(saturated))
 
 
 def _record_dark(
-    recorder: LevelRecorder, microscope: Microscope, light: Light, prompt: Callable[[str], None]
-) -> Stack:
-    core = microscope.core
+    recorder: LevelRecorder, microscope: Microscope, prompt: Callable[[str], None]
+) -> RecordedLevel:
     if microscope.settings.simulated:
-        before = microscope.exposure_ms
-        microscope.exposure_ms = 0.0  # its shutter changes nothing
-        recorder.level("dark", 0.0)
-        microscope.exposure_ms = before
-        return recorder.last_stack()
-    shutter = str(core.get_shutter_device())
-    automatic = bool(core.get_auto_shutter())
-    if shutter:
-        core.set_auto_shutter(False)
-        core.set_shutter_open(False)
-        core.wait_for_device(shutter)
-    else:
-        prompt("Dark frames: close the shutter or cover the camera")
-    try:
-        recorder.level("dark", None)
-    finally:
-        if shutter:
-            core.set_auto_shutter(automatic)
-            if not automatic:
-                core.set_shutter_open(True)
-    if not shutter:
-        prompt("Light levels: open the shutter or uncover the camera")
-    return recorder.last_stack()
+        with microscope.temporarily():
+            microscope.exposure_ms = 0.0  # its shutter changes nothing
+            return recorder.level("dark", 0.0)
+    if microscope.shutter:
+        with microscope.darkness():
+            return recorder.level("dark", None)
+    prompt("Dark frames: cover the camera (Micro-Manager has no shutter in use)")
+    dark = recorder.level("dark", None)
+    prompt("Light levels: uncover the camera")
+    return dark
+
+
+def require_dark(
+    dark_adu: float,
+    levels_adu: Sequence[float],
+    exposures_ms: Sequence[float] | None,
+    *,
+    shutter: str,
+) -> None:
+    """Refuse dark frames that are lit.
+
+    Parameters
+    ----------
+    dark_adu, levels_adu
+        Means of the dark frames and of the light levels.
+    exposures_ms
+        Of the levels, where the exposure alone varied: their line then begins at the offset.
+    shutter
+        Its label, "" without one.
+
+    Raises
+    ------
+    AcquisitionError
+        If the dark frames are brighter than the dimmest level, or lie above the levels' line.
+    """
+    dimmest = min(levels_adu)
+    why = ""
+    if dark_adu > dimmest + LIT_ADU:
+        why = f"the dimmest light level has only {dimmest:.0f} ADU"
+    elif exposures_ms is not None and len(set(exposures_ms)) >= 3:
+        begins = _where_the_line_begins(exposures_ms, levels_adu)
+        tolerated = max(LIT_ADU, LIT_SHARE * (float(np.median(levels_adu)) - begins))
+        if dark_adu > begins + tolerated:
+            why = f"by the light levels it is {begins:.0f} ADU at no exposure"
+    if why:
+        cause = (
+            f"the shutter {shutter} stayed open, or light leaks in" if shutter else "light came"
+        )
+        raise AcquisitionError(
+            f"the dark frames are lit: {dark_adu:.0f} ADU on average, but {why}; {cause}. Cover "
+            "the camera and calibrate again, or leave the dark frames out with --no-dark"
+        )
+
+
+def _where_the_line_begins(exposures_ms: Sequence[float], means_adu: Sequence[float]) -> float:
+    """Return the mean at no exposure, by a line whose dim levels count as much as the bright."""
+    exposures = np.asarray(exposures_ms)
+    _, begins = np.polyfit(
+        exposures, means_adu, 1, w=1 / np.maximum(exposures, exposures.max() / 1e4)
+    )
+    return float(begins)
 
 
 # ------------------------------------------------------------------------------ the rungs
@@ -248,7 +273,7 @@ def _rungs(
     recorder: LevelRecorder,
     microscope: Microscope,
     light: Light,
-    dark: Stack | None,
+    dark: RecordedLevel | None,
     prompt: Callable[[str], None],
 ) -> Iterator[float | None]:
     """Set one light level after the other, and yield its setting when the light is there."""
@@ -263,22 +288,28 @@ def _rungs(
     if light.by == "property":
         for value in _property_values(microscope, light, recorder.levels):
             microscope.set_property(_required(light.name), value, device=light.device)
-            microscope.core.wait_for_device(light.device or microscope.camera)
+            microscope.wait_for(light.device or microscope.camera)
             yield value
         return
-    top = light.high or _brightest_exposure_ms(recorder, microscope, dark)
-    for exposure in ladder_values(light.low or top * LOWEST_SHARE, top, recorder.levels):
+    low, high = light.low, light.high
+    if low is None or high is None:
+        dimmest, brightest = _exposures_by_trial_ms(recorder, microscope, dark)
+        low, high = low or dimmest, high or brightest
+    for exposure in ladder_values(low, high, recorder.levels):
         microscope.exposure_ms = exposure
         yield exposure
 
 
 def ladder_values(low: float, high: float, count: int) -> list[float]:
-    """Return `count` values from `low` to `high`, evenly spaced in their square root.
+    """Return `count` values from `low` to `high`, each the same multiple of the one before.
 
-    So are the standard deviations of photon noise, which is what the ladder has to sample.
+    So every brightness has a level near it, in proportion: images of living things lie at the foot
+    of a camera's range, and a bright spot near its top. From 0 the values are evenly spaced in
+    their square root instead, as the standard deviations of photon noise are.
     """
-    roots = np.linspace(math.sqrt(max(low, 0.0)), math.sqrt(high), count)
-    return [float(root**2) for root in roots]
+    if low > 0:
+        return [float(value) for value in np.geomspace(low, high, count)]
+    return [float(root**2) for root in np.linspace(0.0, math.sqrt(high), count)]
 
 
 def _required(name: str | None) -> str:
@@ -288,29 +319,27 @@ def _required(name: str | None) -> str:
 
 
 def _property_values(microscope: Microscope, light: Light, count: int) -> list[float]:
-    core, device = microscope.core, light.device or microscope.camera
-    name = _required(light.name)
-    if not core.has_property(device, name):
+    device, name = light.device or microscope.camera, _required(light.name)
+    names = microscope.property_names(device)
+    if name not in names:
         raise MicroscopeError(
-            f"light: {device} has no property {name}; it has "
-            f"{', '.join(strings(core.get_device_property_names(device)))}"
+            f"--light {device}-{name}: {device} has no property {name}; it has {', '.join(names)}"
         )
-    low, high = light.low, light.high
-    if core.has_property_limits(device, name):
-        low = float(core.get_property_lower_limit(device, name)) if low is None else low
-        high = float(core.get_property_upper_limit(device, name)) if high is None else high
+    limits = microscope.property_limits(name, device=device) or (light.low, light.high)
+    low = limits[0] if light.low is None else light.low
+    high = limits[1] if light.high is None else light.high
     if low is None or high is None:
         raise MicroscopeError(
-            f"light: {device}-{name} names no limits of its own; give --light-range LOW,HIGH"
+            f"--light {device}-{name}: names no limits of its own; give --light-range LOW,HIGH"
         )
     return ladder_values(low, high, count)
 
 
-def _brightest_exposure_ms(
-    recorder: LevelRecorder, microscope: Microscope, dark: Stack | None
-) -> float:
-    """Find the exposure at which the camera is nearly full, by trial."""
-    offset = float(np.mean(next(iter(dark)))) if dark is not None else 0.0
+def _exposures_by_trial_ms(
+    recorder: LevelRecorder, microscope: Microscope, dark: RecordedLevel | None
+) -> tuple[float, float]:
+    """Find the dimmest exposure worth recording, and one at which the camera is nearly full."""
+    offset = dark.mean_adu if dark is not None else 0.0
     exposure = max(microscope.exposure_ms, 1.0)
     for _ in range(8):
         microscope.exposure_ms = exposure
@@ -318,10 +347,14 @@ def _brightest_exposure_ms(
         if bright < microscope.saturation_adu * 0.95:
             break
         exposure /= 4
-    light = max(bright - offset, 1.0)
-    wanted = exposure * TOP_SHARE * (microscope.saturation_adu - offset) / light
-    affordable = 1000 * LIGHT_SECONDS / (recorder.frames * recorder.levels * MEAN_OVER_TOP)
-    return float(min(wanted, max(affordable, exposure)))
+    light_per_ms = max(bright - offset, 1.0) / exposure
+    wanted = TOP_SHARE * (microscope.saturation_adu - offset) / light_per_ms
+    mean_over_top = float(np.mean(ladder_values(LOWEST_SHARES[0], 1.0, recorder.levels)))
+    affordable = 1000 * LIGHT_SECONDS / (recorder.frames * recorder.levels * mean_over_top)
+    brightest = min(wanted, max(affordable, exposure))
+    noise = math.sqrt(dark.variance_adu2) if dark is not None else 0.0
+    share = LOWEST_OVER_NOISE * noise / (light_per_ms * brightest)
+    return brightest * min(max(share, LOWEST_SHARES[0]), LOWEST_SHARES[1]), brightest
 
 
 def wait_for_enter(sentence: str) -> None:

@@ -6,9 +6,11 @@ Owns the wait for its end, so that Ctrl-C ends it cleanly. A user's own script d
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
+
+from numpy.typing import NDArray
 
 from ..errors import one_line
 from .errors import AcquisitionError
@@ -18,7 +20,7 @@ from .microscope.core import running_core
 from .microscope.planned_events import Event
 
 OnFrames = Callable[[int], None]
-Hook = Callable[[Any, Any], Any]
+Observe = Callable[[Mapping[str, Any]], NDArray[Any]]
 _CHECK_S = 0.1  # how soon Ctrl-C and the progress display are looked after
 
 
@@ -26,13 +28,14 @@ def run_acquisition(
     live: LiveDenoiser,
     events: Sequence[Event],
     *,
-    hook: Hook | None = None,
+    observe: Observe | None = None,
     port: int = DEFAULT_PORT,
     on_frames: OnFrames | None = None,
 ) -> None:
     """Acquire `events` with `live` as the only storage.
 
-    `hook` stands ahead of the stream and calls `live.image_process_fn`, as a user's own does.
+    `observe` gives the pixels in place of the camera's, ahead of the stream, from an image's tags:
+    what a simulated specimen shows.
     `port` is that of a running Micro-Manager, where the core is not one of this process.
 
     Raises
@@ -49,8 +52,12 @@ def run_acquisition(
         if notification.is_data_sink_finished_notification():
             ended.set()
 
+    def hook(pixels: Any, metadata: Any) -> Any:
+        observed = pixels if observe is None else observe(metadata)
+        return live.image_process_fn(observed, metadata)
+
     acquisition = _acquisition(
-        image_process_fn=hook or live.image_process_fn,
+        image_process_fn=hook,
         notification_callback_fn=note,
         # These two are for Micro-Manager's engine; that of this process has neither.
         port=port,

@@ -20,16 +20,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
 from rich.markup import escape
 
 from ..inference.runtime.providers import Provider
 from ..reporting.console import progress, stderr
 from ..storage.atomic_output import write_json
-from .scoring import score_run, verify_raw
+from .scoring import GivenFrames, score_run
 
 if TYPE_CHECKING:
     from ..acquisition.microscope.core import Microscope
-    from ..acquisition.microscope.specimen import CameraLaw, Specimen
+    from ..acquisition.microscope.specimen import Specimen
     from ..calibration.result import Calibration
     from ..training.progress import TrainingProgress
     from ..training.run import TrainingResult
@@ -129,44 +130,30 @@ def _introduce(microscope: Microscope) -> str:
 
 def _calibrate(state: DemoState, tell: Tell) -> str:
     from ..acquisition.light_ladder import record_ladder
-    from ..acquisition.microscope.specimen import Specimen
     from ..calibration.fit_camera import fit_camera
     from ..calibration.noise_files import save_noise_model
     from ..calibration.report import write_report
 
-    with record_ladder(state.microscope) as ladder:
+    def show(line: str, done: int, total: int) -> None:
+        tell(0.7 * done / total, line)
+
+    with record_ladder(state.microscope, on_progress=show) as ladder:
         state.calibration = fit_camera(
             ladder.levels,
             dark=ladder.dark,
             fingerprint=state.microscope.fingerprint(),
             seed=state.seed,
+            on_progress=lambda step, share: tell(0.7 + 0.3 * share, step),
         )
     save_noise_model(state.calibration.noise_model, state.out / "camera.npz")
     write_report(state.calibration, state.out / "camera.html")
-    law = _camera_law(state.calibration)
-    state.specimen = Specimen(state.microscope.frame_shape, law, seed=state.seed)
+    law = state.calibration.photon_transfer
     checks = state.calibration.checks
     passed = sum(check.passed for check in checks)
     return (
         f"gain {law.gain_adu_per_e:.3f} ADU/e⁻, offset {law.offset_adu:.2f} ADU, read noise "
         f"{law.read_noise_e:.2f} e⁻ from {len(state.calibration.levels)} light levels; "
         f"{passed} of {len(checks)} checks good"
-    )
-
-
-def _camera_law(calibration: Calibration) -> CameraLaw:
-    """Return the law that the simulated specimen's noise follows: the camera's, as measured."""
-    from ..acquisition.microscope.specimen import CameraLaw
-    from ..calibration.errors import CalibrationError
-
-    measured = calibration.photon_transfer
-    if measured.offset_adu is None or measured.read_noise_e is None:
-        raise CalibrationError("the demo camera gave no dark frames; run the demo again")
-    return CameraLaw(
-        measured.gain_adu_per_e,
-        measured.offset_adu,
-        measured.read_noise_e,
-        measured.saturation_adu,
     )
 
 
@@ -249,36 +236,33 @@ def _acquire(
     preview: bool = False,
 ) -> Mapping[str, Any]:
     """Record `frames` of the specimen through the hook and verify every raw frame."""
-    from pycromanager import multi_d_acquisition_events
-
     from ..acquisition import LiveDenoiser
+    from ..acquisition.microscope.demo_camera import SpecimenBeforeCamera
+    from ..acquisition.microscope.planned_events import planned_events
     from ..acquisition.run_acquisition import run_acquisition
 
-    specimen, microscope = state.specimen, state.microscope
+    microscope, given = state.microscope, GivenFrames()
+    camera = SpecimenBeforeCamera(microscope, seed=state.seed, first_index=first_index)
+    state.specimen = camera.specimen
+
+    def observe(metadata: Mapping[str, Any]) -> NDArray[Any]:
+        return given.note(metadata["Axes"]["time"], camera.observe(metadata))
+
     with LiveDenoiser(
         model=model,
         output=run,
         mode="sink",
         preview=preview,
         provider=state.provider,
-        camera=microscope.fingerprint(),
-        pixel_size_um=microscope.pixel_size_um,
-        simulated=True,
+        microscope=microscope,
     ) as live:
-
-        def hook(pixels: Any, metadata: Any) -> Any:
-            # The demo camera has no noisy specimen: the simulated one takes its place here,
-            # ahead of the stream, so that everything after it is what a real run does.
-            observation = specimen.observe(first_index + metadata["Axes"]["time"])
-            return live.image_process_fn(observation, metadata)
-
         run_acquisition(
             live,
-            multi_d_acquisition_events(num_time_points=frames),
-            hook=hook,
+            planned_events(microscope, frames),
+            observe=observe,
             on_frames=lambda done: tell(done / frames, f"{done} of {frames} frames"),
         )
-    verify_raw(run, specimen, first_index)
+    given.verify(run)
     return dict(live.report)
 
 

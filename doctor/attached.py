@@ -12,18 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..acquisition.errors import MicroscopeError
 from ..acquisition.microscope.bridge import (
     FOLLOWED_FORMAT,
-    expected_version,
     multi_d_saving,
-    newest_image,
     remote_core,
     remote_studio,
     server_version,
-    snapped_image,
+    version_problem,
 )
 from ..acquisition.microscope.core import Microscope, MicroscopeSettings, open_microscope
 from .finding import Finding
@@ -43,16 +41,10 @@ TEST_FRAMES = 10
 def examine(port: int, *, test_acquisition: bool) -> Iterator[Finding]:
     """Yield a finding for each of `QUESTIONS`; raises where nothing further can be asked."""
     found = server_version(port)
-    expected = expected_version()
-    yield Finding(
-        "server",
-        found == expected,
-        f"answers on port {port}, version {found}",
-        ""
-        if found == expected
-        else f"pycro-manager {version('pycromanager')} was made for {expected}; update the older "
-        "one of Micro-Manager and pycro-manager",
-    )
+    problem = version_problem(found)
+    yield Finding("server", not problem, f"answers on port {port}, version {found}", problem)
+    if problem:
+        return
     yield _versions(port)
     settings = MicroscopeSettings(attach=True, port=port)
     with open_microscope(settings) as microscope:
@@ -91,11 +83,10 @@ def _camera(microscope: Microscope) -> Finding:
 
 def _first_image(microscope: Microscope) -> tuple[Image, bool]:
     """Return an image and whether it came from a live mode that somebody else runs."""
-    if not microscope.core.is_sequence_running():
-        microscope.core.snap_image()
-        return snapped_image(microscope.core), False
+    if not microscope.is_sequence_running:
+        return microscope.snap(), False
     end = time.monotonic() + FIRST_IMAGE_S + microscope.exposure_ms / 1000
-    while (image := newest_image(microscope.core)) is None:
+    while (image := microscope.newest_live_image()) is None:
         if time.monotonic() > end:
             raise MicroscopeError(
                 f"{microscope.camera}: live mode is on, but no image came within "
@@ -108,7 +99,7 @@ def _first_image(microscope: Microscope) -> tuple[Image, bool]:
 def _image(microscope: Microscope, image: Image, *, live: bool) -> Finding:
     pixels, _ = image
     fits = (pixels.shape, pixels.dtype.name) == (microscope.frame_shape, microscope.pixel_type)
-    still_live = bool(microscope.core.is_sequence_running())
+    still_live = microscope.is_sequence_running
     how = "the newest one of live mode, which goes on" if live else "one was snapped"
     value = f"{pixels.shape[1]}×{pixels.shape[0]} {pixels.dtype}, {how}"
     if live and not still_live:
@@ -119,13 +110,14 @@ def _image(microscope: Microscope, image: Image, *, live: bool) -> Finding:
 
 def _transfer(microscope: Microscope, *, live: bool) -> Finding:
     """Measure how fast images come, and say which of the two entries that is enough for."""
-    core = microscope.core
-    read: Callable[[Any], Image | None] = newest_image if live else snapped_image
+    read: Callable[[], Image | None] = microscope.snapped
+    if live:
+        read = microscope.newest_live_image
     began = time.monotonic()
     sizes: list[int] = []
     numbers: list[int] = []
     while len(sizes) < MEASURE_IMAGES and time.monotonic() - began < MEASURE_S:
-        if (image := read(core)) is not None:
+        if (image := read()) is not None:
             sizes.append(image[0].nbytes)
             numbers.append(int(image[1].get("ImageNumber", -1)))
     seconds = time.monotonic() - began
@@ -166,9 +158,9 @@ def _window(port: int) -> Finding:
     """Ask how Micro-Manager's own acquisitions are saved: only NDTiff can be followed."""
     try:
         root, saving = multi_d_saving(port)
-    except Exception as error:  # an old or a headless Micro-Manager
-        name = type(error).__name__
-        return Finding("multi-d", True, f"its acquisitions cannot be followed ({name})")
+    except Exception:  # an old or a headless Micro-Manager; the bridge has no type of its own
+        value = "this Micro-Manager has no Multi-D window to ask, as one without a display"
+        return Finding("multi-d", True, value, "what a script acquires goes through the hook")
     if saving == FOLLOWED_FORMAT:
         return Finding("multi-d", True, f"its acquisitions are saved as NDTiff in {root}")
     now = f"saved as {saving}" if saving else "not saved"
@@ -185,7 +177,7 @@ def _test_acquisition(microscope: Microscope, *, live: bool, wanted: bool) -> Fi
         return Finding(
             name, True, "not tried", f"--test-acquisition takes {TEST_FRAMES} images through it"
         )
-    if live or microscope.core.is_sequence_running():
+    if live or microscope.is_sequence_running:
         return Finding(name, False, "not tried: live mode is on", "switch it off and ask again")
     from ..acquisition.live import LiveDenoiser
     from ..acquisition.microscope.planned_events import planned_events

@@ -45,13 +45,20 @@ def doctor(
 
 def _outcome(findings: Iterable[Finding]) -> Outcome:
     found = list(findings)
+    failed = [finding.name for finding in found if not finding.passed]
+    verdict = (
+        f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}"
+        if failed
+        else "nothing is in the way"
+    )
     return Outcome(
         result={
             "version": __version__,
-            "passed": all(finding.passed for finding in found),
+            "passed": not failed,
             "checks": [asdict(finding) for finding in found],
         },
-        summary=[_line(finding) for finding in found],
+        summary=[*(_line(finding) for finding in found), verdict],
+        failed=bool(failed),
     )
 
 

@@ -6,6 +6,7 @@ decide anything and knows no package.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,10 +36,23 @@ class Outcome:
         The JSON object that `--json` prints. Its keys are a contract with other programs.
     summary
         The same for a person, a few lines, plain words with units.
+    failed
+        Whether the command has an answer, and the answer is that something is wrong: status 1.
     """
 
     result: Mapping[str, Any]
     summary: Sequence[str] = field(default=())
+    failed: bool = False
+
+
+def say(line: str) -> None:
+    """Print one line for a person on standard error, as it stands."""
+    stderr.print(line, markup=False, soft_wrap=True)
+
+
+def command_line(*words: object) -> str:
+    """Return a command of quietscope as it can be typed, spaces in paths included."""
+    return subprocess.list2cmdline(["quietscope", *map(str, words)])
 
 
 def progress() -> Progress:

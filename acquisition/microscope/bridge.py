@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -198,11 +199,25 @@ def _give_objects_back() -> None:
                 shadow._close()
 
 
-def expected_version() -> str:
-    """Return the server version that the installed pycro-manager was made for."""
+def version_problem(found: str) -> str:
+    """Return what to do about a server of this version, "" if it fits the installed pycro-manager.
+
+    Each release of pycro-manager is made for one version of the server.
+    """
     from pyjavaz.bridge import Bridge
 
-    return str(Bridge._EXPECTED_ZMQ_SERVER_VERSION)
+    expected = str(Bridge._EXPECTED_ZMQ_SERVER_VERSION)
+    if found == expected:
+        return ""
+    ours, theirs = (tuple(int(n) for n in v.split(".") if n.isdigit()) for v in (expected, found))
+    newer = "Micro-Manager" if theirs > ours else "pycro-manager"
+    older = (
+        "pycro-manager (pip install --upgrade pycromanager)" if theirs > ours else "Micro-Manager"
+    )
+    return (
+        f"Micro-Manager's server has version {found}, but pycro-manager {version('pycromanager')} "
+        f"was made for {expected}: {newer} is newer, so update {older}"
+    )
 
 
 def remote_core(port: int) -> Any:
@@ -211,15 +226,23 @@ def remote_core(port: int) -> Any:
     Raises
     ------
     MicroscopeError
-        If it does not answer.
+        If it does not answer, if its version does not go with pycro-manager, or if it has no core.
     """
     from mmpycorex.core import ZMQRemoteMMCoreJ
     from pyjavaz.bridge import Bridge
 
-    server_version(port)
+    if problem := version_problem(server_version(port)):
+        raise MicroscopeError(problem)
     Bridge._ports_with_terminated_servers.difference_update(_ended.pop(port, ()))
     _forget_objects_that_are_gone()
-    return ZMQRemoteMMCoreJ(port=port, timeout=ANSWER_MS)
+    try:
+        return ZMQRemoteMMCoreJ(port=port, timeout=ANSWER_MS)
+    except Exception as error:  # pycro-manager's own sentence hides what Java said
+        reason = str(error.__context__ or error).strip().split("\n")[0]
+        raise MicroscopeError(
+            f"the Micro-Manager on port {port} answers but gives no core ({reason}); load its "
+            "hardware configuration there, or restart it"
+        ) from error
 
 
 def remote_studio(port: int) -> Any:
@@ -298,3 +321,18 @@ def strings(vector: Any) -> list[str]:
     if hasattr(vector, "get"):
         return [str(vector.get(index)) for index in range(vector.size())]
     return [str(word) for word in vector]
+
+
+def settings_of(configuration: Any) -> list[tuple[str, str, str]]:
+    """Return the device, property and value of each setting of a core's Configuration."""
+    found = []
+    for index in range(configuration.size()):
+        # Over the bridge names are in snake case, of an object in this process they are not.
+        if hasattr(configuration, "get_setting"):
+            one = configuration.get_setting(index)
+            named = one.get_device_label(), one.get_property_name(), one.get_property_value()
+        else:
+            one = configuration.getSetting(index)
+            named = one.getDeviceLabel(), one.getPropertyName(), one.getPropertyValue()
+        found.append((str(named[0]), str(named[1]), str(named[2])))
+    return found

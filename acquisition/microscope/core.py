@@ -1,30 +1,34 @@
-"""The running microscope: Micro-Manager's core, started or found, and left as it was.
+"""The microscope: what Micro-Manager's core is asked and told, and set back afterwards.
 
-Owns the one core of this process, what the camera says about itself, and the settings that are
-changed for a while. Does not acquire: that is pycro-manager's engine.
-
-One process holds one core, because pycro-manager's engine is one object per process. A core that
-is running already is used; another installation or configuration replaces it.
+Owns what the camera says about itself, the questions that the rest of the house has for a core,
+and what is changed for a while. Does not acquire: that is pycro-manager's engine. How a core comes
+to be is written in `loaded_core`, how one is reached in `bridge`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from ...calibration.fingerprint import CameraFingerprint
 from ...errors import one_line
 from ..errors import MicroscopeError
-from .bridge import DEFAULT_PORT, remote_core, watched_server
+from .bridge import (
+    Image,
+    is_acquiring,
+    newest_image,
+    remote_core,
+    settings_of,
+    snapped_image,
+    strings,
+    watched_server,
+)
+from .changes import Changes
+from .loaded_core import close_core, core_with, demo_installation, installation, running_core
+from .settings import SPECIMEN_EXPOSURE_MS, MicroscopeSettings
 
-logger = logging.getLogger(__name__)
-
-BUFFER_MB = 1024
-"""Micro-Manager's circular buffer: what absorbs a slow disk."""
+__all__ = ["Microscope", "MicroscopeSettings", "close_core", "open_microscope", "running_core"]
 
 PIXEL_TYPES = {1: "uint8", 2: "uint16"}
 
@@ -59,66 +63,22 @@ _GAIN = (
 _OFFSET = ("Offset", "CCDOffset", "BlackLevel", "Black Level", "Bias")
 
 
-@dataclass(frozen=True)
-class MicroscopeSettings:
-    """Which microscope, and how it is set for one run.
-
-    Attributes
-    ----------
-    demo
-        The real core with Micro-Manager's demo camera, from PyPI; ignored with `mm_dir`,
-        `config` or `attach`.
-    mm_dir, config
-        Folder of a Micro-Manager installation, and a configuration file of it.
-    attach, port
-        Use the Micro-Manager that is running on this computer, through its ZMQ server.
-    exposure_ms, roi
-        Set for the time of the run when given; `roi` is x, y, width, height as Micro-Manager
-        counts them (binned pixels).
-    channels
-        Presets of the core's channel group.
-    interval_s
-        Least time between the starts of two time points.
-    z_um
-        Start, end and step in µm.
-    positions
-        A position list: Micro-Manager's `.pos` file or a CSV of x and y in µm.
-    """
-
-    demo: bool = True
-    mm_dir: Path | None = None
-    config: Path | None = None
-    attach: bool = False
-    port: int = DEFAULT_PORT
-    exposure_ms: float | None = None
-    roi: tuple[int, int, int, int] | None = None
-    channels: tuple[str, ...] = ()
-    interval_s: float = 0.0
-    z_um: tuple[float, float, float] | None = None
-    positions: Path | None = None
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the frames come from the demo camera of this package."""
-        return not (self.attach or self.mm_dir or self.config)
-
-
 class Microscope:
     """A core that answers. Built by `open_microscope`; used from the thread that opened it.
 
     Attributes
     ----------
     core
-        The core itself, with method names in snake case (`core.get_exposure()`).
+        The core itself, with method names in snake case (`core.get_exposure()`). Whatever it
+        refuses, here or over the bridge, is a MicroscopeError.
     settings
         What it was opened with.
     """
 
     def __init__(self, core: Any, settings: MicroscopeSettings) -> None:
-        self.core = core
+        self.core: Any = _OneSentence(core)
         self.settings = settings
-        self._undo: list[tuple[str, Callable[[], None]]] = []
-        self._changed: set[str] = set()
+        self._changes = Changes()
 
     @property
     def camera(self) -> str:
@@ -191,13 +151,13 @@ class Microscope:
     @exposure_ms.setter
     def exposure_ms(self, value: float) -> None:
         before = self.exposure_ms
-        self._remember("exposure", lambda: self.core.set_exposure(before))
+        self._changes.remember("exposure", lambda: self.core.set_exposure(before))
         self._try(f"exposure {value} ms", lambda: self.core.set_exposure(float(value)))
 
     def set_roi(self, roi: tuple[int, int, int, int]) -> None:
         """Read a region (x, y, width, height in binned pixels) until the microscope is left."""
         before = _roi(self.core)
-        self._remember("roi", lambda: self.core.set_roi(*before))
+        self._changes.remember("roi", lambda: self.core.set_roi(*before))
         self._try(f"region {roi}", lambda: self.core.set_roi(*roi))
         if _roi(self.core)[2:] != roi[2:]:
             raise MicroscopeError(
@@ -211,7 +171,9 @@ class Microscope:
         before = self._try(
             f"property {device}-{name}", lambda: self.core.get_property(device, name)
         )
-        self._remember(f"{device}-{name}", lambda: self.core.set_property(device, name, before))
+        self._changes.remember(
+            f"{device}-{name}", lambda: self.core.set_property(device, name, before)
+        )
         self._try(
             f"property {device}-{name} = {value}",
             lambda: self.core.set_property(device, name, str(value)),
@@ -223,6 +185,171 @@ class Microscope:
         if not self.core.has_property(camera, name):
             return None
         return str(self.core.get_property(camera, name))
+
+    def property_names(self, device: str) -> list[str]:
+        """Return the names of the properties of `device`."""
+        return strings(self.core.get_device_property_names(device))
+
+    def property_limits(self, name: str, *, device: str) -> tuple[float, float] | None:
+        """Return the least and the greatest value of a property; None if it names none."""
+        if not self.core.has_property_limits(device, name):
+            return None
+        low = self.core.get_property_lower_limit(device, name)
+        return float(low), float(self.core.get_property_upper_limit(device, name))
+
+    def wait_for(self, device: str) -> None:
+        """Return when `device` has come to rest."""
+        self.core.wait_for_device(device)
+
+    # -------------------------------------------------------------- channel, focus, stage, light
+
+    @property
+    def channel_group(self) -> str:
+        """The configuration group whose presets are the channels; "" without one."""
+        return str(self.core.get_channel_group())
+
+    def channel_presets(self) -> list[str]:
+        """Return the channels that can be chosen."""
+        group = self.channel_group
+        return strings(self.core.get_available_configs(group)) if group else []
+
+    def require_channels(self, channels: tuple[str, ...]) -> None:
+        """Raise MicroscopeError if one of `channels` is no preset of the channel group."""
+        known = self.channel_presets()
+        for channel in channels:
+            if channel not in known:
+                raise MicroscopeError(
+                    f"--channel {channel}: the channel group {self.channel_group or '(none)'} has "
+                    f"{', '.join(known) or 'no presets'}; give one of them"
+                )
+
+    def set_channel(self, channel: str) -> None:
+        """Set the light path of a channel until the microscope is left."""
+        self.require_channels((channel,))
+        self.keep_channel()
+        group = self.channel_group
+        self.core.set_config(group, channel)
+        self.core.wait_for_config(group, channel)
+
+    def keep_channel(self) -> None:
+        """Put back, when the microscope is left, what the presets of the channel group set."""
+        group = self.channel_group
+        if not group:
+            return
+        state = self.core.get_config_group_state(group)
+        before = settings_of(state)
+
+        def put_back() -> None:
+            for device, name, value in before:
+                self.core.set_property(device, name, value)
+
+        self._changes.remember("channel", put_back)
+
+    @property
+    def focus_um(self) -> float | None:
+        """Where the focus drive stands, µm; None without one."""
+        drive = str(self.core.get_focus_device())
+        return float(self.core.get_position(drive)) if drive else None
+
+    @property
+    def stage_um(self) -> tuple[float, float] | None:
+        """Where the stage stands, x and y in µm; None without one."""
+        stage = str(self.core.get_xy_stage_device())
+        if not stage:
+            return None
+        return float(self.core.get_x_position(stage)), float(self.core.get_y_position(stage))
+
+    def keep_focus(self) -> None:
+        """Drive the focus back when the microscope is left."""
+        drive, before = str(self.core.get_focus_device()), self.focus_um
+
+        def drive_back() -> None:
+            self.core.set_position(drive, before)
+            self.core.wait_for_device(drive)
+
+        if before is not None:
+            self._changes.remember("focus", drive_back)
+
+    def keep_stage(self) -> None:
+        """Drive the stage back when the microscope is left."""
+        stage, before = str(self.core.get_xy_stage_device()), self.stage_um
+
+        def drive_back() -> None:
+            if before is not None:
+                self.core.set_xy_position(stage, *before)
+                self.core.wait_for_device(stage)
+
+        if before is not None:
+            self._changes.remember("stage", drive_back)
+
+    @property
+    def shutter(self) -> str:
+        """Label of the shutter in use; "" without one."""
+        return str(self.core.get_shutter_device())
+
+    @contextmanager
+    def darkness(self) -> Iterator[None]:
+        """Keep the shutter closed within the block."""
+        shutter = self.shutter
+        automatic, was_open = (
+            bool(self.core.get_auto_shutter()),
+            bool(self.core.get_shutter_open()),
+        )
+
+        def as_before() -> None:
+            self.core.set_auto_shutter(automatic)
+            if not automatic:
+                self.core.set_shutter_open(was_open)
+
+        with self.temporarily():
+            self._changes.remember("shutter", as_before)
+            self.core.set_auto_shutter(False)
+            self.core.set_shutter_open(False)
+            self.wait_for(shutter)
+            yield
+
+    # ------------------------------------------------------------------- what the camera does
+
+    @property
+    def version(self) -> str:
+        """The core's name and version."""
+        return str(self.core.get_version_info())
+
+    @property
+    def is_sequence_running(self) -> bool:
+        """Whether the camera runs, in live mode or in a sequence."""
+        return bool(self.core.is_sequence_running())
+
+    def snap(self) -> Image:
+        """Take one image; returns pixels (Y, X) and tags."""
+        self.core.snap_image()
+        return self.snapped()
+
+    def snapped(self) -> Image:
+        """Return pixels (Y, X) and tags of the image that was snapped last."""
+        if self.settings.attach:
+            return snapped_image(self.core)
+        return self.core.get_image(), {}
+
+    def newest_live_image(self) -> Image | None:
+        """Return pixels and tags of the newest image of an attached live mode; None without."""
+        return newest_image(self.core)
+
+    def require_idle(self, purpose: str) -> None:
+        """Raise MicroscopeError if another program is acquiring with this microscope.
+
+        `purpose` is what would disturb it.
+        """
+        busy = self.is_sequence_running
+        if not busy and self.settings.attach:
+            with suppress(Exception):  # a headless Micro-Manager has no window to ask
+                busy = is_acquiring(self.settings.port)
+        if busy:
+            raise MicroscopeError(
+                f"{self.camera}: somebody is acquiring with it (live mode or an acquisition), and "
+                f"{purpose} would change those images; end that in Micro-Manager first, or follow "
+                "it with --follow and without options that change the microscope"
+            )
 
     @property
     def has_demo_camera(self) -> bool:
@@ -244,33 +371,51 @@ class Microscope:
             roi=self.roi,
         )
 
+    def temporarily(self) -> AbstractContextManager[None]:
+        """Set back, at the end of the block, what was changed within it."""
+        return self._changes.within()
+
     def restore(self) -> None:
         """Set back what was changed, last change first."""
-        while self._undo:
-            name, undo = self._undo.pop()
-            try:
-                undo()
-            except Exception as error:  # a stuck device must not keep the others from going back
-                logger.warning("%s could not be set back: %s", name, error)
-        self._changed.clear()
+        self._changes.undo()
 
     def _settings(self, names: tuple[str, ...], *, named: bool = True) -> str | None:
         found = [(name, value) for name in names if (value := self.property_or_none(name))]
         return ", ".join(f"{n}={v}" if named else v for n, v in found) or None
 
-    def _remember(self, name: str, undo: Callable[[], None]) -> None:
-        if name not in self._changed:
-            self._changed.add(name)
-            self._undo.append((name, undo))
-
     def _try(self, what: str, action: Callable[[], Any]) -> Any:
         try:
             return action()
-        except Exception as error:  # the core raises its own types, over the bridge others
+        except MicroscopeError as error:
             raise MicroscopeError(
-                f"{self.camera}: cannot take {what} ({one_line(error)}); "
+                f"{self.camera}: cannot take {what} ({one_line(error.__cause__ or error)}); "
                 "check the value against the device's allowed ones"
             ) from error
+
+
+class _OneSentence:
+    """A core that refuses in one sentence, where its exceptions are bare or Java's whole stack."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> Any:
+        asked = getattr(self._core, name)
+        if not callable(asked):
+            return asked
+
+        def ask(*arguments: Any) -> Any:
+            try:
+                return asked(*arguments)
+            except Exception as error:
+                given = ", ".join(map(repr, arguments))
+                reason = str(error).strip().split("\n")[0] or type(error).__name__
+                raise MicroscopeError(
+                    f"Micro-Manager refused {name}({given}): {reason}; look at the device in "
+                    "Micro-Manager, and try again"
+                ) from error
+
+        return ask
 
 
 @contextmanager
@@ -292,103 +437,41 @@ def open_microscope(settings: MicroscopeSettings | None = None) -> Iterator[Micr
 
 def _as_set(microscope: Microscope) -> Iterator[Microscope]:
     settings = microscope.settings
+    if settings.changed:
+        microscope.require_idle(" and ".join(settings.changed))
     try:
-        if settings.exposure_ms is not None:
-            microscope.exposure_ms = settings.exposure_ms
+        exposure_ms = settings.exposure_ms
+        if exposure_ms is None and settings.specimen:
+            exposure_ms = SPECIMEN_EXPOSURE_MS
+        if exposure_ms is not None:
+            microscope.exposure_ms = exposure_ms
         if settings.roi is not None:
             microscope.set_roi(settings.roi)
+        if settings.channels:
+            microscope.keep_channel()
+        if settings.z_um is not None:
+            microscope.keep_focus()
+        if settings.positions is not None:
+            microscope.keep_stage()
         _ = microscope.pixel_type  # refuses colour before anything starts
         yield microscope
     finally:
         microscope.restore()
 
 
-def running_core() -> Any | None:
-    """Return the core of this process if one was started here, by us or by the user's script."""
-    from mmpycorex import Core, is_pymmcore_active
-
-    return Core() if is_pymmcore_active() else None
-
-
 def _reach(settings: MicroscopeSettings) -> Any:
     if settings.attach:
-        return _attached(settings.port)
-    folder, config = _installation(settings)
-    core = running_core()
-    if core is not None and _Started.by_us in {None, (folder, config)}:
-        return core  # ours with the same configuration, or the user's own script's
-    return _start(folder, config)
-
-
-class _Started:
-    """What the core of this process was started with; None if not by us."""
-
-    by_us: tuple[Path, Path] | None = None
-
-
-def _installation(settings: MicroscopeSettings) -> tuple[Path, Path]:
+        if running_core() is not None:
+            close_core()  # pycro-manager prefers a core of this process over the bridge
+        return remote_core(settings.port)
     if settings.simulated:
-        from mm_test_adapters import device_adapter_path
-
-        folder = Path(device_adapter_path())
-        return folder, folder / "MMConfig_demo.cfg"
+        return core_with(*demo_installation())
     if settings.mm_dir is None or settings.config is None:
         raise MicroscopeError(
             f"--mm-dir is {settings.mm_dir} and --config is {settings.config}; give both, or "
             "--attach for the Micro-Manager that is running, or --demo"
         )
-    config = settings.config
-    if not config.is_file() and (settings.mm_dir / config).is_file():
-        config = settings.mm_dir / config
-    for name, path, there in (
-        ("--mm-dir", settings.mm_dir, settings.mm_dir.is_dir()),
-        ("--config", config, config.is_file()),
-    ):
-        if not there:
-            raise MicroscopeError(f"{name} {path}: is not there; check the path")
-    return settings.mm_dir.absolute(), config.absolute()
-
-
-def _start(folder: Path, config: Path) -> Any:
-    from mmpycorex import Core
-    from pycromanager import start_headless
-
-    close_core()
-    try:
-        start_headless(str(folder), str(config), python_backend=True, buffer_size_mb=BUFFER_MB)
-        core = Core()
-        core.snap_image()  # the first use finds what is wrong, not the first frame of a run
-    except Exception as error:  # the core, a device or a missing library
-        close_core()
-        raise MicroscopeError(
-            f"{config}: Micro-Manager's core cannot be started with it ({one_line(error)}); "
-            "check that Micro-Manager itself can load it, and that its device interface version "
-            f"is that of pymmcore ({_interface_version()})"
-        ) from error
-    _Started.by_us = (folder, config)
-    return core
-
-
-def close_core() -> None:
-    """Unload the core of this process, if there is one. Another one can be started then."""
-    from mmpycorex import Core, is_pymmcore_active
-    from pycromanager import stop_headless
-    from pycromanager.acquisition.acq_eng_py.internal.engine import Engine
-
-    if is_pymmcore_active():
-        # The core's object outlives this (it refers to itself), its buffer of 1 GB need not.
-        Core().set_circular_buffer_memory_footprint(1)
-        stop_headless()
-    if hasattr(Engine, "singleton"):
-        # The engine keeps its first core for ever otherwise, and its threads are shut down.
-        del Engine.singleton
-    _Started.by_us = None
-
-
-def _attached(port: int) -> Any:
-    if running_core() is not None:
-        close_core()  # pycro-manager prefers a core of this process over the bridge
-    return remote_core(port)
+    return core_with(*installation(settings.mm_dir, settings.config))
 
 
 def _roi(core: Any) -> tuple[int, int, int, int]:
@@ -397,9 +480,3 @@ def _roi(core: Any) -> tuple[int, int, int, int]:
         x, y, width, height = region
         return int(x), int(y), int(width), int(height)
     return int(region.x), int(region.y), int(region.width), int(region.height)
-
-
-def _interface_version() -> str:
-    import pymmcore
-
-    return str(pymmcore.CMMCore().getAPIVersionInfo())

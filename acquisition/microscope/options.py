@@ -1,7 +1,7 @@
 """The command line's MICROSCOPE options, the same for every command that needs one.
 
 Owns their spelling and the refusal of contradictions (exit status 2). What they mean is written
-in `microscope`.
+in `settings`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,20 @@ PANEL = "MICROSCOPE"
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "demo": (
         bool,
-        typer.Option(False, "--demo", help="Micro-Manager's demo camera (the default)."),
+        typer.Option(
+            False,
+            "--demo",
+            help="A simulation (the default): Micro-Manager's demo camera, and before it a "
+            "simulated living specimen.",
+        ),
+    ),
+    "specimen": (
+        bool,
+        typer.Option(
+            True,
+            "--specimen/--no-specimen",
+            help="With the demo camera: the simulated specimen, or the camera's own pictures.",
+        ),
     ),
     "mm_dir": (Path | None, typer.Option(None, help="Folder of a Micro-Manager installation.")),
     "config": (Path | None, typer.Option(None, help="Its hardware configuration file.")),
@@ -40,7 +53,20 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         typer.Option(None, metavar="NAME", help="Preset of the channel group; may be repeated."),
     ),
     "interval_s": (float, typer.Option(0.0, min=0.0, help="Least time between time points.")),
-    "z": (str | None, typer.Option(None, metavar="START,END,STEP", help="Planes in µm.")),
+    "z": (
+        str | None,
+        typer.Option(
+            None,
+            metavar="START,END,STEP",
+            help="Planes in µm from the present focus (-2,2,0.5: around it), which returns.",
+        ),
+    ),
+    "z_absolute": (
+        bool,
+        typer.Option(
+            False, "--z-absolute", help="START and END are the focus drive's own coordinates."
+        ),
+    ),
     "positions": (
         Path | None,
         typer.Option(None, help="Micro-Manager's .pos file, or a CSV of x,y in µm."),
@@ -79,6 +105,7 @@ def takes_microscope(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
 def settings_from_options(
     *,
     demo: bool = False,
+    specimen: bool = True,
     mm_dir: Path | None = None,
     config: Path | None = None,
     attach: bool = False,
@@ -88,6 +115,7 @@ def settings_from_options(
     channel: list[str] | None = None,
     interval_s: float = 0.0,
     z: str | None = None,
+    z_absolute: bool = False,
     positions: Path | None = None,
 ) -> MicroscopeSettings:
     """Turn the options into settings.
@@ -105,8 +133,15 @@ def settings_from_options(
     planes = _numbers("--z", z, "START,END,STEP", float)
     if planes and planes[2] == 0:
         raise typer.BadParameter(f"--z {z}: the step is 0; give the distance of two planes in µm")
+    if planes and (planes[1] - planes[0]) / planes[2] < 0:
+        raise typer.BadParameter(
+            f"--z {z}: steps of {planes[2]:g} µm lead away from the end; give {-planes[2]:g}"
+        )
+    if z_absolute and z is None:
+        raise typer.BadParameter("--z-absolute belongs to --z START,END,STEP; give both")
     return MicroscopeSettings(
-        demo=demo or not (attach or mm_dir),
+        demo=demo,
+        specimen=specimen is not False and not (attach or mm_dir),
         mm_dir=mm_dir,
         config=config,
         attach=attach,
@@ -116,6 +151,7 @@ def settings_from_options(
         channels=tuple(channel or ()),
         interval_s=interval_s or 0.0,
         z_um=(planes[0], planes[1], planes[2]) if planes else None,
+        z_absolute=z_absolute or False,
         positions=positions,
     )
 

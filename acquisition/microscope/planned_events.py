@@ -1,4 +1,4 @@
-"""What to acquire: pycro-manager's events from the settings of one run.
+"""What to acquire: planes and pycro-manager's events from the settings of one run.
 
 Owns the reading of position lists. The engine decides how events are carried out.
 """
@@ -7,14 +7,59 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import AcquisitionError, MicroscopeError
-from .bridge import strings
 from .core import Microscope
 
 Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """Where the focus drive will stand, in its own coordinates, µm."""
+
+    start_um: float
+    step_um: float
+    count: int
+    focus_um: float
+
+    @property
+    def end_um(self) -> float:
+        """The last plane."""
+        return self.start_um + (self.count - 1) * self.step_um
+
+    def __str__(self) -> str:
+        return (
+            f"focus: {self.count} planes from {self.start_um:g} to {self.end_um:g} µm, "
+            f"{abs(self.step_um):g} µm apart; it stands at {self.focus_um:g} µm now and returns "
+            "there"
+        )
+
+
+def planned_planes(microscope: Microscope) -> Planes | None:
+    """Return the planes of a run, None if it has one.
+
+    Raises
+    ------
+    MicroscopeError
+        If there is no focus drive.
+    """
+    if microscope.settings.z_um is None:
+        return None
+    focus_um = microscope.focus_um
+    if focus_um is None:
+        raise MicroscopeError(
+            "--z: Micro-Manager has no focus drive in use; choose one as Core-Focus in its "
+            "configuration, or leave --z out"
+        )
+    start, end, step = microscope.settings.z_um
+    origin = 0.0 if microscope.settings.z_absolute else focus_um
+    count = 1 + math.floor((end - start) / step + 1e-6)
+    return Planes(origin + start, step, count, focus_um)
 
 
 def planned_events(microscope: Microscope, time_points: int) -> list[Event]:
@@ -23,7 +68,7 @@ def planned_events(microscope: Microscope, time_points: int) -> list[Event]:
     Raises
     ------
     MicroscopeError
-        If a channel is no preset of the channel group.
+        If a channel is no preset of the channel group, or there is no focus drive for planes.
     AcquisitionError
         If the position list cannot be read.
     """
@@ -34,11 +79,18 @@ def planned_events(microscope: Microscope, time_points: int) -> list[Event]:
         "num_time_points": time_points,
         "time_interval_s": settings.interval_s,
     }
-    if settings.z_um is not None:
-        planned |= dict(zip(("z_start", "z_end", "z_step"), settings.z_um, strict=True))
+    planes = planned_planes(microscope)
+    if planes is not None:
+        # The engine's own count may take a plane too many, by rounding, and drive beyond the end.
+        planned |= {
+            "z_start": planes.start_um,
+            "z_end": planes.start_um + (planes.count - 1.5) * planes.step_um,
+            "z_step": planes.step_um,
+        }
     if settings.channels:
-        group = _channel_group(microscope, settings.channels)
-        planned |= {"channel_group": group, "channels": list(settings.channels)}
+        microscope.require_channels(settings.channels)
+        channels = list(settings.channels)
+        planned |= {"channel_group": microscope.channel_group, "channels": channels}
     if settings.positions is not None:
         planned["xy_positions"] = read_positions(settings.positions)
     events: list[Event] = multi_d_acquisition_events(**planned)
@@ -88,16 +140,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _channel_group(microscope: Microscope, channels: tuple[str, ...]) -> str:
-    core = microscope.core
-    group = str(core.get_channel_group())
-    presets = strings(core.get_available_configs(group)) if group else []
-    unknown = [channel for channel in channels if channel not in presets]
-    if unknown:
-        raise MicroscopeError(
-            f"--channel {unknown[0]}: the channel group {group or '(none)'} has "
-            f"{', '.join(presets) or 'no presets'}; give one of them"
-        )
-    return group

@@ -1,12 +1,13 @@
 """A simulated living sample, for cameras that have nothing to look at.
 
 Owns the truth: cells that drift, filaments that sway, vesicles that travel along them. The demo
-camera of Micro-Manager has no noisy specimen, so the demo and the benchmarks put this one into
-the stream. Whatever uses it must call it a simulation.
+camera of Micro-Manager has no noisy specimen, so `demo_camera` and the benchmarks put this one
+before it. Whatever uses it must call it a simulation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -63,13 +64,21 @@ class Specimen:
     peak_photoelectrons: float = 20.0
     seed: int = 0
 
-    def truth_photoelectrons(self, index: int) -> FloatImage:
-        """Return the expected photoelectrons of frame `index`, (Y, X)."""
-        image = np.full(self.shape, 0.03, dtype=np.float32)
+    def structure(self, index: int, *, stain: tuple[float, float] = (1.0, 1.0)) -> FloatImage:
+        """Return how bright frame `index` is, (Y, X); the brightest structures are about 1.
+
+        `stain` is how brightly cells and filaments show.
+        """
+        image = np.zeros(self.shape, dtype=np.float32)
         for cell in self._cells:
             cell.draw(image, index)
-        image += self._draw_threads(index)
-        return image * np.float32(self.peak_photoelectrons)
+        image *= np.float32(stain[0])
+        image += np.float32(stain[1]) * self._threads.draw(self.shape, index)
+        return image + np.float32(0.03)
+
+    def truth_photoelectrons(self, index: int) -> FloatImage:
+        """Return the expected photoelectrons of frame `index`, (Y, X)."""
+        return self.structure(index) * np.float32(self.peak_photoelectrons)
 
     def truth(self, index: int) -> FloatImage:
         """Return the noiseless frame `index` in ADU, (Y, X)."""
@@ -87,21 +96,10 @@ class Specimen:
         return [_Cell.grow(self.shape, random) for _ in range(count)]
 
     @cached_property
-    def _threads(self) -> list[_Thread]:
+    def _threads(self) -> _Threads:
         random = np.random.default_rng((self.seed, 3))
         count = max(4, round(self.shape[0] * self.shape[1] / 3600))
-        return [_Thread.grow(self.shape, random) for _ in range(count)]
-
-    def _draw_threads(self, index: int) -> FloatImage:
-        lines = np.zeros(self.shape, dtype=np.float32)
-        spots = np.zeros(self.shape, dtype=np.float32)
-        for thread in self._threads:
-            points = thread.points(index)
-            _splat(lines, points, np.full(len(points), 1.0, dtype=np.float32))
-            _splat(spots, thread.vesicles(points, index), thread.vesicle_brightness)
-        blurred = ndimage.gaussian_filter(lines, 1.1) * 0.55
-        blurred += ndimage.gaussian_filter(spots, 1.4) * 9.0
-        return blurred
+        return _Threads([_Thread.grow(self.shape, random) for _ in range(count)])
 
 
 @dataclass(frozen=True)
@@ -168,23 +166,54 @@ class _Thread:
             vesicle_brightness=random.uniform(0.5, 1.0, vesicles).astype(np.float32),
         )
 
-    def points(self, index: int) -> NDArray[np.float64]:
-        """Return the filament's points (N, 2) at frame `index`."""
-        amplitude, pace, phase = self.sway
-        along = np.linspace(0, np.pi, len(self.path))
-        offset = amplitude * np.sin(along + pace * index + phase)
-        across = np.gradient(self.path, axis=0)[:, ::-1] * np.array([1.0, -1.0])
-        points: NDArray[np.float64] = self.path + across / 0.7 * offset[:, None]
+
+class _Threads:
+    """All filaments in long arrays, so that one frame takes a few calls and no loop."""
+
+    def __init__(self, threads: Sequence[_Thread]) -> None:
+        lengths = np.array([len(thread.path) for thread in threads])
+        self._path = np.concatenate([thread.path for thread in threads])
+        self._across = np.concatenate([_normals(thread.path) for thread in threads])
+        self._along = np.concatenate([np.linspace(0, np.pi, length) for length in lengths])
+        # Amplitude, pace and phase of the sway, for every point.
+        self._sway = np.repeat([thread.sway for thread in threads], lengths, axis=0)
+        vesicles = [len(thread.vesicle_start) for thread in threads]
+        self._first = np.repeat(np.cumsum(lengths) - lengths, vesicles)
+        self._last = np.repeat(np.cumsum(lengths) - 1, vesicles)
+        self._start = np.concatenate([thread.vesicle_start for thread in threads])
+        self._speed = np.concatenate([thread.vesicle_speed for thread in threads])
+        self._brightness = np.concatenate([thread.vesicle_brightness for thread in threads])
+
+    def draw(self, shape: tuple[int, int], index: int) -> FloatImage:
+        """Return filaments and vesicles of frame `index`, (Y, X)."""
+        points = self._points(index)
+        lines = _splatted(shape, points, np.ones(len(points), dtype=np.float32))
+        spots = _splatted(shape, self._vesicles(points, index), self._brightness)
+        image: FloatImage = ndimage.gaussian_filter(lines, 1.1) * np.float32(0.55)
+        image += ndimage.gaussian_filter(spots, 1.4) * np.float32(9.0)
+        return image
+
+    def _points(self, index: int) -> NDArray[np.float64]:
+        """Return the points of all filaments (N, 2) at frame `index`."""
+        amplitude, pace, phase = self._sway.T
+        offset = amplitude * np.sin(self._along + pace * index + phase)
+        points: NDArray[np.float64] = self._path + self._across * offset[:, None]
         return points
 
-    def vesicles(self, points: NDArray[np.float64], index: int) -> NDArray[np.float64]:
+    def _vesicles(self, points: NDArray[np.float64], index: int) -> NDArray[np.float64]:
         # A triangle wave: vesicles run to the end of the filament and back.
-        place = np.abs((self.vesicle_start + self.vesicle_speed * index) % 2.0 - 1.0)
-        at = place * (len(points) - 1)
-        low = np.minimum(at.astype(int), len(points) - 2)
+        place = np.abs((self._start + self._speed * index) % 2.0 - 1.0)
+        at = self._first + place * (self._last - self._first)
+        low = np.minimum(at.astype(int), self._last - 1)
         part = (at - low)[:, None]
         vesicles: NDArray[np.float64] = points[low] * (1 - part) + points[low + 1] * part
         return vesicles
+
+
+def _normals(path: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the direction across a path at each of its points, (N, 2)."""
+    normals: NDArray[np.float64] = np.gradient(path, axis=0)[:, ::-1] * np.array([1.0, -1.0]) / 0.7
+    return normals
 
 
 def _reflect(place: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -204,13 +233,20 @@ def _paste(image: FloatImage, patch: FloatImage, corner: NDArray[np.int_]) -> No
     image[inside] += patch[part]
 
 
-def _splat(image: FloatImage, points: NDArray[np.float64], weights: FloatImage) -> None:
-    """Add points at sub-pixel places, each shared by its four neighbours."""
+def _splatted(
+    shape: tuple[int, int], points: NDArray[np.float64], weights: FloatImage
+) -> FloatImage:
+    """Return an image of points at sub-pixel places, each shared by its four neighbours."""
     low = np.floor(points).astype(int)
-    part = (points - low).astype(np.float32)
+    part = points - low
+    places, shares = [], []
     for dy in (0, 1):
         for dx in (0, 1):
             y, x = low[:, 0] + dy, low[:, 1] + dx
             share = np.abs(1 - dy - part[:, 0]) * np.abs(1 - dx - part[:, 1]) * weights
-            inside = (y >= 0) & (x >= 0) & (y < image.shape[0]) & (x < image.shape[1])
-            np.add.at(image, (y[inside], x[inside]), share[inside])
+            inside = (y >= 0) & (x >= 0) & (y < shape[0]) & (x < shape[1])
+            places.append(y[inside] * shape[1] + x[inside])
+            shares.append(share[inside])
+    size = shape[0] * shape[1]
+    image = np.bincount(np.concatenate(places), np.concatenate(shares), minlength=size)
+    return image.reshape(shape).astype(np.float32)

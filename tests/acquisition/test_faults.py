@@ -28,7 +28,8 @@ from pycromanager import Acquisition, multi_d_acquisition_events
 
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.errors import AcquisitionError, MissingFramesError
-from quietscope.acquisition.microscope.core import BUFFER_MB, MicroscopeSettings, open_microscope
+from quietscope.acquisition.microscope.core import MicroscopeSettings, open_microscope
+from quietscope.acquisition.microscope.loaded_core import BUFFER_MB
 from quietscope.acquisition.stream.run_directory import RunDirectory
 from quietscope.inference.errors import FrameMismatchError, InferenceError
 from quietscope.storage.atomic_output import OutputError

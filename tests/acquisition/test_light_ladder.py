@@ -8,6 +8,7 @@ from quietscope.acquisition.light_ladder import (
     Light,
     ladder_values,
     record_ladder,
+    require_dark,
 )
 from quietscope.acquisition.microscope.core import MicroscopeSettings, open_microscope
 from quietscope.calibration.fit_camera import fit_camera
@@ -130,8 +131,55 @@ def test_an_error_while_writing_reaches_the_user_as_itself(microscope, monkeypat
         pass
 
 
-def test_ladder_values_sample_the_noise_evenly():
-    values = ladder_values(1.0, 100.0, 10)
-    assert values[0] == pytest.approx(1)
-    assert values[-1] == pytest.approx(100)
-    assert np.ptp(np.diff(np.sqrt(values))) < 1e-9
+def test_every_brightness_has_a_level_near_it():
+    values = np.array(ladder_values(1.0, 4096.0, 13))
+    assert values[[0, -1]] == pytest.approx([1, 4096])
+    np.testing.assert_allclose(values[1:] / values[:-1], 2.0)
+
+
+def test_a_range_from_nothing_is_evenly_spaced_in_the_noise():
+    values = ladder_values(0.0, 100.0, 11)
+    np.testing.assert_allclose(np.sqrt(values), np.arange(11), atol=1e-9)
+
+
+@pytest.mark.slow
+def test_the_ladder_reaches_from_the_noise_to_saturation(microscope):
+    with record_ladder(microscope, levels=8, frames_per_level=4) as ladder:
+        means = [stack.frame(0).mean() for stack in ladder.levels]
+    assert 0.8 < means[-1] / 65535 < 0.9
+    assert 99 < means[0] < 140
+
+
+EXPOSURES_MS = np.geomspace(0.1, 300, 8)
+
+
+@pytest.mark.parametrize("flux", [0.5, 20.0, 200.0])
+def test_dark_frames_without_light_are_believed(flux):
+    require_dark(100.4, 100 + flux * EXPOSURES_MS, EXPOSURES_MS, shutter="Shutter")
+
+
+@pytest.mark.parametrize(
+    ("dark_adu", "exposures_ms", "said"),
+    [
+        (1099.0, EXPOSURES_MS, "by the light levels it is 100 ADU at no exposure"),
+        (120.0, EXPOSURES_MS, "the dimmest light level has only 101 ADU"),
+        (120.0, None, "the dimmest light level has only 101 ADU"),
+    ],
+)
+def test_dark_frames_that_are_lit_are_refused(dark_adu, exposures_ms, said):
+    """A shutter that stays open: 10 ms of 100 ADU/ms, and a leak."""
+    levels = (100 + 100 * EXPOSURES_MS) if dark_adu > 1000 else (100 + 10 * EXPOSURES_MS)
+    if dark_adu > 1000:
+        levels = levels[5:]
+        exposures_ms = EXPOSURES_MS[5:]
+    with pytest.raises(AcquisitionError, match=r"the shutter White Light stayed open") as refused:
+        require_dark(dark_adu, levels, exposures_ms, shutter="White Light")
+    assert said in str(refused.value)
+    assert "--no-dark" in str(refused.value)
+
+
+def test_a_bend_at_the_foot_of_the_range_is_no_light():
+    """Two per cent less gain below 200 ADU, as where two amplifiers meet."""
+    means = 100 + 20 * EXPOSURES_MS
+    means = np.where(means < 200, 100 + 0.98 * (means - 100), means)
+    require_dark(100.0, means, EXPOSURES_MS, shutter="")

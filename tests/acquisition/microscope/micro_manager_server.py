@@ -76,6 +76,31 @@ class StrVector(Shadowed):
         return self._words[index]
 
 
+class PropertySetting(Shadowed):
+    java_class = "mmcorej.PropertySetting"
+    api: ClassVar = no_arguments("getDeviceLabel", "getPropertyName", "getPropertyValue")
+
+    def __init__(self, setting):
+        self._setting = setting
+
+    def __getattr__(self, name):
+        return getattr(self._setting, name)
+
+
+class Configuration(Shadowed):
+    java_class = "mmcorej.Configuration"
+    api: ClassVar = {"size": [[]], "getSetting": [[INT]]}
+
+    def __init__(self, configuration):
+        self._configuration = configuration
+
+    def size(self):
+        return self._configuration.size()
+
+    def getSetting(self, index):
+        return PropertySetting(self._configuration.getSetting(index))
+
+
 class Enum(Shadowed):
     java_class = "org.micromanager.data.Datastore$SaveMode"
     api: ClassVar = {"toString": [[]], "name": [[]]}
@@ -107,7 +132,27 @@ class CMMCore(Shadowed):
             "snapImage",
             "getTaggedImage",
             "getLastTaggedImage",
+            "getFocusDevice",
+            "getXYStageDevice",
+            "getShutterDevice",
+            "getAutoShutter",
         ),
+        "getPosition": [[], [STRING]],
+        "setPosition": [[DOUBLE], [STRING, DOUBLE]],
+        "getXPosition": [[], [STRING]],
+        "getYPosition": [[], [STRING]],
+        "setXYPosition": [[DOUBLE, DOUBLE], [STRING, DOUBLE, DOUBLE]],
+        "getShutterOpen": [[], [STRING]],
+        "setShutterOpen": [[BOOLEAN], [STRING, BOOLEAN]],
+        "setAutoShutter": [[BOOLEAN]],
+        "waitForDevice": [[STRING]],
+        "setConfig": [[STRING, STRING]],
+        "waitForConfig": [[STRING, STRING]],
+        "getConfigGroupState": [[STRING]],
+        "getDevicePropertyNames": [[STRING]],
+        "hasPropertyLimits": [[STRING, STRING]],
+        "getPropertyLowerLimit": [[STRING, STRING]],
+        "getPropertyUpperLimit": [[STRING, STRING]],
         "getExposure": [[], [STRING]],
         "setExposure": [[DOUBLE], [STRING, DOUBLE]],
         "isSequenceRunning": [[], [STRING]],
@@ -136,6 +181,12 @@ class CMMCore(Shadowed):
 
     def getAvailableConfigs(self, group):
         return StrVector(self.core.getAvailableConfigs(group))
+
+    def getDevicePropertyNames(self, device):
+        return StrVector(self.core.getDevicePropertyNames(device))
+
+    def getConfigGroupState(self, group):
+        return Configuration(self.core.getConfigGroupState(group))
 
     def getTaggedImage(self):
         return TaggedImage(self.core.getImage(), self._tags())

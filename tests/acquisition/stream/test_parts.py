@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
@@ -14,10 +13,9 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quietscope.acquisition.errors import AcquisitionError, MicroscopeError
+from quietscope.acquisition.errors import MicroscopeError
 from quietscope.acquisition.microscope.core import MicroscopeSettings, close_core, open_microscope
 from quietscope.acquisition.microscope.options import settings_from_options
-from quietscope.acquisition.microscope.planned_events import planned_events, read_positions
 from quietscope.acquisition.sources.pycromanager_hook import frame_from_image
 from quietscope.acquisition.stream.accounting import Accounting, Durations, FrameNumbers
 from quietscope.acquisition.stream.context import Context, observations
@@ -449,8 +447,11 @@ def test_options_become_settings():
         channels=("DAPI",),
         z_um=(-2.0, 2.0, 0.5),
         interval_s=0.1,
+        specimen=True,
     )
     assert settings.simulated
+    assert not settings_from_options(attach=True).specimen
+    assert not settings_from_options(specimen=False).specimen
 
 
 @pytest.mark.parametrize(
@@ -461,63 +462,10 @@ def test_options_become_settings():
         {"roi": "1,2,3"},
         {"roi": "a,b,c,d"},
         {"z": "0,4,0"},
+        {"z": "4,0,1"},
+        {"z_absolute": True},
     ],
 )
 def test_contradictions_are_wrong_usage(options):
     with pytest.raises(typer.BadParameter):
         settings_from_options(**options)
-
-
-def test_positions_from_csv_and_from_micro_manager(tmp_path):
-    plain = tmp_path / "positions.csv"
-    plain.write_text("x_um,y_um\n1.5,2\n3,4.25\n", encoding="utf-8")
-    assert read_positions(plain) == [(1.5, 2.0), (3.0, 4.25)]
-    entry = {
-        "DefaultXYStage": {"type": "STRING", "scalar": "XY"},
-        "DevicePositions": {
-            "type": "PROPERTY_MAP",
-            "array": [
-                {
-                    "Device": {"type": "STRING", "scalar": "Z"},
-                    "Position_um": {"type": "DOUBLE", "array": [7.0]},
-                },
-                {
-                    "Device": {"type": "STRING", "scalar": "XY"},
-                    "Position_um": {"type": "DOUBLE", "array": [10.0, -20.0]},
-                },
-            ],
-        },
-    }
-    theirs = tmp_path / "list.pos"
-    theirs.write_text(
-        json.dumps({"map": {"StagePositions": {"type": "PROPERTY_MAP", "array": [entry]}}}),
-        encoding="utf-8",
-    )
-    assert read_positions(theirs) == [(10.0, -20.0)]
-
-
-@pytest.mark.parametrize("text", ["", "{}", "one,two\nthree,four\n", "1\n2\n"])
-def test_a_file_that_is_no_position_list(tmp_path, text):
-    file = tmp_path / "positions.csv"
-    file.write_text(text, encoding="utf-8")
-    with pytest.raises(AcquisitionError, match=r"positions\.csv"):
-        read_positions(file)
-
-
-def test_a_channel_that_is_not_there_is_named():
-    settings = MicroscopeSettings(channels=("Infrared",))
-    with (
-        open_microscope(settings) as microscope,
-        pytest.raises(MicroscopeError, match=r"--channel Infrared: .* DAPI"),
-    ):
-        planned_events(microscope, 1)
-
-
-def test_planned_events_cover_the_whole_plan(tmp_path):
-    positions = tmp_path / "p.csv"
-    positions.write_text("0,0\n5,5\n", encoding="utf-8")
-    settings = MicroscopeSettings(channels=("DAPI", "FITC"), z_um=(0, 2, 1), positions=positions)
-    with open_microscope(settings) as microscope:
-        events = planned_events(microscope, 4)
-    axes = {tuple(sorted(event["axes"].items())) for event in events}
-    assert len(events) == len(axes) == 4 * 2 * 3 * 2
