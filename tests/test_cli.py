@@ -99,11 +99,19 @@ def test_bad_training_data_is_one_line_and_leaves_nothing(
 
 def test_doctor_answers_in_json() -> None:
     done = quietscope("doctor", "--json")
-    assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
+    assert done.returncode == (0 if answer["passed"] else 1), done.stderr
     names = {check["name"] for check in answer["checks"]}
     assert {"machine", "core", "inference", "training", "preview", "disk"} <= names
     assert all(check["passed"] for check in answer["checks"] if check["name"] != "disk")
+
+
+def test_doctor_fails_where_something_is_missing(tmp_path: Path) -> None:
+    done = quietscope("doctor", "--folder", tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert "FAIL disk" in done.stdout
+    assert "give a --folder that exists" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("checks failed: disk")
 
 
 def test_an_output_that_holds_something_is_not_touched(tmp_path: Path) -> None:

@@ -82,10 +82,36 @@ def test_live_with_channels_planes_and_positions(tmp_path, make_bundle):
 
 
 def test_a_person_gets_sentences(tmp_path):
-    done = quietscope("record", "--out", tmp_path / "run", "--frames", 3, *SMALL)
+    run = tmp_path / "my run"
+    done = quietscope("record", "--out", run, "--frames", 3, *SMALL)
     assert done.exit_code == 0
     assert "3 of 3 frames recorded" in done.stdout
     assert "simulated" in done.stdout
+    assert f'next: quietscope train "{run}" --out' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "demo camera, a simulation, because neither --attach nor --mm-dir was given"),
+        (["--demo"], "demo camera, a simulation: 64×64 uint16, 2 ms, before it a simulated"),
+        (["--no-specimen"], "64×64 uint16, 2 ms, its own pictures"),
+    ],
+)
+def test_the_first_line_says_which_camera(tmp_path, options, said):
+    done = quietscope("record", "--out", tmp_path / "run", "--frames", 2, *SMALL, *options)
+    assert said in done.stderr.splitlines()[0]
+
+
+def test_a_newcomers_frames_are_noisy_and_alive(tmp_path):
+    """Without an option: the noise is that of the camera's law, and no two frames are alike."""
+    run = tmp_path / "run"
+    done = quietscope("record", "--out", run, "--roi", "0,0,96,96", "--frames", 12)
+    assert done.exit_code == 0, done.output
+    frames = np.stack(list(open_stack(run))).astype(float)
+    variance = (np.diff(frames, axis=0) ** 2).mean() / 2
+    assert variance == pytest.approx(frames.mean() - 99.25 + 2.5**2 + 1 / 12, rel=0.15)
+    assert len({frame.tobytes() for frame in frames}) == 12
 
 
 @pytest.mark.parametrize(

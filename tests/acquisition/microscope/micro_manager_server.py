@@ -4,9 +4,10 @@ Speaks what Micro-Manager's ZMQ server (version 5.1.0) speaks, over real sockets
 the form that the Java side gives them (`unserialized-object` with the methods' Java types, arrays
 as binary parts, `none` for null). Behind it stands the demo camera's core in this process, so
 pycro-manager in the test's process takes its Java path. A program of its own, started by
-test_acquisition_attach; it prints its port and runs until its standard input is closed.
+test_attach; it prints its port and runs until its standard input is closed.
 
     python micro_manager_server.py CONTROL_FOLDER [--version 5.1.0] [--save-mode ND_TIFF]
+                                   [--no-core]
 
 Files in the control folder say what a person does at Micro-Manager's window: `live` (live mode is
 on), `acquiring` (an acquisition of the Multi-D window runs).
@@ -491,6 +492,8 @@ class RemoteAcquisition(Shadowed):
             core.setExposure(event["exposure"])
         if "config_group" in event:
             core.setConfig(*event["config_group"])
+        if "z" in event:
+            core.setPosition(event["z"])
         core.snapImage()
         image = self._core.getTaggedImage()
         image.tags |= {"Axes": event["axes"], "Exposure": core.getExposure()}
@@ -616,6 +619,9 @@ class Server:
         self._ports = {}
         self.port = self._listen()
 
+    def leave_out(self, path):
+        del self._made[path]
+
     def _listen(self):
         socket = CONTEXT.socket(zmq.REP)
         port = socket.bind_to_random_port("tcp://127.0.0.1")
@@ -685,9 +691,12 @@ def main():
     parser.add_argument("control", type=Path)
     parser.add_argument("--version", default="5.1.0")
     parser.add_argument("--save-mode", default="ND_TIFF")
+    parser.add_argument("--no-core", action="store_true")
     options = parser.parse_args()
     core = CMMCore()
     server = Server(options.version, core, Studio(options.control, options.save_mode))
+    if options.no_core:
+        server.leave_out("mmcorej.CMMCore")
     print(server.port, flush=True)
     stopped = threading.Event()
 

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -630,21 +629,90 @@ def test_doctor_names_what_the_camera_cannot(micro_manager, attached):
 
 def test_doctor_says_what_to_switch_on():
     done = quietscope("doctor", "--attach", "--port", 1)
+    assert done.exit_code == 1
+    assert "1 of 1 checks failed: server" in done.stdout
     assert "FAIL server" in done.stdout
     assert "Tools > Options" in done.stdout
     failed = quietscope("doctor", "--attach", "--port", 1, "--json")
     assert json.loads(failed.stdout)["passed"] is False
 
 
-def test_doctor_names_an_old_server(tmp_path):
-    old = MicroManager(tmp_path / "old", "--version", "4.2.0", "--save-mode", "NONE")
+def test_a_server_of_another_version_is_refused_by_every_command(tmp_path):
+    old = MicroManager(tmp_path / "old", "--version", "4.2.0")
+    there = ("--attach", "--port", old.port)
     try:
-        with warnings.catch_warnings(action="ignore"):  # the bridge's own word on it
-            done = quietscope("doctor", "--attach", "--port", old.port, "--json")
+        doctor = quietscope("doctor", *there, "--json")
+        record = quietscope("record", *there, "--out", tmp_path / "run")
     finally:
         old.end()
+    found = findings_of(doctor)
+    assert list(found) == ["server"]
+    for said in (found["server"]["advice"], " ".join(record.stderr.split())):
+        assert "server has version 4.2.0" in said
+        assert "was made for 5.1.0: pycro-manager is newer, so update Micro-Manager" in said
+    assert doctor.exit_code == record.exit_code == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_micro_manager_that_has_no_core(tmp_path):
+    coreless = MicroManager(tmp_path / "coreless", "--no-core")
+    try:
+        done = quietscope("record", "--attach", "--port", coreless.port, "--out", tmp_path / "run")
+    finally:
+        coreless.end()
+    assert done.exit_code == 1
+    assert "gives no core" in " ".join(done.stderr.split())
+    assert "load its hardware configuration" in " ".join(done.stderr.split())
+
+
+def test_doctor_says_what_is_not_saved(tmp_path):
+    unsaved = MicroManager(tmp_path / "unsaved", "--save-mode", "NONE")
+    try:
+        done = quietscope("doctor", "--attach", "--port", unsaved.port, "--json")
+    finally:
+        unsaved.end()
     found = findings_of(done)
-    assert not found["server"]["passed"]
-    assert "made for 5.1.0" in found["server"]["advice"]
     assert "not saved" in found["multi-d"]["value"]
     assert "'NDTiff'" in found["multi-d"]["advice"]
+
+
+# ------------------------------------------------------- whoever acquires is not disturbed
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("record", "--exposure-ms", 3),
+        ("record", "--channel", "DAPI"),
+        ("record", "--z", "0,1,1"),
+        ("calibrate",),
+    ],
+    ids=lambda command: " ".join(map(str, command)),
+)
+def test_another_programs_images_are_not_changed(micro_manager, live_mode, tmp_path, command):
+    before = live_mode.exposure_ms
+    there = ("--attach", "--port", micro_manager.port)
+    done = quietscope(*command, *there, "--out", tmp_path / "out.npz")
+    assert done.exit_code == 1
+    assert "somebody is acquiring with it" in " ".join(done.stderr.split())
+    assert is_running(live_mode)
+    assert live_mode.exposure_ms == before
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_planes_around_the_focus_of_a_running_micro_manager(micro_manager, tmp_path):
+    there = ("--attach", "--port", micro_manager.port)
+    with open_microscope(MicroscopeSettings(attach=True, port=micro_manager.port)) as microscope:
+        microscope.core.set_position("Z", 25.0)
+        channel = microscope.core.get_property("Dichroic", "Label")
+    done = quietscope(
+        *("record", *there, "--out", tmp_path / "run", "--frames", 1, "--z", "0,2,1"),
+        *("--channel", "Cy5", "--roi", "0,0,64,48"),
+    )
+    assert done.exit_code == 0, done.output
+    assert "3 planes from 25 to 27 µm" in " ".join(done.stderr.split())
+    with open_microscope(MicroscopeSettings(attach=True, port=micro_manager.port)) as microscope:
+        assert microscope.focus_um == pytest.approx(25.0)
+        assert microscope.core.get_property("Dichroic", "Label") == channel
+        assert microscope.frame_shape == (512, 512)
+        microscope.core.set_position("Z", 0.0)
