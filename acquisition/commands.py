@@ -275,7 +275,7 @@ def _chosen_models(
     camera = CameraFingerprint() if microscope is None else microscope.fingerprint()
     channels = None if microscope is None else microscope.settings.channels
     found, words = models_in_use(camera, channels or None, library=library, near=[out])
-    stderr.print(words)
+    say(words)
     return dict(found)
 
 
