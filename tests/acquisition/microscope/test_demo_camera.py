@@ -14,7 +14,7 @@ from quietscope.acquisition.microscope.demo_camera import (
 )
 from quietscope.acquisition.microscope.planned_events import planned_events
 from quietscope.acquisition.run_acquisition import run_acquisition
-from quietscope.storage.stack import open_stack
+from quietscope.storage.open_stack import open_stack
 
 SETTINGS = MicroscopeSettings(roi=(0, 0, 96, 64), specimen=True)
 
