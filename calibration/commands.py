@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +55,7 @@ def fit_noise(
     opened = [_open(path, channel) for path in stacks]
     inputs = [stack.path for stack in opened] + [path for path in (dark, offset) if path]
     _require_free(
-        {out: Kind.NOISE_MODEL, page: Kind.PAGE} | ({juglab: Kind.NOISE_MODEL} if juglab else {}),
+        [(out, Kind.NOISE_MODEL), (page, Kind.PAGE), (juglab, Kind.NOISE_MODEL)],
         [*inputs, *(data or [])],
         overwrite=overwrite,
     )
@@ -76,11 +76,13 @@ def fit_noise(
 
 
 def _require_free(
-    outputs: Mapping[Path, Kind], inputs: Sequence[Path | str], *, overwrite: bool
+    outputs: Sequence[tuple[Path | None, Kind]], inputs: Sequence[Path | str], *, overwrite: bool
 ) -> None:
     """Check outputs before any work: apart from inputs and each other, and replaceable."""
     before: list[Path] = []
-    for path, kind in outputs.items():
+    for path, kind in outputs:
+        if path is None:
+            continue
         require_apart(path, [*inputs, *before])
         require_absent(path, overwrite=overwrite, kind=kind)
         before.append(path)

@@ -106,7 +106,7 @@ class Library:
             raw.parent
             for pattern in (RAW, f"*/{RAW}", f"*/*/{RAW}")
             for raw in self.path.glob(pattern)
-            if self.models_dir not in raw.parents
+            if self.models_dir not in raw.parents and not _is_hidden(raw, self.path)
         ]
         return sorted(found, key=_recorded, reverse=True)
 
@@ -431,6 +431,11 @@ def _renamed(pointer: _Pointer, old: str, new: str) -> _Pointer:
             ),
         }
     )
+
+
+def _is_hidden(raw: Path, library: Path) -> bool:
+    """Whether it is on its way: a run that another one is just replacing, for one."""
+    return any(part.startswith(".") for part in raw.relative_to(library).parts)
 
 
 def _recorded(run: Path) -> tuple[float, str]:

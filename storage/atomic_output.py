@@ -71,8 +71,8 @@ def require_apart(out: Path | str, inputs: Iterable[Path | str]) -> None:
         relation = None if source is None else _relation(out, source)
         if relation is not None:
             raise OutputError(
-                f"{out}: {relation} {given}, which is read; nothing was changed. Choose another "
-                "--out, apart from every input"
+                f"{out}: {relation} {given}, which this command uses; nothing was changed. Choose "
+                "another --out, apart from everything it reads"
             )
 
 

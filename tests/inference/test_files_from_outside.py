@@ -18,7 +18,8 @@ from quietscope.inference.errors import BundleError
 from quietscope.inference.library import CURRENT, Library
 from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
-from quietscope.storage.ome_zarr_writer import OmeZarrWriter, Place
+from quietscope.storage.axis_map import Place
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.open_stack import open_stack
 
 SHAPE = (24, 32)

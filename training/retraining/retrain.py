@@ -33,6 +33,7 @@ from ...inference.provenance import recorded_camera
 from ...inference.runtime.camera_pixels import CameraPixels
 from ...inference.runtime.onnx_denoiser import OnnxDenoiser
 from ...inference.side_inputs import other_channel_numbers
+from ...storage.directory_lock import owned
 from ...storage.open_stack import open_stack
 from ...storage.stack import Stack
 from ..checkpoint import load_checkpoint
@@ -107,9 +108,27 @@ def retrain_once(
     Raises
     ------
     QuietscopeError
-        If the library is none, or the model in use is damaged. What was in use stays in use.
+        If the library is none, another program retrains it, or the model in use is damaged. What
+        was in use stays in use.
     """
     shelf = Library(Path(library))
+    shelf.runs()  # what is no library is refused before a lock is put there
+    with owned(shelf.models_dir):
+        return _one_round(
+            shelf, options, seconds, steps, noise_model, channel, on_progress, on_remark
+        )
+
+
+def _one_round(
+    shelf: Library,
+    options: TrainingOptions | None,
+    seconds: float | None,
+    steps: int | None,
+    noise_model: GaussianMixtureNoiseModel | None,
+    channel: str | None,
+    on_progress: Callable[[TrainingProgress], None] | None,
+    on_remark: Callable[[str], None] | None,
+) -> Decision:
     current_path = shelf.current()
     current = None if current_path is None else open_bundle(current_path)
     channel = channel or (current.manifest.channel if current else None)
