@@ -35,8 +35,9 @@ ENVIRONMENT = "QUIETSCOPE"
 """Begins the names of environment variables that stand for options."""
 
 EPILOG = (
-    "Exit status: 0 done, 1 failed (one line says why), 2 wrong usage. Every option can be set in "
-    f"the environment as well, for example {ENVIRONMENT}_RECORD_FRAMES=500 for record --frames."
+    "Exit status: 0 done, 1 failed (one line says why), 2 wrong usage, 3 done but frames "
+    "are absent (--strict). Every option can be set in the environment as well, for "
+    f"example {ENVIRONMENT}_RECORD_FRAMES=500 for record --frames."
 )
 
 app = typer.Typer(
@@ -115,8 +116,8 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
             stderr.print("stopped by the user; what was recorded so far is kept")
             raise typer.Exit(1) from error
         _print(outcome, as_json=as_json)
-        if outcome.failed:
-            raise typer.Exit(1)
+        if status := 1 if outcome.failed else outcome.status:
+            raise typer.Exit(status)
 
     signature = inspect.signature(command, eval_str=True)
     for parameter in signature.parameters.values():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..reporting.console import Outcome, progress
+from ..reporting.stack_options import StackOpener, opens_stacks
 from ..storage.atomic_output import require_absent, require_apart
 from ..storage.output_kinds import Kind
 from .errors import CalibrationError
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ..storage.stack import Stack
 
 
+@opens_stacks
 def fit_noise(
     stacks: Annotated[
         list[Path],
@@ -47,12 +50,15 @@ def fit_noise(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
     seed: Annotated[int, typer.Option(help="Of the draw of pixels.")] = 0,
+    *,
+    open_with: StackOpener,
 ) -> Outcome:
     """Fit a noise model to recorded repeats, or to ordinary data with --bootstrap."""
     from .noise_files import save_noise_model
 
     page = report or out.with_suffix(".html")
-    opened = [_open(path, channel) for path in stacks]
+    open_channel = partial(_open, open_with, channel)
+    opened = [open_channel(path) for path in stacks]
     inputs = [stack.path for stack in opened] + [path for path in (dark, offset) if path]
     _require_free(
         [(out, Kind.NOISE_MODEL), (page, Kind.PAGE), (juglab, Kind.NOISE_MODEL)],
@@ -64,7 +70,7 @@ def fit_noise(
             raise typer.BadParameter("--bootstrap needs repeats for --dark or --offset; leave it")
         result, summary, model = _bootstrapped(opened, seed)
     else:
-        result, summary, model = _calibrated(opened, dark, offset, channel, seed, page, data)
+        result, summary, model = _calibrated(opened, dark, offset, open_channel, seed, page, data)
     save_noise_model(model, out, overwrite=overwrite)
     summary.append(f"noise model {out}" + ("" if bootstrap else f", figures {page}"))
     if juglab is not None:
@@ -88,10 +94,8 @@ def _require_free(
         before.append(path)
 
 
-def _open(path: Path, channel: int) -> Stack:
-    from ..storage.open_stack import open_stack
-
-    stack = open_stack(path)
+def _open(open_with: StackOpener, channel: int, path: Path) -> Stack:
+    stack = open_with(path)
     channels = stack.sizes.get("channel", 1)
     if channel >= channels:
         raise CalibrationError(
@@ -104,7 +108,7 @@ def _calibrated(
     stacks: list[Stack],
     dark: Path | None,
     offset: str | None,
-    channel: int,
+    open_channel: Callable[[Path], Stack],
     seed: int,
     page: Path,
     data: list[Path] | None,
@@ -116,9 +120,9 @@ def _calibrated(
         task = bar.add_task("reading frames", total=100, note="")
         calibration = fit_camera(
             stacks,
-            dark=None if dark is None else _open(dark, channel),
+            dark=None if dark is None else open_channel(dark),
             offset_adu=None if offset is None else read_offset(offset),
-            data=[_open(path, channel) for path in data or []],
+            data=[open_channel(path) for path in data or []],
             seed=seed,
             on_progress=lambda step, share: bar.update(
                 task, description=step, completed=int(100 * share)

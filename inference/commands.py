@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..reporting.console import Outcome, progress
+from ..reporting.stack_options import StackOpener, opens_stacks
+from ..storage.open_options import DEFAULTS
 from .errors import InferenceError
 from .model_choice import LibraryOption, ModelOption, parse_models
 
@@ -33,6 +35,7 @@ ForceOption = Annotated[
 ]
 
 
+@opens_stacks
 def denoise(
     stack: StackArgument,
     out: Annotated[Path, typer.Option(help="What to write: an .ome.zarr, or an .ome.tif (.tif).")],
@@ -61,16 +64,18 @@ def denoise(
         str | None,
         typer.Option(help="Dask scheduler (tcp://…), or `local` for processes on this machine."),
     ] = None,
+    *,
+    open_with: StackOpener,
 ) -> Outcome:
     """Denoise a stack into an OME-Zarr or a TIFF."""
-    from ..storage.open_stack import open_stack
     from .offline.cluster import denoise_on_cluster
     from .offline.denoise_stack import denoise_stack
 
     run: Callable[..., dict[str, Any]] = denoise_stack
     if scheduler is not None:
+        _require_plain(open_with)
         run = partial(denoise_on_cluster, scheduler=scheduler)
-    opened = open_stack(stack)
+    opened = open_with(stack)
     chosen, remarks = _chosen_models(opened, model, library, out)
     with _progress("denoising") as on_progress:
         result = run(
@@ -103,6 +108,7 @@ def denoise(
     )
 
 
+@opens_stacks
 def evaluate(
     stack: StackArgument,
     model: Annotated[Path, typer.Option(help="The bundle to score.")],
@@ -120,16 +126,17 @@ def evaluate(
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     force: ForceOption = False,
+    *,
+    open_with: StackOpener,
 ) -> Outcome:
     """Score a model on a stack whose truth is known."""
-    from ..storage.open_stack import open_stack
     from .evaluation.evaluate import evaluate as score
 
     with _progress("scoring") as on_progress:
         result = score(
-            open_stack(stack),
+            open_with(stack),
             model,
-            truth=None if truth is None else open_stack(truth),
+            truth=None if truth is None else open_with(truth),
             static=static,
             provider=provider,  # type: ignore[arg-type]
             precision=precision,  # type: ignore[arg-type]
@@ -226,6 +233,15 @@ def parse_shape(text: str) -> tuple[int, int]:
     if found is None or not all(int(size) for size in found.groups()):
         raise InferenceError(f"shape is {text!r}, expected rows x columns, as in 2048x2048")
     return int(found.group(1)), int(found.group(2))
+
+
+def _require_plain(opener: StackOpener) -> None:
+    """Refuse options that the workers of a cluster would not know: they open by path alone."""
+    if opener.options != DEFAULTS:
+        raise InferenceError(
+            "--scheduler: its workers open the stack by its path alone; leave out --series, "
+            "--axes, --pixels and --fill-nan, or denoise without --scheduler"
+        )
 
 
 @contextmanager

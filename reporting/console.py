@@ -38,11 +38,14 @@ class Outcome:
         The same for a person, a few lines, plain words with units.
     failed
         Whether the command has an answer, and the answer is that something is wrong: status 1.
+    status
+        With what the program exits otherwise: 0, or a number that says what was not there.
     """
 
     result: Mapping[str, Any]
     summary: Sequence[str] = field(default=())
     failed: bool = False
+    status: int = 0
 
 
 def say(line: str) -> None:

@@ -25,6 +25,8 @@ LARGEST_FRAME_BYTES = 2**30
 MOST_FRAMES = 10_000_000
 """More than a day at 100 frames per second; beyond it the sizes of a file are not believed."""
 SQUARE_WITHIN = 0.01
+RECORDING = "recording"
+"""Under this key images that we write keep what was known of the recording; see `described`."""
 
 FrameAxes = Mapping[str, int]
 AxisValue = int | float | str
@@ -136,18 +138,48 @@ class Stack:
         position = np.unravel_index(index, tuple(self.sizes.values()))
         return {name: int(i) for name, i in zip(self.sizes, position, strict=True)}
 
-    def named_axes(self, index: int) -> dict[str, int | str]:
-        """Return the axes of frame `index`, by value where positions and others have values.
+    @property
+    def _outer(self) -> dict[str, int]:
+        """The axes that one image does not have: position, and those of the file's own."""
+        return {n: s for n, s in self.sizes.items() if n not in {"time", "channel", "z"}}
 
-        Time, channel and z stay places: their names and steps are told once for the whole stack.
+    def image_axes(self, index: int) -> dict[str, int]:
+        """Return where frame `index` lies among images of time, channel and z.
+
+        All other axes together are one `position`, counted in their order, so that a format that
+        knows no others holds the frame; `image_places` tells what each position is.
         """
-        found: dict[str, int | str] = {}
-        for name, place in self.axes(index).items():
-            values = self.axis_values.get(name, ())
-            named = bool(values) and name not in {"time", "channel", "z"}
-            value = values[place] if named else place
-            found[name] = value if isinstance(value, int | str) else f"{value:g}"
+        axes, outer = self.axes(index), self._outer
+        found = {name: place for name, place in axes.items() if name not in outer}
+        if outer:
+            places = tuple(axes[name] for name in outer)
+            found["position"] = int(np.ravel_multi_index(places, tuple(outer.values())))
         return found
+
+    @property
+    def image_places(self) -> list[dict[str, AxisValue]]:
+        """What each position of `image_axes` is: the values of its axes; [] if there are none."""
+        outer = self._outer
+        if not outer:
+            return []
+        values = {n: self.axis_values.get(n) or tuple(range(s)) for n, s in outer.items()}
+        return [
+            {name: values[name][i] for name, i in zip(outer, place, strict=True)}
+            for place in np.ndindex(*outer.values())
+        ]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What is known of the recording beside its pixels, for a result to keep."""
+        known = {
+            "pixel_size_yx_um": self.pixel_size_yx_um,
+            "z_step_um": self.z_step_um,
+            "time_interval_s": self.time_interval_s,
+            "exposure_ms": self.exposure_ms,
+            "camera": self.camera,
+            "images": self.image_places or None,
+        }
+        return {name: value for name, value in known.items() if value is not None}
 
     def index(self, axes: FrameAxes) -> int:
         """Return the place of the frame with these axes in the stack's order."""

@@ -11,6 +11,7 @@ import typer
 from ..errors import require_extra
 from ..inference.bundle import Preset
 from ..reporting.console import Outcome, stderr
+from ..reporting.stack_options import StackOpener, opens_stacks
 from ..storage.atomic_output import require_apart
 from .options import MaskAxis, TrainingOptions
 from .registry import METHODS
@@ -25,6 +26,7 @@ def _method(name: str) -> str:
     return name
 
 
+@opens_stacks
 def train(
     stacks: Annotated[
         list[str], typer.Argument(help="Noisy recordings: Zarr, TIFF, NDTiff; or their URLs.")
@@ -72,10 +74,11 @@ def train(
     ] = True,
     memory_mib: Annotated[int, typer.Option(help="Frames held in memory.")] = 1024,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    *,
+    open_with: StackOpener,
 ) -> Outcome:
     """Train a denoiser on noisy recordings; no clean images needed."""
     require_extra("train", "train")
-    from ..storage.open_stack import open_stack
     from .channels import train_channels
     from .display import shown
 
@@ -102,7 +105,7 @@ def train(
         require_apart(out, [noise_model])
     with shown("training") as show:
         trained = train_channels(
-            [open_stack(path) for path in stacks],
+            [open_with(path) for path in stacks],
             out,
             options,
             noise_model=None if noise_model is None else _noise_model(noise_model),

@@ -252,7 +252,7 @@ def _run(
         for index in wanted:
             if not stack.is_present(index):
                 counts.absent += 1
-            elif all(store.holds(stack.axes(index)) for store in stores):
+            elif all(store.holds(stack.image_axes(index)) for store in stores):
                 counts.kept += 1
             else:
                 yield index
@@ -260,7 +260,7 @@ def _run(
     def write(finished: Iterable[tuple[int, NDArray[np.float32]]]) -> None:
         for index, estimate in finished:
             for store, plane in zip(stores, estimate, strict=False):
-                store.write(as_pixel_type(plane, form.pixel_type), stack.axes(index))
+                store.write(as_pixel_type(plane, form.pixel_type), stack.image_axes(index))
             counts.denoised += 1
             if on_progress is not None:
                 on_progress(counts.done, total)

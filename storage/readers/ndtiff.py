@@ -63,7 +63,7 @@ def _major_version(folder: Path) -> int:
     """Return the format's major version by the head of its first file; 3 if none tells."""
     for file in sorted(folder.glob("*.tif")):
         head = _head(file)
-        if len(head) >= 16:
+        if head[:2] in {b"II", b"MM"} and len(head) >= 16:
             return int(np.frombuffer(head[12:16], "<u4")[0])
     return 3
 

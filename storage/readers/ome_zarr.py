@@ -6,6 +6,7 @@ transformations, channels, wells and fields. Which frames are there is told by `
 
 from __future__ import annotations
 
+import warnings
 import weakref
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..open_options import AXIS_NAMES, OpenOptions, chosen_series
-from ..stack import Stack, StackError, require_sizes
+from ..stack import RECORDING, Stack, StackError, require_sizes
 from ..units import length_um, time_s
 from ..urls import query_apart
 from .ome_xml import OmeImage, read_ome_xml
-from .positions import joined, one_of
+from .positions import arranged, joined, one_of
 from .zarr_chunks import absence
 
 RAW = "raw.ome.zarr"
@@ -266,7 +267,7 @@ def _from_multiscale(
         attributes,
         channel_names=tuple(str(channel.get("label", "")) for channel in channels),
         remarks=(*remarks, *unit_remarks),
-        **sizes,
+        **_completed(sizes, _recording(attributes)),
         **_camera(attributes),
     )
 
@@ -303,17 +304,35 @@ def _physical_sizes(
     return found, ()
 
 
+def _completed(sizes: dict[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sizes with those that the axes have no place or unit for, where we kept them."""
+    for name in ("z_step_um", "time_interval_s"):
+        if sizes[name] is None and isinstance(kept.get(name), int | float):
+            sizes[name] = float(kept[name])
+    both = kept.get("pixel_size_yx_um")
+    if isinstance(both, list) and len(both) == 2 and sizes["pixel_size_yx_um"]:
+        sizes["pixel_size_yx_um"] = (float(both[0]), float(both[1]))
+    return sizes
+
+
 def _camera(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return camera and exposure as recordings of our own say them."""
     own = attributes.get("quietscope")
-    if not isinstance(own, Mapping):
-        return {}
-    camera, exposure = own.get("camera"), own.get("exposure_ms")
-    name = camera.get("camera") if isinstance(camera, Mapping) else None
+    own = own if isinstance(own, Mapping) else {}
+    kept = _recording(attributes)
+    fingerprint = own.get("camera")
+    named = fingerprint.get("camera") if isinstance(fingerprint, Mapping) else kept.get("camera")
+    exposure = own.get("exposure_ms", kept.get("exposure_ms"))
     return {
-        "camera": name if isinstance(name, str) else None,
+        "camera": named if isinstance(named, str) else None,
         "exposure_ms": float(exposure) if isinstance(exposure, int | float) else None,
     }
+
+
+def _recording(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a result of ours keeps of the recording that it was made from."""
+    kept = attributes.get(RECORDING)
+    return kept if isinstance(kept, Mapping) else {}
 
 
 def _labels(group: Any) -> list[str]:
@@ -331,7 +350,9 @@ def _labels(group: Any) -> list[str]:
 
 
 def _images_inside(group: Any) -> list[str]:
-    return [name for name, child in group.groups() if _is_image(child)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of folders in it that are no Zarr, as OME-XML's
+        return [name for name, child in group.groups() if _is_image(child)]
 
 
 def _is_image(group: Any) -> bool:
@@ -351,6 +372,12 @@ def _from_positions(
         for name in names
     ]
     images, titles = _titled(path, names, images)
+    places = _recording(attributes).get("images")
+    if options.series is None and isinstance(places, list) and all(n.isdigit() for n in names):
+        numbered = dict(zip(map(int, names), images, strict=True))
+        if places and max(numbered) < len(places):
+            stack = arranged(path, numbered, places)
+            return replace(stack, attributes=dict(attributes), **_camera(attributes))
     stack = one_of(path, images, titles, options)
     if options.series is not None:
         return stack

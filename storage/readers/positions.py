@@ -64,6 +64,35 @@ def joined(path: Path, images: Sequence[Stack], names: Sequence[AxisValue]) -> S
     )
 
 
+def arranged(
+    path: Path, images: Mapping[int, Stack], places: Sequence[Mapping[str, AxisValue]]
+) -> Stack:
+    """Return images as one stack whose outer axes are those that `places` tells of each number.
+
+    Places of which there is no image are absent frames.
+    """
+    names = list(places[0])
+    values = {name: list(dict.fromkeys(place[name] for place in places)) for name in names}
+    outer = tuple(len(values[name]) for name in names)
+    first = joined(path, list(images.values()), list(range(len(images))))
+    inner = {name: n for name, n in first.sizes.items() if name != POSITION}
+    present = np.zeros((*outer, *inner.values()), dtype=np.bool_)
+    of: dict[tuple[int, ...], Stack] = {}
+    for number, image in images.items():
+        place = tuple(values[name].index(places[number][name]) for name in names)
+        of[place], present[place] = image, _padded(image, inner)
+    return replace(
+        first,
+        sizes={**dict(zip(names, outer, strict=True)), **inner},
+        read=lambda where: of[where[: len(outer)]].read(where[len(outer) :]),
+        axis_values={
+            **{name: v for name, v in first.axis_values.items() if name != POSITION},
+            **{name: tuple(v) for name, v in values.items() if v != list(range(len(v)))},
+        },
+        present=None if present.all() else present,
+    )
+
+
 def described(images: Sequence[Stack], names: Sequence[str]) -> str:
     """Name images with their sizes, for a message that asks to choose."""
     shown = [

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..atomic_output import OutputError, require_zarr_name
 from ..output_kinds import Kind
-from ..stack import Stack
+from ..stack import RECORDING, Stack
 from .tiff import TIFF_SUFFIXES, ImageJWriter, OmeTiffWriter
 
 PixelType = Literal["uint8", "uint16", "float32"]
@@ -115,7 +115,7 @@ def open_writer(
             dtype=form.pixel_type,
             pixel_size_um=stack.pixel_size_um,
             channel_names=stack.channel_names,
-            attributes=attributes,
+            attributes={**attributes, RECORDING: stack.described},
             overwrite=overwrite,
             resume=resume,
         )
