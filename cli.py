@@ -25,6 +25,7 @@ from .doctor.commands import doctor
 from .errors import QuietscopeError
 from .inference.commands import COMMANDS as INFERENCE
 from .inference.models_commands import COMMANDS as MODELS
+from .inspection.commands import COMMANDS as INSPECTION
 from .reporting.console import Outcome, stderr
 from .storage.atomic_output import jsonable
 from .training.commands import COMMANDS as TRAINING
@@ -145,7 +146,7 @@ PANELS: dict[str, Mapping[str, Command]] = {
     "At the microscope": ACQUISITION,
     "From recordings of repeats": CALIBRATION,
     "Models": {**TRAINING, **MODELS},
-    "Recordings, and how well and fast they are denoised": INFERENCE,
+    "Recordings, and how well and fast they are denoised": {**INSPECTION, **INFERENCE},
 }
 """Under which heading `--help` shows the commands of each package."""
 

@@ -26,6 +26,7 @@ COMMANDS = (
     "bench",
     "retrain",
     "doctor",
+    "inspect",
 )
 
 

@@ -33,7 +33,7 @@ NOT_THE_HOUSE = {"tests", "benchmarks", "examples", "docs", "packaging", "build"
 STOREYS = (
     {"cli"},
     {"gui"},
-    {"demo", "doctor"},
+    {"demo", "doctor", "inspection"},
     {"acquisition", "training"},
     {"inference"},
     {"calibration"},
