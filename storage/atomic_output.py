@@ -10,6 +10,7 @@ holds something. Does not know what is written; which thing may replace which is
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,10 @@ from .urls import UrlPath, is_url, local_path
 RESERVE_BYTES = 256 * 2**20
 """Free space that is left untouched: a full system disk stops more than this program."""
 
+
+DEEPEST = 64
+LARGEST_INTEGER = 2**63
+"""Readers in other languages, and the digits that Python itself prints, end somewhere."""
 
 OTHER_FORMATS = (".tif", ".tiff", ".h5", ".hdf5", ".npy", ".npz", ".nd2", ".czi", ".zip", ".png")
 """Suffixes that promise a file which is not written."""
@@ -298,25 +303,51 @@ def new_file(
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, beside: Path | None = None) -> None:
-    """Write `content` as JSON in one visible step. NaN and infinity become null."""
+    """Write `content` as JSON in one visible step, after it was read back.
+
+    What JSON has no form for is written as `jsonable` says.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or the disk does not give back what it was given.
+    """
+    plain = jsonable(content)
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     with new_file(path, beside=beside) as staging:
-        text = json.dumps(jsonable(content), indent=2, ensure_ascii=False, allow_nan=False)
         staging.write_text(text + "\n", encoding="utf-8")
+        if json.loads(staging.read_text(encoding="utf-8")) != plain:
+            raise OutputError(
+                f"{path}: the disk does not give back what was written; check it, and choose "
+                "another one"
+            )
 
 
-def jsonable(value: Any) -> Any:
-    """Return `value` in JSON's own types: NumPy scalars and arrays, paths, NaN as null."""
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    if hasattr(value, "tolist"):
-        return jsonable(value.tolist())
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    if isinstance(value, str | int | bool) or value is None:
+def jsonable(value: Any, _around: tuple[int, ...] = ()) -> Any:
+    """Return `value` in JSON's own types, whatever it is.
+
+    NumPy scalars and arrays become plain ones; NaN and infinity null; keys, paths and everything
+    else their words; half a surrogate pair, as in file names of other encodings, its escape; what
+    contains itself or lies too deep, an ellipsis.
+    """
+    if value is None or isinstance(value, bool):
         return value
-    return str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, int):
+        return int(value) if abs(value) < LARGEST_INTEGER else hex(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist(), _around)
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if id(value) in _around or len(_around) == DEEPEST:
+            return "…"
+        inside = (*_around, id(value))
+        if isinstance(value, Mapping):
+            return {jsonable(str(key)): jsonable(item, inside) for key, item in value.items()}
+        return [jsonable(item, inside) for item in value]
+    return jsonable(str(value))
 
 
 def _staging_name(path: Path) -> Path:

@@ -45,6 +45,7 @@ from .ngff_metadata import (
     write_collection,
     write_group,
 )
+from .open_stack import open_stack
 from .output_kinds import kind_of_store
 from .tensorstore_backend import TCZ, Compression, FrameArray, InFlight
 from .written_frames import chunk_places, written_chunks, written_frames
@@ -230,10 +231,10 @@ class OmeZarrWriter:
             raise self._write_error(error) from error
 
     def close(self) -> None:
-        """Wait for the writes, cut the arrays to the frames there are, release everything.
+        """Wait for the writes, cut the arrays to the frames there are, and read the store back.
 
-        May be called more than once. Raises OutputError if a frame could not be written; what was
-        written is readable all the same.
+        May be called more than once. Raises OutputError if a frame could not be written, or is not
+        there; what was written is readable all the same.
         """
         if self._closed:
             return
@@ -246,6 +247,20 @@ class OmeZarrWriter:
                     image.cut()
             except (OSError, ValueError) as error:
                 raise self._write_error(error) from error
+        self._require_readable()
+
+    def _require_readable(self) -> None:
+        """Open the store as everybody will: every frame has to be there, the last one whole."""
+        if not self._images:
+            return
+        stack = open_stack(self.path)
+        found, expected = len(stack.present_indices), sum(i.frames for i in self._images.values())
+        if found < expected:  # more are there where others write as well
+            raise OutputError(
+                f"{self.path}: {expected - found} of {expected} frames that were written are not "
+                "on the disk; check it, and whether another program works in this folder"
+            )
+        stack.frame(int(stack.present_indices[-1]))
 
     def __enter__(self) -> Self:
         return self

@@ -337,11 +337,15 @@ import numpy as np
 from quietscope.storage.axis_map import AxisMap
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 
-TOUCHING = {"open", "shutil.rmtree"}
-TOUCHING |= {f"os.{step}" for step in ("mkdir", "rename", "remove", "rmdir", "scandir")}
+TOUCHING = {f"os.{step}" for step in ("mkdir", "rename", "remove", "rmdir")} | {"shutil.rmtree"}
+
+def touches(event, what):
+    if event == "open":
+        return isinstance(what[0], str) and sys.argv[1] in what[0] and what[2] & os.O_CREAT
+    return event in TOUCHING
 SCRIPT = [
-    *({"time": t} for t in range(3)),
-    *({"time": t, "position": p} for t in range(3) for p in (1, 2)),
+    *({"time": t} for t in range(2)),
+    *({"time": t, "position": p} for t in range(2) for p in (1, 2)),
     {"time": 3, "channel": "late"},
     {"time": 0, "position": 3, "channel": "late"},
 ]
@@ -358,9 +362,9 @@ def record(path, told):
 
 touched = 0
 def kill_at(point):
-    def hook(event, _):
+    def hook(event, what):
         global touched
-        touched += event in TOUCHING
+        touched += bool(touches(event, what))
         if touched > point:
             os._exit(9)
     return hook
@@ -387,7 +391,7 @@ def test_a_kill_at_any_point_leaves_a_store_that_opens(tmp_path):
     ]
     assert [program.wait(timeout=60) for program in programs] == [0, 0]
     points = sorted(tmp_path.glob("*.told"))
-    assert len(points) > 60, "every step was tried"
+    assert len(points) > 30, "every step was tried"
     for told in points:
         acknowledged = len(told.read_bytes())
         path = told.with_suffix(".ome.zarr")
@@ -396,7 +400,7 @@ def test_a_kill_at_any_point_leaves_a_store_that_opens(tmp_path):
         found = sorted(number_of(frame) for frame in open_stack(path))
         assert found[:acknowledged] == list(range(1, acknowledged + 1)), told.name
         assert written_frames(path).sum() == len(found)
-    assert acknowledged == 11, "the last ones came to their end"
+    assert acknowledged == 8, "the last ones came to their end"
     with writer(path, resume=True) as store:
         store.write(coded(77), {"time": 9, "position": 1})
     assert max(number_of(frame) for frame in open_stack(path)) == 77
