@@ -93,7 +93,7 @@ class SpecimenBeforeCamera:
         self._home = microscope.stage_um or (0.0, 0.0)
         self._focus_um = microscope.focus_um or 0.0
         self._random = np.random.default_rng()
-        self._places: dict[tuple[float, float], Specimen] = {}
+        self._places: dict[tuple[int, int], Specimen] = {}
 
     @cached_property
     def specimen(self) -> Specimen:
@@ -123,14 +123,12 @@ class SpecimenBeforeCamera:
         return image * np.float32(PHOTOELECTRONS_PER_MS * exposure_ms)
 
     def _specimen_at(self, place: tuple[float, float]) -> Specimen:
-        if place not in self._places:
-            there = f"{place[0]:.1f} {place[1]:.1f}"
-            seed = (
-                self._seed if there == "0.0 0.0" else zlib.crc32(f"{self._seed} {there}".encode())
-            )
+        here = round(place[0]), round(place[1])  # µm: a stage comes to rest near where it was sent
+        if here not in self._places:
+            seed = zlib.crc32(f"{self._seed} {here}".encode()) if any(here) else self._seed
             peak = PHOTOELECTRONS_PER_MS * self._exposure_ms
-            self._places[place] = Specimen(self._shape, self.law, peak, seed)
-        return self._places[place]
+            self._places[here] = Specimen(self._shape, self.law, peak, seed)
+        return self._places[here]
 
 
 def _stain(channel: object) -> tuple[float, float]:

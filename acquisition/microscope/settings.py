@@ -74,10 +74,11 @@ class MicroscopeSettings:
         return [option for option, there in given.items() if there]
 
     def as_words(self) -> list[str]:
-        """Return the options that choose this microscope, for a command line that is shown."""
+        """Return the options that choose this camera and region, for a line to be typed next."""
+        words = [] if self.roi is None else ["--roi", ",".join(map(str, self.roi))]
         if self.attach:
             port = [] if self.port == DEFAULT_PORT else ["--port", str(self.port)]
-            return ["--attach", *port]
+            return ["--attach", *port, *words]
         if self.simulated:
-            return ["--demo"] if self.demo else []
-        return ["--mm-dir", str(self.mm_dir), "--config", str(self.config)]
+            return ["--demo", *words] if self.demo else words
+        return ["--mm-dir", str(self.mm_dir), "--config", str(self.config), *words]
