@@ -64,13 +64,53 @@ def denoise(
         str | None,
         typer.Option(help="Dask scheduler (tcp://…), or `local` for processes on this machine."),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A filter without training instead of a model: mean, gaussian, median, "
+            "bilateral, wiener, lee, lee-sigma, wavelet, non-local-means, total-variation, bm3d.",
+        ),
+    ] = None,
+    frames: Annotated[
+        int, typer.Option(min=1, help="--method: filter the mean of the last so many frames.")
+    ] = 1,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="--method: without, told from the first noisy frame of a channel."),
+    ] = None,
+    noise_model: Annotated[
+        Path | None,
+        typer.Option(help="--method: of the camera (.npz); without, the noise is estimated."),
+    ] = None,
     *,
     open_with: StackOpener,
 ) -> Outcome:
-    """Denoise a stack into an OME-Zarr or a TIFF."""
+    """Denoise a stack into an OME-Zarr or a TIFF, by a model or by a filter without training."""
     from .offline.cluster import denoise_on_cluster
     from .offline.denoise_stack import denoise_stack
 
+    form = output_form(pixel_type, imagej=imagej)
+    if method is not None:
+        _require_only_method(model=model, uncertainty=uncertainty, scheduler=scheduler)
+        result = _denoised_by_method(
+            open_with(stack),
+            method,
+            out,
+            frames=frames,
+            strength=strength,
+            noise_model=noise_model,
+            resume=resume,
+            overwrite=overwrite,
+            form=form,
+        )
+        strengths = (f"{name} {found}" for name, found in result["method"]["strengths"].items())
+        return _denoised(result, [f"{method}, strength of channel {', '.join(strengths)}"], out)
+    if (frames, strength, noise_model) != (1, None, None):
+        raise InferenceError(
+            "--frames, --strength and --noise-model belong to --method; name one, or leave them "
+            "out (a model brings its own)"
+        )
     run: Callable[..., dict[str, Any]] = denoise_stack
     if scheduler is not None:
         _require_plain(open_with)
@@ -90,9 +130,14 @@ def denoise(
             overwrite=overwrite,
             force=force,
             uncertainty=uncertainty,
-            form=output_form(pixel_type, imagej=imagej),
+            form=form,
             on_progress=on_progress,
         )
+    remarks += [f"forced: {remark}" for remark in result["forced"]]
+    return _denoised(result, remarks, out)
+
+
+def _denoised(result: dict[str, Any], remarks: list[str], out: Path) -> Outcome:
     pace = result["ms_per_frame"]
     return Outcome(
         result,
@@ -102,7 +147,6 @@ def denoise(
             + (f"; {result['frames_kept']} were there already" if result["frames_kept"] else "")
             + (f"; {result['frames_absent']} never recorded" if result["frames_absent"] else ""),
             *remarks,
-            *(f"forced: {remark}" for remark in result["forced"]),
             str(out),
         ],
     )
@@ -193,6 +237,33 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "evaluate": evaluate,
     "bench": bench,
 }
+
+
+def _require_only_method(**given: object) -> None:
+    """Raise InferenceError if options of a model were given beside a method."""
+    if extra := [f"--{name}" for name, value in given.items() if value is not None]:
+        raise InferenceError(
+            f"--method has no use for {', '.join(extra)}; leave it out, or leave out --method"
+        )
+
+
+def _denoised_by_method(
+    stack: Stack, method: str, out: Path, *, noise_model: Path | None, **options: Any
+) -> dict[str, Any]:
+    from ..calibration.noise_files import load_noise_model
+    from .bundle import file_sha256
+    from .offline.denoise_by_method import denoise_by_method
+
+    with _progress("denoising") as on_progress:
+        return denoise_by_method(
+            stack,
+            method,
+            out,
+            noise_model=None if noise_model is None else load_noise_model(noise_model),
+            noise_model_sha256=None if noise_model is None else file_sha256(noise_model),
+            on_progress=on_progress,
+            **options,
+        )
 
 
 def _chosen_models(

@@ -24,9 +24,9 @@ from .denoise_stack import (
     AS_ESTIMATED,
     OnProgress,
     denoise_owned,
-    in_reading_order,
     require_stores,
 )
+from .frame_loop import in_reading_order
 
 PART_FRAMES = 64
 """Frames per task: opening a model takes as long as denoising a few."""

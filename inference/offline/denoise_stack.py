@@ -1,48 +1,36 @@
 """Denoise a whole stack, with constant memory, and go on where a run stopped.
 
-Owns the order of frames, the reading ahead and the going on. Which model denoises which channel is
-settled in `channel_models`, what is written about it in `provenance`; running it is
-`onnx_denoiser`'s business, writing that of `storage.writers`.
+Owns the opening of the models and of what is written, and the check that they fit. Which model
+denoises which channel is settled in `channel_models`, what is written about it in `provenance`;
+running it is `onnx_denoiser`'s business, the loop over the frames `frame_loop`'s.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import product
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ...storage.atomic_output import require_apart, require_space
+from ...storage.atomic_output import require_apart
 from ...storage.directory_lock import owned
-from ...storage.open_stack import open_stack
-from ...storage.output_kinds import Kind
 from ...storage.stack import Stack
 from ...storage.writers.open_writer import (
     OutputForm,
-    StackWriter,
-    as_pixel_type,
-    open_writer,
     require_form,
 )
-from ..errors import InferenceError
 from ..graph.precision import Precision
 from ..observation_reader import ObservationReader
-from ..provenance import Provenance, provenance_of, recorded_camera
+from ..provenance import Provenance, recorded_camera
 from ..runtime.pipeline import FramePipeline
 from ..runtime.providers import Provider, all_cores
 from ..runtime.tiling import open_denoiser
 from ..side_inputs import other_channel_numbers
 from .channel_models import ChannelModels, OfflineModels
-
-OnProgress = Callable[[int, int], None]
+from .frame_loop import OnProgress, denoise_frames, in_reading_order, open_store
 
 AS_ESTIMATED = OutputForm()
 
@@ -205,11 +193,12 @@ def denoise_owned(
             forced=tuple(remarks),
         )
         stores = [
-            open_things.enter_context(_open_store(stack, path, record, form, resume, overwrite))
+            open_things.enter_context(open_store(stack, path, record, form, resume, overwrite))
             for path in (out, uncertainty)
             if path is not None
         ]
-        counts = _run(stack, wanted, models, pipelines, stores, form, on_progress)
+        source = _ModelFrames(stack, models, pipelines)
+        counts = denoise_frames(stack, wanted, source, stores, form, on_progress)
     seconds = time.perf_counter() - began
     return {
         "frames_denoised": counts.denoised,
@@ -225,126 +214,24 @@ def denoise_owned(
     }
 
 
-@dataclass
-class _Counts:
-    denoised: int = 0
-    kept: int = 0
-    absent: int = 0
-    seconds: float = 0.0
+class _ModelFrames:
+    """The frames of a stack as their channel's model is given them, and the way through it."""
+
+    def __init__(
+        self, stack: Stack, models: ChannelModels, pipelines: Mapping[Path, FramePipeline]
+    ) -> None:
+        self._stack, self._models = stack, models
+        self._by_path = pipelines
+        self._reader = ObservationReader(stack, models.pixel_type)
 
     @property
-    def done(self) -> int:
-        return self.denoised + self.kept + self.absent
+    def pipelines(self) -> list[FramePipeline]:
+        return list(self._by_path.values())
 
+    def pipeline(self, index: int) -> FramePipeline:
+        return self._by_path[self._models.of(self._stack.axes(index)).path]
 
-def _run(
-    stack: Stack,
-    wanted: Sequence[int],
-    models: ChannelModels,
-    pipelines: Mapping[Path, FramePipeline],
-    stores: Sequence[StackWriter],
-    form: OutputForm,
-    on_progress: OnProgress | None,
-) -> _Counts:
-    counts, total = _Counts(), len(wanted)
-
-    def remaining() -> Iterator[int]:
-        for index in wanted:
-            if not stack.is_present(index):
-                counts.absent += 1
-            elif all(store.holds(stack.image_axes(index)) for store in stores):
-                counts.kept += 1
-            else:
-                yield index
-
-    def write(finished: Iterable[tuple[int, NDArray[np.float32]]]) -> None:
-        for index, estimate in finished:
-            for store, plane in zip(stores, estimate, strict=False):
-                store.write(as_pixel_type(plane, form.pixel_type), stack.image_axes(index))
-            counts.denoised += 1
-            if on_progress is not None:
-                on_progress(counts.done, total)
-
-    began = time.perf_counter()
-    for index, observations in _read_ahead(stack, remaining(), models):
-        write(pipelines[models.of(stack.axes(index)).path].put(index, observations))
-    for pipeline in pipelines.values():
-        write(pipeline.drain())
-    for store in stores:
-        store.flush()
-    counts.seconds = time.perf_counter() - began
-    if on_progress is not None:
-        on_progress(counts.done, total)
-    return counts
-
-
-def _open_store(
-    stack: Stack,
-    path: Path | str,
-    record: Provenance,
-    form: OutputForm,
-    resume: bool,
-    overwrite: bool,
-) -> Any:
-    path = Path(path)
-    if resume and path.exists():
-        _require_same_models(path, record)
-    else:
-        require_space(
-            path, len(stack) * prod(stack.frame_shape) * np.dtype(form.pixel_type).itemsize
-        )
-    return open_writer(
-        path,
-        stack,
-        form,
-        kind=Kind.DENOISED,
-        attributes=record.attributes(),
-        overwrite=overwrite,
-        resume=resume,
-    )
-
-
-def _require_same_models(path: Path, record: Provenance) -> None:
-    earlier = provenance_of(open_stack(path))
-    if earlier is None or not record.same_models(earlier):
-        raise InferenceError(
-            f"{path}: was begun with another model; pass the model it was begun with, or another "
-            "--out, or --overwrite to begin anew"
-        )
-
-
-# ----------------------------------------------------------------------- order and reading
-
-
-def in_reading_order(stack: Stack, chosen: set[int] | None) -> Iterator[int]:
-    """Go through time within each channel, plane and position: context frames are read once."""
-    streams = [range(size) for name, size in stack.sizes.items() if name != "time"]
-    names = [name for name in stack.sizes if name != "time"]
-    for place in product(*streams):
-        axes = dict(zip(names, place, strict=True))
-        for time_point in range(stack.sizes.get("time", 1)):
-            index = stack.index({**axes, "time": time_point})
-            if chosen is None or index in chosen:
-                yield index
-
-
-def _read_ahead(
-    stack: Stack, indices: Iterable[int], models: ChannelModels
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield each index with its observations, while the next one is being read."""
-    reader = ObservationReader(stack, models.pixel_type)
-
-    def read(index: int) -> tuple[int, NDArray[Any]]:
-        manifest = models.of(stack.axes(index)).manifest
-        other_channels = other_channel_numbers(stack, manifest.other_channels, what="its model")
-        return index, reader.read(index, manifest.context_frames, other_channels)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
-        pending = None
-        for index in indices:
-            following = pool.submit(read, index)
-            if pending is not None:
-                yield pending.result()
-            pending = following
-        if pending is not None:
-            yield pending.result()
+    def observations(self, index: int) -> NDArray[Any]:
+        manifest = self._models.of(self._stack.axes(index)).manifest
+        others = other_channel_numbers(self._stack, manifest.other_channels, what="its model")
+        return self._reader.read(index, manifest.context_frames, others)

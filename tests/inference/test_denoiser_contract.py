@@ -9,8 +9,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import pytest
 
-from quietscope.errors import MissingExtraError
-from quietscope.inference.classical.filters import METHODS, ClassicalDenoiser, estimated_noise_adu
+from quietscope.inference.classical.denoiser import ClassicalDenoiser
 from quietscope.inference.denoiser import Denoiser
 from quietscope.inference.errors import FrameMismatchError, InferenceError
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
@@ -207,6 +206,29 @@ class TestNonLocalMeans(_Classical):
     method = "non-local-means"
 
 
+class TestMean(_Classical):
+    method = "mean"
+
+
+class TestWiener(_Classical):
+    method = "wiener"
+
+
+class TestLee(_Classical):
+    method = "lee"
+
+
+class TestLeeSigma(_Classical):
+    method = "lee-sigma"
+
+
+class TestMeanOfFrames(_Classical):
+    context_frames = 2
+
+    def build(self, shape):
+        return ClassicalDenoiser("gaussian", shape, frames=3)
+
+
 class TestTotalVariation(_Classical):
     method = "total-variation"
 
@@ -215,81 +237,3 @@ class TestTotalVariation(_Classical):
 class TestBM3D(_Classical):
     method = "bm3d"
     rounding = 1e-4  # its threads add in any order
-
-
-# ------------------------------------------------------------------ what classical filters do
-
-INSTALLED = [
-    method
-    for method in METHODS
-    if method not in ("wavelet", "bm3d")
-    or importlib.util.find_spec({"wavelet": "pywt", "bm3d": "bm3d"}[method]) is not None
-]
-
-
-def scene():
-    rows, columns = np.mgrid[:96, :96]
-    return 300 + 200 * (np.hypot(rows - 48, columns - 40) < 25) + 0.5 * rows
-
-
-@pytest.mark.parametrize("method", [m for m in INSTALLED if m != "identity"])
-@pytest.mark.parametrize("gain", [0.1, 1.0, 30.0])
-def test_filters_remove_noise_at_every_gain(method, gain):
-    random = np.random.default_rng(0)
-    signal = gain * scene()
-    noisy = signal + 30 * gain * random.standard_normal(signal.shape)
-    out = np.empty((2, 96, 96), np.float32)
-    ClassicalDenoiser(method, (96, 96)).denoise(noisy[None].astype(np.float32), out)
-    assert ((out[0] - signal) ** 2).mean() < 0.5 * ((noisy - signal) ** 2).mean()
-    assert not out[1].any()
-
-
-class PhotonNoise:
-    """Var[x | s] = 4 s + 9: bright pixels are many times noisier than dark ones."""
-
-    signal_range_adu = (0.0, 65535.0)
-    least_variance_adu2 = 9.0
-
-    def variance(self, signal):
-        return 4 * np.asarray(signal, float) + 9
-
-
-@pytest.mark.parametrize("method", ["gaussian", "median", "non-local-means", "total-variation"])
-def test_a_noise_model_makes_one_strength_fit_dark_and_bright(method):
-    random = np.random.default_rng(0)
-    signal = np.where(np.arange(96) < 48, 20.0, 20_000.0) * np.ones((96, 1))
-    noisy = signal + np.sqrt(PhotonNoise().variance(signal)) * random.standard_normal((96, 96))
-    out = np.empty((2, 96, 96), np.float32)
-    denoiser = ClassicalDenoiser(method, (96, 96), noise_model=PhotonNoise())
-    denoiser.denoise(np.clip(noisy, 0, None)[None].astype(np.float32), out)
-    for side in (slice(4, 40), slice(56, 92)):
-        left = (out[0] - signal)[:, side].std() / (noisy - signal)[:, side].std()
-        assert left < 0.7
-
-
-def test_the_identity_is_the_frame():
-    frame = np.random.default_rng(0).integers(0, 65536, (1, 20, 20)).astype(np.uint16)
-    out = np.empty((2, 20, 20), np.float32)
-    ClassicalDenoiser("identity", (20, 20)).denoise(frame, out)
-    np.testing.assert_array_equal(out[0], frame[0])
-
-
-def test_the_noise_is_estimated():
-    random = np.random.default_rng(0)
-    image = scene() + 12 * random.standard_normal((96, 96))
-    assert estimated_noise_adu(image.astype(np.float32)) == pytest.approx(12, rel=0.1)
-    dark = random.poisson(0.02, (200, 200)).astype(np.float32)
-    assert 0 < estimated_noise_adu(dark) < 0.3
-    assert estimated_noise_adu(np.full((50, 50), 7, np.float32)) == 0
-    assert estimated_noise_adu(np.zeros((2, 50), np.float32)) == 0
-
-
-def test_an_unknown_method_is_named():
-    with pytest.raises(InferenceError, match="expected one of identity, gaussian, median"):
-        ClassicalDenoiser("sharpen", (4, 4))
-
-
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in INSTALLED])
-def test_a_missing_library_is_named(method):
-    with pytest.raises(MissingExtraError, match=rf"^{method} needs .* pip install .quietscope\["):
-        ClassicalDenoiser(method, (4, 4))

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio
 
-from quietscope.inference.classical.filters import ClassicalDenoiser
+from quietscope.inference.classical.denoiser import ClassicalDenoiser
 from quietscope.inference.errors import FrameMismatchError, InferenceError
 from quietscope.inference.evaluation.evaluate import evaluate
 from quietscope.inference.evaluation.metrics import nrmse, psnr_db, ssim_map
