@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -62,7 +63,7 @@ def open_stack(path: Path | str, options: OpenOptions = DEFAULTS) -> Stack:
         local = local_path(str(path))
         if local is None:
             url = str(path)
-            return _opened(UrlPath(url), lambda place: _read_url(place, url, options), options)
+            return _opened(UrlPath(url), partial(_read_url, url), options)
         path = local
     path = Path(path)
     _require_readable(path)
@@ -71,7 +72,7 @@ def open_stack(path: Path | str, options: OpenOptions = DEFAULTS) -> Stack:
         return open_stack(run, options)
     for reader in READERS:
         if reader.claims(path):
-            return _opened(path, lambda place, r=reader: r.read(place, options), options)
+            return _opened(path, reader.read, options)
     if path.is_dir():
         raise StackError(f"{path}: this folder holds no Zarr, no NDTiff and no recorded run")
     raise StackError(f"{path}: expected a TIFF file, or one of {FORMATS}")
@@ -91,9 +92,9 @@ def _require_readable(path: Path) -> None:
         raise StackError(f"{path}: is no file and no folder; copy the recording to a disk first")
 
 
-def _opened(path: Path, read: Callable[[Path], Stack], options: OpenOptions) -> Stack:
+def _opened(path: Path, read: Callable[[Path, OpenOptions], Stack], options: OpenOptions) -> Stack:
     try:
-        return checked(converted(read(path), options))
+        return checked(converted(read(path, options), options))
     except QuietscopeError:
         raise
     except Exception as error:  # a broken file can fail anywhere inside a reader
@@ -102,7 +103,7 @@ def _opened(path: Path, read: Callable[[Path], Stack], options: OpenOptions) -> 
         ) from error
 
 
-def _read_url(place: Path, url: str, options: OpenOptions) -> Stack:
+def _read_url(url: str, place: Path, options: OpenOptions) -> Stack:
     if place.suffix.lower() in tiff.SUFFIXES:
         return tiff.read_source(place, open_file(url), options)
     for zarr in (url, joined(url, RAW)):

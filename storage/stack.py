@@ -270,13 +270,16 @@ class Stack:
         def read_channel(position: tuple[int, ...]) -> NDArray[Any]:
             return read((*position[:place], channel, *position[place:]))
 
+        present = self.present
+        if present is not None:
+            present = np.asarray(present.take(channel, axis=place), dtype=np.bool_)
         return replace(
             self,
             sizes={n: s for n, s in self.sizes.items() if n != "channel"},
             read=read_channel,
             channel_names=self.channel_names[channel : channel + 1],
             axis_values={n: v for n, v in self.axis_values.items() if n != "channel"},
-            present=None if self.present is None else self.present.take(channel, axis=place),
+            present=present,
         )
 
 

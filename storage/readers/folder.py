@@ -68,7 +68,8 @@ def read(path: Path, options: OpenOptions) -> Stack:
     files = _images(found)
     if not files:
         raise StackError(f"{path}: matches no TIFF or PNG file; check the pattern")
-    others = [file.name for file in found if file not in files and file.is_file()]
+    taken = set(files)
+    others = [file.name for file in found if file not in taken and file.is_file()]
     stack = (
         _from_images(path, files, options)
         if _are_single(files)
@@ -140,7 +141,8 @@ def _from_images(path: Path, files: Sequence[Path], options: OpenOptions) -> Sta
         for file, axes in zip(files, found, strict=True)
     }
     read_file = _file_reader(options)
-    there = {place: file for file, place in places.items() if file.stat().st_size}
+    empty = [file.name for file in places if not file.stat().st_size]
+    there = {place: file for file, place in places.items() if file.name not in empty}
     if not there:
         raise StackError(f"{path}: its {len(files)} files are empty; copy the recording anew")
     model = there[min(there)]
@@ -153,7 +155,6 @@ def _from_images(path: Path, files: Sequence[Path], options: OpenOptions) -> Sta
         present[place] = True
     described = _model(model)
     channels = values.get("channel", [])
-    empty = [file.name for file in places if not file.stat().st_size]
     remarks = (f"absent: {empty[0]} and {len(empty) - 1} more files are empty",) if empty else ()
     return Stack(
         path=path,

@@ -7,6 +7,7 @@ reader; Bio-Formats turns it into OME-TIFF.
 
 from __future__ import annotations
 
+import importlib
 import threading
 import weakref
 from collections.abc import Mapping
@@ -109,8 +110,7 @@ _CZI_AXES = {"T": "time", "C": "channel", "Z": "z"}
 
 
 def _read_czi(path: Path, options: OpenOptions) -> Stack:
-    from pylibCZIrw import czi
-
+    czi: Any = importlib.import_module("pylibCZIrw.czi")
     file = czi.CziReader(str(path))
     try:
         scenes = dict(file.scenes_bounding_rectangle) or {None: file.total_bounding_rectangle}

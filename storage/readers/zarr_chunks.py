@@ -61,8 +61,8 @@ def absence(array: Any, axes: Sequence[str]) -> tuple[NDArray[np.bool_] | None, 
     chunks = np.moveaxis(_written_chunks(array, stored), plane, (-2, -1))
     leading = [place for place in range(array.ndim) if place not in plane]
     needed = chunks.any(axis=tuple(range(chunks.ndim - 2)))
-    some: NDArray[np.bool_] = chunks.any(axis=(-2, -1))
-    whole: NDArray[np.bool_] = (chunks | ~needed).all(axis=(-2, -1)) & some
+    some = np.asarray(chunks.any(axis=(-2, -1)))
+    whole = np.asarray((chunks | ~needed).all(axis=(-2, -1))) & some
     partly = int((some & ~whole).sum())
     for axis, place in enumerate(leading):
         whole = np.repeat(whole, array.chunks[place], axis=axis)
@@ -178,4 +178,5 @@ def _listed(store: Any, path: str) -> list[str]:
     async def collect() -> list[str]:
         return [key async for key in store.list_prefix(f"{path}/" if path else "")]
 
-    return sync(collect())
+    keys: list[str] = sync(collect())
+    return keys
