@@ -114,7 +114,7 @@ def _from_node(path: Path, node: Any, options: OpenOptions) -> Stack:
         return _from_fields(path, node, ome["well"], options)
     if "bioformats2raw.layout" in ome or _images_inside(node):
         return _from_positions(path, node, attributes, options)
-    arrays = [name for name, _ in node.arrays()]
+    arrays = sorted(name for name, _ in node.arrays())
     if not arrays:
         raise StackError(
             f"{path}: a Zarr group without OME metadata, and without an array; give the image "
