@@ -66,6 +66,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: the checkpoint cannot be read ({type(error).__name__}); delete it and start "
             "without --resume"
         ) from error
+    options = state.get("options")
+    if isinstance(options, dict) and "companions" in options:  # other channels, in older bundles
+        options["other_channels"] = options.pop("companions")
     return state
 
 

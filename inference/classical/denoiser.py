@@ -158,7 +158,7 @@ class ClassicalDenoiser:
         known = self._variance
         if known is None:
             return lambda signal: np.full(signal.shape, noise**2)
-        return lambda signal: np.maximum(known(signal), LEAST_VARIANCE_ADU2) / frames
+        return lambda signal: np.asarray(np.maximum(known(signal), LEAST_VARIANCE_ADU2) / frames)
 
     def _stabilisation(self, frames: int) -> VarianceStabilisation:
         assert self._noise_model is not None

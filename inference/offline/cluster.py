@@ -22,11 +22,10 @@ from ..errors import InferenceError
 from .channel_models import ChannelModels, OfflineModels
 from .denoise_stack import (
     AS_ESTIMATED,
-    OnProgress,
     denoise_owned,
     require_stores,
 )
-from .frame_loop import in_reading_order
+from .frame_loop import OnProgress, in_reading_order
 
 PART_FRAMES = 64
 """Frames per task: opening a model takes as long as denoising a few."""
