@@ -221,7 +221,7 @@ def _from_entries(
         remarks=(*remarks, *grid_remarks, *damaged),
     )
     weakref.finalize(stack.read, readers.close)
-    return _described(stack, grid, readers, next(iter(images.values())))
+    return _described(stack, grid, readers, images)
 
 
 def _files(
@@ -241,9 +241,13 @@ def _files(
 
 
 def _described(
-    stack: Stack, grid: Mapping[str, Sequence[AxisValue]], readers: _Readers, first: Any
+    stack: Stack,
+    grid: Mapping[str, Sequence[AxisValue]],
+    readers: _Readers,
+    images: Mapping[tuple[int, ...], Any],
 ) -> Stack:
     """Add what the dataset says of pixel size, names, camera and times."""
+    first = next(iter(images.values()))
     try:
         summary = readers.summary(first)
     except Exception as error:  # its head is damaged: pixels are found by the index all the same
@@ -263,7 +267,9 @@ def _described(
         pixel_size_yx_um=None if size is None else (size, size),
         z_step_um=_number(summary, "z-step_um"),
         time_interval_s=interval_ms / 1e3 if interval_ms else None,
-        channel_names=tuple(str(value) for value in channels) if named else _names(summary, grid),
+        channel_names=tuple(str(value) for value in channels)
+        if named
+        else _names(summary, grid) or _names_in_images(readers, images, grid),
         axis_values={
             name: tuple(values)
             for name, values in grid.items()
@@ -280,6 +286,21 @@ def _names(summary: Mapping[str, Any], grid: Mapping[str, Sequence[AxisValue]]) 
     if not isinstance(names, list) or len(names) != len(grid.get("channel", ())):
         return ()
     return tuple(str(name) for name in names)
+
+
+def _names_in_images(
+    readers: _Readers,
+    images: Mapping[tuple[int, ...], Any],
+    grid: Mapping[str, Sequence[AxisValue]],
+) -> tuple[str, ...]:
+    """Return the channels' names by an image of each: before version 3.2 only these have them."""
+    if "channel" not in grid:
+        return ()
+    along = list(grid).index("channel")
+    one_of_each = {place[along]: image for place, image in reversed(images.items())}
+    said = {i: readers.metadata(image).get("Channel") for i, image in one_of_each.items()}
+    names = tuple(str(said.get(i) or "") for i in range(len(grid["channel"])))
+    return names if all(names) else ()
 
 
 def _number(said: Mapping[str, Any], *keys: str) -> float | None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..open_options import OpenOptions, chosen_series
-from ..stack import Stack, StackError, reason
+from ..stack import Stack, StackError, reason, require_sizes
 from ..units import length_um, time_s
 from .ome_xml import OmeImage, companion, own_uuid, read_ome_xml
 from .positions import described, one_of
@@ -50,7 +50,11 @@ def read_source(path: Path, source: Path | IO[bytes], options: OpenOptions) -> S
     with quietly():
         own = TiffPages(source, path)
         try:
-            stack = _from_ome(path, own, options) or _from_series(path, own, options)
+            stack = (
+                _from_ome(path, own, options)
+                or _from_micro_manager(path, own, options)
+                or _from_series(path, own, options)
+            )
         except BaseException:
             own.close()
             raise
@@ -227,6 +231,54 @@ def _without_thumbnails(
     stack = one_of(path, [stacks[i] for i in main], [names[i] for i in main], options)
     left = described([stacks[i] for i in others], [names[i] or f"series {i}" for i in others])
     return _with_remark(stack, f"left out: smaller images beside it ({left}); --series chooses")
+
+
+# --------------------------------------------------- Micro-Manager's, killed before its end
+
+_INDICES = {
+    "position": ("PositionIndex",),
+    "time": ("FrameIndex", "Frame"),
+    "z": ("SliceIndex", "Slice"),
+    "channel": ("ChannelIndex",),
+}
+
+
+def _from_micro_manager(path: Path, own: TiffPages, options: OpenOptions) -> Stack | None:
+    """Open a file of Micro-Manager whose OME-XML was never written, by what each page says.
+
+    None where its pages do not say where they belong.
+    """
+    if options.axes is not None or "FrameIndex" not in _micro_manager_tag(own.first):
+        return None
+    own.look_at_each()
+    said = [_micro_manager_tag(own.page(number)) for number in range(own.count)]
+    places = [tuple(int(_first_of(tag, keys) or 0) for keys in _INDICES.values()) for tag in said]
+    lengths = [max(along) + 1 for along in zip(*places, strict=True)]
+    sizes = {n: size for n, size in zip(_INDICES, lengths, strict=True) if size > 1} or {"time": 1}
+    require_sizes(path, tuple(sizes.values()), own.first.shape, np.dtype(own.first.dtype))
+    whole, page_of = own.present(own.count), {}
+    present = np.zeros(tuple(sizes.values()), dtype=np.bool_)
+    for number, place in enumerate(places):
+        kept = tuple(i for i, size in zip(place, lengths, strict=True) if size > 1) or (0,)
+        if whole[number]:
+            page_of[kept], present[kept] = number, True
+    names = {tag.get("ChannelIndex"): str(tag.get("Channel") or "") for tag in said}
+    stack = Stack(
+        path=path,
+        sizes=sizes,
+        frame_shape=own.first.shape,
+        dtype=np.dtype(own.first.dtype).newbyteorder("="),
+        read=lambda position: own.read(page_of[position]),
+        present=None if present.all() else present,
+        remarks=("its OME-XML is missing: frames are placed by what each page says",),
+    )
+    described = _with_tags(stack, own.file, own.first)
+    channels = tuple(names.get(number, "") for number in range(sizes.get("channel", 1)))
+    return replace(described, channel_names=described.channel_names or channels)
+
+
+def _first_of(said: dict[str, Any], keys: Sequence[str]) -> Any:
+    return next((said[key] for key in keys if said.get(key) is not None), None)
 
 
 # ------------------------------------------------------------------------- all other TIFF

@@ -24,6 +24,7 @@ ALIGNMENT_BYTES = 4096
 CHECKED_PAGES = 4096
 """Of a file whose chain of pages is whole, so many pages are asked for the end of their pixels."""
 UNCOMPRESSED = 1
+MOST_TAGS = 4096
 
 
 @contextmanager
@@ -80,9 +81,27 @@ class TiffPages:
             self.count = len(self.file.pages)
             self._size = int(self.file.filehandle.size)
             self._following = self._offset_after(self._page(self.count - 1))
+            self._require_an_end()
         except BaseException:
             self.file.close()
             raise
+
+    def _require_an_end(self) -> None:
+        """Refuse a list of pages that runs in a circle: tifffile leaves it with a few of them."""
+        if not 0 < self._following < self._size:
+            return
+        layout, handle = self.file.tiff, self.file.filehandle
+        handle.seek(self._following)
+        try:
+            (tags,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+        except struct.error:  # the file ends there
+            return
+        end = self._following + layout.tagnosize + tags * layout.tagsize + layout.offsetsize
+        if 0 < tags < MOST_TAGS and end <= self._size:
+            raise StackError(
+                f"{self.name}: its pages follow each other in a circle; the file is damaged, copy "
+                "it anew"
+            )
 
     def look_at_each(self) -> None:
         """Take every page with a geometry of its own from now on."""
@@ -97,6 +116,15 @@ class TiffPages:
     def close(self) -> None:
         """Let the file go."""
         self.file.close()
+
+    @property
+    def first(self) -> Any:
+        """The first page, as tifffile has it."""
+        return self.file.pages.first
+
+    def page(self, number: int) -> Any:
+        """Return a page, as tifffile has it; its tags only after `look_at_each`."""
+        return self._page(number)
 
     def expected(self) -> int:
         """Return how many pages the file was meant to have, as far as it tells; at least so many.

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from .positions import one_of
 SUFFIXES = (".nd2", ".czi", ".lif", ".oir", ".vsi", ".oib", ".oif", ".ims")
 _UNREADABLE = {".oir", ".vsi", ".oib", ".oif", ".ims"}
 _METRES_TO_UM = 1e6
+MOST_PROBED = 5000
+"""Planes of a CZI that are asked for one by one whether they are there."""
 
 
 def claims(path: Path) -> bool:
@@ -146,6 +149,7 @@ def _czi_scene(path: Path, file: Any, scene: int | None, box: tuple[int, ...]) -
         return np.ascontiguousarray(np.asarray(pixels)[..., 0])
 
     scaling, names = _czi_metadata(file.metadata)
+    present, remarks = _czi_present(file, scene, box, starts, kept)
     return Stack(
         path=path,
         sizes=kept,
@@ -155,7 +159,33 @@ def _czi_scene(path: Path, file: Any, scene: int | None, box: tuple[int, ...]) -
         pixel_size_yx_um=(scaling["Y"], scaling["X"]) if {"Y", "X"} <= {*scaling} else None,
         z_step_um=scaling.get("Z"),
         channel_names=names if len(names) == sizes.get("channel", 1) else (),
+        present=present,
+        remarks=remarks,
     )
+
+
+def _czi_present(
+    file: Any,
+    scene: int | None,
+    box: tuple[int, ...],
+    starts: Mapping[str, int],
+    sizes: Mapping[str, int],
+) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:
+    """Tell which planes are there: of one that is not, a pixel is the background asked for."""
+    if prod(sizes.values()) > MOST_PROBED:
+        return None, ("it has too many planes to look for missing ones: gaps would read as zeros",)
+    x, y, width, height = box
+    pixel = (x + width // 2, y + height // 2, 1, 1)
+    present = np.zeros(tuple(sizes.values()), dtype=np.bool_)
+    for place in np.ndindex(*sizes.values()):
+        at = dict(zip(sizes, place, strict=True))
+        plane = {k: start + at.get(_CZI_AXES[k], 0) for k, start in starts.items()}
+        dark, bright = (
+            np.asarray(file.read(plane=plane, scene=scene, roi=pixel, background_pixel=(b, b, b)))
+            for b in (0, 1)
+        )
+        present[place] = bool((dark == bright).all())
+    return (None if present.all() else present), ()
 
 
 def _czi_metadata(metadata: Any) -> tuple[dict[str, float], tuple[str, ...]]:

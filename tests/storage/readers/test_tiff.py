@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import uuid
 
@@ -459,3 +460,53 @@ def test_a_bomb_of_zeros_takes_no_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20_000_000
+
+
+def micro_manager_page(time, channel):
+    """Tag 51123 as Micro-Manager writes it to every page."""
+    said = {
+        "FrameIndex": time,
+        "ChannelIndex": channel,
+        "SliceIndex": 0,
+        "PositionIndex": 0,
+        "Channel": ["GFP", "RFP"][channel],
+        "PixelSizeUm": 0.1083,
+        "Exposure-ms": 20.0,
+        "Camera": "Cam",
+    }
+    text = json.dumps(said).encode() + b"\0"
+    return (51123, "s", len(text), text, True)
+
+
+def test_micro_manager_s_file_that_was_never_finished(tmp_path):
+    path = tmp_path / "a_MMStack.ome.tif"
+    with tifffile.TiffWriter(path, ome=False) as writer:
+        for number, (time, channel) in enumerate([(0, 0), (0, 1), (1, 0), (2, 0), (2, 1)]):
+            writer.write(
+                frames(5)[number],
+                photometric="minisblack",
+                contiguous=False,
+                metadata=None,
+                extratags=[micro_manager_page(time, channel)],
+            )
+    stack = open_stack(path)
+    assert dict(stack.sizes) == {"time": 3, "channel": 2}
+    assert stack.present.tolist() == [[True, True], [True, False], [True, True]]
+    assert numbers_of(stack) == [1, 2, 3, 4, 5]
+    assert stack.channel_names == ("GFP", "RFP")
+    assert (stack.camera, stack.exposure_ms, stack.pixel_size_um) == ("Cam", 20.0, 0.1083)
+
+
+def test_a_chain_of_pages_without_end(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for frame in frames(3):
+            writer.write(frame, contiguous=False, photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path) as file:
+        first, last = file.pages[0].offset, file.pages[2]
+        end = last.offset + 2 + 12 * len(last.tags)
+    with path.open("r+b") as file:
+        file.seek(end)
+        file.write(first.to_bytes(4, "little"))
+    with pytest.raises(StackError, match="in a circle"):
+        open_stack(path)
