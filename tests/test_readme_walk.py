@@ -35,12 +35,12 @@ GUIDES = sorted((ROOT / "docs").glob("*.md"))
 
 SHORTER = {
     "QUIETSCOPE_CALIBRATE_LEVELS": "5",
-    "QUIETSCOPE_CALIBRATE_FRAMES_PER_LEVEL": "20",
-    **{f"QUIETSCOPE_{name}_ROI": "64,64,128,128" for name in ("CALIBRATE", "RECORD", "LIVE")},
+    "QUIETSCOPE_CALIBRATE_FRAMES_PER_LEVEL": "10",
+    **{f"QUIETSCOPE_{name}_ROI": "64,64,96,96" for name in ("CALIBRATE", "RECORD", "LIVE")},
     "QUIETSCOPE_RECORD_FRAMES": "30",
     "QUIETSCOPE_LIVE_FRAMES": "20",
     "QUIETSCOPE_TRAIN_PRESET": "fast",
-    "QUIETSCOPE_TRAIN_STEPS": "400",
+    "QUIETSCOPE_TRAIN_STEPS": "150",
     "QUIETSCOPE_TRAIN_BATCH": "8",
     "QUIETSCOPE_RETRAIN_STEPS": "2",
     "QUIETSCOPE_BENCH_SHAPE": "128x128",
@@ -49,7 +49,7 @@ SHORTER = {
 SHORTEST = SHORTER | {"QUIETSCOPE_TRAIN_STEPS": "2", "QUIETSCOPE_TRAIN_BATCH": "2"}
 """For the guides, whose models nobody looks at."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 # ------------------------------------------------------------------------------- the blocks
@@ -142,7 +142,6 @@ def _python(script: str) -> list[str]:
     return [sys.executable, "-W", "error", "-c", script]
 
 
-@pytest.mark.xfail(reason="the demo camera shows an even field, not yet a specimen", strict=False)
 def test_the_readme_ends_with_a_picture_that_is_cleaner_than_the_cameras(readme: Path) -> None:
     run = readme / "runs" / "tuesday"
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
@@ -155,7 +154,7 @@ def test_the_readme_ends_with_a_picture_that_is_cleaner_than_the_cameras(readme:
 def test_the_script_that_the_readme_prints_records_and_denoises(readme: Path) -> None:
     run = readme / "runs" / "wednesday"
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    assert report["frames_recorded"] == report["frames_denoised"] == 100
+    assert report["frames_recorded"] == report["frames_denoised"] == 50
     assert list((readme / "data").glob("cells_*/NDTiff.index"))
 
 
@@ -165,7 +164,7 @@ def _truth(raw: np.ndarray, run: Path) -> np.ndarray:
     ended = int((run / "report.json").stat().st_mtime)
     moments = [specimen.truth(second).astype(float) for second in range(ended - 120, ended + 60)]
     best = max(moments, key=lambda image: np.corrcoef(image.ravel(), raw.ravel())[0, 1])
-    assert np.corrcoef(best.ravel(), raw.ravel())[0, 1] > 0.3
+    assert np.corrcoef(best.ravel(), raw.ravel())[0, 1] > 0.4
     # In the camera's units: the raw frame is right on average.
     slope, offset = np.polyfit(best.ravel(), raw.ravel(), 1)
     return slope * best + offset
