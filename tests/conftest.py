@@ -5,9 +5,11 @@ are spread over processes.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,29 +53,32 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(_cores(), MOST_PROCESSES, psutil.virtual_memory().total // BYTES_PER_PROCESS)
 
 
-def _spread(items: list[pytest.Item]) -> None:
-    """Keep together what shares a fixture of its module, and begin with what takes longest.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep together what shares a fixture of its module; the rest goes to whoever is free."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    What shares nothing goes to whichever process is free.
-    """
-    slow = set()
-    for item in items:
-        group = _shared_by(item)
-        if group is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
-        if item.get_closest_marker("slow"):
-            slow.add(group or item.nodeid)
-    items.sort(key=lambda item: (_shared_by(item) or item.nodeid) not in slow)
+    class SharedFixturesTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _unit(nodeid)
+
+    return SharedFixturesTogether(config, log)
 
 
-def _shared_by(item: pytest.Item) -> str | None:
-    fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
-    shared = any(
-        definition.scope in ("module", "class") and definition.baseid == item.nodeid.split("::")[0]
-        for definitions in fixtures
-        for definition in definitions
-    )
-    return item.nodeid.split("::")[0] if shared else None
+def _unit(nodeid: str) -> str:
+    """Name the unit of work that a test belongs to: its file, or the test alone."""
+    file = nodeid.partition("::")[0]
+    return file if _shares_fixtures(file) else nodeid
+
+
+@cache
+def _shares_fixtures(file: str) -> bool:
+    source = (REPOSITORY / file).read_text(encoding="utf-8")
+    return re.search(r'scope="(module|class|package)"', source) is not None
+
+
+def _long_ones_first(items: list[pytest.Item]) -> None:
+    slow = {_unit(item.nodeid) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: _unit(item.nodeid) not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +125,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long as well")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip, with the reason, what this machine cannot run and what was not asked for."""
     reasons = {}
@@ -136,7 +140,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in reasons.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
-    _spread(items)
+    _long_ones_first(items)
 
 
 @pytest.fixture(scope="module")
