@@ -25,6 +25,8 @@ LARGEST_FRAME_BYTES = 2**30
 MOST_FRAMES = 10_000_000
 """More than a day at 100 frames per second; beyond it the sizes of a file are not believed."""
 SQUARE_WITHIN = 0.01
+FEW_ROWS = 4
+"""So many rows or columns are channels or colours rather than a camera's."""
 RECORDING = "recording"
 """Under this key images that we write keep what was known of the recording; see `described`."""
 
@@ -329,7 +331,7 @@ def checked(stack: Stack) -> Stack:
         )
     if stack.absent == len(stack):
         raise StackError(f"{stack.path}: holds no frame; record at least one frame first")
-    return _with_remark_on_pixels(stack)
+    return _with_remark_on_rows(_with_remark_on_pixels(stack))
 
 
 def require_sizes(
@@ -363,6 +365,14 @@ def reason(error: Exception, path: Path) -> str:
     name = type(error).__name__
     quotes = isinstance(path, UrlPath) and path.hides_credentials
     return name if quotes else f"{name}: {one_line(error)}"
+
+
+def _with_remark_on_rows(stack: Stack) -> Stack:
+    height, width = stack.frame_shape
+    if min(height, width) > FEW_ROWS or max(height, width) <= FEW_ROWS:
+        return stack
+    remark = f"its frames are {width}×{height}: are its dimensions in another order (--axes)?"
+    return replace(stack, remarks=(*stack.remarks, remark))
 
 
 def _with_remark_on_pixels(stack: Stack) -> Stack:

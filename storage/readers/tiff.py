@@ -26,6 +26,7 @@ from .positions import described, one_of
 from .tiff_pages import TiffPages, quietly
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".lsm", ".stk")
+COMPANION = ".companion.ome"
 LARGEST_PRINTED_UM = 20.0
 """1200 dots per inch: what is coarser than this is the resolution of a printer, not of a lens."""
 MAYBE_COLOURS = (3, 4)
@@ -36,13 +37,30 @@ _PER_INCH, _PER_CENTIMETRE = 2, 3
 
 
 def claims(path: Path) -> bool:
-    """Whether this is a TIFF file, by its name."""
-    return path.is_file() and path.suffix.lower() in SUFFIXES
+    """Whether this is a TIFF file, or the companion of a set of them, by its name."""
+    return path.is_file() and path.name.lower().endswith((*SUFFIXES, COMPANION))
 
 
 def read(path: Path, options: OpenOptions) -> Stack:
     """Open a TIFF file on this computer, with the files of its set."""
+    if path.name.lower().endswith(COMPANION):
+        file = _first_of_set(path)
+        return replace(read_source(file, file, options), path=path)
     return read_source(path, path, options)
+
+
+def _first_of_set(path: Path) -> Path:
+    """Return a file of the set that a companion describes."""
+    images = read_ome_xml(path.read_text(encoding="utf-8"), path)
+    named = dict.fromkeys(plane.file for image in images for plane in image.planes if plane.file)
+    files = [path.with_name(PureWindowsPath(name).name) for name in named]
+    there = next((file for file in files if file.is_file()), None)
+    if there is None:
+        raise StackError(
+            f"{path}: none of its {len(files)} files is beside it; copy the whole set into one "
+            "folder"
+        )
+    return there
 
 
 def read_source(path: Path, source: Path | IO[bytes], options: OpenOptions) -> Stack:
@@ -297,11 +315,12 @@ def _from_series(path: Path, own: TiffPages, options: OpenOptions) -> Stack:
         number = chosen_series(options, names, path)
         chosen = replace(options, series=None)
         return _one_series(path, own, series[number], places[number], chosen)
-    stacks = [
-        _one_series(path, own, found, pages, options)
-        for found, pages in zip(series, places, strict=True)
-    ]
-    return _without_thumbnails(path, stacks, names, options)
+    kept = [i for i, found in enumerate(series) if "S" not in found.axes] or [0]
+    stacks = [_one_series(path, own, series[i], places[i], options) for i in kept]
+    stack = _without_thumbnails(path, stacks, [names[i] for i in kept], options)
+    if len(kept) == len(series):
+        return stack
+    return _with_remark(stack, f"left out: {len(series) - len(kept)} RGB images beside it")
 
 
 def _series(own: TiffPages) -> list[Any]:
@@ -362,7 +381,8 @@ def _one_series(
 def _ending(own: TiffPages, present: NDArray[np.bool_]) -> tuple[str, ...]:
     if present.all():
         return ()
-    more = " at least" if own.ends_early and own.expected() == own.count + 1 else ""
+    told = own.count == 1 or bool(_planned_axes(own))
+    more = "" if told or not own.ends_early else " at least"
     missing = int(present.size - present.sum())
     return (f"the file ends too early: absent are{more} {missing} of {present.size} frames",)
 

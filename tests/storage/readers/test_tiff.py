@@ -173,6 +173,28 @@ def test_a_set_whose_named_file_was_renamed(tmp_path):
     assert numbers_of(stack) == [1, 2, 3]
 
 
+def test_a_companion_stands_for_its_set(tmp_path):
+    xml = tifffile.OmeXml()
+    xml.addimage("uint16", (3, *SHAPE), (3, 1, 1, *SHAPE, 1), axes="TYX")
+    planes = "".join(
+        f'<TiffData IFD="0" FirstT="{i}" PlaneCount="1"><UUID FileName="c{i}.ome.tif">urn:uuid:{i}'
+        "</UUID></TiffData>"
+        for i in range(3)
+    )
+    text = re.sub(r"<TiffData[^>]*/>|<TiffData.*</TiffData>", planes, xml.tostring(), flags=re.S)
+    (tmp_path / "c.companion.ome").write_text(text, encoding="utf-8")
+    for i in (0, 2):
+        own = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{i}">'
+            '<BinaryOnly MetadataFile="c.companion.ome" UUID="urn:uuid:x"/></OME>'
+        )
+        write(tmp_path / f"c{i}.ome.tif", frames(3)[i], description=own.encode(), metadata=None)
+    for named in ("c.companion.ome", "c2.ome.tif"):
+        stack = open_stack(tmp_path / named)
+        assert stack.present.tolist() == [True, False, True]
+        assert numbers_of(stack) == [1, 3]
+
+
 def position_set(folder, missing=()):
     """One OME-TIFF per position, each with the whole set's OME-XML, as pymmcore-plus writes."""
     xml = tifffile.OmeXml()
@@ -308,6 +330,16 @@ def test_a_thumbnail_is_left_out_with_a_word(tmp_path):
     assert thumbnail.frame_shape == (8, 8)
 
 
+def test_a_coloured_overview_is_left_out_with_a_word(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(np.zeros((8, 8, 3), np.uint8), photometric="rgb", metadata=None)
+        for frame in frames(8):
+            writer.write(frame, contiguous=False, photometric="minisblack", metadata=None)
+    stack = open_stack(tmp_path / "a.tif")
+    assert numbers_of(stack) == list(range(1, 9))
+    assert any("RGB" in remark for remark in stack.remarks)
+
+
 def test_two_stacks_of_two_sizes_have_to_be_chosen_from(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         for frame in [*frames(3, shape=(16, 16)), *frames(4)]:
@@ -375,6 +407,11 @@ def test_three_or_four_pages_might_be_colours(tmp_path, count):
     told = open_stack(path, OpenOptions(axes="cyx"))
     assert dict(told.sizes) == {"channel": count}
     assert not told.remarks
+
+
+def test_a_frame_of_three_rows_is_asked_about(tmp_path):
+    stack = open_stack(write(tmp_path / "a.tif", np.ones((20, 3, 40), np.uint16), metadata=None))
+    assert any("--axes" in remark for remark in stack.remarks)
 
 
 def test_rows_and_columns_that_were_swapped(tmp_path):
