@@ -12,7 +12,8 @@ from quietscope.inference.errors import InferenceError
 from quietscope.inference.offline.denoise_by_method import denoise_by_method
 from quietscope.inference.provenance import provenance_of
 from quietscope.storage.atomic_output import OutputError
-from quietscope.storage.ome_zarr_writer import OmeZarrWriter, Place
+from quietscope.storage.axis_map import Place
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.stack import stack_from_array
 
