@@ -28,6 +28,11 @@ class PoissonGaussianNoiseModel:
     codes: Codes = SIXTEEN_BIT
 
     @property
+    def covered_range_adu(self) -> tuple[float, float]:
+        """The calibrated range, ADU."""
+        return self.signal_range_adu
+
+    @property
     def least_variance_adu2(self) -> float:
         """The variance without light, ADU²."""
         return max(self.photon_transfer.dark_variance_adu2, LEAST_VARIANCE_ADU2)
@@ -81,6 +86,11 @@ class HistogramNoiseModel:
     def signal_range_adu(self) -> tuple[float, float]:
         """The range of the histogram, ADU."""
         return float(self.edges_adu[0]), float(self.edges_adu[-1])
+
+    @property
+    def covered_range_adu(self) -> tuple[float, float]:
+        """The range of the histogram, ADU."""
+        return self.signal_range_adu
 
     @property
     def least_variance_adu2(self) -> float:

@@ -1,7 +1,8 @@
 """What has to be true before a calibration is trusted.
 
-Owns one function per check; each gives a value, its limit and what to do about it. A failed
-check is loud, not fatal: the user decides.
+Owns one function per check. Each says in a sentence what was found, and where it failed what is
+invalid and what to do; value and limit are there for programs. A failed check is loud, not fatal:
+the user decides.
 """
 
 from __future__ import annotations
@@ -14,23 +15,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..storage.stack import Stack
+from .dark_frames import COARSE_ADU, Doubt
 from .fit_photon_transfer import exposure_line
+from .gaussian_mixture import GaussianMixtureNoiseModel
 from .level_statistics import LevelStatistics
-from .noise_model import FloatArray, NoiseModel
+from .noise_autocorrelation import smoothing_of
+from .noise_model import FloatArray
 from .photon_transfer import PhotonTransfer
+from .pixel_maps import PixelMaps
 
 MOTION_BLOCKS = 4
 MOST_MOTION = 0.01
 """Of a scene at rest: variance between parts of a recording, as a share of the noise."""
 SIGNIFICANT = 4.0
 """Standard errors from which on a deviation is no accident."""
+STEADY_LAMP = 0.005
+"""Flicker, standard deviation over the light, above which it is pointed out."""
+KNOWN_FACTOR = 0.05
+"""Relative half-width up to which the excess noise factor counts as known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """One check: passed if `value` does not exceed `limit` (or reach it, where more is better).
 
-    `level` is 'green', 'amber' (works, could be better) or 'red'.
+    Attributes
+    ----------
+    sentence
+        What was found, for a person.
+    advice
+        What is invalid and what to do, where it failed.
+    serious
+        Whether a failure makes figures wrong (red), or only less good than they could be (amber).
     """
 
     name: str
@@ -39,11 +55,17 @@ class Check:
     limit: float
     advice: str
     serious: bool = True
+    sentence: str = ""
 
     @property
     def colour(self) -> Literal["green", "amber", "red"]:
         """Green, amber or red."""
         return "green" if self.passed else ("red" if self.serious else "amber")
+
+    @property
+    def says(self) -> str:
+        """The sentence, and the advice where it failed."""
+        return self.sentence if self.passed else f"{self.sentence} {self.advice}".strip()
 
     def result(self) -> dict[str, object]:
         """Return the check as the JSON contract has it."""
@@ -52,19 +74,30 @@ class Check:
             "passed": self.passed,
             "value": self.value,
             "limit": self.limit,
+            "sentence": self.sentence,
             "advice": "" if self.passed else self.advice,
             "colour": self.colour,
         }
 
 
-def _at_most(name: str, value: float, limit: float, advice: str, *, serious: bool = True) -> Check:
-    return Check(name, bool(value <= limit), float(value), float(limit), advice, serious)
-
-
-def _at_least(
-    name: str, value: float, limit: float, advice: str, *, serious: bool = True
+def _at_most(
+    name: str,
+    value: float,
+    limit: float,
+    good: str,
+    bad: str,
+    advice: str,
+    *,
+    serious: bool = True,
 ) -> Check:
-    return Check(name, bool(value >= limit), float(value), float(limit), advice, serious)
+    passed = bool(value <= limit)
+    return Check(
+        name, passed, float(value), float(limit), advice, serious, good if passed else bad
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
 def saturation(levels: Sequence[LevelStatistics], saturation_adu: float) -> Check:
@@ -81,57 +114,72 @@ def saturation(levels: Sequence[LevelStatistics], saturation_adu: float) -> Chec
         "saturation",
         max(shares),
         1e-4,
-        "saturated pixels have no noise left: use less light or a shorter exposure in the "
-        "brightest level (such levels were kept out of the fit)",
+        "No light level was so bright that the camera saturated.",
+        f"In the brightest level {_percent(max(shares))} of the values are saturated, and have no "
+        "noise left.",
+        "Such levels were kept out of all figures: use less light or a shorter exposure there.",
     )
 
 
-def clipping_at_zero(
-    levels: Sequence[LevelStatistics], dark: LevelStatistics | None, law: PhotonTransfer
-) -> Check:
-    """Share of observations at 0 beyond what photon counting explains."""
-    excess = 0.0
-    for level in [*levels, *([dark] if dark else [])]:
-        if level.zero_share == 0:
-            continue
-        electrons = np.maximum(level.mean_adu, 0.0) / law.gain_adu_per_e
-        counted = float(np.exp(-electrons).mean()) if law.gain_adu_per_e > 0.5 else 0.0
-        excess = max(excess, level.zero_share - 1.2 * counted)
+def clipping_at_zero(worst: float) -> Check:
+    """Share of a level's observations at 0 beyond what photon counting explains."""
     return _at_most(
         "clipping_at_zero",
-        max(excess, 0.0),
+        worst,
         1e-3,
-        "the camera cuts off its noise at 0: raise the camera's offset (black level) until dark "
-        "frames lie well above 0",
+        "The dark end of the noise is whole: nothing is cut off at 0.",
+        f"The camera cuts off its noise at 0: {_percent(worst)} of a level's values are zeros.",
+        "Offset and read noise are not valid, nor are figures from levels as dim as that: raise "
+        "the camera's offset (black level) until dark frames lie well above 0; calibrate anew.",
     )
 
 
-def motion(levels: Sequence[LevelStatistics]) -> Check:
+def stuck_pixels(number: int, pixels: int) -> Check:
+    """How many pixels always give one value."""
+    return _at_most(
+        "stuck_pixels",
+        number / pixels,
+        0.0,
+        "No pixel is stuck at one value.",
+        f"{number} {'pixel is' if number == 1 else 'pixels are'} stuck at one value.",
+        "They were left out of all figures; in pictures they stay as they are.",
+        serious=False,
+    )
+
+
+def motion(levels: Sequence[LevelStatistics], usable: FloatArray | None) -> Check:
     """Variance between parts of the recording that no common change of light explains."""
+    worst = max((_moved_share(level, usable) for level in levels), default=0.0)
     return _at_most(
         "motion",
-        max((moved_share(level.sample, level.frames) for level in levels), default=0.0),
+        worst,
         MOST_MOTION,
-        "the scene moved or bleached unevenly while it was recorded: use a defocused, evenly lit "
-        "field and wait until the stage and the lamp have settled",
+        "Nothing moved while a level was recorded.",
+        "The scene moved, or bleached unevenly, while it was recorded "
+        f"({_percent(worst)} of the noise is movement).",
+        "The noise is overestimated: use a defocused, evenly lit field and wait until the stage "
+        "and the lamp have settled.",
     )
 
 
-def moved_share(sample: NDArray[np.float32], frames: int) -> float:
+def _moved_share(level: LevelStatistics, usable: FloatArray | None) -> float:
+    kept = slice(None) if usable is None else usable.ravel()[level.sample_index] > 0
+    return moved_share((level.sample - level.light_changes_adu)[:, kept])
+
+
+def moved_share(sample: NDArray[np.floating]) -> float:
     """Return the variance of pixels between parts of a recording as a share of their noise.
 
     Parameters
     ----------
     sample
         (N, P) observations of some pixels in time order, ADU.
-    frames
-        How many frames they were taken from.
     """
     blocks = [b for b in np.array_split(sample, MOTION_BLOCKS) if b.shape[0] >= 2]
     if len(blocks) < 2:
         return 0.0
     means = np.stack([block.mean(axis=0, dtype=np.float64) for block in blocks])
-    length = frames / len(blocks)
+    length = float(np.mean([block.shape[0] for block in blocks]))
     overall = means.mean(axis=0)
     spread = overall - overall.mean()
     power = float((spread**2).mean())
@@ -151,12 +199,15 @@ def moved_share(sample: NDArray[np.float32], frames: int) -> float:
 
 def lamp_drift(levels: Sequence[LevelStatistics], offset_adu: float | None) -> Check:
     """Change of the light within a level, as a share of it."""
+    worst = max((_drift(level, offset_adu or 0.0) for level in levels), default=0.0)
     return _at_most(
         "lamp_drift",
-        max((_drift(level, offset_adu or 0.0) for level in levels), default=0.0),
+        worst,
         0.01,
-        "the light changed while a level was recorded: let the lamp warm up, or switch off "
-        "bleaching samples (drift slower than the frames does not enter the gain)",
+        "The light stayed the same while a level was recorded.",
+        f"The light changed by {_percent(worst)} while a level was recorded.",
+        "What all pixels share was taken out of gain and noise, but levels and linearity are as "
+        "uncertain as the light: let the lamp warm up, or switch off bleaching samples.",
     )
 
 
@@ -180,97 +231,170 @@ def _drift(level: LevelStatistics, offset_adu: float) -> float:
     return drift / light
 
 
+def lamp_flicker(levels: Sequence[LevelStatistics], offset_adu: float | None) -> Check:
+    """Change of the light from one frame to the next, standard deviation over the light."""
+    lit = [(level, level.mean - (offset_adu or 0.0)) for level in levels]
+    worst = max(
+        (level.flicker_adu / light for level, light in lit if light > 0 and level.flickers),
+        default=0.0,
+    )
+    return _at_most(
+        "lamp_flicker",
+        worst,
+        STEADY_LAMP,
+        "The lamp did not flicker from frame to frame.",
+        f"The lamp flickers: its light changes by {_percent(worst)} from frame to frame.",
+        "Flicker was taken out of gain and noise; in recordings it stays, and the noise model "
+        "does not describe it: use a steadier lamp, or exposures of whole periods of the mains.",
+        serious=False,
+    )
+
+
 def repeats(levels: Sequence[LevelStatistics]) -> Check:
     """Fewest repeats of a level."""
-    return _at_least(
+    fewest = min(level.frames for level in levels)
+    return Check(
         "repeats",
-        min(level.frames for level in levels),
+        fewest >= 20,
+        fewest,
         20,
-        "few repeats make the signal itself uncertain: record at least 20 frames per level, "
-        "better 100",
-        serious=False,
+        "That makes the signal itself uncertain: record at least 20 per level, better 100.",
+        False,
+        f"Each level has {fewest} repeats{'.' if fewest >= 20 else ' only.'}",
     )
 
 
-def coverage(law: PhotonTransfer, range_adu: tuple[float, float]) -> Check:
-    """How much of the camera's range the ladder covers."""
-    offset = law.offset_adu or 0.0
-    full = max(law.saturation_adu - offset, 1.0)
-    return _at_least(
+def coverage(model: GaussianMixtureNoiseModel) -> Check:
+    """How far up the camera's range the noise is known."""
+    law = model.photon_transfer
+    offset, full = law.offset_adu or 0.0, law.saturation_adu
+    measured, known = model.signal_range_adu[1], model.covered_range_adu[1]
+    error = model.uncertainty_of_variance(full)
+    beyond = (
+        f"the brightest level; above it, up to saturation at {full:.0f} ADU, the camera's "
+        f"straight line is used (±{_percent(error)} of the variance there, if it stays linear)."
+    )
+    return Check(
         "coverage",
-        (range_adu[1] - offset) / full,
+        known >= offset + 0.5 * (full - offset),
+        (known - offset) / max(full - offset, 1.0),
         0.5,
-        f"signals above {range_adu[1]:.0f} ADU were not calibrated and follow the photon-transfer "
-        "line: add brighter levels if your images are brighter than that",
-        serious=False,
+        "Add brighter levels (quietscope calibrate --light-range LOW,HIGH) if your images are "
+        "brighter than that.",
+        False,
+        f"The noise was measured up to {measured:.0f} ADU, "
+        + (beyond if known >= full else f"and is known up to {known:.0f} ADU."),
     )
 
 
-def coverage_of_data(noise_model: NoiseModel, stack: Stack, *, frames: int = 8) -> Check:
-    """Share of a recording's pixels that lie outside the calibrated range."""
-    low, high = noise_model.signal_range_adu
+def coverage_of_data(model: GaussianMixtureNoiseModel, stack: Stack, *, frames: int = 8) -> Check:
+    """Share of a recording's pixels that lie where the noise is not known."""
     there = stack.present_indices
-    chosen = sorted({int(i) for i in np.linspace(0, len(there) - 1, min(frames, len(there)))})
-    pixels = stack.frames([int(there[i]) for i in chosen])
-    # Noise reaches beyond the signals that were calibrated; that is no lack of coverage.
-    reach = 4 * np.sqrt(noise_model.variance(np.array([low, high])))
-    outside = (pixels < low - reach[0]) | (pixels > high + reach[1])
+    places = np.unique(np.linspace(0, len(there) - 1, min(frames, len(there))).astype(int))
+    pixels = stack.frames([int(there[place]) for place in places])
+    return coverage_of_pixels(model, pixels, name=str(stack.path))
+
+
+def coverage_of_pixels(
+    model: GaussianMixtureNoiseModel, pixels: np.ndarray, *, name: str = "the recording"
+) -> Check:
+    """Share of pixels (any shape, ADU) that lie where the noise is not known."""
+    low, high = model.covered_range_adu
+    # Noise reaches beyond the signals that are covered; that is no lack of coverage.
+    reach = 4 * np.sqrt(model.variance(np.array([low, high])))
+    darker = float((pixels < low - reach[0]).mean())
+    brighter = float((pixels > high + reach[1]).mean())
+    extrapolated = float((pixels > model.signal_range_adu[1] + reach[1]).mean())
+    good = f"{name} lies within what was calibrated."
+    if extrapolated > 0.01:
+        error = model.uncertainty_of_variance(float(np.max(pixels)))
+        good = (
+            f"{_percent(extrapolated)} of {name} is brighter than the light levels of the "
+            f"calibration; there the camera's straight line is used (±{_percent(error)})."
+        )
+    side = "brighter" if brighter >= darker else "darker"
+    end = high if side == "brighter" else low
+    wanted = float(np.max(pixels)) if side == "brighter" else float(np.min(pixels))
     return _at_most(
         "coverage_of_data",
-        float(outside.mean()),
+        darker + brighter,
         0.01,
-        f"the recording reaches from {pixels.min():.0f} to {pixels.max():.0f} ADU, the "
-        f"calibration from {low:.0f} to {high:.0f}: calibrate with darker or brighter levels",
+        good,
+        f"{_percent(darker + brighter)} of {name} is {side} than {end:.0f} ADU, where this "
+        "calibration knows the noise no more.",
+        f"Calibrate with light down or up to {wanted:.0f} ADU: quietscope calibrate --out "
+        "camera.npz --light-range LOW,HIGH, or one more stack for quietscope fit-noise.",
     )
 
 
-def spatial_correlation(levels: Sequence[LevelStatistics]) -> Check:
+def spatial_correlation(levels: Sequence[LevelStatistics], dark: LevelStatistics | None) -> Check:
     """Correlation of the noise of neighbouring pixels, or of whole rows and columns."""
-    worst, where = 0.0, "neighbouring pixels"
-    for level in levels:
-        pairs = level.frames - 1
+    worst, where, when = 0.0, "neighbouring pixels", ""
+    for level in [*levels, *([dark] if dark else [])]:
         rows, columns = level.mean_adu.shape
         if min(rows, columns) < 16:
             continue  # too few pixels to tell
-        accident = SIGNIFICANT * np.sqrt(1.5 / max(pairs * level.pixels, 1))
-        for name, value in zip(("right", "lower"), level.lag_correlation, strict=True):
-            if abs(value) > max(accident, worst):
-                worst, where = abs(value), f"each pixel and its {name} neighbour"
-        for name, ratio, lines, length in (
-            ("row", level.row_correlation, rows, columns),
-            ("column", level.column_correlation, columns, rows),
-        ):
-            by_chance = SIGNIFICANT * np.sqrt(3 / max(pairs * lines, 1))
-            share = (ratio - 1) / length
-            if ratio - 1 > by_chance and share > worst:
-                worst, where = share, f"the pixels of a {name}"
+        for share, place in _shared_noise(level):
+            if share > worst:
+                worst, where, when = share, place, " in the dark" if level is dark else ""
+    smoothing = smoothing_of([level.autocorrelation for level in levels])
+    told = (
+        " The gain was corrected for it (variance times its summed autocorrelation)."
+        if smoothing.found
+        else ""
+    )
     return _at_most(
         "spatial_correlation",
         worst,
         0.01,
-        f"the noise of {where} is correlated, which a blind-spot network would take for signal: "
-        "train with --algorithm structn2v",
+        "The noise of each pixel is its own: neighbours, rows and columns share none.",
+        f"The noise of {where} is shared{when} ({_percent(worst)} of it).{told}",
+        "A blind-spot network takes that for signal: train with --algorithm structn2v.",
     )
 
 
-def hot_pixels(hot: np.ndarray | None, dead: np.ndarray | None) -> Check:
+def _shared_noise(level: LevelStatistics) -> list[tuple[float, str]]:
+    """Return how much is shared, and by whom, wherever it is no accident."""
+    pairs = level.frames - 1
+    rows, columns = level.mean_adu.shape
+    found = []
+    accident = SIGNIFICANT * np.sqrt(1.5 / max(level.autocorrelation.observations, 1))
+    for lag, name in (((0, 1), "right"), ((1, 0), "lower")):
+        value = abs(level.autocorrelation.at(*lag))
+        if value > accident:
+            found.append((value, f"each pixel and its {name} neighbour"))
+    for name, ratio, lines, length in (
+        ("row", level.row_correlation, rows, columns),
+        ("column", level.column_correlation, columns, rows),
+    ):
+        if ratio - 1 > SIGNIFICANT * np.sqrt(3 / max(pairs * lines, 1)):
+            found.append(((ratio - 1) / length, f"the pixels of a {name}"))
+    return found
+
+
+def hot_pixels(bad: np.ndarray, *, maps: PixelMaps | None) -> Check:
     """Share of pixels that are far noisier or brighter than the others, or do not respond."""
-    share = 0.0
-    if hot is not None:
-        bad = hot if dead is None else hot | dead
-        share = float(bad.mean())
+    share = float(bad.mean())
+    looked = (
+        "far noisier or brighter without light, or blind"
+        if maps is not None
+        else "far noisier than their brightness explains (there are no dark frames to tell more)"
+    )
     return _at_most(
         "hot_pixels",
         share,
         1e-3,
-        "hot or dead pixels differ from the rest: keep the per-pixel maps in the noise model "
-        "(calibrate with dark frames over the same ROI)",
+        f"{int(bad.sum())} of {bad.size} pixels are {looked}.",
+        f"{_percent(share)} of the pixels are {looked}.",
+        "They were left out of gain and read noise: keep the per-pixel maps in the noise model, "
+        "which needs dark frames over the same region of the sensor.",
         serious=False,
     )
 
 
-def agreement_with_law(model: NoiseModel, law: PhotonTransfer) -> Check:
+def agreement_with_law(model: GaussianMixtureNoiseModel) -> Check:
     """Largest difference of mixture and photon-transfer line, in slope and at the low end."""
+    law = model.photon_transfer
     low, high = model.signal_range_adu
     grid = np.linspace(low, high, 64)
     found = model.variance(grid)
@@ -280,13 +404,16 @@ def agreement_with_law(model: NoiseModel, law: PhotonTransfer) -> Check:
     middle = (low + high) / 2
     height = intercept + slope * middle
     expected = float(law.variance(middle))
-    value = max(abs(slope / law.gain_adu_per_e - 1), abs(height / expected - 1))
+    value = max(abs(slope / law.slope_adu - 1), abs(height / expected - 1))
     return _at_most(
         "mixture_against_photon_transfer",
         value,
         0.05,
-        "the mixture's variance and the photon-transfer line disagree: the camera is not linear, "
-        "or the light or the scene changed; look at the residuals in the report",
+        "The noise grows with light along a straight line, as photon noise does "
+        f"(within {_percent(value)}).",
+        f"The noise departs from the straight line of photon noise by {_percent(value)}.",
+        "The gain is as uncertain as that: the camera is not linear, or the light or the scene "
+        "changed; look at the residuals in the report.",
     )
 
 
@@ -298,8 +425,11 @@ def linearity(levels: Sequence[LevelStatistics], law: PhotonTransfer) -> Check |
         "linearity",
         law.nonlinearity,
         0.01,
-        "brightness does not grow in proportion to exposure time: the light was not constant, "
-        "or the shutter needs longer than the shortest exposure",
+        "Brightness grows in proportion to exposure time "
+        f"(within {_percent(law.nonlinearity)} of full scale).",
+        "Brightness does not grow in proportion to exposure time "
+        f"({_percent(law.nonlinearity)} of full scale off).",
+        "The light was not constant, or the shutter needs longer than the shortest exposure.",
         serious=False,
     )
 
@@ -309,28 +439,106 @@ def held_out_likelihood(mixture: FloatArray, histogram: FloatArray, gaussian: Fl
 
     Each array holds the negative log likelihood of every held-out pair.
     """
-    worst, limit = -np.inf, 0.0
-    for other in (histogram, gaussian):
+    worst, limit, rival = -np.inf, 0.0, ""
+    for other, name in ((histogram, "histogram"), (gaussian, "Gaussian")):
         lost = mixture - other
         value = float(lost.mean())
         if value > worst:
-            worst = value
+            worst, rival = value, name
             limit = 2 * float(lost.std() / np.sqrt(lost.size)) + 1e-5
     return _at_most(
         "held_out_likelihood",
         worst,
         limit,
-        "a plainer model explains held-out pixels better: record more repeats or more levels",
+        "The noise model predicts pixels that it never saw at least as well as a histogram and a "
+        "Gaussian do.",
+        f"A plain {rival} predicts pixels that neither saw better than the noise model.",
+        "The form of the noise is not right yet: record more repeats or more levels.",
     )
 
 
-def offset_known(law: PhotonTransfer) -> Check:
+def offset_known(law: PhotonTransfer, *, why_not: str = "") -> Check:
     """Whether offset and read noise could be told apart."""
-    return _at_least(
+    known = law.offset is not None
+    return Check(
         "offset_known",
-        float(law.offset is not None),
+        known,
+        float(known),
         1.0,
-        "without dark frames or a known offset, offset and read noise cannot be told apart: "
-        "give --dark or --offset",
+        "Give frames without light (--dark) or the offset (--offset).",
+        False,
+        "Offset and read noise are known."
+        if known
+        else f"Offset and read noise are not known{why_not or ': there were no dark frames'}.",
+    )
+
+
+def dark_is_dark(light_adu: float | None, dimmer: float | None) -> Check:
+    """Whether light fell on the dark frames.
+
+    `light_adu` is what their photon noise says; `dimmer` by how much a level lies below them.
+    """
+    found = max(light_adu or 0.0, dimmer or 0.0)
+    bad = (
+        f"a light level is {dimmer:.3g} ADU dimmer than the dark frames."
+        if dimmer
+        else f"their noise is that of about {found:.3g} ADU of light."
+    )
+    return _at_most(
+        "dark_is_dark",
+        found,
+        0.0,
+        "The dark frames are dark.",
+        f"The dark frames are not dark: {bad}",
+        "They were not used, so offset and read noise are not known: close the shutter (does it "
+        "stay open?), switch off the lamp, or give --offset.",
+    )
+
+
+def dark_fits_levels(doubt: Doubt | None) -> Check:
+    """Whether dark frames have the offset that the light levels ask for."""
+    difference = abs(doubt.difference_adu) if doubt else 0.0
+    return _at_most(
+        "dark_fits_levels",
+        difference,
+        0.0,
+        "Dark frames and light levels agree on the offset.",
+        f"Dark frames and light levels disagree about the offset by {difference:.3g} ADU"
+        + (f" (the levels say {doubt.ladder_offset.value:.2f} ADU)." if doubt else "."),
+        "Offset and read noise are not valid: record both in one go, at one temperature and with "
+        "one setting of the camera.",
+    )
+
+
+def quantisation(noise_adu: float) -> Check:
+    """Noise without light over the width of a grey value."""
+    passed = noise_adu >= COARSE_ADU
+    return Check(
+        "quantisation",
+        passed,
+        noise_adu,
+        COARSE_ADU,
+        "The read noise is only known to lie below the upper end of its interval: choose a higher "
+        "gain or bit depth of the camera.",
+        False,
+        f"The camera's grey values are {'finer' if passed else 'coarser'} than its noise "
+        f"(σ = {noise_adu:.2g} ADU without light).",
+    )
+
+
+def multiplication(law: PhotonTransfer) -> Check | None:
+    """Whether the excess noise of a multiplying register is known."""
+    factor = law.excess_noise_factor
+    if factor is None:
+        return None
+    spread = (factor.high - factor.low) / 2 / factor.value
+    return _at_most(
+        "excess_noise",
+        spread,
+        KNOWN_FACTOR,
+        f"An electron-multiplying camera: F² = {factor.value:.2f}.",
+        "An electron-multiplying camera whose excess noise is known roughly only "
+        f"(F² from {factor.low:.2f} to {factor.high:.2f}).",
+        "Figures per photoelectron are as uncertain as that: record more frames of dim levels.",
         serious=False,
     )

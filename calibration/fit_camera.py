@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..storage.atomic_output import jsonable
 from ..storage.stack import Stack
 from . import checks as checking
 from .baseline_noise_models import PoissonGaussianNoiseModel, fit_histogram
 from .checks import Check
+from .dark_frames import noise_variance
 from .errors import CalibrationError
 from .fingerprint import CameraFingerprint
 from .fit_gaussian_mixture import fit_gaussian_mixture
-from .fit_photon_transfer import fit_photon_transfer, transfer_points
+from .fit_photon_transfer import doubt_of_levels, fit_photon_transfer, transfer_points
 from .gaussian_mixture import GaussianMixtureNoiseModel
 from .level_statistics import (
     LevelStatistics,
@@ -35,10 +35,10 @@ from .likelihood import Codes, mixture_log_likelihood
 from .noise_model import FloatArray, NoiseModel
 from .pixel_maps import PixelMaps, pixel_maps
 from .result import Calibration, LevelResult
+from .sound_levels import SoundLevels, sound_levels
 
 MAX_PAIRS = 10_000_000
 HELD_OUT_SHARE = 0.2
-TOLERATED_SATURATION = 1e-4
 SCORED_AT_ONCE = 1 << 18
 Progress = Callable[[str, float], None]
 
@@ -86,23 +86,25 @@ def fit_camera(
     _require_usable(levels, dark, offset_adu)
     integer = levels[0].dtype.kind == "u"
     statistics, dark_statistics = _read(levels, dark, exposures_ms, seed, report)
-    full_scale = _full_scale(levels[0], fingerprint)
-    usable_levels, saturation, reached = _without_saturated(statistics, full_scale)
-    maps = pixel_maps(dark_statistics, usable_levels) if dark_statistics else None
+    sound = sound_levels(
+        statistics,
+        dark_statistics,
+        full_scale_adu=_full_scale(levels[0], fingerprint),
+        quantised=integer,
+    )
+    maps = pixel_maps(sound.dark, sound.levels, stuck=sound.stuck) if sound.dark else None
     law = fit_photon_transfer(
-        usable_levels,
-        dark=dark_statistics,
+        sound.levels,
+        dark=sound.dark,
         offset_adu=offset_adu,
-        saturation_adu=saturation,
-        saturation_reached=reached,
-        usable=maps.usable if maps else None,
+        saturation_adu=sound.saturation_adu,
+        saturation_reached=sound.saturation_reached,
+        usable=maps.usable if maps else sound.usable,
         quantised=integer,
     )
     report("fitting the noise model", 0.0)
-    lit = [*([dark_statistics] if dark_statistics else []), *usable_levels]
-    usable = maps.usable.ravel() > 0 if maps else None
-    codes = Codes(0.0, saturation, 1.0) if integer else Codes(-np.inf, np.inf, 0.0)
-    known, held = _pairs(lit, usable, held_out=False), _pairs(lit, usable, held_out=True)
+    codes = Codes(0.0, law.saturation_adu, 1.0) if integer else Codes(-np.inf, np.inf, 0.0)
+    known, held = (_pairs(sound, maps, held_out=held_out) for held_out in (False, True))
     mixture = fit_gaussian_mixture(
         known,
         law,
@@ -124,10 +126,10 @@ def fit_camera(
         noise_model=noise_model,
         poisson_gaussian=gaussian,
         histogram=histogram,
-        levels=_level_results(usable_levels, noise_model, maps),
+        levels=_level_results(sound.levels, noise_model, maps),
         held_out_nll={name: float(values.mean()) for name, values in nll.items()},
         checks=(
-            *_checks(statistics, usable_levels, dark_statistics, noise_model, maps, nll),
+            *_checks(sound, noise_model, maps, nll),
             *(checking.coverage_of_data(noise_model, stack) for stack in data),
         ),
         seconds=time.perf_counter() - begun,
@@ -207,37 +209,22 @@ def _full_scale(stack: Stack, fingerprint: CameraFingerprint | None) -> float:
     return float(np.iinfo(stack.dtype).max) if stack.dtype.kind == "u" else 65535.0
 
 
-def _without_saturated(
-    levels: list[LevelStatistics], full_scale: float
-) -> tuple[list[LevelStatistics], float, bool]:
-    """Return the levels below saturation, the saturation code and whether it was seen."""
-    piled = [level.top_code for level in levels if level.piled_at_top]
-    limit = min([full_scale, *map(float, piled)])
-    place = int(min(limit, levels[0].codes.size - 1))
-    kept = [
-        level
-        for level in levels
-        if level.codes[place:].sum() / level.observations <= TOLERATED_SATURATION
-    ]
-    if not kept:
-        raise CalibrationError(
-            f"light levels: every one of them reaches {limit:.0f} ADU, where the camera "
-            "saturates; use less light or shorter exposures"
-        )
-    return kept, limit, len(kept) < len(levels)
-
-
-def _pairs(
-    levels: Sequence[LevelStatistics], usable: NDArray[np.bool_] | None, *, held_out: bool
-) -> Pairs:
+def _pairs(sound: SoundLevels, maps: PixelMaps | None, *, held_out: bool) -> Pairs:
     """Pairs of one share of the pixels: held out are whole pixels, never single frames."""
     parts = []
     stride = round(1 / HELD_OUT_SHARE)
-    for level in levels:
+    usable = maps.usable if maps else sound.usable
+    for level in [*([sound.dark] if sound.dark else []), *sound.levels]:
         chosen = (np.arange(level.sample.shape[1]) % stride == stride - 1) == held_out
         if usable is not None:
-            chosen &= usable[level.sample_index]
-        parts.append(signal_observation_pairs(level.sample[:, chosen]))
+            chosen &= usable.ravel()[level.sample_index] > 0
+        parts.append(
+            signal_observation_pairs(
+                level.sample[:, chosen],
+                light_changes_adu=level.light_changes_adu[:, chosen],
+                frame_pixels=level.pixels,
+            )
+        )
     return joined(parts)
 
 
@@ -289,26 +276,37 @@ def _level_results(
 
 
 def _checks(
-    statistics: Sequence[LevelStatistics],
-    usable_levels: Sequence[LevelStatistics],
-    dark: LevelStatistics | None,
+    sound: SoundLevels,
     model: GaussianMixtureNoiseModel,
     maps: PixelMaps | None,
     nll: dict[str, FloatArray],
 ) -> tuple[Check, ...]:
-    law = model.photon_transfer
+    law, levels = model.photon_transfer, sound.levels
+    usable = maps.usable if maps else sound.usable
+    bad = sound.bad_pixels if maps is None else maps.hot | maps.dead
     made = [
-        checking.saturation(statistics, law.saturation_adu),
-        checking.clipping_at_zero(usable_levels, dark, law),
-        checking.motion(usable_levels),
-        checking.lamp_drift(usable_levels, law.offset_adu),
-        checking.repeats(usable_levels),
-        checking.coverage(law, model.signal_range_adu),
-        checking.spatial_correlation(usable_levels),
-        checking.hot_pixels(maps.hot if maps else None, maps.dead if maps else None),
-        checking.agreement_with_law(model, law),
+        checking.saturation(sound.all_levels, law.saturation_adu),
+        checking.clipping_at_zero(sound.clipped_share),
+        checking.stuck_pixels(int(sound.stuck.sum()), sound.stuck.size),
+        checking.motion(levels, usable),
+        checking.lamp_drift(levels, law.offset_adu),
+        checking.lamp_flicker(levels, law.offset_adu),
+        checking.repeats(levels),
+        checking.coverage(model),
+        checking.spatial_correlation(levels, sound.dark),
+        checking.hot_pixels(bad, maps=maps),
+        checking.agreement_with_law(model),
         checking.held_out_likelihood(nll["gaussian_mixture"], nll["histogram"], nll["gaussian"]),
-        checking.offset_known(law),
-        checking.linearity(usable_levels, law),
+        checking.offset_known(law, why_not=sound.why_no_dark),
+        checking.linearity(levels, law),
+        checking.multiplication(law),
     ]
+    if sound.recorded_dark is not None:
+        made.append(checking.dark_is_dark(sound.light_in_dark_adu, sound.dimmer_than_dark_adu))
+    if sound.dark is not None:
+        doubt = doubt_of_levels(levels, sound.dark, usable)
+        noise = noise_variance(sound.dark, usable) if model.codes.step else None
+        made.append(checking.dark_fits_levels(doubt))
+        if noise is not None and sound.dark.mean > 0:
+            made.append(checking.quantisation(float(np.sqrt(noise.value))))
     return tuple(check for check in made if check is not None)

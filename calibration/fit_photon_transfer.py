@@ -1,27 +1,36 @@
 """The photon-transfer law, measured from light levels.
 
 Owns the straight-line fit of temporal variance on mean (EMVA Standard 1288), its confidence
-intervals, and what can be said when neither dark frames nor the offset are known. Knows nothing
-of the shape of the noise; that is the mixture's.
+intervals, and what can be said when neither dark frames nor the offset are known. What dark frames
+say lives in `dark_frames`; the shape of the noise is the mixture's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .dark_frames import (
+    COARSE_VARIANCE_ADU2,
+    Doubt,
+    chosen,
+    dark_offset,
+    dark_variance,
+    doubt_of_offset,
+    noise_variance,
+    offset_by_variance,
+)
 from .errors import CalibrationError
 from .level_statistics import LevelStatistics, signal_observation_pairs
+from .noise_autocorrelation import Smoothing, smoothing_of, summed
 from .noise_model import FloatArray
 from .photon_transfer import QUANTISATION_VARIANCE_ADU2, PhotonTransfer
-from .straight_line import Interval, Line, interval_of_mean, weighted_line
+from .straight_line import Interval, Line, weighted_line
 
 MAX_GROUPS = 24
-ROUNDING_ADU = 1.0
-"""Offsets of dark frames and of the ladder that differ by less are a matter of rounding."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,8 +141,9 @@ def fit_photon_transfer(
 ) -> PhotonTransfer:
     """Fit the photon-transfer law to light levels.
 
-    Gain is the slope of variance on mean through the light levels alone. Offset and read noise
-    come from dark frames; from a given offset and the line's value there; or stay unknown.
+    Gain is the slope of variance on mean through the light levels alone, with the noise that
+    neighbours share counted in. Offset and read noise come from dark frames; from a given offset
+    and the line's value there; or stay unknown.
 
     Parameters
     ----------
@@ -153,44 +163,123 @@ def fit_photon_transfer(
     CalibrationError
         If the levels do not differ, or variance does not rise with light.
     """
-    masks = None if usable is None else [usable] * len(levels)
-    points = transfer_points(levels, usable=masks)
+    points = _wide_enough(transfer_points(levels, usable=_of_all(usable, levels)), quantised)
     line = weighted_line(points.mean_adu, points.variance_adu2, points.error_adu2)
     if line.slope <= 0:
         raise CalibrationError(
             f"light levels: variance falls with light (slope {line.slope:.3g} ADU), expected it "
             "to rise; check that the camera is not saturated, gamma-corrected or averaging frames"
         )
+    smoothing = smoothing_of([level.autocorrelation for level in levels])
+    gain = _unsmoothed(points, levels, smoothing).slope_interval
     rounding = QUANTISATION_VARIANCE_ADU2 if quantised else 0.0
-    offset = _offset(levels, dark, offset_adu, usable)
-    dark_variance = _dark_variance(dark, usable)
-    if dark_variance is None and offset is not None:
-        dark_variance = line.at(offset.value)
-    return PhotonTransfer(
-        gain=line.slope_interval,
+    ratio = None if smoothing.found else _excess_noise_ratio(levels, line, usable)
+    law = PhotonTransfer(
+        gain=gain,
         intercept_adu2=line.intercept,
-        offset=offset,
-        read_noise=_read_noise(dark_variance, rounding, line.slope_interval),
-        dark_variance_adu2=max(
-            dark_variance.value if dark_variance else 0.0,
-            rounding,
-        ),
+        offset=_offset(levels, dark, offset_adu, usable, line),
+        read_noise=None,
+        dark_variance_adu2=rounding,
         saturation_adu=saturation_adu,
         saturation_reached=saturation_reached,
-        nonlinearity=_nonlinearity(levels, offset, saturation_adu),
-        excess_noise_ratio=_excess_noise_ratio(levels, line),
+        excess_noise_ratio=ratio,
         pivot_adu=line.pivot,
         pivot_half_adu2=_half(line.at(line.pivot)),
+        summed_correlation=gain.value / line.slope,
     )
+    law = replace(law, nonlinearity=_nonlinearity(levels, law.offset, saturation_adu))
+    if law.offset is None:
+        return law
+    if dark is None:
+        with_rounding = line.at(law.offset.value)
+        variance = Interval(*(v - rounding for v in _ends(with_rounding)))
+        variance = variance.scaled(law.summed_correlation)
+    else:
+        with_rounding = dark_variance(dark, usable)
+        variance = noise_variance(dark, usable) if quantised else with_rounding
+        if smoothing.found:
+            variance = _times(variance, *summed(dark.autocorrelation, smoothing))
+    return replace(
+        law,
+        read_noise=_read_noise(variance, law.photoelectron_gain),
+        dark_variance_adu2=max(with_rounding.value, rounding),
+    )
+
+
+def _times(interval: Interval, factor: float, error: float) -> Interval:
+    """Return an interval times a factor that is known to a standard error itself."""
+    half = float(np.hypot(_half(interval) * factor, 1.96 * error * interval.value))
+    value = interval.value * factor
+    return Interval(value, value - half, value + half)
+
+
+def _of_all(
+    usable: FloatArray | None, levels: Sequence[LevelStatistics]
+) -> list[FloatArray] | None:
+    return None if usable is None else [usable] * len(levels)
+
+
+def _wide_enough(points: TransferPoints, quantised: bool) -> TransferPoints:
+    """Leave out what is so dim that rounding hides its noise, if enough is left."""
+    kept = points.variance_adu2 >= COARSE_VARIANCE_ADU2
+    brightness = np.unique(points.mean_adu[kept])
+    if not quantised or kept.all() or brightness.size < 2:
+        return points
+    return TransferPoints(
+        points.mean_adu[kept],
+        points.variance_adu2[kept],
+        points.error_adu2[kept],
+        points.level[kept],
+    )
+
+
+def _unsmoothed(
+    points: TransferPoints, levels: Sequence[LevelStatistics], smoothing: Smoothing
+) -> Line:
+    """Return the line of the noise that a pixel would have if it shared none."""
+    factors, errors = np.ones(len(levels)), np.zeros(len(levels))
+    if smoothing.found:
+        found = [summed(level.autocorrelation, smoothing) for level in levels]
+        factors, errors = np.array(found).T
+    at = points.level.astype(np.intp)
+    variance = points.variance_adu2 * factors[at]
+    error = np.hypot(points.error_adu2 * factors[at], points.variance_adu2 * errors[at])
+    return weighted_line(points.mean_adu, variance, error)
 
 
 def _half(interval: Interval) -> float:
     return (interval.high - interval.low) / 2
 
 
-def _chosen(values: FloatArray, usable: FloatArray | None) -> FloatArray:
-    flat = values.ravel()
-    return flat if usable is None else flat[usable.ravel() > 0]
+def _ends(interval: Interval) -> tuple[float, float, float]:
+    return interval.value, interval.low, interval.high
+
+
+def doubt_of_levels(
+    levels: Sequence[LevelStatistics], dark: LevelStatistics, usable: FloatArray | None
+) -> Doubt | None:
+    """Return by how much light levels contradict the offset of dark frames, if they do.
+
+    They say it twice: by the line of their means over exposure, and by the signal at which the
+    line of their noise has the noise of the dark frames.
+    """
+    points = transfer_points(levels, usable=_of_all(usable, levels))
+    line = weighted_line(points.mean_adu, points.variance_adu2, points.error_adu2)
+    return _doubt(levels, dark, usable, line)
+
+
+def _doubt(
+    levels: Sequence[LevelStatistics],
+    dark: LevelStatistics,
+    usable: FloatArray | None,
+    line: Line,
+) -> Doubt | None:
+    by_exposure = offset_of_exposures(levels)
+    said = [] if by_exposure is None else [by_exposure]
+    # Noise that rounding hides lies on no line.
+    if dark_variance(dark, usable).value >= COARSE_VARIANCE_ADU2:
+        said.append(offset_by_variance(dark, line, usable))
+    return doubt_of_offset(dark_offset(dark, usable), said)
 
 
 def _offset(
@@ -198,26 +287,21 @@ def _offset(
     dark: LevelStatistics | None,
     given: float | FloatArray | None,
     usable: FloatArray | None,
+    line: Line,
 ) -> Interval | None:
     if given is not None:
         array = np.asarray(given, dtype=np.float64)
-        value = float(_chosen(array, usable).mean() if array.ndim == 2 else array)
+        value = float(chosen(array, usable).mean() if array.ndim == 2 else array)
         return Interval(value, value, value)
     if dark is None:
         return None
-    means = _chosen(dark.mean_adu, usable)
-    # Frame means catch noise that the pixels of one frame share.
-    common = dark.frame_means_adu
-    half = 1.96 * float(
-        np.sqrt(dark.variance / dark.observations + common.var(ddof=1) / common.size)
-    )
-    measured = Interval(
-        float(means.mean()), float(means.mean()) - half, float(means.mean()) + half
-    )
-    extrapolated = _offset_of_exposures(levels)
-    if extrapolated is None or abs(extrapolated.value - measured.value) > ROUNDING_ADU:
-        return measured
-    return _spanning(measured, extrapolated)
+    measured = dark_offset(dark, usable)
+    doubt = _doubt(levels, dark, usable, line)
+    if doubt is not None:
+        ends = (*_ends(measured), *_ends(doubt.ladder_offset))
+        return Interval(measured.value, min(ends), max(ends))
+    extrapolated = offset_of_exposures(levels)
+    return measured if extrapolated is None else _spanning(measured, extrapolated)
 
 
 def _spanning(first: Interval, second: Interval) -> Interval:
@@ -249,7 +333,8 @@ def _error_of_mean(level: LevelStatistics) -> float:
     return float(np.sqrt(level.variance / level.observations + flicker)) or 1e-9
 
 
-def _offset_of_exposures(levels: Sequence[LevelStatistics]) -> Interval | None:
+def offset_of_exposures(levels: Sequence[LevelStatistics]) -> Interval | None:
+    """Return the mean at an exposure of 0, ADU; None where exposures are not known."""
     line = exposure_line(levels)
     return None if line is None else line.at(0.0)
 
@@ -268,36 +353,29 @@ def _nonlinearity(
     return deviation / max(saturation_adu - (offset.value if offset else 0.0), 1.0)
 
 
-def _dark_variance(dark: LevelStatistics | None, usable: FloatArray | None) -> Interval | None:
-    return None if dark is None else interval_of_mean(_chosen(dark.variance_adu2, usable))
-
-
-def _read_noise(variance: Interval | None, rounding: float, gain: Interval) -> Interval | None:
+def _read_noise(variance: Interval, gain: Interval) -> Interval:
     """Return the noise without light in electrons; gain and variance are independent."""
-    if variance is None:
-        return None
-    value, low, high = (
-        float(np.sqrt(max(v - rounding, 0.0)))
-        for v in (variance.value, variance.low, variance.high)
-    )
+    value, low, high = (float(np.sqrt(max(v, 0.0))) for v in _ends(variance))
     if value == 0.0:
         # A line that ends below zero says only that the noise is lost in its uncertainty.
         upper = max(variance.high, (variance.high - variance.low) / 2)
-        return Interval(0.0, 0.0, float(np.sqrt(upper)) / gain.value)
+        return Interval(0.0, 0.0, float(np.sqrt(max(upper, 0.0))) / gain.value)
     relative_gain = (gain.high - gain.low) / 2 / gain.value
-    relative = np.hypot(max(value - low, high - value) / value, relative_gain)
+    below, above = (float(np.hypot(end / value - 1, relative_gain)) for end in (low, high))
     read = value / gain.value
-    return Interval(read, read * max(0.0, 1 - relative), read * (1 + relative))
+    return Interval(read, read * max(0.0, 1 - below), read * (1 + above))
 
 
-def _excess_noise_ratio(levels: Sequence[LevelStatistics], line: Line) -> Interval | None:
+def _excess_noise_ratio(
+    levels: Sequence[LevelStatistics], line: Line, usable: FloatArray | None
+) -> Interval | None:
     """Compare the growth of the third cumulant with that of the second.
 
     Of photons through a gain K the cumulants grow as K, K², K³ (their ratio here: 1); behind a
     long multiplying register, whose output for one electron is exponential, as g, 2g², 6g³
     (ratio 1.5; excess noise factor F² = 2; Robbins & Hadwen 2003, doi:10.1109/TED.2003.813462).
     """
-    moments = [third_cumulant(level) for level in levels]
+    moments = [third_cumulant(level, usable) for level in levels]
     signal, third, error = (
         np.array(column, dtype=np.float64) for column in zip(*moments, strict=True)
     )
@@ -311,9 +389,16 @@ def _excess_noise_ratio(levels: Sequence[LevelStatistics], line: Line) -> Interv
     return Interval(value, value - half, value + half)
 
 
-def third_cumulant(level: LevelStatistics) -> tuple[float, float, float]:
+def third_cumulant(
+    level: LevelStatistics, usable: FloatArray | None = None
+) -> tuple[float, float, float]:
     """Return the mean, the third cumulant (ADU³) and its standard error of a level's sample."""
-    pairs = signal_observation_pairs(level.sample)
+    kept = slice(None) if usable is None else usable.ravel()[level.sample_index] > 0
+    pairs = signal_observation_pairs(
+        level.sample[:, kept],
+        light_changes_adu=level.light_changes_adu[:, kept],
+        frame_pixels=level.pixels,
+    )
     # Of W repeats about their own mean, the third cumulant is (1 − 1/W)(1 − 2/W) of the true one.
     share = 1 - 1 / pairs.restore
     cube = (pairs.observation - pairs.signal) ** 3

@@ -27,6 +27,8 @@ from .noise_model import LEAST_VARIANCE_ADU2, FloatArray, MixtureTable
 from .photon_transfer import QUANTISATION_VARIANCE_ADU2, PhotonTransfer
 from .pixel_maps import PixelMaps
 
+UNCERTAIN_VARIANCE = 0.1
+"""Relative half-width of the 95 % interval up to which a variance counts as known."""
 _CHUNK = 1 << 20
 
 
@@ -77,6 +79,30 @@ class GaussianMixtureNoiseModel:
         return float(self.signal_adu[0]), float(self.signal_adu[-1])
 
     @property
+    def covered_range_adu(self) -> tuple[float, float]:
+        """The signals at which the noise is known, ADU.
+
+        From the camera's offset where it is known, else from the dimmest calibrated signal; up to
+        saturation, or to where the photon-transfer law becomes too uncertain.
+        """
+        low, high = self.signal_range_adu
+        law = self.photon_transfer
+        if law.offset_adu is not None:
+            low = min(low, law.offset_adu)
+        if law.saturation_adu > high:
+            grid = np.linspace(high, law.saturation_adu, 513)
+            known = self.uncertainty_of_variance(grid) <= UNCERTAIN_VARIANCE
+            high = float(grid[np.flatnonzero(known).max(initial=0)])
+        return low, high
+
+    def uncertainty_of_variance(self, signal: ArrayLike) -> Any:
+        """Return half the 95 % interval of the law over the variance, elementwise.
+
+        Only beyond the calibrated range the model depends on it.
+        """
+        return self.photon_transfer.variance_half_interval(signal) / self.variance(signal)
+
+    @property
     def least_variance_adu2(self) -> float:
         """The variance floor: that of the dark frames, and never less than rounding makes."""
         rounding = QUANTISATION_VARIANCE_ADU2 * self.codes.step**2
@@ -93,8 +119,8 @@ class GaussianMixtureNoiseModel:
         law = self.photon_transfer
         low, high = self.signal_range_adu
         total = np.interp(s, self.signal_adu, self.variance_adu2)
-        total = total + law.gain_adu_per_e * np.maximum(s - high, 0.0)
-        slope = law.gain_adu_per_e
+        total = total + law.slope_adu * np.maximum(s - high, 0.0)
+        slope = law.slope_adu
         if law.offset_adu is not None and law.offset_adu < low:
             slope = (self.variance_adu2[0] - law.dark_variance_adu2) / (low - law.offset_adu)
         floored: FloatArray = np.maximum(

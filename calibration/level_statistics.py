@@ -2,14 +2,15 @@
 
 Owns what is read from a stack of repeats: per-pixel mean and temporal variance over the whole
 frame, and the observations of a sample of pixels for likelihood fits. Temporal variance comes
-from differences of consecutive frames, so that slow drift of the lamp does not enter (EMVA
-Standard 1288, release 4.0, section 6.6). Knows nothing of gain or models.
+from differences of consecutive frames, so that slow drift of the lamp does not enter; what all
+pixels of a frame share, a lamp that flickers, is taken out of them as well (EMVA Standard 1288,
+release 4.0, section 6.6). Knows nothing of gain or models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..storage.stack import Stack
 from .errors import CalibrationError
+from .noise_autocorrelation import LEAST_EDGE, Autocorrelation, AutocorrelationSums
 from .noise_model import FloatArray
 
 CODES = 65536
@@ -43,19 +45,23 @@ class LevelStatistics:
         groupings that must not select on their own noise. With fewer than four frames both halves
         are the whole.
     frame_means_adu
-        (N,) mean of each frame over the sampled region.
+        (N,) mean of each frame.
+    light_slope
+        How a change of light is spread: a pixel changes by (1 + light_slope · (its mean − mean of
+        all)) where the mean of all changes by 1. Measured from the changes themselves.
     sample
         (N, P) observations of P sampled pixels in time order, for likelihood fits.
     sample_index
         (P,) flat indices of these pixels in the frame.
-    lag_correlation
-        Correlation of the noise with its right and with its lower neighbour, (x, y), from frame
-        differences.
+    autocorrelation
+        Of the noise with that of the pixels around it, from frame differences.
     row_correlation, column_correlation
         Variance of row (column) means of the frame differences over what independent pixels
         give: 1 when rows (columns) have no noise in common.
     codes
         (65536,) how often each value occurred; a pile at either end is clipping.
+    stuck
+        (Y, X) pixels that gave one value only, in every frame.
     exposure_ms
         Exposure of this level, where known.
     """
@@ -67,13 +73,40 @@ class LevelStatistics:
     half_means_adu: FloatArray
     half_variances_adu2: FloatArray
     frame_means_adu: FloatArray
+    light_slope: float
     sample: NDArray[np.float32]
     sample_index: NDArray[np.intp]
-    lag_correlation: tuple[float, float]
+    autocorrelation: Autocorrelation
     row_correlation: float
     column_correlation: float
     codes: NDArray[np.int64]
+    stuck: NDArray[np.bool_]
     exposure_ms: float | None = None
+
+    def without(self, pixels: NDArray[np.bool_]) -> LevelStatistics:
+        """Return the level as if `pixels` (Y, X), stuck at one value each, were as the others."""
+        if not pixels.any():
+            return self
+        number = int(pixels.sum())
+        values = np.clip(np.rint(self.mean_adu[pixels]), 0, CODES - 1).astype(np.intp)
+        kept = ~pixels.ravel()[self.sample_index]
+
+        def filled(image: FloatArray) -> FloatArray:
+            return np.where(pixels, np.mean(image, where=~pixels), image)
+
+        total = self.frame_means_adu * self.pixels - float(self.mean_adu[pixels].sum())
+        return replace(
+            self,
+            mean_adu=filled(self.mean_adu),
+            variance_adu2=filled(self.variance_adu2),
+            half_means_adu=np.stack([filled(half) for half in self.half_means_adu]),
+            half_variances_adu2=np.stack([filled(half) for half in self.half_variances_adu2]),
+            frame_means_adu=total / (self.pixels - number),
+            sample=self.sample[:, kept],
+            sample_index=self.sample_index[kept],
+            codes=self.codes - self.frames * np.bincount(values, minlength=CODES),
+            stuck=self.stuck & ~pixels,
+        )
 
     @property
     def pixels(self) -> int:
@@ -94,6 +127,37 @@ class LevelStatistics:
     def variance(self) -> float:
         """Mean temporal variance of a pixel, ADU²."""
         return float(self.variance_adu2.mean())
+
+    @property
+    def lag_correlation(self) -> tuple[float, float]:
+        """Correlation of the noise with that of the right and of the lower neighbour, (x, y)."""
+        return self.autocorrelation.at(0, 1), self.autocorrelation.at(1, 0)
+
+    @property
+    def light_changes_adu(self) -> FloatArray:
+        """(N, P): what the sampled pixels owe to changes of light from frame to frame."""
+        share = 1 + self.light_slope * (self.mean_adu.ravel()[self.sample_index] - self.mean)
+        changes: FloatArray = np.outer(self.frame_means_adu - self.frame_means_adu.mean(), share)
+        return changes
+
+    @property
+    def flicker_adu(self) -> float:
+        """Change of the light from one frame to the next, standard deviation, ADU."""
+        between = float((np.diff(self.frame_means_adu) ** 2).mean() / 2)
+        return float(np.sqrt(max(between - self.variance_of_frame_mean, 0.0)))
+
+    @property
+    def flickers(self) -> bool:
+        """Whether frame means change more than the pixels' own noise explains."""
+        between = float((np.diff(self.frame_means_adu) ** 2).mean() / 2)
+        accident = 4 * np.sqrt(3 / self.frames)
+        return between > self.variance_of_frame_mean * (1 + float(accident))
+
+    @property
+    def variance_of_frame_mean(self) -> float:
+        """What the noise of single pixels, and of rows and columns, leaves of a frame's mean."""
+        shared = max(self.row_correlation, self.column_correlation, 1.0)
+        return self.variance * shared / self.pixels
 
     @property
     def top_code(self) -> int:
@@ -165,6 +229,12 @@ class _Accumulator:
         self.sums = np.zeros((2, *shape))
         self.squares = np.zeros((2, *shape))
         self.all_squares = np.zeros(shape)
+        self.following = np.zeros((2, *shape))
+        self.all_following = np.zeros(shape)
+        self.changes = np.zeros(2)
+        self.all_changes = 0.0
+        self.least = np.full(shape, np.inf)
+        self.most = np.full(shape, -np.inf)
         self.sum_counts = np.zeros(2)
         self.square_counts = np.zeros(2)
         self.halves = frames >= 4
@@ -175,7 +245,9 @@ class _Accumulator:
         self.sample = np.empty((frames, kept), dtype=np.float32)
         self.frame_means = np.empty(frames)
         self.previous: FloatArray | None = None
-        self.products = np.zeros(3)
+        self.older = np.zeros(shape)
+        self.autocorrelation = AutocorrelationSums()
+        self.power = 0.0
         self.line_variances = np.zeros(2)
         self.codes = np.zeros(CODES, dtype=np.int64)
 
@@ -186,28 +258,44 @@ class _Accumulator:
         self.sum_counts[half] += 1
         self.sample[index] = frame.ravel()[self.index]
         self.frame_means[index] = frame.mean()
+        np.minimum(self.least, frame, out=self.least)
+        np.maximum(self.most, frame, out=self.most)
         self._count_codes(pixels)
         if self.previous is not None:
             self._add_difference(index, half, frame - self.previous)
+            self.older += self.previous
         self.previous = frame
 
     def _add_difference(self, index: int, half: int, difference: FloatArray) -> None:
-        square = difference**2
+        change = float(difference.mean())
+        square, following = difference**2, change * difference
         self.all_squares += square
+        self.all_following += following
+        self.all_changes += change**2
         if not self.halves or index % 2:  # both frames of this difference belong to one half
             self.squares[half] += square
+            self.following[half] += following
+            self.changes[half] += change**2
             self.square_counts[half] += 1
-        # The mean is lamp flicker, not noise of pixels.
-        d = difference - difference.mean()
-        self.products += (
-            (d**2).mean(),
-            (d[:, 1:] * d[:, :-1]).mean() if d.shape[1] > 1 else 0.0,
-            (d[1:] * d[:-1]).mean() if d.shape[0] > 1 else 0.0,
-        )
+        if index < 2 < len(self.sample):
+            return  # a lamp that changes scales the picture, which is not known yet
+        d = difference - change - self._scaled_picture(difference)
+        self.power += float((d**2).mean())
+        if min(d.shape) >= LEAST_EDGE:
+            self.autocorrelation.add(d)
         self.line_variances += (
             (d.mean(axis=1) ** 2).mean() * d.shape[1],
             (d.mean(axis=0) ** 2).mean() * d.shape[0],
         )
+
+    def _scaled_picture(self, difference: FloatArray) -> FloatArray | float:
+        """Return what of a difference is the picture itself, brighter or darker.
+
+        The picture is the mean of all frames before the two, with which it shares no noise.
+        """
+        spread = self.older - self.older.mean()
+        power = float(np.vdot(spread, spread))
+        return spread * (float(np.vdot(spread, difference)) / power) if power > 0 else 0.0
 
     def _count_codes(self, pixels: NDArray[np.generic]) -> None:
         codes = pixels
@@ -215,17 +303,46 @@ class _Accumulator:
             codes = np.clip(np.rint(pixels), 0, CODES - 1).astype(np.uint16)
         self.codes += np.bincount(codes.ravel(), minlength=CODES)
 
+    def _light_slope(self, mean: FloatArray) -> float:
+        """Return how much more a brighter pixel changes with the light than the average one.
+
+        A lamp scales the picture; the line through all pixels is known far better than each of
+        them, so that nothing of a pixel's own noise is taken for light.
+        """
+        spread = mean - mean.mean()
+        power = float((spread**2).sum())
+        if self.all_changes <= 0 or power <= 0:
+            return 0.0
+        return float((spread * self.all_following).sum() / power / self.all_changes)
+
+    def _variance(
+        self, squares: FloatArray, following: FloatArray, changes: float, share: FloatArray
+    ) -> FloatArray:
+        """Return summed squares of differences without what the light did to them.
+
+        The change of a frame's mean holds 1/P of each pixel's own noise.
+        """
+        left = squares - 2 * share * following + share**2 * changes
+        found: FloatArray = np.maximum(left, 0.0) * share.size / max(share.size - 1, 1)
+        return found
+
     def result(self, exposure_ms: float | None) -> LevelStatistics:
         frames = len(self.sample)
         pair_count = frames - 1
         total = self.sums.sum(axis=0) / frames
-        variance = self.all_squares / (2 * pair_count)
+        slope = self._light_slope(total)
+        share = 1 + slope * (total - total.mean())
+        variance = self._variance(
+            self.all_squares, self.all_following, self.all_changes, share
+        ) / (2 * pair_count)
         if self.halves:
             means = self.sums / self.sum_counts[:, None, None]
-            variances = self.squares / (2 * self.square_counts[:, None, None])
+            sums = zip(self.squares, self.following, self.changes, strict=True)
+            variances = np.stack([self._variance(*one, share) for one in sums])
+            variances /= 2 * self.square_counts[:, None, None]
         else:
             means, variances = np.stack([total, total]), np.stack([variance, variance])
-        power = max(self.products[0], 1e-300)
+        power = max(self.power, 1e-300)
         return LevelStatistics(
             name=self.stack.path.stem or str(self.stack.path),
             frames=frames,
@@ -234,12 +351,14 @@ class _Accumulator:
             half_means_adu=means,
             half_variances_adu2=variances,
             frame_means_adu=self.frame_means,
+            light_slope=slope,
             sample=self.sample,
             sample_index=self.index,
-            lag_correlation=(self.products[1] / power, self.products[2] / power),
+            autocorrelation=self.autocorrelation.result(variance, frames),
             row_correlation=self.line_variances[0] / power,
             column_correlation=self.line_variances[1] / power,
             codes=self.codes,
+            stuck=self.least == self.most,
             exposure_ms=exposure_ms,
         )
 
@@ -255,8 +374,9 @@ class Pairs:
     observation
         (M,) ADU, as the camera gave it.
     restore
-        (M,) W/(W − 1): by this the variance of observation − signal is too small, because the
-        mean holds the observation. 1 where signal and observation are independent.
+        (M,) W/(W − 1), times P/(P − 1) where the light of a frame of P pixels was taken from the
+        frame: by this the variance of observation − signal is too small, because the signal holds
+        the observation. 1 where both are independent.
     """
 
     signal: FloatArray
@@ -283,17 +403,25 @@ def joined(pairs: Sequence[Pairs]) -> Pairs:
 
 
 def signal_observation_pairs(
-    sample: NDArray[np.float32], *, block_frames: int = BLOCK_FRAMES
+    sample: NDArray[np.float32],
+    *,
+    light_changes_adu: FloatArray | None = None,
+    frame_pixels: int | None = None,
+    block_frames: int = BLOCK_FRAMES,
 ) -> Pairs:
     """Return the (signal, observation) pairs of repeats.
 
     The signal of a pixel is its mean over a block of W consecutive frames, so that bleaching and
-    drift slower than that stay out.
+    drift slower than that stay out, moved by what the light of each frame did.
 
     Parameters
     ----------
     sample
         (N, P) observations of P pixels in time order, ADU.
+    light_changes_adu
+        (N, P) what of them is owed to changes of light (see `LevelStatistics`); none by default.
+    frame_pixels
+        Of how many pixels the changes of light were measured.
     block_frames
         Upper limit of W.
     """
@@ -302,11 +430,14 @@ def signal_observation_pairs(
     parts = []
     for block in np.array_split(np.arange(frames), blocks):
         values = sample[block].astype(np.float64)
-        mean = values.mean(axis=0)
+        changes = 0.0 if light_changes_adu is None else light_changes_adu[block]
+        signal = (values - changes).mean(axis=0) + changes
         restore = len(block) / (len(block) - 1) if len(block) > 1 else 1.0
+        if frame_pixels is not None and frame_pixels > 1:
+            restore *= frame_pixels / (frame_pixels - 1)
         parts.append(
             Pairs(
-                np.broadcast_to(mean, values.shape).ravel(),
+                np.broadcast_to(signal, values.shape).ravel(),
                 values.ravel(),
                 np.full(values.size, restore),
             )

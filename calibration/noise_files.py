@@ -87,6 +87,7 @@ class _Header(BaseModel):
     excess_noise_ratio: _Interval | None
     pivot_adu: float | None = None
     pivot_half_adu2: float = 0.0
+    summed_correlation: float = 1.0
     codes: tuple[float, float, float]
     fingerprint: CameraFingerprint
     source: Literal["calibrated", "bootstrapped"]
@@ -95,8 +96,12 @@ class _Header(BaseModel):
     @model_validator(mode="after")
     def _is_a_law(self) -> _Header:
         numbers = [self.intercept_adu2, self.dark_variance_adu2, self.saturation_adu]
-        numbers += [self.pivot_adu or 0.0, self.pivot_half_adu2]
-        if not np.isfinite(numbers).all() or self.gain.value <= 0 or self.dark_variance_adu2 < 0:
+        numbers += [self.pivot_adu or 0.0, self.pivot_half_adu2, self.summed_correlation]
+        if (
+            not np.isfinite(numbers).all()
+            or min(self.gain.value, self.summed_correlation) <= 0
+            or self.dark_variance_adu2 < 0
+        ):
             raise ValueError("a photon-transfer law that is none")
         low, high, step = self.codes
         if not (low < high and step >= 0 and np.isfinite(step)):
@@ -232,6 +237,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> GaussianMixtureNoiseMode
             excess_noise_ratio=_interval_or_none(header.excess_noise_ratio),
             pivot_adu=header.pivot_adu,
             pivot_half_adu2=header.pivot_half_adu2,
+            summed_correlation=header.summed_correlation,
         ),
         codes=Codes(*header.codes),
         fingerprint=header.fingerprint,

@@ -28,6 +28,11 @@ class NoiseModel(Protocol):
         ...
 
     @property
+    def covered_range_adu(self) -> tuple[float, float]:
+        """The signals at which the noise is known: calibrated, or sure by photon transfer."""
+        ...
+
+    @property
     def least_variance_adu2(self) -> float:
         """The variance floor: no signal has less, ADU²."""
         ...

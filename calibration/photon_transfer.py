@@ -18,6 +18,32 @@ QUANTISATION_VARIANCE_ADU2 = 1 / 12
 """Variance of rounding to whole ADU, which EMVA 1288 takes out of the read noise."""
 
 
+def excess_noise_factor(ratio: Interval) -> Interval:
+    """Return F² of a multiplying register from its ratio of cumulants.
+
+    In a register of many stages that each double few electrons, one electron comes out as a
+    geometric number of mean G: F² = 2 − 1/G, and the ratio is (6G² − 6G + 1)/(2G − 1)²
+    (Robbins & Hadwen 2003, doi:10.1109/TED.2003.813462; Basden et al. 2003,
+    doi:10.1046/j.1365-8711.2003.07020.x).
+    """
+
+    def factor(r: float) -> float:
+        spread = float(np.sqrt(max(3 - 2 * max(r, 1.0), 0.0)))  # 1/(2G − 1)
+        return 2 / (1 + spread)
+
+    return Interval(factor(ratio.value), factor(ratio.low), factor(ratio.high))
+
+
+def per_photoelectron(gain: Interval, factor: Interval | None) -> Interval:
+    """Return the gain without the excess noise of a multiplying register, if there is one."""
+    if factor is None:
+        return gain
+    value = gain.value / factor.value
+    below = np.hypot(1 - gain.low / gain.value, 1 - factor.value / factor.high)
+    above = np.hypot(gain.high / gain.value - 1, factor.value / factor.low - 1)
+    return Interval(value, value * float(1 - below), value * float(1 + above))
+
+
 @dataclass(frozen=True, slots=True)
 class PhotonTransfer:
     """Var[x | s] = intercept + gain · s, in ADU; the law outside the calibrated range.
@@ -26,6 +52,9 @@ class PhotonTransfer:
     ----------
     gain
         System gain K, ADU/e⁻ (for an EM camera: of the whole chain with its excess noise).
+    summed_correlation
+        Autocorrelation of the noise, summed over all distances: 1 where neighbouring pixels share
+        none. The variance of a pixel grows by gain / summed_correlation per ADU.
     intercept_adu2
         Variance of the line at 0 ADU.
     offset
@@ -60,6 +89,7 @@ class PhotonTransfer:
     excess_noise_ratio: Interval | None = None
     pivot_adu: float | None = None
     pivot_half_adu2: float = 0.0
+    summed_correlation: float = 1.0
 
     @property
     def gain_adu_per_e(self) -> float:
@@ -77,20 +107,43 @@ class PhotonTransfer:
         return None if self.read_noise is None else self.read_noise.value
 
     @property
+    def gain_known(self) -> bool:
+        """Whether noise that grows with light was seen at all."""
+        return self.gain.low > 0
+
+    @property
+    def slope_adu(self) -> float:
+        """By how much the variance of one pixel grows per ADU of signal, ADU."""
+        return self.gain.value / self.summed_correlation
+
+    @property
     def read_noise_adu(self) -> float | None:
         """Temporal noise without light, ADU."""
-        return None if self.read_noise is None else self.read_noise.value * self.gain.value
+        if self.read_noise is None:
+            return None
+        return self.read_noise.value * self.photoelectron_gain.value
 
     @property
     def excess_noise(self) -> bool:
-        """Whether the camera multiplies electrons: its noise is √2 above photon noise."""
+        """Whether the camera multiplies electrons: its noise is above photon noise."""
         ratio = self.excess_noise_ratio
         return ratio is not None and ratio.low > 1.15 and ratio.high < 2.2
 
     @property
+    def excess_noise_factor(self) -> Interval | None:
+        """F² of an electron-multiplying camera; None of any other."""
+        ratio = self.excess_noise_ratio
+        return None if ratio is None or not self.excess_noise else excess_noise_factor(ratio)
+
+    @property
+    def photoelectron_gain(self) -> Interval:
+        """ADU per photoelectron: K, or K/F² behind a multiplying register."""
+        return per_photoelectron(self.gain, self.excess_noise_factor)
+
+    @property
     def photoelectron_gain_adu_per_e(self) -> float:
-        """ADU per photoelectron: K, or K/2 behind an EM register (F² = 2)."""
-        return self.gain.value / 2 if self.excess_noise else self.gain.value
+        """ADU per photoelectron."""
+        return self.photoelectron_gain.value
 
     @property
     def dynamic_range(self) -> float | None:
@@ -101,14 +154,14 @@ class PhotonTransfer:
 
     def variance(self, signal: ArrayLike) -> FloatArray:
         """Return Var[x | s] of the law, ADU², never below the variance without light."""
-        line = self.intercept_adu2 + self.gain.value * np.asarray(signal, dtype=np.float64)
+        line = self.intercept_adu2 + self.slope_adu * np.asarray(signal, dtype=np.float64)
         floored: FloatArray = np.maximum(line, self.dark_variance_adu2)
         return floored
 
     def variance_half_interval(self, signal: ArrayLike) -> FloatArray:
         """Return half the 95 % interval of the line at `signal`, ADU²; infinite if not known."""
         s = np.asarray(signal, dtype=np.float64)
-        slope_half = (self.gain.high - self.gain.low) / 2
+        slope_half = (self.gain.high - self.gain.low) / 2 / self.summed_correlation
         if self.pivot_adu is None or not np.isfinite(slope_half):
             return np.full(s.shape, np.inf)
         half: FloatArray = np.hypot(slope_half * (s - self.pivot_adu), self.pivot_half_adu2)

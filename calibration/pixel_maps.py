@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from .level_statistics import LevelStatistics
 from .noise_model import FloatArray, NoiseModel
+from .pixel_faults import hot_without_light, typical_variance
 
-HOT_SIGMA = 6.0
 DEAD_RESPONSE = 0.5
 """A pixel that sees less than this share of what the others see is called dead."""
 EVEN_FIELD = 0.1
@@ -149,10 +149,19 @@ def part_of(
     return slice(y, y + frame_shape[0]), slice(x, x + frame_shape[1])
 
 
-def pixel_maps(dark: LevelStatistics, levels: Sequence[LevelStatistics]) -> PixelMaps:
-    """Measure the maps; the response from the brightest level, against its local median."""
+def pixel_maps(
+    dark: LevelStatistics,
+    levels: Sequence[LevelStatistics],
+    *,
+    stuck: NDArray[np.bool_] | None = None,
+) -> PixelMaps:
+    """Measure the maps; the response from the brightest level, against its local median.
+
+    `stuck` pixels (Y, X) always give one value; they count as dead.
+    """
     response = _response(dark, levels)
-    typical = float(np.median(dark.variance_adu2))
+    typical = typical_variance(dark.variance_adu2, dark.frames)
+    dead = np.zeros(dark.mean_adu.shape, bool) if response is None else response < DEAD_RESPONSE
     return PixelMaps(
         offset_adu=_certain(
             dark.mean_adu, float(np.median(dark.mean_adu)), np.sqrt(typical / dark.frames)
@@ -160,21 +169,9 @@ def pixel_maps(dark: LevelStatistics, levels: Sequence[LevelStatistics]) -> Pixe
         # The variance of one pixel is known to √(3/N) from differences of N frames.
         variance_adu2=_certain(dark.variance_adu2, typical, typical * np.sqrt(3 / dark.frames)),
         response=response,
-        hot=_outliers(dark),
-        dead=np.zeros(dark.mean_adu.shape, bool) if response is None else response < DEAD_RESPONSE,
+        hot=hot_without_light(dark),
+        dead=dead if stuck is None else dead | stuck,
     )
-
-
-def _outliers(dark: LevelStatistics) -> NDArray[np.bool_]:
-    variance, mean = dark.variance_adu2, dark.mean_adu
-    typical = float(np.median(variance))
-    # The variance of one pixel is known to √(3/N) from differences of N frames.
-    spread = max(_robust_sigma(variance), typical * np.sqrt(3 / dark.frames))
-    shift = max(_robust_sigma(mean), np.sqrt(max(typical, 1e-12) / dark.frames))
-    hot: NDArray[np.bool_] = (variance > typical + HOT_SIGMA * spread) | (
-        np.abs(mean - np.median(mean)) > HOT_SIGMA * shift
-    )
-    return hot
 
 
 def _certain(values: FloatArray, centre: float, standard_error: FloatArray | float) -> FloatArray:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .baseline_noise_models import HistogramNoiseModel, PoissonGaussianNoiseModel
 from .checks import Check
 from .gaussian_mixture import GaussianMixtureNoiseModel
@@ -66,7 +68,13 @@ class Calibration:
             "nonlinearity": law.nonlinearity,
             "excess_noise": law.excess_noise,
             "excess_noise_ratio": law.excess_noise_ratio and law.excess_noise_ratio.value,
+            "excess_noise_factor": law.excess_noise_factor and law.excess_noise_factor.value,
+            "excess_noise_factor_interval": _bounds(law.excess_noise_factor),
             "photoelectron_gain_adu_per_e": law.photoelectron_gain_adu_per_e,
+            "photoelectron_gain_interval": _bounds(law.photoelectron_gain),
+            "summed_noise_correlation": law.summed_correlation,
+            "calibrated_range_adu": list(self.noise_model.signal_range_adu),
+            "covered_range_adu": list(self.noise_model.covered_range_adu),
             "source": self.noise_model.source,
             "levels": [
                 {
@@ -93,20 +101,18 @@ def _bounds(interval: Interval | None) -> list[float] | None:
 def _summary(calibration: Calibration) -> list[str]:
     """Return the result in plain words."""
     law = calibration.photon_transfer
-    lines = [f"gain          {law.gain_adu_per_e:.4g} ADU/e⁻{_plus_minus(law.gain)}"]
-    if law.excess_noise:
+    lines = [f"gain          {spoken(law.gain)} ADU/e⁻"]
+    factor = law.excess_noise_factor
+    if factor is not None:
         lines.append(
-            f"excess noise  found: an electron-multiplying camera (F² = 2), "
-            f"{law.photoelectron_gain_adu_per_e:.4g} ADU per photoelectron"
+            f"excess noise  an electron-multiplying camera, F² = {spoken(factor)}; "
+            f"{spoken(law.photoelectron_gain)} ADU per photoelectron"
         )
     if law.offset is not None and law.read_noise is not None:
-        lines.append(f"offset        {law.offset.value:.2f} ADU{_plus_minus(law.offset)}")
-        lines.append(
-            f"read noise    {law.read_noise.value:.3g} e⁻{_plus_minus(law.read_noise)} = "
-            f"{law.read_noise_adu:.3g} ADU"
-        )
+        lines.append(f"offset        {spoken(law.offset)} ADU")
+        lines.append(f"read noise    {spoken(law.read_noise)} e⁻ = {law.read_noise_adu:.3g} ADU")
     else:
-        least = -law.intercept_adu2 / law.gain_adu_per_e
+        least = -law.intercept_adu2 / law.slope_adu
         lines.append(
             "offset        not known, nor read noise: give --dark or --offset "
             f"(the offset is {max(least, 0.0):.1f} ADU if there is no read noise, "
@@ -116,12 +122,22 @@ def _summary(calibration: Calibration) -> list[str]:
     lines.append(f"saturation    {law.saturation_adu:.0f} ADU{seen}")
     low, high = calibration.noise_model.signal_range_adu
     lines.append(f"calibrated    {low:.0f} to {high:.0f} ADU, beyond it the photon-transfer line")
-    for check in calibration.checks:
-        mark = {"green": "ok  ", "amber": "NOTE", "red": "FAIL"}[check.colour]
-        advice = "" if check.passed else f": {check.advice}"
-        lines.append(f"{mark} {check.name} {check.value:.3g} (limit {check.limit:.3g}){advice}")
+    marks = {"green": "good", "amber": "LOOK", "red": "FAIL"}
+    lines += [f"{marks[check.colour]}  {check.says}" for check in calibration.checks]
     return lines
 
 
-def _plus_minus(interval: Interval) -> str:
-    return f" ({interval.low:.4g} to {interval.high:.4g})"
+def spoken(interval: Interval) -> str:
+    """Return a value with its 95 % interval, no more digits than are known: 0.9998 ± 0.0004."""
+    value, low, high = interval.value, interval.low, interval.high
+    if not np.isfinite([low, high]).all():
+        return f"{value:.3g} (not known)"
+    half = max(high - value, value - low)
+    if value == 0 == low and half > 0:
+        return f"below {high:.2g}"
+    if half <= 0:
+        return f"{value:.6g}"
+    digits = max(0, 1 - int(np.floor(np.log10(half))))
+    if abs((high - value) - (value - low)) > 0.2 * half:
+        return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{value:.{digits}f} ± {half:.{digits}f}"

@@ -112,10 +112,7 @@ def _add_window(page: Page, path: Path, frame: FrameViews, report: Mapping[str, 
 
 
 def _check_line(check: Check) -> tuple[Light, str, str]:
-    light: Light = check.colour
-    remark = "" if check.passed else f"; {check.advice}"
-    name = check.name.replace("_", " ")
-    return light, name, f"{check.value:.3g}, limit {check.limit:.3g}{remark}"
+    return check.colour, check.name.replace("_", " "), check.says
 
 
 def _accounting(report: Mapping[str, Any]) -> str:

@@ -184,7 +184,7 @@ def _saturated(pixels: NDArray[Any], repeats: LevelStatistics | None) -> float:
 
 def _moved(repeats: LevelStatistics) -> float:
     sample = repeats.sample[:, :PIXELS_FOR_MOTION]
-    return float(moved_share(sample, repeats.frames))
+    return float(moved_share(sample))
 
 
 def _noise(sample: Stack) -> tuple[float | None, float | None, str | None]:

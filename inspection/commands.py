@@ -94,7 +94,7 @@ def _calibration_fit(path: Path, stack: Stack) -> dict[str, Any]:
         coverage = coverage_of_data(model, stack)
     except QuietscopeError as error:
         return {"fits": False, "why": one_line(error)}
-    why = [*differences, *([] if coverage.passed else [coverage.advice])]
+    why = [*differences, *([] if coverage.passed else [coverage.says])]
     return {"fits": not why, "why": "; ".join(why), "pixels_outside": coverage.value}
 
 

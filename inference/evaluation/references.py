@@ -199,7 +199,7 @@ class MeanOfOthers:
         Slow motion shows between parts of the recording, motion from frame to frame in more
         variance than the camera makes.
         """
-        share = moved_share(sample, len(sample))
+        share = moved_share(sample)
         excess = 1.0
         if self._noise_variance is not None:
             expected = float(self._noise_variance(sample.mean(axis=0)).mean())

@@ -139,13 +139,28 @@ def test_a_camera_that_is_not_linear_departs_from_the_law():
     assert not verdict(found, "mixture_against_photon_transfer")
 
 
-def test_data_brighter_than_the_calibration_is_pointed_out():
+def test_data_brighter_than_the_levels_is_covered_by_the_law_and_it_is_said():
     model = calibrated(frames(2000.0, 9)).noise_model
     inside = coverage_of_data(model, stack(frames(1000.0, 3), "cells"))
-    outside = coverage_of_data(model, stack(frames(20_000.0, 3), "cells"))
+    brighter = coverage_of_data(model, stack(frames(20_000.0, 3), "cells"))
     assert inside.passed
+    assert "lies within what was calibrated" in inside.says
+    assert brighter.passed
+    assert "brighter than the light levels" in brighter.says
+    truth = GAIN**2 * (20_000 + READ**2)
+    half = model.photon_transfer.variance_half_interval(OFFSET + GAIN * 20_000)
+    assert abs(float(model.variance(OFFSET + GAIN * 20_000)) - truth) < 1.5 * float(half)
+
+
+def test_data_beyond_what_the_law_knows_is_refused_with_the_next_command():
+    dim = [stack(frames(e, i), f"{e}") for i, e in enumerate((1, 1.5), start=1)]
+    model = fit_camera(dim, dark=stack(frames(0, 0), "dark")).noise_model
+    outside = coverage_of_data(model, stack(frames(40_000.0, 3), "cells"))
+    low, high = model.covered_range_adu
+    assert low < OFFSET + 1
+    assert high < 200
     assert not outside.passed
-    assert "calibrate with darker or brighter levels" in outside.advice
+    assert "quietscope calibrate --out" in outside.says
 
 
 def test_a_noise_model_of_another_camera_is_refused():

@@ -123,17 +123,24 @@ def require_range(
     Raises
     ------
     TrainingDataError
-        If most pixels lie outside of its range, noise taken into account.
+        If most pixels lie where it does not know the noise.
     """
-    low, high = noise_model.signal_range_adu
-    spread = NOISE_WIDTHS * np.sqrt(noise_model.variance(np.array([low, high])))
-    share = share_outside(low - spread[0], high + spread[1])
+    low, high = noise_model.covered_range_adu
+    measured = noise_model.signal_range_adu[1]
+    spread = NOISE_WIDTHS * np.sqrt(noise_model.variance(np.array([low, measured, high])))
+    share = share_outside(low - spread[0], high + spread[2])
+    brighter = share_outside(low - spread[0], measured + spread[1]) - share
     found = f"{share:.0%} of the pixels lie outside of the {low:.0f} to {high:.0f} ADU"
     if share > MOST_OUTSIDE:
         raise TrainingDataError(
-            f"{path}: {found} that the noise model was "
-            "calibrated for; calibrate with light levels that cover the recordings, or leave out "
+            f"{path}: {found} that the noise model was calibrated for; calibrate with light like "
+            "theirs (quietscope calibrate --out camera.npz --light-range LOW,HIGH), or leave out "
             "--noise-model to have one estimated from them"
         )
     if share > NOTED_OUTSIDE:
         remark(f"{found} that the noise model was calibrated for; it is extrapolated there")
+    if brighter > NOTED_OUTSIDE:
+        remark(
+            f"{brighter:.0%} of the pixels are brighter than the {measured:.0f} ADU that were "
+            "measured; there the camera's straight line of noise on light is used"
+        )
