@@ -180,7 +180,11 @@ def _run_own(microscope: Microscope, out: Path, frames: int, **options: Any) -> 
     _say_what_moves(microscope)
     simulated = microscope.settings.specimen
     observe = SpecimenBeforeCamera(microscope).observe if simulated else None
-    with _stream(microscope, out, expected, expected_frames=expected, **options) as (stream, show):
+    planned: dict[str, Any] = {
+        "expected_frames": expected,
+        "planned_channels": microscope.settings.channels,
+    }
+    with _stream(microscope, out, expected, **planned, **options) as (stream, show):
         events = planned_events(microscope, frames)
         port = microscope.settings.port
         run_acquisition(stream, events, observe=observe, port=port, on_frames=show)
@@ -296,11 +300,34 @@ def _summary(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"{report['frames_without_model']} frames of channels without a model, recorded only"
         )
+    if report["models_without_frames"]:
+        lines.append(
+            f"no frame of channel {', '.join(report['models_without_frames'])} came, to which a "
+            "model was given: it denoised nothing"
+        )
+    if report["frames_not_of_the_models_camera"]:
+        lines.append(
+            f"{report['frames_not_of_the_models_camera']} frames were not denoised: the camera "
+            "was set otherwise than for the model"
+        )
+    lines += _bad_verdict(report)
     if report["simulated"]:
         lines.append(
             "these are simulated images of Micro-Manager's demo camera, of no real specimen"
         )
     return lines
+
+
+def _bad_verdict(report: dict[str, Any]) -> list[str]:
+    """Say that the picture is not to be relied on, or was not for a while."""
+    for name, when in (("verdict", "since"), ("worst_verdict", "for a while from")):
+        found = report[name]
+        if found and found["word"] == "bad":
+            return [
+                f"BAD PICTURE {when} frame {found['since_frame']} ({found['since']}): "
+                f"{found['headline']}. {found['sentence']}"
+            ]
+    return []
 
 
 COMMANDS: dict[str, Callable[..., Outcome]] = {

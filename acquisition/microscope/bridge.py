@@ -141,6 +141,13 @@ def has_ended(port: int) -> bool:
     return port in _ended
 
 
+def expect_server(port: int) -> None:
+    """Take note that a Micro-Manager is there, perhaps in place of one that has ended."""
+    from pyjavaz.bridge import Bridge
+
+    Bridge._ports_with_terminated_servers.difference_update(_ended.pop(port, ()))
+
+
 def _close_bridges() -> set[int]:
     """Close all bridges, and return their ports: acquisitions have some of their own.
 
@@ -229,11 +236,10 @@ def remote_core(port: int) -> Any:
         If it does not answer, if its version does not go with pycro-manager, or if it has no core.
     """
     from mmpycorex.core import ZMQRemoteMMCoreJ
-    from pyjavaz.bridge import Bridge
 
     if problem := version_problem(server_version(port)):
         raise MicroscopeError(problem)
-    Bridge._ports_with_terminated_servers.difference_update(_ended.pop(port, ()))
+    expect_server(port)
     _forget_objects_that_are_gone()
     try:
         return ZMQRemoteMMCoreJ(port=port, timeout=ANSWER_MS)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...calibration.fingerprint import CameraFingerprint
 from ...errors import one_line
+from ..camera_properties import fingerprint_of
 from ..errors import MicroscopeError
 from .bridge import (
     Image,
@@ -31,36 +32,6 @@ from .settings import SPECIMEN_EXPOSURE_MS, MicroscopeSettings
 __all__ = ["Microscope", "MicroscopeSettings", "close_core", "open_microscope", "running_core"]
 
 PIXEL_TYPES = {1: "uint8", 2: "uint16"}
-
-# Names that camera adapters give to one and the same thing. All that a camera has are compared.
-_SERIAL = ("CameraID", "SerialNumber", "Serial Number", "Camera Serial", "Serial", "S/N")
-_READOUT = (
-    "ReadoutMode",
-    "Readout Mode",
-    "ReadoutRate",
-    "Readout Rate",
-    "PixelReadoutRate",
-    "ScanMode",
-    "SCAN MODE",
-    "Sensitivity/DynamicRange",
-    "SensitivityMode",
-    "Output_Amplifier",
-    "Port",
-    "Speed",
-)
-_GAIN = (
-    "Gain",
-    "GAIN",
-    "EMGain",
-    "EM Gain",
-    "EMSwitch",
-    "MultiplierGain",
-    "Pre-Amp-Gain",
-    "PreAmpGain",
-    "Conversion Gain",
-    "Photon Conversion Factor",
-)
-_OFFSET = ("Offset", "CCDOffset", "BlackLevel", "Black Level", "Bias")
 
 
 class Microscope:
@@ -358,16 +329,11 @@ class Microscope:
 
     def fingerprint(self) -> CameraFingerprint:
         """Return what the camera's noise depends on, as it is set now."""
-        camera = self.camera
-        return CameraFingerprint(
-            camera=self.property_or_none("CameraName") or str(self.core.get_device_name(camera)),
-            serial=self._settings(_SERIAL, named=False),
-            readout_mode=self._settings(_READOUT),
+        return fingerprint_of(
+            self.property_or_none,
+            name=str(self.core.get_device_name(self.camera)),
             pixel_type=self.pixel_type,
             bit_depth=self.bit_depth,
-            binning=self.property_or_none("Binning"),
-            gain_setting=self._settings(_GAIN),
-            offset_setting=self._settings(_OFFSET),
             roi=self.roi,
         )
 
@@ -378,10 +344,6 @@ class Microscope:
     def restore(self) -> None:
         """Set back what was changed, last change first."""
         self._changes.undo()
-
-    def _settings(self, names: tuple[str, ...], *, named: bool = True) -> str | None:
-        found = [(name, value) for name in names if (value := self.property_or_none(name))]
-        return ", ".join(f"{n}={v}" if named else v for n, v in found) or None
 
     def _try(self, what: str, action: Callable[[], Any]) -> Any:
         try:

@@ -31,8 +31,8 @@ AVERAGING_S = 1.5
 STALL_PATIENCE_S = 3.0
 
 
-class Light(IntEnum):
-    """A traffic light; the higher, the worse."""
+class Grade(IntEnum):
+    """How good a figure is, shown as a traffic light; the higher, the worse."""
 
     UNKNOWN = 0
     GOOD = 1
@@ -52,7 +52,7 @@ class Reading:
         The figure with its unit.
     sentence
         What it means for the person at the microscope.
-    light
+    grade
         How good it is.
     headline
         The verdict on the picture if this figure is the worst one.
@@ -61,7 +61,7 @@ class Reading:
     name: str
     value: str
     sentence: str
-    light: Light
+    grade: Grade
     headline: str = ""
 
     @property
@@ -152,17 +152,17 @@ def trust_readings(figures: Mapping[str, Any], shown_span_adu: float) -> list[Re
 
 def verdict(readings: Iterable[Reading], *, denoised: bool = True) -> Reading:
     """Return the one judgement of the picture: that of the worst figure."""
-    worst = max(readings, key=lambda reading: reading.light)
+    worst = max(readings, key=lambda reading: reading.grade)
     if not denoised:
         sentence = "No model denoises this run; the camera's images are recorded as they are."
-        return Reading("Verdict", "", sentence, Light.UNKNOWN, "Recording only")
-    if worst.light is Light.UNKNOWN:
+        return Reading("Verdict", "", sentence, Grade.UNKNOWN, "Recording only")
+    if worst.grade is Grade.UNKNOWN:
         sentence = "The figures appear with the first denoised image."
-        return Reading("Verdict", "", sentence, Light.UNKNOWN, "Not judged yet")
-    if worst.light is Light.GOOD:
+        return Reading("Verdict", "", sentence, Grade.UNKNOWN, "Not judged yet")
+    if worst.grade is Grade.GOOD:
         sentence = "What was removed is camera noise, and the light is right."
-        return Reading("Verdict", "", sentence, Light.GOOD, "You can trust this picture")
-    return Reading("Verdict", "", worst.sentence, worst.light, worst.headline)
+        return Reading("Verdict", "", sentence, Grade.GOOD, "You can trust this picture")
+    return Reading("Verdict", "", worst.sentence, worst.grade, worst.headline)
 
 
 def speed_readings(figures: Mapping[str, Any]) -> list[Reading]:
@@ -175,7 +175,7 @@ def speed_readings(figures: Mapping[str, Any]) -> list[Reading]:
             "Camera",
             "–" if rate is None else f"{_three_digits(rate)} images/s",
             "",
-            Light.UNKNOWN,
+            Grade.UNKNOWN,
         ),
         Reading(
             "Delay of the view",
@@ -184,7 +184,7 @@ def speed_readings(figures: Mapping[str, Any]) -> list[Reading]:
             _graded(delay, DELAY_GOOD_MS, DELAY_CARE_MS),
         ),
         _recorded(recorded, number(figures, "frames_missing")),
-        Reading("Denoised", _count(number(figures, "frames_denoised")), "", Light.UNKNOWN),
+        Reading("Denoised", _count(number(figures, "frames_denoised")), "", Grade.UNKNOWN),
         _skipped(number(figures, "frames_skipped_live"), recorded),
     ]
 
@@ -217,109 +217,109 @@ def device_words(provider: str) -> str:
 def _removed(share: float | None) -> Reading:
     name = "What was removed"
     if share is None or share <= 0:
-        return Reading(name, "–", "Needs a noise model of this camera.", Light.UNKNOWN)
+        return Reading(name, "–", "Needs a noise model of this camera.", Grade.UNKNOWN)
     if share > NOISE_LEFT_CARE:
         return Reading(
             name,
             f"{100 / share:.0f} % of the noise",
             "Some of the camera's noise is still in the picture.",
-            Light.CARE,
+            Grade.CARE,
             "Still noisy",
         )
     value = f"{100 * min(share, 1):.0f} % noise"
     if share >= NOISE_SHARE_GOOD:
-        return Reading(name, value, "Nothing but the camera's own noise.", Light.GOOD)
+        return Reading(name, value, "Nothing but the camera's own noise.", Grade.GOOD)
     if share >= NOISE_SHARE_CARE:
         sentence = "A little more than noise: compare fine detail with the raw image."
-        return Reading(name, value, sentence, Light.CARE, "Look twice at fine detail")
+        return Reading(name, value, sentence, Grade.CARE, "Look twice at fine detail")
     sentence = "Detail may be missing: rely on the raw image."
-    return Reading(name, value, sentence, Light.BAD, "Do not rely on detail")
+    return Reading(name, value, sentence, Grade.BAD, "Do not rely on detail")
 
 
 def _pattern(correlation: float | None) -> Reading:
     name = "Pattern in it"
     if correlation is None:
-        return Reading(name, "–", "Needs a denoised picture.", Light.UNKNOWN)
-    light = _graded(abs(correlation), PATTERN_GOOD, PATTERN_CARE)
+        return Reading(name, "–", "Needs a denoised picture.", Grade.UNKNOWN)
+    grade = _graded(abs(correlation), PATTERN_GOOD, PATTERN_CARE)
     value, sentence, headline = {
-        Light.GOOD: ("none", "It is random from pixel to pixel, as noise is.", ""),
-        Light.CARE: (
+        Grade.GOOD: ("none", "It is random from pixel to pixel, as noise is.", ""),
+        Grade.CARE: (
             "faint",
             "Not quite random: fine structure may be softened.",
             "Look twice at fine detail",
         ),
-        Light.BAD: (
+        Grade.BAD: (
             "clear",
             "Structure was removed with the noise: check edges in the raw image.",
             "Do not rely on detail",
         ),
-    }[light]
-    return Reading(name, f"{value} ({correlation:+.2f})", sentence, light, headline)
+    }[grade]
+    return Reading(name, f"{value} ({correlation:+.2f})", sentence, grade, headline)
 
 
 def _uncertainty(median_adu: float | None, shown_span_adu: float) -> Reading:
     name = "Uncertainty"
     if not median_adu or shown_span_adu <= 0:
-        return Reading(name, "–", "This model gives none.", Light.UNKNOWN)
+        return Reading(name, "–", "This model gives none.", Grade.UNKNOWN)
     share = median_adu / shown_span_adu
-    light = _graded(share, UNCERTAINTY_GOOD, UNCERTAINTY_CARE)
+    grade = _graded(share, UNCERTAINTY_GOOD, UNCERTAINTY_CARE)
     sentence, headline = {
-        Light.GOOD: ("Typical error of a pixel: small next to the contrast shown.", ""),
-        Light.CARE: (
+        Grade.GOOD: ("Typical error of a pixel: small next to the contrast shown.", ""),
+        Grade.CARE: (
             "Small differences in brightness may not be real.",
             "Small differences may not be real",
         ),
-        Light.BAD: (
+        Grade.BAD: (
             "Faint detail is a guess: use more light or a longer exposure.",
             "Too little light",
         ),
-    }[light]
+    }[grade]
     return Reading(
-        name, f"± {_three_digits(median_adu)} ADU ({percent(share)})", sentence, light, headline
+        name, f"± {_three_digits(median_adu)} ADU ({percent(share)})", sentence, grade, headline
     )
 
 
 def _saturation(share: float | None) -> Reading:
     name = "Saturation"
     if share is None:
-        return Reading(name, "–", "Not measured.", Light.UNKNOWN)
-    light = _graded(share, SATURATION_GOOD, SATURATION_CARE)
+        return Reading(name, "–", "Not measured.", Grade.UNKNOWN)
+    grade = _graded(share, SATURATION_GOOD, SATURATION_CARE)
     sentence, headline = {
-        Light.GOOD: ("No bright structure is cut off.", ""),
-        Light.CARE: (
+        Grade.GOOD: ("No bright structure is cut off.", ""),
+        Grade.CARE: (
             "Brightness is cut off where it is marked red.",
             "A few pixels are too bright",
         ),
-        Light.BAD: (
+        Grade.BAD: (
             "Brightness is lost where it is marked red: use less light.",
             "Too much light",
         ),
-    }[light]
+    }[grade]
     value = "none" if share <= 0 else f"{percent(share)} of pixels"
-    return Reading(name, value, sentence, light, headline)
+    return Reading(name, value, sentence, grade, headline)
 
 
 def _recorded(recorded: float | None, missing: float | None) -> Reading:
     name = "Recorded"
     if not missing:
-        return Reading(name, _count(recorded), "", Light.UNKNOWN)
+        return Reading(name, _count(recorded), "", Grade.UNKNOWN)
     sentence = "The camera took images that never came: the computer cannot keep up."
-    return Reading(name, f"{_count(recorded)}, {_count(missing)} lost", sentence, Light.BAD)
+    return Reading(name, f"{_count(recorded)}, {_count(missing)} lost", sentence, Grade.BAD)
 
 
 def _skipped(skipped: float | None, recorded: float | None) -> Reading:
     name = "Skipped in this view"
     if not skipped:
-        return Reading(name, "–" if skipped is None else "none", "", Light.UNKNOWN)
+        return Reading(name, "–" if skipped is None else "none", "", Grade.UNKNOWN)
     share = f" ({percent(skipped / recorded)})" if recorded and recorded >= 1 else ""
     sentence = "They are recorded, and denoised afterwards."
-    return Reading(name, f"{_count(skipped)}{share}", sentence, Light.UNKNOWN)
+    return Reading(name, f"{_count(skipped)}{share}", sentence, Grade.UNKNOWN)
 
 
-def _graded(value: float | None, good: float, care: float) -> Light:
+def _graded(value: float | None, good: float, care: float) -> Grade:
     if value is None:
-        return Light.UNKNOWN
-    return Light.GOOD if value <= good else Light.CARE if value <= care else Light.BAD
+        return Grade.UNKNOWN
+    return Grade.GOOD if value <= good else Grade.CARE if value <= care else Grade.BAD
 
 
 class StreamState(IntEnum):
@@ -367,17 +367,17 @@ class StreamWatch:
         stalled = self.silence_s(now_s) > self.patience_s
         return StreamState.STALLED if stalled else StreamState.LIVE
 
-    def words(self, state: StreamState, now_s: float) -> tuple[str, Light]:
-        """Return what to say about `state`, and its light."""
+    def words(self, state: StreamState, now_s: float) -> tuple[str, Grade]:
+        """Return what to say about `state`, and its grade."""
         return {
-            StreamState.WAITING: ("Waiting for the first image", Light.UNKNOWN),
-            StreamState.LIVE: ("Live", Light.GOOD),
+            StreamState.WAITING: ("Waiting for the first image", Grade.UNKNOWN),
+            StreamState.LIVE: ("Live", Grade.GOOD),
             StreamState.STALLED: (
                 f"No new image for {duration(math.floor(self.silence_s(now_s)))}",
-                Light.CARE,
+                Grade.CARE,
             ),
-            StreamState.ENDED: ("Acquisition finished – last image", Light.UNKNOWN),
-            StreamState.LOST: ("The acquisition program has stopped", Light.BAD),
+            StreamState.ENDED: ("Acquisition finished – last image", Grade.UNKNOWN),
+            StreamState.LOST: ("The acquisition program has stopped", Grade.BAD),
         }[state]
 
 

@@ -29,7 +29,7 @@ from PySide6.QtWidgets import (
 )
 
 from .display_levels import GREYS, Limits, nice_scale_bar, screen_greys, visible_part
-from .model import Light, Reading
+from .model import Grade, Reading
 
 BACKGROUND = "#0b0d10"
 SURFACE = "#13171b"
@@ -39,11 +39,11 @@ TEXT = "#d3dae0"
 MUTED = "#8b97a2"
 ACCENT = "#5ec8b5"
 RAW_COLOUR = "#87929c"
-LIGHT_COLOURS = {
-    Light.UNKNOWN: "#5b6670",
-    Light.GOOD: "#45b584",
-    Light.CARE: "#dca545",
-    Light.BAD: "#e5675f",
+GRADE_COLOURS = {
+    Grade.UNKNOWN: "#5b6670",
+    Grade.GOOD: "#45b584",
+    Grade.CARE: "#dca545",
+    Grade.BAD: "#e5675f",
 }
 _SATURATED_COLOUR = (255, 72, 66)
 
@@ -68,7 +68,7 @@ def style_sheet(scale: float) -> str:
     #value {{ font-weight: 600; }}
     #panel {{ font-size: {px(14)}; font-weight: 600; }}
     #headline {{ font-size: {px(15)}; font-weight: 600; }}
-    #badge {{ color: {LIGHT_COLOURS[Light.CARE]}; border: 1px solid {LIGHT_COLOURS[Light.CARE]};
+    #badge {{ color: {GRADE_COLOURS[Grade.CARE]}; border: 1px solid {GRADE_COLOURS[Grade.CARE]};
               border-radius: {px(4)}; padding: {px(2)} {px(8)}; font-size: {px(11)};
               font-weight: 700; letter-spacing: 1px; }}
     #overlay {{ color: {MUTED}; font-size: {px(15)}; }}
@@ -79,7 +79,7 @@ def style_sheet(scale: float) -> str:
     #bar QPushButton:hover, QPushButton:hover {{ border-color: {MUTED}; }}
     #bar QPushButton:checked, QPushButton:checked {{ background: #1f3f3a; border-color: {ACCENT};
               color: {TEXT}; }}
-    QPushButton:disabled {{ color: {LIGHT_COLOURS[Light.UNKNOWN]}; }}
+    QPushButton:disabled {{ color: {GRADE_COLOURS[Grade.UNKNOWN]}; }}
     QComboBox {{ background: {RAISED}; border: 1px solid {BORDER}; border-radius: {px(5)};
               padding: {px(2)} {px(8)}; font-size: {px(12)}; }}
     QComboBox QAbstractItemView {{ background: {RAISED}; color: {TEXT};
@@ -142,13 +142,13 @@ class Lamp(QWidget):
     def __init__(self, size: int) -> None:
         super().__init__()
         self._size = size
-        self.light = Light.UNKNOWN
+        self.grade = Grade.UNKNOWN
         self.setFixedSize(size, size)
 
-    def set_light(self, light: Light) -> None:
-        """Show `light`."""
-        if light is not self.light:
-            self.light = light
+    def set_grade(self, grade: Grade) -> None:
+        """Show `grade`."""
+        if grade is not self.grade:
+            self.grade = grade
             self.update()
 
     def set_scale(self, scale: float) -> None:
@@ -160,16 +160,16 @@ class Lamp(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.scale(self.width() / 20, self.height() / 20)
-        colour = QColor(LIGHT_COLOURS[self.light])
+        colour = QColor(GRADE_COLOURS[self.grade])
         stroke = QPen(QColor(BACKGROUND), 2.4)
         stroke.setCapStyle(Qt.PenCapStyle.RoundCap)
         stroke.setJoinStyle(Qt.PenJoinStyle.RoundJoin)
-        if self.light is Light.UNKNOWN:
+        if self.grade is Grade.UNKNOWN:
             painter.setPen(QPen(colour, 2))
             painter.drawEllipse(QRectF(4, 4, 12, 12))
             return
         painter.setBrush(colour)
-        if self.light is Light.CARE:
+        if self.grade is Grade.CARE:
             painter.setPen(QPen(colour, 2.5, j=Qt.PenJoinStyle.RoundJoin))
             painter.drawPolygon([QPointF(10, 2.8), QPointF(18, 16.8), QPointF(2, 16.8)])
             strokes: list[list[tuple[float, float]]]
@@ -179,7 +179,7 @@ class Lamp(QWidget):
             painter.drawEllipse(QRectF(1, 1, 18, 18))
             strokes = (
                 [[(5.8, 10.4), (8.8, 13.3), (14.2, 7.2)]]
-                if self.light is Light.GOOD
+                if self.grade is Grade.GOOD
                 else [[(6.6, 6.6), (13.4, 13.4)], [(13.4, 6.6), (6.6, 13.4)]]
             )
         painter.setBrush(Qt.BrushStyle.NoBrush)
@@ -218,11 +218,11 @@ class ReadingRow(QWidget):
 
     def show_reading(self, reading: Reading) -> None:
         """Show `reading`."""
-        self.lamp.set_light(reading.light)
+        self.lamp.set_grade(reading.grade)
         self.name.setText(reading.name)
         self.value.setText(reading.value)
         self.value.setStyleSheet(
-            f"color: {LIGHT_COLOURS[reading.light]};" if reading.light >= Light.CARE else ""
+            f"color: {GRADE_COLOURS[reading.grade]};" if reading.grade >= Grade.CARE else ""
         )
         self.sentence.setText(reading.sentence)
         self.sentence.setVisible(bool(reading.sentence))
@@ -250,10 +250,10 @@ class VerdictCard(QFrame):
 
     def show_verdict(self, verdict: Reading) -> None:
         """Show `verdict`."""
-        self.lamp.set_light(verdict.light)
+        self.lamp.set_grade(verdict.grade)
         self.headline.setText(verdict.headline)
         self.sentence.setText(verdict.sentence)
-        colour = QColor(LIGHT_COLOURS[verdict.light])
+        colour = QColor(GRADE_COLOURS[verdict.grade])
         tint = f"rgba({colour.red()},{colour.green()},{colour.blue()},34)"
         edge = f"rgba({colour.red()},{colour.green()},{colour.blue()},110)"
         self.setStyleSheet(
@@ -264,11 +264,11 @@ class VerdictCard(QFrame):
 class Pill(QLabel):
     """Where the run stands, with a coloured dot."""
 
-    def show_state(self, words: str, light: Light) -> None:
-        """Show `words` beside a dot of the light's colour."""
+    def show_state(self, words: str, grade: Grade) -> None:
+        """Show `words` beside a dot of the grade's colour."""
         self.setTextFormat(Qt.TextFormat.RichText)
-        colour = LIGHT_COLOURS[light]
-        text_colour = TEXT if light in (Light.GOOD, Light.UNKNOWN) else colour
+        colour = GRADE_COLOURS[grade]
+        text_colour = TEXT if grade in (Grade.GOOD, Grade.UNKNOWN) else colour
         self.setText(f"{coloured('●', colour)}&nbsp; {coloured(html.escape(words), text_colour)}")
 
 
@@ -468,11 +468,11 @@ class StateLine(QFrame):
     def __init__(self) -> None:
         super().__init__()
         self.setFixedHeight(2)
-        self.show_light(Light.UNKNOWN)
+        self.show_grade(Grade.UNKNOWN)
 
-    def show_light(self, light: Light) -> None:
-        """Take the light's colour, or none while all is well."""
-        colour = LIGHT_COLOURS[light] if light >= Light.CARE else BORDER
+    def show_grade(self, grade: Grade) -> None:
+        """Take the grade's colour, or none while all is well."""
+        colour = GRADE_COLOURS[grade] if grade >= Grade.CARE else BORDER
         self.setStyleSheet(f"background: {colour};")
 
 

@@ -45,7 +45,7 @@ from .display_levels import (
 from .mailbox import MailboxReader, Picture, ReaderState
 from .model import (
     FigureAverage,
-    Light,
+    Grade,
     StreamState,
     StreamWatch,
     run_lines,
@@ -482,11 +482,11 @@ class PreviewWindow(QWidget):
             row.show_reading(reading)
         self._show_run(run_lines(figures))
         self.badge.setVisible(bool(figures.get("simulated")))
-        words, light = self._watch.words(self.stream_state(), now)
+        words, grade = self._watch.words(self.stream_state(), now)
         if self._held:
-            words, light = "Held – press space to go on", Light.CARE
-        self.pill.show_state(words, light)
-        self.state_line.show_light(Light.UNKNOWN if self._still else light)
+            words, grade = "Held – press space to go on", Grade.CARE
+        self.pill.show_state(words, grade)
+        self.state_line.show_grade(Grade.UNKNOWN if self._still else grade)
 
     def _show_run(self, lines: list[tuple[str, str]]) -> None:
         if self.run_form.rowCount() != len(lines):
@@ -579,7 +579,7 @@ class PreviewWindow(QWidget):
         suggestion = str(place / f"quietscope {stamp}.png")
         path, _ = QFileDialog.getSaveFileName(self, "Save picture", suggestion, "Picture (*.png)")
         if path and not picture.save(path, "PNG"):
-            self.pill.show_state(f"{path} could not be written", Light.BAD)
+            self.pill.show_state(f"{path} could not be written", Grade.BAD)
             self._last_words_s = time.monotonic() + 4  # leave it there long enough to be read
 
     def resizeEvent(self, event: QResizeEvent) -> None:

@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..live import LiveDenoiser
 from ..microscope.bridge import newest_image
 from ..microscope.core import Microscope
-from ..stream.frame import Image
+from ..stream.frame import Image, TakesImages
 
 RESTART_S = 2.0
 """A camera that stands still for longer has been stopped."""
@@ -27,7 +26,7 @@ def is_running(microscope: Microscope) -> bool:
 
 def follow(
     microscope: Microscope,
-    live: LiveDenoiser,
+    live: TakesImages,
     frames: int | None,
     *,
     on_frames: Callable[[int], None] | None = None,

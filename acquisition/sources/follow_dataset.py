@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AcquisitionError
-from ..live import LiveDenoiser
+from ..stream.frame import TakesImages
 from .saved_images import GrowingIndex, SavedImages, meaningful_axes
 
 POLL_S = 0.05
@@ -91,7 +91,7 @@ def await_dataset(
 
 def follow_dataset(
     dataset: Path,
-    live: LiveDenoiser,
+    live: TakesImages,
     *,
     is_running: Callable[[], bool] = lambda: True,
     frames: int | None = None,
@@ -130,7 +130,7 @@ def follow_dataset(
 
 
 def _hand_over(
-    live: LiveDenoiser, saved: SavedImages, dataset: Path, axes: dict[str, int | str], entry: Any
+    live: TakesImages, saved: SavedImages, dataset: Path, axes: dict[str, int | str], entry: Any
 ) -> None:
     pixels, metadata = saved.read_entry(dataset, entry)
     named = meaningful_axes(axes, saved.summary())

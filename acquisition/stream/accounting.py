@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .camera_settings import camera_label
+
 _SHORTEST_NS = 1e3
 _STEP = math.log(1.02)  # two neighbouring classes differ by 2 %
 _CLASSES = 1400  # from 1 µs to 18 minutes
@@ -60,15 +62,19 @@ class Accounting:
     """The counts of one run.
 
     Every frame delivered is recorded; every frame recorded is denoised live, denoised afterwards,
-    or belongs to a channel without a model. `report` says whether the sums agree.
+    belongs to a channel without a model, or is a misfit: its model is for other settings of the
+    camera. `RunReport` says whether the sums agree. Images that
+    could not become frames are refused and are none of those delivered.
     """
 
     delivered: int = 0
+    refused: int = 0
     recorded: int = 0
     denoised_live: int = 0
     denoised_afterwards: int = 0
     skipped_live: int = 0
     without_model: int = 0
+    misfits: int = 0
     missing: int = 0
     first_missing: int | None = None
     first_frame_ns: int | None = None
@@ -81,6 +87,11 @@ class Accounting:
     def denoised(self) -> int:
         """Frames in the denoised store."""
         return self.denoised_live + self.denoised_afterwards
+
+    @property
+    def still_to_denoise(self) -> int:
+        """Recorded frames that have a model, and are not denoised yet."""
+        return self.recorded - self.denoised - self.without_model - self.misfits
 
     @property
     def frame_rate_hz(self) -> float | None:
@@ -100,12 +111,14 @@ class Accounting:
         """Return the counts by the names that reports and `--json` use."""
         return {
             "frames_delivered": self.delivered,
+            "frames_refused": self.refused,
             "frames_recorded": self.recorded,
             "frames_denoised": self.denoised,
             "frames_denoised_live": self.denoised_live,
             "frames_denoised_afterwards": self.denoised_afterwards,
             "frames_skipped_live": self.skipped_live,
             "frames_without_model": self.without_model,
+            "frames_not_of_the_models_camera": self.misfits,
             "frames_missing": self.missing,
             "first_missing_frame": self.first_missing,
             "frame_rate_hz": self.frame_rate_hz,
@@ -129,9 +142,9 @@ class FrameNumbers:
         """Return how many frames the camera took between the last one and this one."""
         try:
             number = int(metadata["ImageNumber"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return 0
-        camera = str(metadata.get("Camera", ""))
+        camera = camera_label(metadata)
         last = self._last.get(camera)
         self._last[camera] = number
         if last is None or number <= last:

@@ -11,18 +11,27 @@ from typing import Any
 
 import numpy as np
 
+from ...calibration.errors import CameraMismatchError
 from ...calibration.fingerprint import CameraFingerprint
 from ...calibration.pixel_maps import Region
+from ...errors import QuietscopeError
 from ...inference.bundle import Bundle, open_bundle
 from ...inference.denoiser import Denoiser
 from ...inference.errors import BundleError, FrameMismatchError
-from ...inference.model_choice import Models, OpenModel, open_models
+from ...inference.model_choice import ModelChoice, Models, OpenModel, open_models
 from ...inference.provenance import ModelIdentity
 from ...inference.runtime.camera_pixels import maps_of_frames
 from ...inference.runtime.onnx_denoiser import OnnxDenoiser
-from ...inference.runtime.pipeline import BlockingLane, FramePipeline
+from ...inference.runtime.pipeline import FramePipeline
 from ...inference.runtime.providers import Provider
 from ...storage.axis_map import channel_of
+from .camera_settings import camera_label
+from .session_cache import Session, SessionCache
+
+LEAST_SESSIONS = 8
+"""Kept open at the same time; each frame shape and region of the sensor has one per model, of some
+12 MB and more. Beyond that the one that was used longest ago is closed."""
+MAX_JUDGED = 256
 
 
 class ChannelDenoisers:
@@ -37,6 +46,13 @@ class ChannelDenoisers:
         function with `context_frames`) that builds one for a frame shape.
     provider
         What must run the bundles.
+    force
+        Use models of another camera.
+
+    Attributes
+    ----------
+    remarks
+        How models differ from the camera that they are used with all the same.
 
     Raises
     ------
@@ -44,13 +60,19 @@ class ChannelDenoisers:
         If a bundle is missing, incomplete or altered.
     """
 
-    def __init__(self, models: Models, *, provider: Provider = "auto") -> None:
+    def __init__(
+        self, models: Models, *, provider: Provider = "auto", force: bool = False
+    ) -> None:
         self._provider = provider
+        self._force = force
         self._choice = open_models(models)
-        self._sessions: dict[tuple[str, tuple[int, int], Region | None], OnnxDenoiser] = {}
-        self._built: dict[tuple[int, tuple[int, int]], Denoiser] = {}
-        self._pipelines: dict[int, FramePipeline] = {}
+        self._sessions = SessionCache(max(LEAST_SESSIONS, 2 * len(self._choice.models)))
+        self._judged: dict[tuple[str, CameraFingerprint, tuple[int, int]], QuietscopeError | None]
+        self._judged = {}
         self._first_times: dict[int, int] = {}
+        self._came: set[str | int] = set()
+        self._ran: tuple[str, str] | None = None
+        self.remarks: list[str] = []
 
     def __bool__(self) -> bool:
         return bool(self._choice)
@@ -69,11 +91,39 @@ class ChannelDenoisers:
     ) -> int | str | None:
         """Return the name by which a frame finds its model: its channel, its camera, or both.
 
+        Called with every frame of the run.
+
         With several cameras `{"Left": …, "Right": …}` gives each camera a model.
         """
-        camera = str(metadata.get("Camera", ""))
+        camera = camera_label(metadata)
         own = self._choice.first_named((channel_of({"camera": camera, **axes}), camera))
-        return axes.get("channel") if own is None else own
+        channel = axes.get("channel") if own is None else own
+        self._came.add("0" if channel is None else str(channel))
+        return channel
+
+    def names_without_frames(self) -> list[str]:
+        """Return the names to which models were given and of which no frame has come."""
+        return [name for name in self._choice.names if name not in self._came]
+
+    def require_channels(self, planned: Sequence[str], cameras: Sequence[str]) -> None:
+        """Refuse a model for a channel that will not come.
+
+        Parameters
+        ----------
+        planned
+            The channels of the run, none if its frames have no channel.
+        cameras
+            The cameras that take an image at the same time; none if there is but one.
+
+        Raises
+        ------
+        InferenceError
+            Naming the channels that there are.
+        """
+        both = [str(channel_of({"channel": c, "camera": k})) for c in planned for k in cameras]
+        known = [*planned, *cameras, *both] or ["0"]
+        if self._choice.names:
+            self._choice.require_channels(known, where="the run that is planned")
 
     def bundle_of(self, channel: int | str | None) -> Bundle | None:
         """Return the bundle of a channel, None if it has none."""
@@ -105,18 +155,18 @@ class ChannelDenoisers:
         return max(self.context_frames(channel), int(bool(named & {str(channel or 0), stored})))
 
     def require_other_channels(
-        self, channel: int | str | None, known: Sequence[str], time_point: int
+        self, channel: int | str | None, known: Sequence[str], *, part: int, time_point: int
     ) -> None:
         """Refuse to go on where another channel did not come with the first time point.
 
-        `known` are the channels of a part of the run, always the same list.
+        `known` are the channels so far of that part of the run.
 
         Raises
         ------
         FrameMismatchError
             Naming the channels that the model of this one misses.
         """
-        first = self._first_times.setdefault(id(known), time_point)  # a script may begin at any
+        first = self._first_times.setdefault(part, time_point)  # a script may begin at any
         missing = [
             name for name in self.other_channels(channel) if channel_place(name, known) is None
         ]
@@ -147,31 +197,69 @@ class ChannelDenoisers:
         FrameMismatchError
             If a denoiser that was handed in takes frames of another shape.
         """
+        return self._session(channel, frame_shape, region, ahead=ahead).denoiser
+
+    def pipeline(
+        self,
+        channel: int | str | None,
+        frame_shape: tuple[int, int],
+        region: Region | None = None,
+    ) -> FramePipeline:
+        """Return the way for many frames through `denoiser`, with the same errors.
+
+        The pipeline that was returned before stays open, so that its frames can be finished.
+        """
+        return self._session(channel, frame_shape, region).pipeline()
+
+    def _session(
+        self,
+        channel: int | str | None,
+        frame_shape: tuple[int, int],
+        region: Region | None,
+        *,
+        ahead: bool = False,
+    ) -> Session:
         model = self.model(channel)
         if model is None:
             raise FrameMismatchError(f"channel {channel} has no model; give it one")
         if isinstance(model, Bundle):
-            return self._session(model, frame_shape, region, ahead=ahead)
+            return self._sessions.get(
+                (model.model_sha256, frame_shape, region),
+                lambda: Session(self._opened_bundle(model, frame_shape, region, ahead), own=True),
+            )
+        named = str(0 if channel is None else channel)
         if isinstance(model, type) or not isinstance(model, Denoiser):
-            key = (id(model), frame_shape)
-            if key not in self._built:
-                self._built[key] = model(frame_shape)
-            return self._built[key]
+            return self._sessions.get(
+                (named, frame_shape, None), lambda: Session(model(frame_shape), own=True)
+            )
         if tuple(model.frame_shape) != frame_shape:
             raise FrameMismatchError(
                 f"frames are {frame_shape}, the denoiser takes {tuple(model.frame_shape)}; give a "
                 "model bundle, which adapts itself, or set the camera's region back"
             )
-        return model
+        return self._sessions.get((named, frame_shape, None), lambda: Session(model, own=False))
+
+    def _opened_bundle(
+        self, bundle: Bundle, frame_shape: tuple[int, int], region: Region | None, ahead: bool
+    ) -> OnnxDenoiser:
+        present = open_bundle(bundle.path)
+        if present.model_sha256 != bundle.model_sha256:
+            raise BundleError(
+                f"{bundle.path}: was replaced by another model since this run began; run "
+                "`quietscope denoise` afterwards with the one that you want"
+            )
+        denoiser = OnnxDenoiser(
+            present, frame_shape, provider=self._provider, may_compile=ahead, region=region
+        )
+        self._ran = self._ran or (denoiser.provider, denoiser.device)
+        return denoiser
+
+    # ---------------------------------------------------------------------- do they fit
 
     def require_match(
-        self,
-        running: CameraFingerprint,
-        *,
-        force: bool,
-        frame_shape: tuple[int, int] | None = None,
-    ) -> list[str]:
-        """Refuse models of another camera; with `force`, return how they differ.
+        self, running: CameraFingerprint, frame_shape: tuple[int, int] | None = None
+    ) -> None:
+        """Refuse models of another camera before the run; forced ones are noted in `remarks`.
 
         Raises
         ------
@@ -180,19 +268,67 @@ class ChannelDenoisers:
         FrameMismatchError
             If a model knows every pixel of another region than the one in use.
         """
-        remarks = self._choice.require_camera(running, force=force)
+        self._remark(self._choice.require_camera(running, force=self._force))
         for bundle in self._choice.distinct_bundles():
             if frame_shape is not None:
                 maps_of_frames(bundle, frame_shape, running.roi)
-        return remarks
+
+    def misfit(
+        self,
+        channel: int | str | None,
+        settings: CameraFingerprint,
+        frame_shape: tuple[int, int],
+    ) -> QuietscopeError | None:
+        """Return why the model of a channel cannot denoise frames of these settings.
+
+        None if it can, or if nobody knows. Judged once for each setting, from memory alone: the
+        recorder asks. What only building the session brings to light is told by `note_misfit`.
+        """
+        bundle = self.bundle_of(channel)
+        if bundle is None:
+            return None
+        key = (bundle.model_sha256, settings, frame_shape)
+        if key not in self._judged:
+            if len(self._judged) >= MAX_JUDGED:
+                self._judged.clear()
+            self._judged[key] = self._judge(bundle, settings)
+        return self._judged[key]
+
+    def note_misfit(
+        self,
+        channel: int | str | None,
+        settings: CameraFingerprint,
+        frame_shape: tuple[int, int],
+        error: FrameMismatchError,
+    ) -> None:
+        """Remember that the model of a channel cannot denoise such frames."""
+        bundle = self.bundle_of(channel)
+        if bundle is not None:
+            self._judged[bundle.model_sha256, settings, frame_shape] = error
+
+    def _judge(self, bundle: Bundle, settings: CameraFingerprint) -> QuietscopeError | None:
+        try:
+            self._remark(ModelChoice({"": bundle}).require_camera(settings, force=self._force))
+        except CameraMismatchError as error:
+            return error
+        expected = bundle.manifest.pixel_type
+        if settings.pixel_type not in (None, expected):
+            return FrameMismatchError(
+                f"frames are {settings.pixel_type}, the model {bundle.path} was trained on "
+                f"{expected}; set the camera back, or train a model for this pixel type"
+            )
+        return None
+
+    def _remark(self, differences: Sequence[str]) -> None:
+        self.remarks += [remark for remark in differences if remark not in self.remarks]
 
     def result(self) -> dict[str, Any]:
         """Return what ran, as reports take it."""
         hashes = {str(channel): bundle.model_sha256 for channel, bundle in self.bundles.items()}
-        running = list(self._sessions.values())
+        provider, device = self._ran or (None, None)
         return {
-            "provider": running[0].provider if running else None,
-            "device": running[0].device if running else None,
+            "provider": provider,
+            "device": device,
             "model_sha256": next(iter(hashes.values()))
             if len(set(hashes.values())) == 1
             else None,
@@ -201,53 +337,7 @@ class ChannelDenoisers:
 
     def close(self) -> None:
         """Release what was built here, not the denoisers that were handed in."""
-        for pipeline in self._pipelines.values():
-            pipeline.close()
-        for session in (*self._sessions.values(), *self._built.values()):
-            session.close()
-        for session in self._sessions.values():
-            session.compile_missing_engines()
-
-    def pipeline(
-        self,
-        channel: int | str | None,
-        frame_shape: tuple[int, int],
-        region: Region | None = None,
-    ) -> FramePipeline:
-        """Return the way for many frames through `denoiser`, with the same errors."""
-        denoiser = self.denoiser(channel, frame_shape, region)
-        if id(denoiser) not in self._pipelines:
-            self._pipelines[id(denoiser)] = (
-                denoiser.pipeline()
-                if isinstance(denoiser, OnnxDenoiser)
-                else FramePipeline([BlockingLane(denoiser)])
-            )
-        return self._pipelines[id(denoiser)]
-
-    def _session(
-        self,
-        bundle: Bundle,
-        frame_shape: tuple[int, int],
-        region: Region | None,
-        *,
-        ahead: bool,
-    ) -> OnnxDenoiser:
-        key = (bundle.model_sha256, frame_shape, region)
-        if key not in self._sessions:
-            present = open_bundle(bundle.path)
-            if present.model_sha256 != bundle.model_sha256:
-                raise BundleError(
-                    f"{bundle.path}: was replaced by another model since this run began; run "
-                    "`quietscope denoise` afterwards with the one that you want"
-                )
-            self._sessions[key] = OnnxDenoiser(
-                present,
-                frame_shape,
-                provider=self._provider,
-                may_compile=ahead,
-                region=region,
-            )
-        return self._sessions[key]
+        self._sessions.close()
 
 
 def channel_place(name: str, known: Sequence[str]) -> int | None:

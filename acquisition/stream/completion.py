@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...inference.errors import FrameMismatchError
 from ...storage.axis_map import Place
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers
 from .context import Context, further_frames
-from .denoise_stage import DenoisedStores, denoise
-from .recorder import Part
+from .denoise_stage import denoise
+from .denoised_stores import DenoisedStores
+from .part import Part
 from .run_directory import RunDirectory, read_frame_log
 
 Axes = dict[str, int | str]
@@ -45,13 +47,19 @@ def complete(
         Returns the pixels of a recorded frame, None if there is none.
     on_progress
         Called with (frames denoised afterwards, frames that were to do).
+
+    Raises
+    ------
+    FrameMismatchError
+        After all others were denoised, if a model does not take frames of some shape or region.
     """
-    to_do = counts.recorded - counts.denoised - counts.without_model
+    to_do = counts.still_to_denoise
+    mismatch: FrameMismatchError | None = None
     contexts: dict[int, Context] = {}
     estimates: dict[int, NDArray[np.float32]] = {}
     for number, place, line in read_frame_log(run.frame_log):
-        if counts.denoised + counts.without_model >= counts.recorded:
-            return
+        if counts.still_to_denoise <= 0:
+            break
         part, axes = parts[number - 1], line["axes"]
         channel = denoisers.named(axes, line["metadata"])
         load = cache(partial(read_raw, part, place, axes))
@@ -59,7 +67,9 @@ def complete(
         further = further_frames(
             context, place, load, part=part, denoisers=denoisers, channel=channel
         )
-        if denoisers.model(channel) is None:
+        settings = part.settings_of(axes, line["metadata"])
+        misfit = denoisers.misfit(channel, settings, part.frame_shape)
+        if denoisers.model(channel) is None or misfit is not None:
             continue
         store = stores.of(part)
         if store.holds(place):
@@ -68,13 +78,21 @@ def complete(
         if pixels is None:
             continue
         estimate = estimates.setdefault(number, np.empty((2, *part.frame_shape), np.float32))
-        denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
-        denoisers.require_other_channels(channel, part.axis_map.channel_names, place.time)
+        try:
+            denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
+        except FrameMismatchError as error:  # frames of other settings may fit all the same
+            mismatch = mismatch or error
+            continue
+        denoisers.require_other_channels(
+            channel, part.axis_map.channel_names, part=number, time_point=place.time
+        )
         denoise(denoiser, pixels, further, estimate, line["index"])
         store.write(estimate[0], place)
         counts.denoised_afterwards += 1
         if on_progress is not None:
             on_progress(counts.denoised_afterwards, to_do)
+    if mismatch is not None:
+        raise mismatch
 
 
 def _read_back(read_raw: ReadRaw, part: Part, place: Place) -> NDArray[Any] | None:

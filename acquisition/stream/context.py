@@ -19,7 +19,7 @@ from ...storage.axis_map import Place
 from .channel_denoisers import ChannelDenoisers, channel_place
 
 if TYPE_CHECKING:
-    from .recorder import Part
+    from .part import Part
 
 MAX_CONTEXT_BYTES = 512 * 2**20
 """Held for all channels, planes and positions together; frames beyond it are read back."""

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
+from ...calibration.fingerprint import CameraFingerprint
+
 Image = tuple[NDArray[Any], dict[str, Any]]
 """Pixels (Y, X) and Micro-Manager's tags, before they are a frame of the stream."""
+
+
+class TakesImages(Protocol):
+    """Whoever wants the images of a source, in their order: a `LiveDenoiser`, say."""
+
+    def image_process_fn(self, image: NDArray[Any], metadata: Mapping[str, Any], /) -> Any:
+        """Take one image and its tags, with its axes as `Axes`."""
+        ...
 
 
 class ROI(NamedTuple):
@@ -34,8 +44,8 @@ class Frame:
         Order of arrival in this run, from 0.
     axes
         Micro-Manager's axes of this frame: time, z, channel, position and any other.
-    roi
-        The part of the sensor that was read; None if nobody says.
+    camera
+        The camera's settings for this frame, the part of the sensor that was read among them.
     exposure_ms
         Exposure time; NaN if the engine did not say.
     received_ns
@@ -47,15 +57,12 @@ class Frame:
     pixels: NDArray[Any]
     index: int
     axes: Mapping[str, int | str]
-    roi: ROI | None
+    camera: CameraFingerprint
     exposure_ms: float
     received_ns: int
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def stream(self) -> tuple[tuple[str, int | str], ...]:
-        """Everything but time: frames of one stream share channel, plane and position.
-
-        Context frames and denoisers belong to a stream, not to the run.
-        """
-        return tuple(sorted((k, v) for k, v in self.axes.items() if k != "time"))
+    def roi(self) -> ROI | None:
+        """The part of the sensor that was read; None if nobody says."""
+        return None if self.camera.roi is None else ROI(*self.camera.roi)

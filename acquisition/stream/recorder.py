@@ -9,102 +9,28 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
-
+from ...inference.provenance import ATTRIBUTES
 from ...storage.atomic_output import RESERVE_BYTES, OutputError
-from ...storage.axis_map import AxisMap, Place
+from ...storage.axis_map import Place
 from ...storage.ome_zarr_writer import OmeZarrWriter
 from .accounting import Accounting, FrameNumbers
-from .frame import ROI, Frame
+from .frame import Frame
+from .part import UNKNOWN_SIZE, Part, PixelSize, Recorded
 from .run_directory import FrameLog, RunDirectory
+from .run_options import IN_MEMORY, InMemory
 from .stage import Stage
-from .thread_priority import interrupt_nobody, short_turns
+from .storable_metadata import storable
+from .thread_priority import never_preempt, short_switch_interval
 
-MAX_WAITING = 64
 MAX_WAITING_BYTES = 256 * 2**20
-"""Frames on their way to the disk. Then the hook waits, and Micro-Manager's own buffer fills."""
+"""Of frames on their way to the disk. Then the hook waits, and Micro-Manager's buffer fills."""
 
 DISK_CHECK_S = 1.0
-
-_KNOWN_AXES = frozenset({"time", "channel", "camera", "z", "position", "row", "column"})
-
-
-@dataclass(eq=False)
-class Part:
-    """The frames of one shape, pixel type and region of the sensor within a run.
-
-    Attributes
-    ----------
-    number
-        1 for the first.
-    frame_shape, dtype
-        Of every frame of this part.
-    axis_map
-        Gives frames their places, the same ones in the raw and in the denoised store.
-    roi
-        The region, where known.
-    raw
-        Where the frames are recorded; None if pycro-manager alone stores them.
-    """
-
-    number: int
-    frame_shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    axis_map: AxisMap = field(default_factory=AxisMap)
-    roi: ROI | None = None
-    raw: OmeZarrWriter | None = None
-    _untimed: dict[Place, int] = field(default_factory=dict)
-    _first_axes: dict[str, int | str] | None = None
-    _pass: int = 0
-
-    def place(self, frame: Frame) -> Place:
-        """Return a place that no other frame has: what was recorded is never written over.
-
-        Frames whose axes came before become a further position: all that follow when a second
-        acquisition begins, the one frame when it alone was taken again.
-        """
-        axes = _with_time(frame.axes)
-        if "time" not in axes:
-            return self._untimed_place(axes)
-        place = self._place_in_pass(axes, self._pass)
-        if self.raw is None or not self.raw.holds(place):
-            self._first_axes = self._first_axes or axes
-            return place
-        number = self._pass + 1
-        while self.raw.holds(self._place_in_pass(axes, number)):
-            number += 1
-        if axes == self._first_axes:
-            self._pass = number
-        return self._place_in_pass(axes, number)
-
-    def _place_in_pass(self, axes: Mapping[str, int | str], number: int) -> Place:
-        return self.axis_map.place({**axes, "repeat": number} if number else axes)
-
-    def _untimed_place(self, axes: Mapping[str, int | str]) -> Place:
-        """Use the order of arrival as time."""
-        place = self.axis_map.place(axes)
-        time_point = self._untimed.get(place, 0)
-        self._untimed[place] = time_point + 1
-        return place._replace(time=time_point)
-
-
-def _with_time(axes: Mapping[str, int | str]) -> dict[str, int | str]:
-    """Take the one axis that a user's script counts with, if it has no time, for the time."""
-    others = [k for k, v in axes.items() if k not in _KNOWN_AXES and isinstance(v, int)]
-    if "time" in axes or len(others) != 1:
-        return dict(axes)
-    return {("time" if name == others[0] else name): value for name, value in axes.items()}
-
-
-class Recorded(NamedTuple):
-    """A frame that is on its way to the disk, with its place there."""
-
-    frame: Frame
-    part: Part
-    place: Place
+MAX_ALTERED = 100
+"""Names of metadata that are remembered as told."""
 
 
 class Recorder(Stage[Frame]):
@@ -121,11 +47,13 @@ class Recorder(Stage[Frame]):
     store_raw
         False leaves the pixels to pycro-manager; the frame log is written all the same.
     attributes
-        For every raw image, next to `ome`.
-    pixel_size_um
-        Edge of a pixel in the specimen.
+        What the run says of its raw images; stored as `quietscope` in each store.
+    pixel_size
+        Of the specimen, as far as it is known before the run.
     reserve_bytes
         Free disk space at which the run is ended.
+    in_memory
+        How many frames may wait, and be written at the same time.
     """
 
     def __init__(
@@ -136,20 +64,23 @@ class Recorder(Stage[Frame]):
         *,
         store_raw: bool = True,
         attributes: Mapping[str, Any] | None = None,
-        pixel_size_um: float | None = None,
+        pixel_size: PixelSize = UNKNOWN_SIZE,
         reserve_bytes: int = RESERVE_BYTES,
+        in_memory: InMemory = IN_MEMORY["tap"],
     ) -> None:
-        super().__init__("recorder", max_items=MAX_WAITING, max_bytes=MAX_WAITING_BYTES)
+        super().__init__("recorder", max_items=in_memory.waiting, max_bytes=MAX_WAITING_BYTES)
+        self._max_in_flight = in_memory.being_written
         self.parts: list[Part] = []
         self._run_directory = run
         self._counts = counts
         self._offer = offer
         self._store_raw = store_raw
         self._attributes = dict(attributes or {})
-        self._pixel_size_um = pixel_size_um
+        self._pixel_size = pixel_size
         self._reserve_bytes = reserve_bytes
         self._log = FrameLog(run.frame_log)
         self._numbers = FrameNumbers()
+        self._altered: set[str] = set()
         self._next_disk_check = 0.0
 
     def put(self, frame: Frame) -> bool:
@@ -173,10 +104,10 @@ class Recorder(Stage[Frame]):
             )
 
     def _begin(self) -> None:
-        interrupt_nobody()
+        never_preempt()
 
     def _run(self) -> None:
-        with short_turns():
+        with short_switch_interval():
             super()._run()
 
     def _handle(self, frame: Frame) -> None:
@@ -186,7 +117,7 @@ class Recorder(Stage[Frame]):
         place = part.place(frame)
         if part.raw is not None:
             part.raw.write(frame.pixels, place, unchanging=True)
-        self._log.append(frame, part.number, place)
+        self._note(frame, part, place)
         self._counts.recorded += 1
         if self._counts.recorded == 1:
             if part.raw is not None:
@@ -194,33 +125,56 @@ class Recorder(Stage[Frame]):
             self._run_directory.first_frame_is_kept()
         self._offer(Recorded(frame, part, place))
 
+    def _note(self, frame: Frame, part: Part, place: Place) -> None:
+        """Write the frame's line; metadata that JSON cannot hold cost no frame, but a remark."""
+        try:
+            self._log.append(frame, part.number, place)
+        except OSError:
+            raise
+        except Exception:  # somebody else's values raise what they like
+            metadata, altered = storable(frame.metadata)
+            self._log.append(replace(frame, metadata=metadata), part.number, place)
+            new = [name for name in altered if name not in self._altered][:MAX_ALTERED]
+            if new and len(self._altered) < MAX_ALTERED:
+                self._altered.update(new)
+                self._run_directory.log(
+                    f"frame {frame.index}: metadata that JSON cannot hold were changed or left "
+                    f"out: {', '.join(new)}"
+                )
+
     def _part(self, frame: Frame) -> Part:
-        shape, dtype = (frame.pixels.shape[0], frame.pixels.shape[1]), frame.pixels.dtype
-        for part in self.parts:
-            if (part.frame_shape, part.dtype, part.roi) == (shape, dtype, frame.roi):
-                return part
-        part = Part(len(self.parts) + 1, shape, dtype, roi=frame.roi)
+        """Return the part that a frame belongs to, a new one where the camera was set anew."""
+        found = next((part for part in self.parts if part.takes(frame)), None)
+        part = found or Part.of(frame, len(self.parts) + 1, self._pixel_size)
+        changed = part.note(frame)
+        if found is None:
+            self._open(part, frame)
+        elif changed and part.raw is not None:
+            part.raw.update_attributes(self._attributes_of(part))
+        return part
+
+    def _open(self, part: Part, frame: Frame) -> None:
+        (height, width), before = part.frame_shape, self.parts[-1] if self.parts else None
         if self._store_raw:
             part.raw = OmeZarrWriter(
                 self._run_directory.raw(part.number),
-                frame_shape=shape,
-                dtype=dtype,
-                pixel_size_um=self._pixel_size_um,
+                frame_shape=part.frame_shape,
+                dtype=part.dtype,
+                pixel_size_um=part.pixel_size_um,
                 attributes=self._attributes_of(part),
                 axis_map=part.axis_map,
+                max_in_flight=self._max_in_flight,
             )
         self.parts.append(part)
+        why = before.difference(frame) if before is not None else ""
         self._run_directory.log(
-            f"frame {self._counts.recorded}: recording {shape[1]}×{shape[0]} {dtype}"
+            f"frame {self._counts.recorded}: recording {width}×{height} {part.dtype}"
+            + (f" in {self._run_directory.raw(part.number).name}" if before is not None else "")
+            + (f" ({why})" if why else "")
         )
-        return part
 
     def _attributes_of(self, part: Part) -> dict[str, Any]:
-        """Say of each part which region of the sensor it shows, not of the run as it began."""
-        camera = self._attributes.get("camera")
-        if camera is None:
-            return self._attributes
-        return self._attributes | {"camera": {**camera, "roi": part.roi}}
+        return {ATTRIBUTES: self._attributes | part.about_camera()}
 
     def _note_gap(self, frame: Frame) -> None:
         missing = self._numbers.missing_before(frame.metadata)

@@ -163,7 +163,7 @@ class FrameLog:
         self._file = path.open("a", encoding="utf-8")
 
     def append(self, frame: Frame, part: int, place: Place) -> None:
-        """Write the line of one frame."""
+        """Write the line of one frame; ValueError or TypeError if JSON cannot hold it."""
         line = {
             "index": frame.index,
             "part": part,
@@ -171,7 +171,9 @@ class FrameLog:
             "axes": dict(frame.axes),
             "metadata": dict(frame.metadata),
         }
-        self._file.write(json.dumps(line, ensure_ascii=False, default=jsonable) + "\n")
+        self._file.write(
+            json.dumps(line, ensure_ascii=False, allow_nan=False, default=jsonable) + "\n"
+        )
         self._file.flush()
 
     def close(self) -> None:

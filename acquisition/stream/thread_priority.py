@@ -34,7 +34,7 @@ class _Interval:
 
 
 @contextmanager
-def short_turns() -> Iterator[None]:
+def short_switch_interval() -> Iterator[None]:
     """Let threads take turns of at most 0.5 ms; the last stream to end sets the interval back.
 
     An interval that a script chose itself stays if it is shorter or was set meanwhile.
@@ -56,7 +56,7 @@ def short_turns() -> Iterator[None]:
                 sys.setswitchinterval(_Interval.before_s)
 
 
-def interrupt_nobody() -> None:
+def never_preempt() -> None:
     """Have the calling thread wait for a core instead of taking one from a thread that runs.
 
     The hook wakes the recorder. On Linux the recorder would take the hook's core at once, find
@@ -73,12 +73,12 @@ def interrupt_nobody() -> None:
             return
 
 
-def let_others_go_first() -> None:
+def lower_thread_priority() -> None:
     """Lower the priority of the calling thread, on Linux also of the threads it will start.
 
     Where the system has no such thing (macOS) or does not allow it, nothing changes.
     """
-    interrupt_nobody()
+    never_preempt()
     if sys.platform == "win32":
         import ctypes
 

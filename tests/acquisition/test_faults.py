@@ -6,6 +6,7 @@ what is recorded is compared with what the camera counted, without our own bookk
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,6 @@ import sys
 import textwrap
 import threading
 import time
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +34,7 @@ from quietscope.acquisition.stream.run_directory import RunDirectory
 from quietscope.inference.errors import FrameMismatchError, InferenceError
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.directory_lock import is_owned
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.written_frames import written_frames
 
@@ -182,7 +183,7 @@ def test_a_denoiser_that_hangs_for_half_a_minute(microscope, tmp_path, to_the_en
 
 def test_a_denoiser_that_never_comes_back_is_given_up(microscope, tmp_path, monkeypatch):
     """Leaving the block ends all the same; what is there is closed and reported."""
-    monkeypatch.setattr("quietscope.acquisition.live.HANG_S", 0.5)
+    monkeypatch.setattr("quietscope.acquisition.stream.active_run.HANG_S", 0.5)
     run = tmp_path / "run"
     at_last = threading.Event()
 
@@ -210,7 +211,8 @@ def test_a_program_with_a_hanging_denoiser_can_end(tmp_path):
         """
         import sys, time
         import numpy as np
-        from quietscope.acquisition import LiveDenoiser, live
+        from quietscope.acquisition import LiveDenoiser
+        from quietscope.acquisition.stream import active_run
 
         class Hanging:
             frame_shape, context_frames = (8, 8), 0
@@ -219,7 +221,7 @@ def test_a_program_with_a_hanging_denoiser_can_end(tmp_path):
             def close(self):
                 pass
 
-        live.HANG_S = 0.2
+        active_run.HANG_S = 0.2
         with LiveDenoiser(Hanging(), sys.argv[1]) as stream:
             for t in range(5):
                 stream.image_process_fn(np.zeros((8, 8), "uint16"), {"Axes": {"time": t}})
@@ -351,7 +353,7 @@ def test_a_full_disk_for_the_denoised_store_costs_no_raw_frame(tmp_path):
     disk = tiny_disk(tmp_path, 4)
     run = tmp_path / "run"
     linked = LiveDenoiser(Copying((256, 256)), run, mode="sink")
-    linked._run.denoised = lambda part=1: disk / f"denoised-{part}.ome.zarr"
+    linked._directory.denoised = lambda part=1: disk / f"denoised-{part}.ome.zarr"
     try:
         with pytest.raises(OutputError, match="No space left on device"), linked as live:
             deliver_noise(live, 100)
@@ -440,6 +442,31 @@ def test_a_place_where_nothing_can_be_written(tmp_path):
         pass
 
 
+def test_a_disk_that_turns_read_only_in_mid_run(tmp_path, monkeypatch):
+    """One line that names the cause; counts of what is really there; nothing hides it."""
+    run = tmp_path / "run"
+    live = LiveDenoiser(output=run, mode="sink")
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(run))
+
+    def whole_run():
+        with live:
+            deliver_noise(live, 20)
+            wait_for(lambda: live.report["frames_recorded"] == 20)
+            for name in ("FrameLog.append", "write_json", "DirectoryLock.release"):
+                monkeypatch.setattr(f"quietscope.acquisition.stream.run_directory.{name}", refuse)
+            for t in range(20, 100):
+                live.image_process_fn(noise(t), {"Axes": {"time": t}})
+
+    with pytest.raises(OutputError, match=r"cannot be written \(Read-only file system\)"):
+        whole_run()
+    there = int(written_frames(run / "raw.ome.zarr").sum())
+    assert live.report["frames_recorded"] == there >= 20
+    assert not live.report["complete"]
+    assert "Read-only file system" in live.report["errors"][0]
+
+
 # ------------------------------------------------------------------- the camera's buffer
 
 
@@ -511,14 +538,92 @@ def test_an_exception_in_the_users_own_hook(microscope, tmp_path):
                 assert failed.wait(60)
                 time.sleep(1)
 
-    # Whether pycro-manager raises it again depends on who is waited for at that moment.
-    with suppress(Exception):
+    with pytest.raises(Exception, match="my own mistake"):
         whole_run()
     assert failed.is_set()
     numbers = recorded_numbers(run)
     assert_gapless(numbers[:30], 30)  # the image on which the hook failed never came to us
-    assert len(numbers) == report_of(run)["frames_delivered"]
-    assert report_of(run)["errors"] == []
+    report = report_of(run)
+    assert len(numbers) == report["frames_delivered"] == report["frames_recorded"]
+    assert not report["complete"]
+    assert "my own mistake" in report["errors"][-1]
+
+
+def deliver_and_raise(live, numbers, error):
+    """Images with the camera's numbers; then the user's own exception."""
+    with live:
+        for t, number in enumerate(numbers):
+            tags = {"Axes": {"time": t}, "Camera": "c", "ImageNumber": str(number)}
+            live.image_process_fn(np.full((8, 8), t, "uint16"), tags)
+        raise error
+
+
+def test_the_users_exception_is_not_masked_by_a_gap(tmp_path):
+    """Java calls the hook again after it raised: the image on which it did is missing then."""
+    mine = RuntimeError("my own mistake")
+    with pytest.raises(RuntimeError) as caught:
+        deliver_and_raise(LiveDenoiser(output=tmp_path / "run"), [0, 1, 3, 4], mine)
+    assert caught.value is mine
+    report = report_of(tmp_path / "run")
+    assert report["first_missing_frame"] == 2
+    assert report["errors"] == ["ended by RuntimeError: my own mistake"]
+    assert not report["complete"]
+
+
+def test_the_users_exception_is_not_masked_by_a_failed_denoiser(tmp_path):
+    mine = RuntimeError("my own mistake")
+    live = LiveDenoiser(Copying((8, 8), at=1, fault=raises), tmp_path / "run")
+    with pytest.raises(RuntimeError) as caught:
+        deliver_and_raise(live, [0, 1], mine)
+    assert caught.value is mine
+    assert "exploded" in report_of(tmp_path / "run")["errors"][0]
+
+
+def test_nothing_came(tmp_path):
+    with pytest.raises(RuntimeError, match="my own mistake"):
+        deliver_and_raise(LiveDenoiser(output=tmp_path / "a"), [], RuntimeError("my own mistake"))
+    assert not report_of(tmp_path / "a")["complete"]
+    with LiveDenoiser(output=tmp_path / "b"):
+        pass
+    assert not report_of(tmp_path / "b")["complete"]
+
+
+def test_fewer_frames_than_planned(tmp_path):
+    live = LiveDenoiser(output=tmp_path / "run", expected_frames=10)
+
+    def deliver():
+        with live:
+            for t in range(7):
+                live.image_process_fn(np.full((8, 8), t, "uint16"), {"Axes": {"time": t}})
+
+    with pytest.raises(MissingFramesError, match="7 of 10 planned frames came"):
+        deliver()
+    report = report_of(tmp_path / "run")
+    assert (report["frames_recorded"], report["frames_planned"]) == (7, 10)
+    assert not report["complete"]
+
+
+def test_as_a_sink_few_frames_are_in_memory(tmp_path, monkeypatch):
+    """A disk that takes nothing: the hook waits before more than were said are in memory."""
+    go_on, accepted = threading.Event(), []
+    writes = OmeZarrWriter.write
+    monkeypatch.setattr(OmeZarrWriter, "write", lambda *a, **k: (go_on.wait(), writes(*a, **k))[1])
+    with LiveDenoiser(output=tmp_path / "run", mode="sink") as live:
+
+        def deliver():
+            for t in range(50):
+                live.image_process_fn(np.full((8, 8), t, "uint16"), {"Axes": {"time": t}})
+                accepted.append(t)
+
+        script = threading.Thread(target=deliver)
+        script.start()
+        time.sleep(0.5)
+        assert 0 < len(accepted) <= live.report["most_frames_in_memory"] <= 16
+        go_on.set()
+        script.join()
+    assert live.report["frames_recorded"] == 50
+    log = (tmp_path / "run" / "events.log").read_text(encoding="utf-8")
+    assert f"at most {live.report['most_frames_in_memory']} are in memory" in log
 
 
 def test_an_acquisition_that_the_user_aborts(microscope, tmp_path):

@@ -20,6 +20,7 @@ import json
 import queue
 import sys
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import ClassVar
@@ -173,6 +174,7 @@ class CMMCore(Shadowed):
         core.loadSystemConfiguration(str(Path(device_adapter_path()) / "MMConfig_demo.cfg"))
         core.setCircularBufferMemoryFootprint(64)
         self.core = core
+        self.in_burst = threading.Event()
 
     def __getattr__(self, name):
         return getattr(self.core, name)
@@ -198,16 +200,32 @@ class CMMCore(Shadowed):
         tags = {key: metadata.GetSingleTag(key).GetValue() for key in metadata.GetKeys()}
         return TaggedImage(image, {**tags, **self._tags()})
 
+    def popNextTaggedImage(self):
+        metadata = pymmcore.Metadata()
+        image = self.core.popNextImageMD(metadata)
+        tags = {key: metadata.GetSingleTag(key).GetValue() for key in metadata.GetKeys()}
+        return TaggedImage(image, {**tags, **self._tags()})
+
     def _tags(self):
-        size = self.core.getBytesPerPixel()
+        """Return what Java's engine puts on every image: the state of the whole system.
+
+        The camera itself is named by the core, on images of hardware sequences only.
+        """
+        size, camera = self.core.getBytesPerPixel(), self.core.getCameraDevice()
+        state = {
+            f"{camera}-{name}": self.core.getProperty(camera, name)
+            for name in self.core.getDevicePropertyNames(camera)
+        }
         return {
             "Width": self.core.getImageWidth(),
             "Height": self.core.getImageHeight(),
             "PixelType": {1: "GRAY8", 2: "GRAY16", 4: "RGB32"}[size],
             "BitDepth": self.core.getImageBitDepth(),
             "ROI": "-".join(map(str, self.core.getROI())),
-            "Binning": self.core.getProperty("Camera", "Binning"),
-            "Camera": self.core.getCameraDevice(),
+            "Binning": self.core.getProperty(camera, "Binning"),
+            "PixelSizeUm": self.core.getPixelSizeUm(),
+            "Core-Camera": camera,
+            **state,
         }
 
 
@@ -447,6 +465,7 @@ class RemoteAcquisition(Shadowed):
         self._sink = DataSink(storage)
         self._processor = None
         self._done = threading.Event()
+        self._finishing = threading.Lock()
         threading.Thread(target=self._run, daemon=True).start()
 
     def getEventPort(self):
@@ -476,15 +495,32 @@ class RemoteAcquisition(Shadowed):
         pass
 
     def abort(self):
-        self._done.set()
+        # In a thread of its own: the other side's processor, which may be asking, has to finish.
+        threading.Thread(target=self._finish, daemon=True).start()
 
     def _run(self):
         while not self._done.is_set():
-            for event in receive(self._pull)["events"]:
+            events = receive(self._pull)["events"]
+            if len(events) > 1 and all(set(event) == {"axes"} for event in events):
+                self._acquire_burst(events)
+                continue
+            for event in events:
                 if event.get("special") == "acquisition-end":
                     self._finish()
                     return
                 self._acquire(event)
+
+    def _acquire_burst(self, events):
+        """Acquire events that ask for no change of hardware, as one hardware sequence."""
+        core = self._core.core
+        self._core.in_burst.set()  # live mode is the other thread's business
+        core.startSequenceAcquisition(len(events), 0, True)
+        for event in events:
+            while core.getRemainingImageCount() == 0:
+                time.sleep(0.001)
+            self._hand_over(self._core.popNextTaggedImage(), event)
+        core.stopSequenceAcquisition()
+        self._core.in_burst.clear()
 
     def _acquire(self, event):
         core = self._core.core
@@ -495,8 +531,10 @@ class RemoteAcquisition(Shadowed):
         if "z" in event:
             core.setPosition(event["z"])
         core.snapImage()
-        image = self._core.getTaggedImage()
-        image.tags |= {"Axes": event["axes"], "Exposure": core.getExposure()}
+        self._hand_over(self._core.getTaggedImage(), event)
+
+    def _hand_over(self, image, event):
+        image.tags |= {"Axes": event["axes"], "Exposure": self._core.core.getExposure()}
         if self._processor is None:
             self._save(image)
         else:
@@ -517,6 +555,11 @@ class RemoteAcquisition(Shadowed):
         self.notify("image", "image_saved", self._sink.storage.save(image))
 
     def _finish(self):
+        with self._finishing:
+            if not self._done.is_set():
+                self._finish_once()
+
+    def _finish_once(self):
         if self._processor is not None:
             self._processor.finish()
             self._save_returned(to_the_end=True)
@@ -704,7 +747,7 @@ def main():
         """Do what the control folder says, until standard input ends."""
         while not stopped.wait(0.02):
             wanted = (options.control / "live").exists()
-            if wanted != core.isSequenceRunning():
+            if not core.in_burst.is_set() and wanted != core.isSequenceRunning():
                 if wanted:
                     core.startContinuousSequenceAcquisition(0)
                 else:

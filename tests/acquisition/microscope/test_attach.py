@@ -39,6 +39,7 @@ from quietscope.acquisition.sources.follow_dataset import (
 )
 from quietscope.acquisition.sources.saved_images import GrowingIndex
 from quietscope.acquisition.stream.run_directory import read_frame_log
+from quietscope.calibration.errors import CameraMismatchError
 from quietscope.cli import app
 from quietscope.doctor.attached import QUESTIONS
 from quietscope.storage.directory_lock import is_owned
@@ -564,6 +565,133 @@ def test_a_micro_manager_that_crashes_costs_nothing_that_was_recorded(tmp_path, 
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     assert report["frames_recorded"] == written_frames(run / "raw.ome.zarr").sum() > 10
     assert not is_owned(run)
+
+
+def own_acquisition(live, port, bursts, *, hook=None):
+    """What a user's script does that knows of nothing but pycro-manager's port.
+
+    `bursts` are lists of events; several in a list are one hardware sequence.
+    """
+    with (
+        live,
+        Acquisition(
+            str(live._directory.path.parent / "theirs"),
+            "cells",
+            port=port,
+            image_process_fn=hook or live.image_process_fn,
+            show_display=False,
+        ) as acquisition,
+    ):
+        for events in bursts:
+            acquisition.acquire(events)
+
+
+def times(*numbers):
+    return [{"axes": {"time": number}} for number in numbers]
+
+
+def test_a_burst_and_then_single_snaps_are_one_stream(
+    attached, micro_manager, make_bundle, tmp_path
+):
+    """Java names the camera on images of sequences only; the model is found for all of them."""
+    live = LiveDenoiser(make_bundle(context_frames=1), tmp_path / "run", provider="cpu")
+    own_acquisition(live, micro_manager.port, [times(0, 1, 2, 3), *(times(t) for t in (4, 5))])
+    stack = open_stack(tmp_path / "run")
+    assert stack.sizes == {"time": 6, "channel": 1, "z": 1}
+    lines = [line["metadata"] for _, _, line in read_frame_log(tmp_path / "run" / "frames.jsonl")]
+    assert ["Camera" in tags for tags in lines] == [True] * 4 + [False] * 2
+    assert live.report["frames_denoised"] == 6
+    assert live.report["complete"]
+
+
+def test_the_tags_say_which_camera_it_is(attached, micro_manager, tmp_path):
+    live = LiveDenoiser(output=tmp_path / "run")
+    own_acquisition(live, micro_manager.port, [times(0), times(1)])
+    about = open_stack(tmp_path / "run").attributes["quietscope"]
+    assert about["camera"] == attached.fingerprint().model_dump(mode="json")
+    assert about["exposure_ms"] == 5
+    assert open_stack(tmp_path / "run").pixel_size_um == 1
+    assert live.report["camera"] == about["camera"]
+
+
+def test_a_model_of_another_camera_is_refused_by_the_tags(
+    attached, micro_manager, make_bundle, tmp_path
+):
+    model = make_bundle(camera="Zyla")
+    live = LiveDenoiser(model, tmp_path / "run", provider="cpu")
+    with pytest.raises(CameraMismatchError, match="camera is DemoCamera-MultiMode"):
+        own_acquisition(live, micro_manager.port, [times(t) for t in range(3)])
+    assert live.report["frames_recorded"] == 3
+    assert live.report["frames_denoised"] == 0
+
+
+def test_a_hook_that_raises_on_java(attached, micro_manager, tmp_path):
+    """Java goes on calling it with the images after that: not a slow disk's fault."""
+    live, came = LiveDenoiser(output=tmp_path / "run"), []
+
+    def hook(image, metadata):
+        came.append(metadata["Axes"]["time"])
+        if came[-1] == 2:
+            raise ZeroDivisionError("my own mistake")
+        return live.image_process_fn(image, metadata)
+
+    with pytest.raises(Exception, match="my own mistake"):
+        own_acquisition(live, micro_manager.port, [times(*range(6))], hook=hook)
+    assert not live.report["complete"]
+    assert "my own mistake" in live.report["errors"][-1]
+
+
+SCRIPT = """
+import sys
+from pycromanager import Acquisition, multi_d_acquisition_events
+from quietscope.acquisition import LiveDenoiser
+
+with LiveDenoiser(output=sys.argv[1]) as live:
+    with Acquisition(
+        sys.argv[1] + " theirs",
+        "cells",
+        port=int(sys.argv[2]),
+        image_process_fn=live.image_process_fn,
+        show_display=False,
+    ) as acquisition:
+        acquisition.acquire(multi_d_acquisition_events(num_time_points=20_000))
+"""
+
+
+def test_a_users_script_ends_with_micro_manager(tmp_path):
+    """pycro-manager alone would wait for ever, and once more when the program ends."""
+    theirs, run = MicroManager(tmp_path / "theirs"), tmp_path / "run"
+    script = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(run), str(theirs.port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    log = run / "frames.jsonl"
+    try:
+        wait_for(
+            lambda: (
+                script.poll() is not None
+                or (log.exists() and log.read_text(encoding="utf-8").count("\n") > 10)
+            ),
+            seconds=60,
+        )
+        theirs.crash()
+        _, complained = script.communicate(timeout=60)
+    finally:
+        theirs.crash()
+        script.kill()
+        script.communicate()
+    server_terminated(theirs.port)
+    assert script.returncode == 1
+    last = complained.strip().splitlines()[-1]
+    assert "AcquisitionError" in last
+    assert "Micro-Manager has ended" in last
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    assert report["frames_recorded"] == written_frames(run / "raw.ome.zarr").sum() > 10
+    assert not report["complete"]
+    assert report["errors"]
 
 
 # ------------------------------------------------------------------------------- doctor

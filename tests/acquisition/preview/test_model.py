@@ -28,7 +28,7 @@ from quietscope.acquisition.preview.display_levels import (
 from quietscope.acquisition.preview.model import (
     STALL_PATIENCE_S,
     FigureAverage,
-    Light,
+    Grade,
     StreamState,
     StreamWatch,
     device_words,
@@ -50,7 +50,7 @@ GOOD = {
 
 
 def lights(**changes):
-    return [reading.light for reading in trust_readings({**GOOD, **changes}, 100.0)]
+    return [reading.grade for reading in trust_readings({**GOOD, **changes}, 100.0)]
 
 
 def test_the_logic_needs_no_qt():
@@ -65,38 +65,38 @@ def test_the_logic_needs_no_qt():
 
 def test_a_good_picture_is_trusted():
     readings = trust_readings(GOOD, 100.0)
-    assert {reading.light for reading in readings} == {Light.GOOD}
+    assert {reading.grade for reading in readings} == {Grade.GOOD}
     judged = verdict(readings)
-    assert judged.light is Light.GOOD
+    assert judged.grade is Grade.GOOD
     assert judged.headline == "You can trust this picture"
 
 
 @pytest.mark.parametrize(
     ("figure", "values", "expected"),
     [
-        ("residual_explained", (1.0, 0.91), Light.GOOD),
-        ("residual_explained", (0.85, 1.6), Light.CARE),
-        ("residual_explained", (0.5, 0.01), Light.BAD),
-        ("residual_explained", (None, math.nan, 0.0), Light.UNKNOWN),
-        ("residual_correlation", (0.0, -0.05, 0.05), Light.GOOD),
-        ("residual_correlation", (-0.1, 0.1), Light.CARE),
-        ("residual_correlation", (-0.3, 0.3, 1.0), Light.BAD),
-        ("uncertainty_adu_median", (0.1, 7.9), Light.GOOD),
-        ("uncertainty_adu_median", (12.0,), Light.CARE),
-        ("uncertainty_adu_median", (40.0, 1e9), Light.BAD),
-        ("uncertainty_adu_median", (None, 0.0), Light.UNKNOWN),
-        ("saturated_share", (0, 1e-6), Light.GOOD),
-        ("saturated_share", (1e-3,), Light.CARE),
-        ("saturated_share", (0.02, 1.0), Light.BAD),
+        ("residual_explained", (1.0, 0.91), Grade.GOOD),
+        ("residual_explained", (0.85, 1.6), Grade.CARE),
+        ("residual_explained", (0.5, 0.01), Grade.BAD),
+        ("residual_explained", (None, math.nan, 0.0), Grade.UNKNOWN),
+        ("residual_correlation", (0.0, -0.05, 0.05), Grade.GOOD),
+        ("residual_correlation", (-0.1, 0.1), Grade.CARE),
+        ("residual_correlation", (-0.3, 0.3, 1.0), Grade.BAD),
+        ("uncertainty_adu_median", (0.1, 7.9), Grade.GOOD),
+        ("uncertainty_adu_median", (12.0,), Grade.CARE),
+        ("uncertainty_adu_median", (40.0, 1e9), Grade.BAD),
+        ("uncertainty_adu_median", (None, 0.0), Grade.UNKNOWN),
+        ("saturated_share", (0, 1e-6), Grade.GOOD),
+        ("saturated_share", (1e-3,), Grade.CARE),
+        ("saturated_share", (0.02, 1.0), Grade.BAD),
     ],
 )
 def test_each_figure_has_its_light(figure, values, expected):
     for value in values:
         found = lights(**{figure: value})
         assert found[list(GOOD).index(figure)] is expected, (figure, value)
-        if expected is not Light.UNKNOWN:
+        if expected is not Grade.UNKNOWN:
             judged = verdict(trust_readings({**GOOD, figure: value}, 100.0))
-            assert judged.light is expected, "the worst figure decides"
+            assert judged.grade is expected, "the worst figure decides"
             assert judged.headline
             assert judged.sentence
 
@@ -120,7 +120,7 @@ def test_whatever_comes_in_words_come_out(figures, span):
 
 
 def test_nothing_known_is_not_called_good():
-    assert verdict(trust_readings({}, 0.0)).light is Light.UNKNOWN
+    assert verdict(trust_readings({}, 0.0)).grade is Grade.UNKNOWN
 
 
 def test_skips_are_told_with_what_becomes_of_them():
@@ -132,11 +132,11 @@ def test_skips_are_told_with_what_becomes_of_them():
 
 def test_images_that_never_came_are_an_alarm():
     recorded = speed_readings({"frames_recorded": 1000, "frames_missing": 12})[2]
-    assert (recorded.value, recorded.light) == ("1,000, 12 lost", Light.BAD)
+    assert (recorded.value, recorded.grade) == ("1,000, 12 lost", Grade.BAD)
     assert "never came" in recorded.sentence
     for missing in (None, 0):
         recorded = speed_readings({"frames_recorded": 1000, "frames_missing": missing})[2]
-        assert (recorded.value, recorded.light) == ("1,000", Light.UNKNOWN)
+        assert (recorded.value, recorded.grade) == ("1,000", Grade.UNKNOWN)
 
 
 def test_the_run_is_named_as_a_person_would():
@@ -209,9 +209,9 @@ class TestStreamWatch:
             watch.arrived(frame * 0.04)
         assert self.state(watch, 2.5) is StreamState.LIVE
         assert self.state(watch, 2.0 + STALL_PATIENCE_S + 0.5) is StreamState.STALLED
-        words, light = watch.words(StreamState.STALLED, 14.2)
+        words, grade = watch.words(StreamState.STALLED, 14.2)
         assert words == "No new image for 12 s"
-        assert light is Light.CARE
+        assert grade is Grade.CARE
         watch.arrived(20.0)
         assert self.state(watch, 20.1) is StreamState.LIVE
 
@@ -228,7 +228,7 @@ class TestStreamWatch:
         assert self.state(watch, 1.0, ended=True) is StreamState.ENDED
         assert self.state(watch, 1.0, ended=True, alive=False) is StreamState.ENDED
         assert self.state(watch, 1.0, alive=False) is StreamState.LOST
-        assert watch.words(StreamState.LOST, 1.0)[1] is Light.BAD
+        assert watch.words(StreamState.LOST, 1.0)[1] is Grade.BAD
 
 
 class TestContrast:

@@ -13,7 +13,7 @@ import pytest
 from quietscope.acquisition.preview.display_levels import SATURATED
 from quietscope.acquisition.preview.link import render_snapshot
 from quietscope.acquisition.preview.mailbox import MailboxReader, MailboxWriter, ReaderState
-from quietscope.acquisition.preview.model import Light
+from quietscope.acquisition.preview.model import Grade
 
 FIGURES = {
     "frame_rate_hz": 48.3,
@@ -114,7 +114,7 @@ def test_it_waits_then_shows_both_images_at_one_contrast(window, writer, until):
 
 def test_the_figures_are_in_words(window, writer, until):
     put(writer)
-    assert until(lambda: window.verdict_card.lamp.light is Light.GOOD)
+    assert until(lambda: window.verdict_card.lamp.grade is Grade.GOOD)
     assert window.verdict_card.headline.text() == "You can trust this picture"
     assert [row.value.text() for row in window.speed_rows] == [
         "48.3 images/s",
@@ -125,7 +125,7 @@ def test_the_figures_are_in_words(window, writer, until):
     ]
     assert window.badge.isVisible()
     put(writer, {**FIGURES, "simulated": False, "saturated_share": 0.2})
-    assert until(lambda: window.verdict_card.lamp.light is Light.BAD)
+    assert until(lambda: window.verdict_card.lamp.grade is Grade.BAD)
     assert window.verdict_card.headline.text() == "Too much light"
     assert not window.badge.isVisible()
 
@@ -275,7 +275,7 @@ def test_everything_fits_at_the_smallest_size(window, writer, until):
     figures = {**FIGURES, "residual_explained": 0.1, "uncertainty_adu_median": 1e3}
     window.show_extra(1)
     put(writer, figures, np.full((120, 160), 123.4, np.float32), ["GFP", "a long channel name"])
-    assert until(lambda: window.verdict_card.lamp.light is Light.BAD)
+    assert until(lambda: window.verdict_card.lamp.grade is Grade.BAD)
     window.raw_panel.pointed.emit(50.4, 40.9)
     window.resize(1280, 720)
     until(lambda: False, 0.1)

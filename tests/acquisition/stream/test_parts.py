@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 from quietscope.acquisition.errors import MicroscopeError
 from quietscope.acquisition.microscope.core import MicroscopeSettings, close_core, open_microscope
 from quietscope.acquisition.microscope.options import settings_from_options
-from quietscope.acquisition.sources.pycromanager_hook import frame_from_image
+from quietscope.acquisition.sources.pycromanager_hook import FrameMaker
 from quietscope.acquisition.stream.accounting import Accounting, Durations, FrameNumbers
+from quietscope.acquisition.stream.camera_state import CameraState
 from quietscope.acquisition.stream.context import Context, observations
 from quietscope.acquisition.stream.frame import Frame
 from quietscope.acquisition.stream.frame_pool import FramePool
 from quietscope.acquisition.stream.recorder import Recorder
 from quietscope.acquisition.stream.run_directory import RunDirectory
 from quietscope.acquisition.stream.stage import Inbox, Stage
+from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.axis_map import Place
 from quietscope.storage.open_stack import open_stack
@@ -179,15 +181,9 @@ def test_each_camera_counts_for_itself():
     ],
 )
 def test_the_region_is_read_from_the_images_own_tags(tags, roi):
-    frame = frame_from_image(
-        np.zeros((4, 6), "uint16"),
-        {"time": 0},
-        {**tags, "Exposure-ms": "7.5"},
-        index=0,
-        received_ns=0,
-        name_camera=False,
-        pool=FramePool(),
-    )
+    metadata = {**tags, "Exposure-ms": "7.5"}
+    image = np.zeros((4, 6), "uint16")
+    frame = FrameMaker(CameraState()).frame(image, {"time": 0}, metadata, received_ns=0)
     assert frame.roi == roi
     assert frame.exposure_ms == 7.5
 
@@ -273,7 +269,7 @@ def recorded_run(path, frames=3):
 
 def numbered_frame(index, value=None):
     pixels = np.full((8, 12), index if value is None else value, np.uint16)
-    return Frame(pixels, index, {"time": index}, None, 1.0, 0, {})
+    return Frame(pixels, index, {"time": index}, CameraFingerprint(), 1.0, 0, {})
 
 
 def test_a_lock_file_that_was_left_behind_stops_nobody(tmp_path):

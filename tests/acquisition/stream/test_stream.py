@@ -663,11 +663,22 @@ def test_images_outside_the_block_are_refused(tmp_path):
     "image", [np.zeros((8, 8, 3), "uint8"), np.zeros((8, 8), "float32"), np.zeros((8, 8), "int32")]
 )
 def test_colour_and_odd_pixels_are_refused(tmp_path, image):
-    with (
-        LiveDenoiser(output=tmp_path / "run") as live,
-        pytest.raises(AcquisitionError, match="expected a grey image"),
-    ):
-        live.image_process_fn(image, {"Axes": {"time": 0}})
+    """The script learns of it at once and again at the end, and the report is not complete."""
+    live = LiveDenoiser(output=tmp_path / "run")
+
+    def deliver():
+        with live:
+            live.image_process_fn(np.ones((8, 8), "uint16"), {"Axes": {"time": 0}})
+            with pytest.raises(AcquisitionError, match="expected a grey image"):
+                live.image_process_fn(image, {"Axes": {"time": 1}})
+
+    with pytest.raises(AcquisitionError, match="expected a grey image"):
+        deliver()
+    report = report_of(tmp_path / "run")
+    counts = ("frames_delivered", "frames_recorded", "frames_refused")
+    assert [report[count] for count in counts] == [1, 1, 1]
+    assert not report["complete"]
+    assert "expected a grey image" in report["errors"][0]
 
 
 @pytest.mark.parametrize("options", [{"mode": "both"}, {"mode": "sink", "record": False}])

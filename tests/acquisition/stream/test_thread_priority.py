@@ -12,7 +12,11 @@ import pytest
 
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.stream.frame_pool import COPIED_IN_ONE_TURN_BYTES, FramePool
-from quietscope.acquisition.stream.thread_priority import NICENESS, SWITCH_INTERVAL_S, short_turns
+from quietscope.acquisition.stream.thread_priority import (
+    NICENESS,
+    SWITCH_INTERVAL_S,
+    short_switch_interval,
+)
 from quietscope.storage.written_frames import written_frames
 
 SHAPE = (32, 32)
@@ -50,7 +54,7 @@ class Observing:
         pass
 
 
-def test_threads_take_short_turns_only_while_a_stream_runs(tmp_path):
+def test_the_switch_interval_is_short_only_while_a_stream_runs(tmp_path):
     before = sys.getswitchinterval()
     denoiser = Observing()
     with LiveDenoiser(denoiser, tmp_path / "run", complete_afterwards=False) as live:
@@ -74,7 +78,7 @@ def test_turns_are_set_back_after_a_failure(tmp_path):
 
 def test_the_last_of_several_streams_sets_the_turns_back():
     before = sys.getswitchinterval()
-    first, second = short_turns(), short_turns()
+    first, second = short_switch_interval(), short_switch_interval()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -92,7 +96,7 @@ def interval():
 
 @pytest.mark.parametrize("chosen_s", [0.0002, 0.02])
 def test_turns_that_a_script_chooses_meanwhile_are_kept(chosen_s, interval):
-    with short_turns():
+    with short_switch_interval():
         sys.setswitchinterval(chosen_s)
         chosen = sys.getswitchinterval()
     assert sys.getswitchinterval() == chosen != interval
@@ -101,7 +105,7 @@ def test_turns_that_a_script_chooses_meanwhile_are_kept(chosen_s, interval):
 def test_shorter_turns_are_left_alone(interval):
     sys.setswitchinterval(0.0001)
     chosen = sys.getswitchinterval()
-    with short_turns():
+    with short_switch_interval():
         assert sys.getswitchinterval() == chosen
     assert sys.getswitchinterval() == chosen
 

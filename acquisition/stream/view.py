@@ -1,0 +1,192 @@
+"""What a person sees while it runs: the newest frame, the figures, and how far to trust them.
+
+Owns when trust is measured and what the window is told. It copies what it keeps and never waits;
+how the window looks is written in `preview`, what the figures mean in `inference.trust`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from numpy import float32
+from numpy.typing import NDArray
+
+from ...calibration.noise_files import load_noise_model
+from ...inference.bundle import Bundle
+from ...inference.denoiser import Denoiser
+from ...inference.runtime.camera_pixels import CameraPixels
+from ...inference.trust import NoiseVariance, TrustFigures
+from ...storage.axis_map import channel_of
+from ..preview.display_levels import CONTRAST_RULES, percentile_limits
+from ..preview.link import PreviewLink
+from .accounting import Accounting
+from .channel_denoisers import ChannelDenoisers
+from .part import Recorded
+from .verdict_watch import VerdictWatch
+
+TRUST_INTERVAL_S = 0.2
+
+
+class View:
+    """What a person sees while it runs: the newest frame and the trust figures.
+
+    Parameters
+    ----------
+    counts
+        Shown with every frame.
+    verdicts
+        Judges the trust figures, as the window does.
+    title, simulated
+        Shown with every frame.
+    preview
+        Whether to open a window; without one the trust figures are measured all the same.
+    saturation_adu, pixel_size_um
+        Of the camera.
+
+    Attributes
+    ----------
+    trust
+        The newest figures of each channel; the one of a run without channels is called "".
+    """
+
+    def __init__(
+        self,
+        counts: Accounting,
+        verdicts: VerdictWatch,
+        *,
+        title: str,
+        simulated: bool,
+        preview: bool,
+        saturation_adu: float | None,
+        pixel_size_um: float | None,
+    ) -> None:
+        self._counts = counts
+        self._verdicts = verdicts
+        self._title = title
+        self._simulated = simulated
+        self._wanted = preview
+        self._saturation_adu = saturation_adu
+        self._pixel_size_um = pixel_size_um
+        self._link: PreviewLink | None = None
+        self._began = time.monotonic()
+        self._next_trust: dict[str, float] = {}
+        self._noise: dict[str, Any] = {}
+        self.trust: dict[str, dict[str, float | None]] = {}
+
+    @property
+    def reason(self) -> str:
+        """Why there is no window; empty if there is one or none was wanted."""
+        return self._link.reason if self._link is not None else ""
+
+    def show(
+        self,
+        estimate: NDArray[float32] | None,
+        recorded: Recorded,
+        channel: int | str | None,
+        denoisers: ChannelDenoisers,
+    ) -> None:
+        """Show a frame. Never waits for the window, and copies what it keeps.
+
+        `channel` names its model; what is shown is named as the store names it.
+        """
+        (frame, part, _), raw = recorded, recorded.frame.pixels
+        model = denoisers.model(channel)
+        stored = channel_of(frame.axes)
+        name = "" if stored is None else str(stored)
+        if estimate is not None:
+            denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
+            self._measure_trust(name, raw, estimate, model, denoiser, frame.index)
+        if not self._wanted:
+            return
+        link = self._link_for(raw)
+        figures = self._figures(name, recorded, denoisers, model)
+        if estimate is None:
+            link.show(raw, None, figures)
+        else:
+            link.show(raw, estimate[0], figures, estimate[1])
+
+    def finish(self) -> None:
+        """Say that no further frame will be shown, while skipped ones are still denoised."""
+        if self._link is not None:
+            self._link.finish()
+
+    def close(self) -> None:
+        """Leave the final counts beside the last frame; the window may stay."""
+        if self._link is not None:
+            counts = self._counts
+            self._link.close(
+                figures={
+                    "frames_recorded": counts.recorded,
+                    "frames_denoised": counts.denoised,
+                    "frames_skipped_live": counts.skipped_live,
+                    "frames_missing": counts.missing,
+                }
+            )
+
+    def _link_for(self, raw: NDArray[Any]) -> PreviewLink:
+        # One window for the run: it takes frames of any shape, as regions and cameras change.
+        if self._link is None:
+            self._link = PreviewLink.open(
+                frame_shape=(raw.shape[0], raw.shape[1]),
+                pixel_type=str(raw.dtype),
+                title=self._title,
+                saturation_adu=self._saturation_adu,
+                pixel_size_um=self._pixel_size_um,
+            )
+        return self._link
+
+    def _measure_trust(
+        self,
+        channel: str,
+        raw: NDArray[Any],
+        estimate: NDArray[float32],
+        model: Any,
+        denoiser: Denoiser,
+        frame_index: int,
+    ) -> None:
+        now = time.monotonic()
+        if now < self._next_trust.get(channel, 0.0):
+            return
+        self._next_trust[channel] = now + TRUST_INTERVAL_S * max(1, len(self._next_trust))
+        noise_variance = self._noise_variance(model)
+        figures = TrustFigures.measure(
+            raw,
+            estimate[0],
+            estimate[1],
+            noise_variance,
+            saturation_adu=self._saturation_adu,
+            pixels=CameraPixels.of(denoiser, noise_variance),
+        )
+        self.trust[channel] = figures.result()
+        shown = percentile_limits(estimate[0], CONTRAST_RULES[0])
+        self._verdicts.add(channel, self.trust[channel], shown.span, frame_index)
+
+    def _noise_variance(self, model: Any) -> Any:
+        if not isinstance(model, Bundle):
+            return None
+        if model.model_sha256 not in self._noise:
+            self._noise[model.model_sha256] = NoiseVariance(
+                load_noise_model(model.noise_model_path)
+            )
+        return self._noise[model.model_sha256]
+
+    def _figures(
+        self, channel: str, recorded: Recorded, denoisers: ChannelDenoisers, model: Any
+    ) -> dict[str, float | int | str | None]:
+        frame, counts = recorded.frame, self._counts
+        return {
+            "frame_index": frame.index,
+            "frame_rate_hz": counts.frame_rate_hz,
+            "latency_ms": (time.perf_counter_ns() - frame.received_ns) / 1e6,
+            "frames_recorded": counts.recorded,
+            "frames_denoised": counts.denoised,
+            "frames_skipped_live": counts.skipped_live,
+            "frames_missing": counts.missing,
+            **self.trust.get(channel, {}),
+            "provider": denoisers.result()["provider"],
+            "channel": channel or None,
+            "model": model.path.name if isinstance(model, Bundle) else type(model).__name__,
+            "elapsed_s": time.monotonic() - self._began,
+            "simulated": self._simulated,
+        }
