@@ -15,59 +15,44 @@ from __future__ import annotations
 
 import contextlib
 import json
-import mmap
 import os
-import sys
-import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from ..errors import AcquisitionError
+from .mailbox_file import (
+    ABOUT_AT,
+    ABOUT_BYTES,
+    DOCUMENT_AT,
+    DOCUMENT_BYTES,
+    MAGIC,
+    PIXELS_AT,
+    PREFIX,
+    READER_AT,
+    READER_FIELDS,
+    SUFFIX,
+    WRITER_FIELDS,
+    Layout,
+    allocate,
+    fields_at,
+    mapped,
+    places,
+    plane_at,
+    remove_file,
+    sweep_orphans,
+)
 
 MAX_PIXELS = 6_000_000
 """Larger frames are thinned to every second (third …) pixel: no screen shows more."""
 MIN_PIXELS = 1_000_000
 """Room kept in any case, so that a region of interest can grow during a run."""
-
-_MAGIC = b"QSMAIL01"
-_PREFIX = "quietscope-preview-"
-_SUFFIX = ".mailbox"
-_ABOUT_AT, _ABOUT_BYTES = 1024, 3072
-_DOCUMENT_AT, _DOCUMENT_BYTES = 4096, 12288
-_PIXELS_AT = 16384
-
-# The two sides write to different cache lines, each field aligned to its size.
-_WRITER_FIELDS = np.dtype(
-    [
-        ("magic", "S8"),
-        ("generation", "<u8"),
-        ("pixels", "<u8"),
-        ("raw_bytes_per_pixel", "<u4"),
-        ("writer_pid", "<u4"),
-        ("about_bytes", "<u4"),
-        ("document_bytes", "<u4"),
-        ("ended", "<u4"),
-        ("please_close", "<u4"),
-    ]
-)
-_READER_AT = 256
-_READER_FIELDS = np.dtype(
-    [
-        ("seen_generation", "<u8"),
-        ("state", "<u4"),
-        ("wants_uncertainty", "<u4"),
-        ("reason", "S496"),
-        ("wanted_channel", "S128"),
-    ]
-)
 
 
 class ReaderState(IntEnum):
@@ -109,51 +94,23 @@ class Picture:
     channels: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where the three planes of the slot begin, for a given capacity."""
-
-    pixels: int
-    raw_bytes_per_pixel: int
-
-    @property
-    def denoised_at(self) -> int:
-        return _PIXELS_AT + _rounded(self.pixels * self.raw_bytes_per_pixel)
-
-    @property
-    def uncertainty_at(self) -> int:
-        return self.denoised_at + _rounded(self.pixels * 4)
-
-    @property
-    def size(self) -> int:
-        return self.uncertainty_at + _rounded(self.pixels * 4)
-
-    def step_that_fits(self, shape: tuple[int, ...], itemsize: int) -> int:
-        """Return how far to thin images of `shape` so that they have room."""
-        room = min(self.pixels, self.pixels * self.raw_bytes_per_pixel // itemsize)
-        step = 1
-        while -(-shape[0] // step) * -(-shape[1] // step) > room:
-            step += 1
-        return step
-
-
 class MailboxWriter:
     """The acquisition's side. Used from one thread at a time; no call waits for the reader."""
 
-    def __init__(self, path: Path, layout: _Layout, about: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, layout: Layout, about: Mapping[str, Any]) -> None:
         self.path = path
         self._layout = layout
         self._document: dict[str, Any] = {}
-        self._map = _mapped(path)
-        self._writer = _fields(self._map, _WRITER_FIELDS, 0)
-        self._reader = _fields(self._map, _READER_FIELDS, _READER_AT)
-        text = json.dumps(about, default=str).encode("utf-8")[:_ABOUT_BYTES]
-        self._map[_ABOUT_AT : _ABOUT_AT + len(text)] = text
+        self._map = mapped(path)
+        self._writer = fields_at(self._map, WRITER_FIELDS, 0)
+        self._reader = fields_at(self._map, READER_FIELDS, READER_AT)
+        text = json.dumps(about, default=str).encode("utf-8")[:ABOUT_BYTES]
+        self._map[ABOUT_AT : ABOUT_AT + len(text)] = text
         self._writer["about_bytes"] = len(text)
         self._writer["pixels"] = layout.pixels
         self._writer["raw_bytes_per_pixel"] = layout.raw_bytes_per_pixel
         self._writer["writer_pid"] = os.getpid()
-        self._writer["magic"] = _MAGIC  # last: from here on a reader accepts the file
+        self._writer["magic"] = MAGIC  # last: from here on a reader accepts the file
 
     @classmethod
     def create(
@@ -184,16 +141,16 @@ class MailboxWriter:
             If no place has room for it.
         """
         pixels = min(max(frame_shape[0] * frame_shape[1], MIN_PIXELS), MAX_PIXELS)
-        layout = _Layout(pixels, max(np.dtype(pixel_type).itemsize, 2))
-        _sweep_orphans()
+        layout = Layout(pixels, max(np.dtype(pixel_type).itemsize, 2))
+        sweep_orphans()
         problems = []
-        for place in [directory] if directory else _places():
-            path = place / f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}{_SUFFIX}"
+        for place in [directory] if directory else places():
+            path = place / f"{PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
             try:
-                _allocate(path, layout.size)
+                allocate(path, layout.size)
                 return cls(path, layout, about)
             except OSError as error:
-                _unlink(path)
+                remove_file(path)
                 problems.append(f"{place}: {error.strerror}")
         raise MailboxError(
             f"no room for the preview's {layout.size / 2**20:.0f} MB of shared memory "
@@ -238,14 +195,14 @@ class MailboxWriter:
         self._writer["generation"] = generation
         self._write_document(text)
         # np.copyto gives up the GIL and takes it again: a memory barrier, also on ARM.
-        np.copyto(_plane(self._map, _PIXELS_AT, raw.shape, raw_type), raw, casting="unsafe")
+        np.copyto(plane_at(self._map, PIXELS_AT, raw.shape, raw_type), raw, casting="unsafe")
         for image, offset in (
             (denoised, self._layout.denoised_at),
             (uncertainty, self._layout.uncertainty_at),
         ):
             if image is not None:
                 np.copyto(
-                    _plane(self._map, offset, raw.shape, np.dtype(np.float32)),
+                    plane_at(self._map, offset, raw.shape, np.dtype(np.float32)),
                     image[thinned],
                     casting="unsafe",
                 )
@@ -264,7 +221,7 @@ class MailboxWriter:
         self._writer["generation"] = generation + 1
 
     def _write_document(self, text: bytes) -> None:
-        self._map[_DOCUMENT_AT : _DOCUMENT_AT + len(text)] = text
+        self._map[DOCUMENT_AT : DOCUMENT_AT + len(text)] = text
         self._writer["document_bytes"] = len(text)
 
     @property
@@ -308,7 +265,7 @@ class MailboxWriter:
         with contextlib.suppress(BufferError):
             self._map.close()
         if remove:
-            _unlink(self.path)
+            remove_file(self.path)
 
 
 class MailboxReader:
@@ -323,21 +280,21 @@ class MailboxReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._map = _mapped(path)
+            self._map = mapped(path)
         except (OSError, ValueError) as error:
             raise MailboxError(
                 f"{path}: cannot be opened ({error}); expected the mailbox of a running preview"
             ) from error
-        if len(self._map) < _PIXELS_AT or self._map[:8] != _MAGIC:
+        if len(self._map) < PIXELS_AT or self._map[:8] != MAGIC:
             self._map.close()
             raise MailboxError(f"{path}: not a preview mailbox; give the file a preview made")
-        self._writer = _fields(self._map, _WRITER_FIELDS, 0)
-        self._reader = _fields(self._map, _READER_FIELDS, _READER_AT)
-        self._layout = _Layout(
+        self._writer = fields_at(self._map, WRITER_FIELDS, 0)
+        self._reader = fields_at(self._map, READER_FIELDS, READER_AT)
+        self._layout = Layout(
             int(self._writer["pixels"]), int(self._writer["raw_bytes_per_pixel"])
         )
         self.writer_pid = int(self._writer["writer_pid"])
-        about = self._map[_ABOUT_AT : _ABOUT_AT + int(self._writer["about_bytes"])]
+        about = self._map[ABOUT_AT : ABOUT_AT + int(self._writer["about_bytes"])]
         self.about: Mapping[str, Any] = json.loads(about)
         self._taken = 0
 
@@ -349,8 +306,8 @@ class MailboxReader:
         generation = int(self._writer["generation"])
         if generation % 2 or generation == self._taken:
             return None
-        end = _DOCUMENT_AT + min(int(self._writer["document_bytes"]), _DOCUMENT_BYTES)
-        text = self._map[_DOCUMENT_AT:end]
+        end = DOCUMENT_AT + min(int(self._writer["document_bytes"]), DOCUMENT_BYTES)
+        text = self._map[DOCUMENT_AT:end]
         if int(self._writer["generation"]) != generation:
             return None
         document = json.loads(text)
@@ -365,11 +322,11 @@ class MailboxReader:
         shape = (int(document["shape"][0]), int(document["shape"][1]))
 
         def copied(offset: int, pixel_type: str) -> NDArray[Any]:
-            return _plane(self._map, offset, shape, np.dtype(pixel_type)).copy()
+            return plane_at(self._map, offset, shape, np.dtype(pixel_type)).copy()
 
         layout = self._layout
         return Picture(
-            raw=copied(_PIXELS_AT, document["raw_type"]),
+            raw=copied(PIXELS_AT, document["raw_type"]),
             denoised=copied(layout.denoised_at, "<f4") if document["denoised"] else None,
             uncertainty=copied(layout.uncertainty_at, "<f4") if document["uncertainty"] else None,
             figures=document["figures"],
@@ -406,68 +363,15 @@ class MailboxReader:
         with contextlib.suppress(BufferError):
             self._map.close()
         if remove:
-            _unlink(self.path)
-
-
-def _places() -> Iterator[Path]:
-    # Not on a disk where memory will do: while the recorder saturates that disk, the kernel makes
-    # everyone wait who touches a mapped page of it.
-    memory = Path("/dev/shm")
-    if sys.platform == "linux" and memory.is_dir() and os.access(memory, os.W_OK):
-        yield memory
-    yield Path(tempfile.gettempdir())
-
-
-def _allocate(path: Path, size: int) -> None:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-    # Windows: binary, and a hint to keep the file in memory.
-    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_SHORT_LIVED", 0)
-    zeros = bytes(2**20)
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-        for start in range(0, size, len(zeros)):
-            file.write(zeros[: size - start])
-
-
-def _sweep_orphans() -> None:
-    """Remove mailboxes of programs that were killed; one that is still mapped stays usable."""
-    for place in _places():
-        for path in place.glob(f"{_PREFIX}*{_SUFFIX}"):
-            pid = path.name.removeprefix(_PREFIX).split("-")[0]
-            if pid.isdigit() and not psutil.pid_exists(int(pid)):
-                _unlink(path)
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("r+b") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_WRITE)
-
-
-def _fields(mapping: mmap.mmap, fields: np.dtype[Any], offset: int) -> NDArray[Any]:
-    return np.ndarray((), fields, buffer=mapping, offset=offset)
-
-
-def _plane(
-    mapping: mmap.mmap, offset: int, shape: tuple[int, ...], pixel_type: np.dtype[Any]
-) -> NDArray[Any]:
-    return np.ndarray(shape, pixel_type, buffer=mapping, offset=offset)
-
-
-def _rounded(size: int) -> int:
-    return -(-size // 4096) * 4096
+            remove_file(self.path)
 
 
 def _encoded(document: Mapping[str, Any]) -> bytes:
     text = json.dumps(document, default=_plain).encode("utf-8")
-    if len(text) > _DOCUMENT_BYTES:
-        raise ValueError(f"figures take {len(text)} bytes, at most {_DOCUMENT_BYTES} fit")
+    if len(text) > DOCUMENT_BYTES:
+        raise ValueError(f"figures take {len(text)} bytes, at most {DOCUMENT_BYTES} fit")
     return text
 
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else str(value)
-
-
-def _unlink(path: Path) -> None:
-    # Windows keeps a file that another process has mapped; whoever leaves last removes it.
-    with contextlib.suppress(OSError):
-        path.unlink()

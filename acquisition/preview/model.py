@@ -7,14 +7,13 @@ a window. What each figure means is told in docs/preview.md.
 
 from __future__ import annotations
 
-import itertools
 import math
-import statistics
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+
+from .wording import count, duration, percent, shortened, three_digits
 
 NOISE_SHARE_GOOD, NOISE_SHARE_CARE = 0.90, 0.75
 """Share of what was removed that is camera noise: good from here, then care, then bad."""
@@ -28,7 +27,6 @@ SATURATION_GOOD, SATURATION_CARE = 1e-5, 5e-3
 """Share of pixels at the camera's limit: a lone hot pixel is no fault of the light."""
 DELAY_GOOD_MS, DELAY_CARE_MS = 200.0, 1000.0
 AVERAGING_S = 1.5
-STALL_PATIENCE_S = 3.0
 
 
 class Grade(IntEnum):
@@ -173,7 +171,7 @@ def speed_readings(figures: Mapping[str, Any]) -> list[Reading]:
     return [
         Reading(
             "Camera",
-            "–" if rate is None else f"{_three_digits(rate)} images/s",
+            "–" if rate is None else f"{three_digits(rate)} images/s",
             "",
             Grade.UNKNOWN,
         ),
@@ -184,7 +182,7 @@ def speed_readings(figures: Mapping[str, Any]) -> list[Reading]:
             _graded(delay, DELAY_GOOD_MS, DELAY_CARE_MS),
         ),
         _recorded(recorded, number(figures, "frames_missing")),
-        Reading("Denoised", _count(number(figures, "frames_denoised")), "", Grade.UNKNOWN),
+        Reading("Denoised", count(number(figures, "frames_denoised")), "", Grade.UNKNOWN),
         _skipped(number(figures, "frames_skipped_live"), recorded),
     ]
 
@@ -275,7 +273,7 @@ def _uncertainty(median_adu: float | None, shown_span_adu: float) -> Reading:
         ),
     }[grade]
     return Reading(
-        name, f"± {_three_digits(median_adu)} ADU ({percent(share)})", sentence, grade, headline
+        name, f"± {three_digits(median_adu)} ADU ({percent(share)})", sentence, grade, headline
     )
 
 
@@ -302,9 +300,9 @@ def _saturation(share: float | None) -> Reading:
 def _recorded(recorded: float | None, missing: float | None) -> Reading:
     name = "Recorded"
     if not missing:
-        return Reading(name, _count(recorded), "", Grade.UNKNOWN)
+        return Reading(name, count(recorded), "", Grade.UNKNOWN)
     sentence = "The camera took images that never came: the computer cannot keep up."
-    return Reading(name, f"{_count(recorded)}, {_count(missing)} lost", sentence, Grade.BAD)
+    return Reading(name, f"{count(recorded)}, {count(missing)} lost", sentence, Grade.BAD)
 
 
 def _skipped(skipped: float | None, recorded: float | None) -> Reading:
@@ -313,113 +311,10 @@ def _skipped(skipped: float | None, recorded: float | None) -> Reading:
         return Reading(name, "–" if skipped is None else "none", "", Grade.UNKNOWN)
     share = f" ({percent(skipped / recorded)})" if recorded and recorded >= 1 else ""
     sentence = "They are recorded, and denoised afterwards."
-    return Reading(name, f"{_count(skipped)}{share}", sentence, Grade.UNKNOWN)
+    return Reading(name, f"{count(skipped)}{share}", sentence, Grade.UNKNOWN)
 
 
 def _graded(value: float | None, good: float, care: float) -> Grade:
     if value is None:
         return Grade.UNKNOWN
     return Grade.GOOD if value <= good else Grade.CARE if value <= care else Grade.BAD
-
-
-class StreamState(IntEnum):
-    """Where the run stands, as far as the window can see."""
-
-    WAITING = 0
-    LIVE = 1
-    STALLED = 2
-    ENDED = 3
-    LOST = 4
-
-
-class StreamWatch:
-    """Tells a run that is slow on purpose from one that has stalled, ended or died.
-
-    A time lapse of one frame a minute is not stalled after three seconds: patience grows with the
-    usual interval between pictures.
-    """
-
-    def __init__(self) -> None:
-        self._arrivals: deque[float] = deque(maxlen=12)
-
-    def arrived(self, now_s: float) -> None:
-        """Note that a picture came."""
-        self._arrivals.append(now_s)
-
-    def silence_s(self, now_s: float) -> float:
-        """Return the seconds since the last picture."""
-        return now_s - self._arrivals[-1] if self._arrivals else 0.0
-
-    @property
-    def patience_s(self) -> float:
-        """Silence that is normal for this run, in seconds."""
-        gaps = [after - before for before, after in itertools.pairwise(self._arrivals)]
-        return max(STALL_PATIENCE_S, 3 * statistics.median(gaps) if gaps else 0.0)
-
-    def state(self, now_s: float, *, ended: bool, writer_alive: bool) -> StreamState:
-        """Return where the run stands."""
-        if ended:
-            return StreamState.ENDED
-        if not writer_alive:
-            return StreamState.LOST
-        if not self._arrivals:
-            return StreamState.WAITING
-        stalled = self.silence_s(now_s) > self.patience_s
-        return StreamState.STALLED if stalled else StreamState.LIVE
-
-    def words(self, state: StreamState, now_s: float) -> tuple[str, Grade]:
-        """Return what to say about `state`, and its grade."""
-        return {
-            StreamState.WAITING: ("Waiting for the first image", Grade.UNKNOWN),
-            StreamState.LIVE: ("Live", Grade.GOOD),
-            StreamState.STALLED: (
-                f"No new image for {duration(math.floor(self.silence_s(now_s)))}",
-                Grade.CARE,
-            ),
-            StreamState.ENDED: ("Acquisition finished – last image", Grade.UNKNOWN),
-            StreamState.LOST: ("The acquisition program has stopped", Grade.BAD),
-        }[state]
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a person writes it: 12 ms, 3.4 s, 2 min 05 s, 1 h 20 min."""
-    if seconds < 0.9995:
-        milliseconds = 1000 * seconds
-        return f"{milliseconds:.0f} ms" if milliseconds >= 9.5 else f"{milliseconds:.1f} ms"
-    if seconds < 60:
-        decimals = 0 if seconds >= 9.95 or seconds == int(seconds) else 1
-        return f"{seconds:.{decimals}f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
-
-
-def percent(share: float) -> str:
-    """Return a share as percent with two digits that count."""
-    value = 100 * share
-    if value == 0:
-        return "0 %"
-    if value < 0.01:
-        return "under 0.01 %"
-    decimals = 0 if value >= 9.5 else 1 if value >= 0.95 else 2
-    return f"{value:.{decimals}f} %"
-
-
-def shortened(text: str, longest: int) -> str:
-    """Return `text` with its middle left out if it is longer than `longest`."""
-    if len(text) <= longest:
-        return text
-    head = (longest - 1) * 2 // 3
-    return f"{text[:head]}…{text[-(longest - 1 - head) :]}"
-
-
-def _count(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
-
-
-def _three_digits(value: float) -> str:
-    if value >= 99.5:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"

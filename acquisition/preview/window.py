@@ -11,16 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QDateTime, QRectF, QStandardPaths, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import (
     QApplication,
     QButtonGroup,
-    QCheckBox,
     QComboBox,
     QFileDialog,
     QFormLayout,
@@ -35,43 +32,26 @@ from .display_levels import (
     CONTRAST_RULES,
     Limits,
     SharedContrast,
-    histogram,
-    histogram_edges,
     percentile_limits,
     saturation,
     symmetric_limits,
     telling_row,
 )
+from .image_panel import ImagePanel
 from .mailbox import MailboxReader, Picture, ReaderState
-from .model import (
-    FigureAverage,
-    Grade,
-    StreamState,
-    StreamWatch,
-    run_lines,
-    speed_readings,
-    trust_readings,
-    verdict,
-)
+from .model import FigureAverage, Grade, run_lines, speed_readings, trust_readings, verdict
+from .plots import ContrastPlot, ProfilePlot
+from .stream_watch import StreamState, StreamWatch
+from .style import difference_table, grey_table, style_sheet, uncertainty_table
 from .widgets import (
-    ACCENT,
-    RAW_COLOUR,
-    ImagePanel,
     Lamp,
     Pill,
     ReadingRow,
     StateLine,
     VerdictCard,
-    coloured,
-    difference_table,
-    grey_table,
     label,
     later,
-    plot,
     rule,
-    style_sheet,
-    titled,
-    uncertainty_table,
 )
 
 SIDE_WIDTH, PLOT_HEIGHT = 326, 104
@@ -104,8 +84,6 @@ class PreviewWindow(QWidget):
         self._channel = ""
         self._contrast = SharedContrast()
         self._contrasts = {self._channel: self._contrast}
-        self._profile_range = SharedContrast()
-        self._profile_range.set_automatic(CONTRAST_RULES[2])
         self._average = FigureAverage()
         self._watch = StreamWatch()
         self._writer = _Process(reader.writer_pid)
@@ -210,54 +188,15 @@ class PreviewWindow(QWidget):
         self.raw_panel.message.setText("Waiting for the first image")
         below = QHBoxLayout()
         below.setSpacing(10)
-        below.addWidget(self._build_contrast(), 1)
-        below.addWidget(self._build_profile(), 1)
+        self.contrast_plot, self.profile_plot = ContrastPlot(), ProfilePlot()
+        below.addWidget(self.contrast_plot.widget, 1)
+        below.addWidget(self.profile_plot.widget, 1)
         column = QVBoxLayout()
         column.setContentsMargins(12, 10, 12, 8)
         column.setSpacing(10)
         column.addLayout(row, 1)
         column.addLayout(below)
         return column
-
-    def _build_contrast(self) -> QWidget:
-        self.auto_box = QCheckBox("Automatic")
-        self.auto_box.setChecked(True)
-        self.auto_box.setToolTip("Follow the image (A). Drag the edges to set contrast by hand.")
-        self.rule_box = QComboBox()
-        for contrast_rule in CONTRAST_RULES:
-            self.rule_box.addItem(contrast_rule.name)
-        for widget in (self.auto_box, self.rule_box):
-            widget.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.levels_plot = plot()
-        self.levels_plot.getPlotItem().hideAxis("left")
-        self.raw_histogram = self.levels_plot.plot(
-            pen=None, fillLevel=0, brush=pg.mkBrush(RAW_COLOUR + "66"), stepMode="center"
-        )
-        self.denoised_histogram = self.levels_plot.plot(
-            pen=pg.mkPen(ACCENT, width=1.5), stepMode="center"
-        )
-        self.levels = pg.LinearRegionItem(
-            brush=pg.mkBrush(255, 255, 255, 14),
-            pen=pg.mkPen(ACCENT, width=2),
-            hoverBrush=pg.mkBrush(255, 255, 255, 22),
-        )
-        self.levels.setZValue(10)
-        self.levels_plot.addItem(self.levels)
-        self.levels_text = label("muted")
-        head = [label("section", "CONTRAST"), self.levels_text, None, self.auto_box, self.rule_box]
-        return titled(head, self.levels_plot)
-
-    def _build_profile(self) -> QWidget:
-        self.pixel_text = label("muted")
-        self.profile_plot = plot()
-        self.raw_profile = self.profile_plot.plot(pen=pg.mkPen(RAW_COLOUR, width=1))
-        self.denoised_profile = self.profile_plot.plot(pen=pg.mkPen(ACCENT, width=2))
-        self.column_line = pg.InfiniteLine(angle=90, pen=pg.mkPen(RAW_COLOUR, width=1))
-        self.column_line.setVisible(False)
-        self.profile_plot.addItem(self.column_line)
-        self.pixel_text.setTextFormat(Qt.TextFormat.RichText)  # its colours are the legend
-        head = [label("section", "LINE PROFILE"), None, self.pixel_text]
-        return titled(head, self.profile_plot)
 
     def _build_side(self) -> QWidget:
         self.side = QFrame()
@@ -291,9 +230,9 @@ class PreviewWindow(QWidget):
         self.hold_button.toggled.connect(self.hold)
         self.fit_button.clicked.connect(later(self.fit))
         self.save_button.clicked.connect(later(self._ask_and_save))
-        self.auto_box.toggled.connect(self._toggle_automatic)
-        self.rule_box.currentIndexChanged.connect(self._choose_rule)
-        self.levels.sigRegionChanged.connect(later(self._levels_dragged))
+        self.contrast_plot.auto_box.toggled.connect(self._toggle_automatic)
+        self.contrast_plot.rule_box.currentIndexChanged.connect(self._choose_rule)
+        self.contrast_plot.levels.sigRegionChanged.connect(later(self._levels_dragged))
         for panel in self.panels:
             panel.pointed.connect(self._point_at)
             panel.fit_asked.connect(self.fit)
@@ -301,7 +240,7 @@ class PreviewWindow(QWidget):
             ("Space", self.hold_button.toggle),
             ("F", self.fit),
             ("S", self._ask_and_save),
-            ("A", self.auto_box.toggle),
+            ("A", self.contrast_plot.auto_box.toggle),
         ):
             QShortcut(QKeySequence(key), self, action)
 
@@ -364,19 +303,11 @@ class PreviewWindow(QWidget):
             self._channel = channel
             self._contrast = self._contrasts.setdefault(channel, SharedContrast())
             self._average = FigureAverage()
-            self._show_contrast_rule()
+            self.contrast_plot.show_rule(self._contrast)
         known = self.channel_box.count()
         if len(picture.channels) > known:
             self.channel_box.addItems(picture.channels[known:])
             self.channel_box.setVisible(len(picture.channels) > 1)
-
-    def _show_contrast_rule(self) -> None:
-        for widget in (self.auto_box, self.rule_box):
-            widget.blockSignals(True)
-        self.auto_box.setChecked(self._contrast.automatic)
-        self.rule_box.setCurrentIndex(CONTRAST_RULES.index(self._contrast.rule))
-        for widget in (self.auto_box, self.rule_box):
-            widget.blockSignals(False)
 
     def _draw_images(self) -> None:
         picture = self._picture
@@ -417,56 +348,13 @@ class PreviewWindow(QWidget):
         panel.show_image(image, limits)
 
     def _draw_histogram(self) -> None:
-        picture = self._picture
-        if picture is None:
-            return
-        edges = histogram_edges(picture.raw, picture.denoised)
-        self.raw_histogram.setData(edges, histogram(picture.raw, edges))
-        if picture.denoised is not None:
-            self.denoised_histogram.setData(edges, histogram(picture.denoised, edges))
-        self.denoised_histogram.setVisible(picture.denoised is not None)
-        limits = self._contrast.limits
-        self.levels.blockSignals(True)
-        self.levels.setRegion(limits)
-        self.levels.blockSignals(False)
-        low, high = min(edges[0], limits.low), max(edges[-1], limits.high)
-        self.levels_plot.setXRange(low, high, padding=0.02)
-        self.levels_text.setText(f"{limits.low:.4g} to {limits.high:.4g} ADU")
+        if self._picture is not None:
+            self.contrast_plot.show(self._picture, self._contrast.limits)
 
     def _draw_profile(self, since_last: float = 0.0) -> None:
-        picture = self._picture
-        if picture is None:
-            return
-        self._row = min(self._row, picture.raw.shape[0] - 1)
-        columns = np.arange(picture.raw.shape[1])
-        self.raw_profile.setData(columns, picture.raw[self._row].astype(np.float32))
-        if picture.denoised is not None:
-            self.denoised_profile.setData(columns, picture.denoised[self._row])
-        self.denoised_profile.setVisible(picture.denoised is not None)
-        self._profile_range.follow(picture.raw[self._row][None], since_last)
-        low, high = self._profile_range.limits
-        self.profile_plot.setXRange(0, columns[-1], padding=0)
-        self.profile_plot.setYRange(low, high, padding=0.05)
-        self.column_line.setVisible(self._column is not None)
-        if self._column is not None:
-            self.column_line.setPos(self._column)
-        self.pixel_text.setText(self._pixel_words(picture))
-
-    def _pixel_words(self, picture: Picture) -> str:
-        if self._column is None or self._column >= picture.raw.shape[1]:
-            words = [f"row {self._row * picture.step}", coloured("camera", RAW_COLOUR)]
-            if picture.denoised is not None:
-                words.append(coloured("denoised", ACCENT))
-            return "&nbsp;&nbsp; ".join(words)
-        here = (self._row, self._column)
-        words = [f"x {self._column * picture.step}, y {self._row * picture.step}"]
-        words.append(coloured(f"camera {picture.raw[here]:.5g}", RAW_COLOUR))
-        if picture.denoised is not None:
-            value = f"{picture.denoised[here]:.4g}"
-            if picture.uncertainty is not None:
-                value += f" ± {picture.uncertainty[here]:.2g}"
-            words.append(coloured(f"denoised {value}", ACCENT))
-        return "&nbsp;&nbsp; ".join(words)
+        if self._picture is not None:
+            self._row = min(self._row, self._picture.raw.shape[0] - 1)
+            self.profile_plot.show(self._picture, self._row, self._column, since_last)
 
     def refresh(self) -> None:
         """Write all words and numbers anew."""
@@ -544,7 +432,7 @@ class PreviewWindow(QWidget):
 
     def _choose_rule(self, index: int) -> None:
         self._contrast.set_automatic(CONTRAST_RULES[index])
-        self.auto_box.setChecked(True)
+        self.contrast_plot.auto_box.setChecked(True)
         self._follow_at_once()
 
     def _follow_at_once(self) -> None:
@@ -555,11 +443,11 @@ class PreviewWindow(QWidget):
             self._draw_histogram()
 
     def _levels_dragged(self) -> None:
-        low, high = self.levels.getRegion()
+        low, high = self.contrast_plot.levels.getRegion()
         self._contrast.set_by_hand(low, high)
-        self.auto_box.setChecked(False)
+        self.contrast_plot.auto_box.setChecked(False)
         self._draw_images()
-        self.levels_text.setText(f"{low:.4g} to {high:.4g} ADU")
+        self.contrast_plot.show_limits(Limits(low, high))
 
     def _point_at(self, x: float, y: float) -> None:
         if self._picture is None:
@@ -594,8 +482,8 @@ class PreviewWindow(QWidget):
             self._scale = scale
             self.setStyleSheet(style_sheet(scale))
             self.side.setFixedWidth(round(SIDE_WIDTH * scale))
-            for widget in (self.levels_plot, self.profile_plot):
-                widget.setFixedHeight(round(PLOT_HEIGHT * scale))
+            for plot in (self.contrast_plot, self.profile_plot):
+                plot.plot.setFixedHeight(round(PLOT_HEIGHT * scale))
             for lamp in self.findChildren(Lamp):
                 lamp.set_scale(scale)
         QTimer.singleShot(0, self, self.fit)

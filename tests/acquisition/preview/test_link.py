@@ -15,6 +15,7 @@ import pytest
 
 from quietscope.acquisition.preview import link as preview_link
 from quietscope.acquisition.preview import mailbox as preview_mailbox
+from quietscope.acquisition.preview import mailbox_file
 from quietscope.acquisition.preview.link import PreviewLink, render_snapshot
 from quietscope.acquisition.preview.mailbox import MailboxError, MailboxWriter
 
@@ -34,7 +35,8 @@ def mailboxes(tmp_path, monkeypatch):
     """A folder of our own for the mailboxes, so that leftovers are seen."""
     folder = tmp_path / "mail boxes"
     folder.mkdir()
-    monkeypatch.setattr(preview_mailbox, "_places", lambda: iter([folder]))
+    for module in (preview_mailbox, mailbox_file):
+        monkeypatch.setattr(module, "places", lambda: iter([folder]))
     return folder
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from quietscope.acquisition.preview import mailbox as preview_mailbox
+from quietscope.acquisition.preview import mailbox_file
 from quietscope.acquisition.preview.mailbox import (
     MAX_PIXELS,
     MailboxError,
@@ -201,7 +202,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path, monkeypatch
         path.write_bytes(b"the part that fitted")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(preview_mailbox, "_allocate", full)
+    monkeypatch.setattr(preview_mailbox, "allocate", full)
     with pytest.raises(MailboxError, match="no room for the preview") as caught:
         MailboxWriter.create(SHAPE, "uint16", {}, directory=tmp_path)
     assert "\n" not in str(caught.value)
@@ -209,7 +210,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path, monkeypatch
 
 
 def test_a_mailbox_of_a_killed_program_is_swept(tmp_path, monkeypatch):
-    monkeypatch.setattr(preview_mailbox, "_places", lambda: iter([tmp_path]))
+    for module in (preview_mailbox, mailbox_file):
+        monkeypatch.setattr(module, "places", lambda: iter([tmp_path]))
     child = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
     )

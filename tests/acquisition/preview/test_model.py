@@ -26,20 +26,16 @@ from quietscope.acquisition.preview.display_levels import (
     visible_part,
 )
 from quietscope.acquisition.preview.model import (
-    STALL_PATIENCE_S,
     FigureAverage,
     Grade,
-    StreamState,
-    StreamWatch,
     device_words,
-    duration,
-    percent,
     run_lines,
-    shortened,
     speed_readings,
     trust_readings,
     verdict,
 )
+from quietscope.acquisition.preview.stream_watch import STALL_PATIENCE_S, StreamState, StreamWatch
+from quietscope.acquisition.preview.wording import duration, percent, shortened
 
 GOOD = {
     "residual_explained": 0.98,

@@ -160,14 +160,14 @@ def test_contrast_by_hand_and_back(window, writer, until):
     put(writer)
     assert until(lambda: writer.taken)
     automatic = window._contrast.limits
-    window.levels.setRegion((200, 300))
-    assert not window.auto_box.isChecked()
+    window.contrast_plot.levels.setRegion((200, 300))
+    assert not window.contrast_plot.auto_box.isChecked()
     put(writer)
     assert until(lambda: writer.taken)
     assert window.raw_panel._limits == (200, 300)
-    window.auto_box.setChecked(True)
+    window.contrast_plot.auto_box.setChecked(True)
     assert window.denoised_panel._limits == pytest.approx(automatic, rel=0.01)
-    window.rule_box.setCurrentIndex(2)
+    window.contrast_plot.rule_box.setCurrentIndex(2)
     assert window._contrast.limits == pytest.approx((120, 420), abs=2)
 
 
@@ -177,11 +177,11 @@ def test_the_mouse_shows_pixel_and_profile(window, writer, until):
     window.raw_panel.pointed.emit(50.4, 40.9)
     raw, denoised = specimen()
     for words in ("x 50, y 40", f"camera {raw[40, 50]}<", "denoised 420<"):
-        assert words in window.pixel_text.text()
-    _, profile = window.denoised_profile.getData()
+        assert words in window.profile_plot.text.text()
+    _, profile = window.profile_plot.denoised.getData()
     assert np.array_equal(profile, denoised[40])
     window.raw_panel.pointed.emit(-5, 1e6)
-    assert "x 50, y 40" in window.pixel_text.text(), "outside the image nothing changes"
+    assert "x 50, y 40" in window.profile_plot.text.text(), "outside the image nothing changes"
 
 
 def test_a_third_image_shows_what_was_removed_or_the_uncertainty(window, writer, until):
@@ -222,17 +222,17 @@ def test_a_channel_can_be_chosen_and_keeps_its_contrast(window, writer, until):
     assert not window.channel_box.isVisible()
     put(writer, {**FIGURES, "channel": "GFP"}, channels=["GFP", "DAPI"])
     assert until(lambda: window.channel_box.isVisible())
-    window.levels.setRegion((200, 300))
+    window.contrast_plot.levels.setRegion((200, 300))
     window.channel_box.textActivated.emit("DAPI")
     assert writer.wanted_channel == "DAPI"
     put(writer, {**FIGURES, "channel": "DAPI"}, channels=["GFP", "DAPI"])
     assert until(lambda: writer.taken)
-    assert window.auto_box.isChecked()
+    assert window.contrast_plot.auto_box.isChecked()
     assert window._contrast.limits != (200, 300)
     put(writer, {**FIGURES, "channel": "GFP"}, channels=["GFP", "DAPI"])
     assert until(lambda: writer.taken)
     assert window._contrast.limits == (200, 300)
-    assert not window.auto_box.isChecked()
+    assert not window.contrast_plot.auto_box.isChecked()
 
 
 def test_without_a_model_it_shows_the_camera_and_says_so(window, writer, until):
