@@ -230,6 +230,23 @@ class OmeZarrWriter:
         except (OSError, ValueError) as error:
             raise self._write_error(error) from error
 
+    def update_scales(self, *, z_step_um: float | None, interval_s: float | None) -> None:
+        """Say how far planes and time points lie apart, where that is known only now."""
+        known = {"z_step_um": z_step_um, "interval_s": interval_s}
+        new = {name: value for name, value in known.items() if value is not None}
+        if all(self._scales[name] == value for name, value in new.items()):
+            return
+        self._scales.update(new)
+        try:
+            for image in self._images.values():
+                for folder, array in image.groups.items():
+                    found = read_group(folder)
+                    scaled = image_metadata(array, self.dtype, channel_names=(), **self._scales)
+                    ome = {**found["ome"], "multiscales": scaled["multiscales"]}
+                    write_group(folder, {**found, "ome": ome}, store=self.path)
+        except (OSError, ValueError) as error:
+            raise self._write_error(error) from error
+
     def close(self) -> None:
         """Wait for the writes, cut the arrays to the frames there are, and read the store back.
 

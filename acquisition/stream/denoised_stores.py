@@ -26,11 +26,13 @@ class DenoisedStores:
         self._run = run
         self._attributes = attributes
         self._stores: dict[int, OmeZarrWriter] = {}
+        self._parts: dict[int, Part] = {}
         self._told: dict[int, tuple[int, int]] = {}
 
     def of(self, part: Part) -> OmeZarrWriter:
         """Return the store of one part."""
         if part.number not in self._stores:
+            self._parts[part.number] = part
             self._told[part.number] = (len(part.axis_map.channel_names), part.changes)
             self._stores[part.number] = OmeZarrWriter(
                 self._run.denoised(part.number),
@@ -44,6 +46,7 @@ class DenoisedStores:
         known = (len(part.axis_map.channel_names), part.changes)
         if self._told.setdefault(part.number, known) != known:
             self._told[part.number] = known
+            part.scale(store)
             store.update_attributes(self._attributes(part))
         return store
 
@@ -55,8 +58,9 @@ class DenoisedStores:
     def close(self) -> None:
         """Close every store; raises the first error after all are closed."""
         errors = []
-        for store in self._stores.values():
+        for number, store in self._stores.items():
             try:
+                self._parts[number].scale(store)
                 store.close()
             except Exception as error:
                 errors.append(error)

@@ -18,6 +18,7 @@ from ...storage.axis_map import AxisMap, Place, channel_of
 from ...storage.ome_zarr_writer import OmeZarrWriter
 from .camera_settings import camera_label, pixel_size_um
 from .frame import ROI, Frame
+from .spacing import Spacing
 
 MAX_EXPOSURES = 16
 """Of one channel; a script that sets another one for every frame has them in the frame log."""
@@ -76,6 +77,8 @@ class Part:
         Where the frames are recorded; None if pycro-manager alone stores them.
     settings
         Of each camera and channel.
+    spacing
+        Distances of planes and time points, as far as images tell.
     exposures_ms
         By the channel as the store names it, in the order in which they came.
     changes
@@ -90,6 +93,7 @@ class Part:
     pixel_size_um: float | None = None
     raw: OmeZarrWriter | None = None
     settings: dict[Source, CameraFingerprint] = field(default_factory=dict)
+    spacing: Spacing = field(default_factory=Spacing)
     exposures_ms: dict[str, list[float]] = field(default_factory=dict)
     changes: int = 0
     _untimed: dict[Place, int] = field(default_factory=dict)
@@ -127,6 +131,19 @@ class Part:
             exposures.append(frame.exposure_ms)
             self.changes += 1
         return self.changes > before
+
+    def note_place(self, frame: Frame, place: Place) -> None:
+        """Note how far this frame lies from others, once it has its place."""
+        if self.spacing.note(frame, place):
+            self.changes += 1
+            self.scale(self.raw)
+
+    def scale(self, store: OmeZarrWriter | None) -> None:
+        """Tell a store of this part how far planes and time points lie apart."""
+        if store is not None:
+            store.update_scales(
+                z_step_um=self.spacing.z_step_um, interval_s=self.spacing.interval_s
+            )
 
     def settings_of(
         self, axes: Mapping[str, int | str], metadata: Mapping[str, Any]

@@ -93,6 +93,7 @@ class Recorder(Stage[Frame]):
         for part in self.parts:
             try:
                 if part.raw is not None:
+                    part.scale(part.raw)
                     part.raw.close()
             except OutputError as error:
                 self.error = self.error or error
@@ -117,6 +118,7 @@ class Recorder(Stage[Frame]):
         place = part.place(frame)
         if part.raw is not None:
             part.raw.write(frame.pixels, place, unchanging=True)
+        part.note_place(frame, place)
         self._note(frame, part, place)
         self._counts.recorded += 1
         if self._counts.recorded == 1:

@@ -199,6 +199,25 @@ def test_pixel_size_and_exposure_come_from_the_tags(nobody_to_ask, tmp_path, mak
         assert stack.attributes["quietscope"]["exposure_ms"] == 12.5
 
 
+def test_distances_of_planes_and_time_points_come_from_the_tags(
+    nobody_to_ask, tmp_path, make_bundle
+):
+    """Three planes 0.5 µm apart every 2 s, of which the last frames came a little late."""
+    with LiveDenoiser(make_bundle(), tmp_path / "run", provider="cpu") as live:
+        for t in range(3):
+            for z in range(3):
+                tags = {"ZPosition_um_Intended": 25 + 0.5 * z, "ElapsedTime-ms": 2000 * t + 40 * z}
+                image = np.full((8, 8), 100 + t, "uint16")
+                live.image_process_fn(image, {"Axes": {"time": t, "z": z}, **tags})
+    for name in ("raw.ome.zarr", "denoised.ome.zarr"):
+        group = json.loads((tmp_path / "run" / name / "zarr.json").read_text(encoding="utf-8"))
+        multiscales = group["attributes"]["ome"]["multiscales"][0]
+        [scale] = multiscales["datasets"][0]["coordinateTransformations"]
+        assert scale["scale"][:3] == pytest.approx([2, 1, 0.5])
+        units = {axis["name"]: axis.get("unit") for axis in multiscales["axes"]}
+        assert (units["t"], units["z"]) == ("second", "micrometer")
+
+
 # ------------------------------------------------------------ channels with a model
 
 
