@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,9 @@ from .model_choice import LibraryOption, ModelOption, parse_models
 
 if TYPE_CHECKING:
     from ..storage.stack import Stack
+    from ..storage.writers.open_writer import OutputForm
+
+PIXEL_TYPES = ("uint8", "uint16", "float32")
 
 StackArgument = Annotated[
     str, typer.Argument(help="OME-Zarr, Zarr, TIFF or NDTiff; a recorded run; or a URL of one.")
@@ -29,6 +32,12 @@ ProviderOption = Annotated[
 PrecisionOption = Annotated[str, typer.Option(help="fp32, or fp16 on a GPU.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; all cores by default.")
+]
+ImageJOption = Annotated[
+    bool, typer.Option("--imagej", help="A .tif as a hyperstack for ImageJ and Fiji.")
+]
+PyramidOption = Annotated[
+    bool, typer.Option("--pyramid", help="Add smaller resolutions to an .ome.zarr, for viewers.")
 ]
 ForceOption = Annotated[
     bool, typer.Option(help="Use a model of another camera or setting; recorded in the result.")
@@ -47,9 +56,8 @@ def denoise(
     pixel_type: Annotated[
         str, typer.Option(help="float32 as estimated, or uint16: rounded, as a camera's pixels.")
     ] = "float32",
-    imagej: Annotated[
-        bool, typer.Option("--imagej", help="A .tif as a hyperstack for ImageJ and Fiji.")
-    ] = False,
+    imagej: ImageJOption = False,
+    pyramid: PyramidOption = False,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
@@ -90,7 +98,7 @@ def denoise(
     from .offline.cluster import denoise_on_cluster
     from .offline.denoise_stack import denoise_stack
 
-    form = output_form(pixel_type, imagej=imagej)
+    form = output_form(pixel_type, imagej=imagej, pyramid=pyramid)
     if method is not None:
         _require_only_method(model=model, uncertainty=uncertainty, scheduler=scheduler)
         result = _denoised_by_method(
@@ -150,6 +158,41 @@ def _denoised(result: dict[str, Any], remarks: list[str], out: Path) -> Outcome:
             str(out),
         ],
     )
+
+
+@opens_stacks
+def export(
+    stack: StackArgument,
+    out: Annotated[Path, typer.Option(help="What to write; .tif and .tiff make a TIFF.")],
+    to: Annotated[
+        Literal["ome-zarr", "tiff", "ndtiff"] | None,
+        typer.Option(help="The format, where the name does not tell.", show_default=False),
+    ] = None,
+    pixel_type: Annotated[
+        str | None,
+        typer.Option(help="Of the pixels; as in the file if not given.", show_default=False),
+    ] = None,
+    imagej: ImageJOption = False,
+    pyramid: PyramidOption = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
+    *,
+    open_with: StackOpener,
+) -> Outcome:
+    """Write a recording for another program: TIFF, OME-Zarr or NDTiff."""
+    from ..storage.export_stack import export_stack
+    from ..storage.writers.open_writer import is_tiff
+
+    if to is not None and (to == "tiff") != is_tiff(out):
+        named = "ends in .tif" if is_tiff(out) else "does not end in .tif"
+        raise InferenceError(f"--to {to}: {out} {named}; give the one or the other")
+    opened = open_with(stack)
+    form = output_form(
+        pixel_type or opened.dtype.name, imagej=imagej, ndtiff=to == "ndtiff", pyramid=pyramid
+    )
+    with _progress("writing") as on_progress:
+        result = export_stack(opened, out, form, overwrite=overwrite, on_progress=on_progress)
+    lines = [f"{result['frames_written']} frames written"]
+    return Outcome(result, [*lines, str(out)])
 
 
 @opens_stacks
@@ -234,6 +277,7 @@ def bench(
 
 COMMANDS: dict[str, Callable[..., Outcome]] = {
     "denoise": denoise,
+    "export": export,
     "evaluate": evaluate,
     "bench": bench,
 }
@@ -281,21 +325,21 @@ def _chosen_models(
     return found, [words]
 
 
-def output_form(pixel_type: str, *, imagej: bool) -> Any:
-    """Return the form that the command line names.
+def output_form(pixel_type: str, **details: bool) -> OutputForm:
+    """Return the form that the command line names; `details` as of `OutputForm`.
 
     Raises
     ------
     InferenceError
-        If no estimate is kept as such pixels.
+        If no pixels are kept as such.
     """
     from ..storage.writers.open_writer import OutputForm
 
-    if pixel_type not in ("float32", "uint16"):
+    if pixel_type not in PIXEL_TYPES:
         raise InferenceError(
-            f"--pixel-type is {pixel_type!r}, expected float32 (as estimated) or uint16 (rounded)"
+            f"--pixel-type is {pixel_type!r}, expected one of {', '.join(PIXEL_TYPES)}"
         )
-    return OutputForm(pixel_type=pixel_type, imagej=imagej)  # type: ignore[arg-type]
+    return OutputForm(pixel_type=pixel_type, **details)  # type: ignore[arg-type]
 
 
 def parse_shape(text: str) -> tuple[int, int]:

@@ -133,6 +133,12 @@ class FrameArray:
         return int(y), int(x)
 
     @property
+    def extent(self) -> TCZ:
+        """The lengths of t, c and z."""
+        t, c, z = (int(length) for length in self._handle.shape[:3])
+        return t, c, z
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Of the pixels."""
         dtype: np.dtype[Any] = np.dtype(self._handle.dtype.numpy_dtype)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ...storage.directory_lock import owned
 from ...storage.open_stack import open_stack
 from ...storage.stack import Stack
 from ...storage.writers.open_writer import is_tiff
+from ...storage.writers.pyramid import add_pyramid
 from ..errors import InferenceError
 from .channel_models import ChannelModels, OfflineModels
 from .denoise_stack import (
@@ -93,12 +95,19 @@ def denoise_on_cluster(
         # workers write chunks only.
         found = _indices(stack, models)
         corners = _corners(stack, found)
-        options = {**options, "threads": options.get("threads") or 1}
+        options = {
+            **options,
+            "threads": options.get("threads") or 1,
+            "form": replace(form, pyramid=False),  # of the whole, when every part is there
+        }
         first = denoise_owned(
             stack, models, out, frames=corners, resume=resume, overwrite=overwrite, **options
         )
         parts = list(_parts(found, part_frames))
         results = _run(client, stack.path, bundle, Path(out), parts, options, on_progress)
+        if form.pyramid:
+            for path in outputs:
+                add_pyramid(path)
     wanted = sum(models.denoises(stack.axes(index)) for index in range(len(stack)))
     done = first["frames_denoised"] + sum(result["frames_denoised"] for result in results)
     seconds = sum(result["seconds"] for result in results)

@@ -22,7 +22,13 @@ from ...storage.atomic_output import require_space
 from ...storage.open_stack import open_stack
 from ...storage.output_kinds import Kind
 from ...storage.stack import Stack
-from ...storage.writers.open_writer import OutputForm, StackWriter, as_pixel_type, open_writer
+from ...storage.writers.open_writer import (
+    OutputForm,
+    StackWriter,
+    as_pixel_type,
+    open_writer,
+    written_axes,
+)
 from ..errors import InferenceError
 from ..provenance import Provenance, provenance_of
 from ..runtime.pipeline import FramePipeline
@@ -77,7 +83,7 @@ def denoise_frames(
         for index in wanted:
             if not stack.is_present(index):
                 counts.absent += 1
-            elif all(store.holds(stack.image_axes(index)) for store in stores):
+            elif all(store.holds(written_axes(stack, index, form)) for store in stores):
                 counts.kept += 1
             else:
                 yield index
@@ -85,7 +91,9 @@ def denoise_frames(
     def write(finished: Iterable[tuple[int, NDArray[np.float32]]]) -> None:
         for index, estimate in finished:
             for store, plane in zip(stores, estimate, strict=False):
-                store.write(as_pixel_type(plane, form.pixel_type), stack.image_axes(index))
+                store.write(
+                    as_pixel_type(plane, form.pixel_type), written_axes(stack, index, form)
+                )
             counts.denoised += 1
             if on_progress is not None:
                 on_progress(counts.done, total)

@@ -487,8 +487,8 @@ def _with_tags(stack: Stack, file: Any, page: Any) -> Stack:
     of_manager = _first_number(image, "PixelSizeUm") or _first_number(
         summary, "PixelSize_um", "PixelSizeUm"
     )
-    names = tuple(str(name) for name in summary.get("ChNames") or ())
     channels = stack.sizes.get("channel", 1)
+    names = tuple(str(name) for name in summary.get("ChNames") or ()) or _labelled(said, channels)
     interval_ms = _first_number(summary, "Interval_ms", "Interval-ms")
     camera = image.get("Camera") or image.get("Core-Camera")
     attributes = {"imagej": dict(said)} if said else {}
@@ -505,6 +505,16 @@ def _with_tags(stack: Stack, file: Any, page: Any) -> Stack:
         attributes=attributes or ({"micro_manager": dict(summary)} if summary else None),
         remarks=(*stack.remarks, *(() if of_manager else remarks)),
     )
+
+
+def _labelled(said: dict[str, Any], channels: int) -> tuple[str, ...]:
+    """Return the channels' names where ImageJ's slices are labelled by their channel alone."""
+    labels = said.get("Labels")
+    if not isinstance(labels, list) or len(labels) != said.get("images"):
+        return ()
+    names = tuple(str(label) for label in labels[:channels])  # channels come first in its order
+    repeated = all(label == names[i % channels] for i, label in enumerate(labels))
+    return names if repeated and len(set(names)) == channels and channels > 1 else ()
 
 
 def _micro_manager_tag(page: Any) -> dict[str, Any]:

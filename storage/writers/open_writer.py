@@ -1,17 +1,17 @@
-"""Which writer a result goes through, by the name of what is to be written.
+"""Which writer frames go through, by the name of what is to be written.
 
-Owns the choice between OME-Zarr, OME-TIFF and an ImageJ hyperstack, what each of them refuses, and
-the conversion of estimates to the type of the pixels that are kept. How each is written stands in
-its own module.
+Owns the choice between OME-Zarr, OME-TIFF, an ImageJ hyperstack and NDTiff, what each of them
+refuses, and the conversion of estimates to the type of the pixels that are kept. How each is
+written stands in its own module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 from ..atomic_output import OutputError, require_zarr_name
 from ..output_kinds import Kind
 from ..stack import RECORDING, Stack
+from .ndtiff import NDTiffWriter
+from .pyramid import add_pyramid
 from .tiff import TIFF_SUFFIXES, ImageJWriter, OmeTiffWriter
+
+if TYPE_CHECKING:
+    from ..ome_zarr_writer import OmeZarrWriter
 
 PixelType = Literal["uint8", "uint16", "float32"]
 
@@ -34,10 +39,16 @@ class OutputForm:
         Of the pixels. Whole-number types are rounded and clipped to their range.
     imagej
         Write a TIFF as ImageJ's own hyperstack instead of an OME-TIFF.
+    ndtiff
+        Write a folder as NDTiff instead of an OME-Zarr.
+    pyramid
+        Add smaller resolutions to an OME-Zarr when it is whole.
     """
 
     pixel_type: PixelType = "float32"
     imagej: bool = False
+    ndtiff: bool = False
+    pyramid: bool = False
 
 
 class StackWriter(Protocol):
@@ -60,17 +71,26 @@ def is_tiff(path: Path | str) -> bool:
 
 def require_form(path: Path | str, form: OutputForm, *, resume: bool = False) -> None:
     """Raise OutputError if nothing is written in this form under this name."""
-    if not is_tiff(path):
+    if is_tiff(path):
+        _refuse(form.ndtiff, path, "NDTiff is a folder; give a name without .tif")
+        _refuse(form.pyramid, path, "--pyramid belongs to an OME-Zarr; write an .ome.zarr")
+    else:
         require_zarr_name(path)
-        if form.imagej:
-            raise OutputError(
-                f"{path}: --imagej writes a TIFF; give a name that ends in .tif, or leave it out"
-            )
-    elif resume:
+        _refuse(form.imagej, path, "--imagej writes a TIFF; give a name that ends in .tif")
+        _refuse(
+            form.ndtiff and form.pyramid, path, "NDTiff is written without --pyramid; leave it out"
+        )
+    one_go = "a TIFF" if is_tiff(path) else "NDTiff" if form.ndtiff else None
+    if resume and one_go:
         raise OutputError(
-            f"{path}: a TIFF is written in one go and cannot be resumed; leave --resume out, or "
+            f"{path}: {one_go} is written in one go and cannot be resumed; leave --resume out, or "
             "write an .ome.zarr, which can"
         )
+
+
+def _refuse(wrong: bool, path: Path | str, sentence: str) -> None:
+    if wrong:
+        raise OutputError(f"{path}: {sentence}")
 
 
 def open_writer(
@@ -88,7 +108,7 @@ def open_writer(
     Parameters
     ----------
     path
-        `.tif` or `.tiff` for a TIFF, anything else for an OME-Zarr.
+        `.tif` or `.tiff` for a TIFF, anything else for an OME-Zarr, or NDTiff if asked for.
     stack
         Gives axes, names and pixel size of what will be written.
     form
@@ -106,19 +126,26 @@ def open_writer(
         If it cannot be written there.
     """
     require_form(path, form, resume=resume)
+    if form.ndtiff:
+        return NDTiffWriter(
+            path, stack, pixel_type=form.pixel_type, attributes=attributes, overwrite=overwrite
+        )
     if not is_tiff(path):
         from ..ome_zarr_writer import OmeZarrWriter
 
-        return OmeZarrWriter(
+        store = OmeZarrWriter(
             path,
             frame_shape=stack.frame_shape,
             dtype=form.pixel_type,
             pixel_size_um=stack.pixel_size_um,
+            z_step_um=stack.z_step_um,
+            interval_s=stack.time_interval_s,
             channel_names=stack.channel_names,
             attributes={**attributes, RECORDING: stack.described},
             overwrite=overwrite,
             resume=resume,
         )
+        return _with_pyramid(store) if form.pyramid else store
     writer = ImageJWriter if form.imagej else OmeTiffWriter
     return writer(
         path,
@@ -128,6 +155,18 @@ def open_writer(
         attributes=attributes,
         overwrite=overwrite,
     )
+
+
+@contextmanager
+def _with_pyramid(store: OmeZarrWriter) -> Iterator[OmeZarrWriter]:
+    with store:
+        yield store
+    add_pyramid(store.path)
+
+
+def written_axes(stack: Stack, index: int, form: OutputForm) -> dict[str, int]:
+    """Return where frame `index` goes: NDTiff keeps every axis, the others have positions."""
+    return stack.axes(index) if form.ndtiff else stack.image_axes(index)
 
 
 def as_pixel_type(pixels: NDArray[Any], pixel_type: PixelType) -> NDArray[Any]:

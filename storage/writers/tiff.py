@@ -17,14 +17,15 @@ from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic_output import OutputError, jsonable, new_file
-from ..ome_zarr_writer import AxisMap, Place
+from ..axis_map import AxisMap, Place
 from ..output_kinds import SOFTWARE, Kind
+from ..stack import Stack
 
 if TYPE_CHECKING:
     from ome_types import OME
@@ -38,33 +39,13 @@ CLASSIC_BYTES = 2**31
 """Beyond it an OME-TIFF is written as a BigTIFF, which older programs do not read."""
 
 
-class Described(Protocol):
-    """What a file says about its pixels, beside them."""
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Axis to length, all but y and x."""
-
-    @property
-    def frame_shape(self) -> tuple[int, int]:
-        """(Y, X) in pixels."""
-
-    @property
-    def pixel_size_um(self) -> float | None:
-        """Edge of a pixel in the specimen."""
-
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """In the order of the channel axis, or none."""
-
-
 class _Writer:
     """What both forms share: the file that appears at the end, and the check of each frame."""
 
     def __init__(
         self,
         path: Path | str,
-        described: Described,
+        stack: Stack,
         pixel_type: str,
         *,
         kind: Kind,
@@ -74,11 +55,11 @@ class _Writer:
         self.path = Path(path)
         self.attributes = dict(attributes or {})
         self.software = f"{SOFTWARE}{kind.value}"
-        self.described = described
+        self.stack = stack
         self.dtype = np.dtype(pixel_type)
         self.frames_written = 0
         self._axis_map = AxisMap(number_as_they_appear=False)
-        self._axis_map.know_channels(described.channel_names)
+        self._axis_map.know_channels(stack.channel_names)
         self._open = ExitStack()
         self._staging = self._open.enter_context(
             new_file(self.path, overwrite=overwrite, kind=kind)
@@ -92,10 +73,10 @@ class _Writer:
         OutputError
             If it is of another shape or type, is there already, or the disk does not take it.
         """
-        if pixels.shape != self.described.frame_shape or pixels.dtype != self.dtype:
+        if pixels.shape != self.stack.frame_shape or pixels.dtype != self.dtype:
             raise OutputError(
                 f"{self.path}: frame {dict(axes)} is {pixels.shape} {pixels.dtype}, expected "
-                f"{self.described.frame_shape} {self.dtype}; write frames of another kind to "
+                f"{self.stack.frame_shape} {self.dtype}; write frames of another kind to "
                 "another file"
             )
         place = self._axis_map.place(axes)
@@ -174,8 +155,8 @@ class OmeTiffWriter(_Writer):
     ----------
     path
         The file; `.ome.tif` by custom.
-    described
-        What is known beside the pixels.
+    stack
+        What is written: its axes, sizes and names, and what is known beside the pixels.
     pixel_type
         Of the pages.
     kind
@@ -189,7 +170,7 @@ class OmeTiffWriter(_Writer):
     def __init__(
         self,
         path: Path | str,
-        described: Described,
+        stack: Stack,
         *,
         pixel_type: str = "float32",
         kind: Kind = Kind.DENOISED,
@@ -199,10 +180,10 @@ class OmeTiffWriter(_Writer):
         import tifffile
 
         super().__init__(
-            path, described, pixel_type, kind=kind, attributes=attributes, overwrite=overwrite
+            path, stack, pixel_type, kind=kind, attributes=attributes, overwrite=overwrite
         )
         self._pages: dict[Place, int] = {}
-        size = int(np.prod([*described.sizes.values(), *described.frame_shape]))
+        size = int(np.prod([*stack.sizes.values(), *stack.frame_shape]))
         large = size * self.dtype.itemsize > CLASSIC_BYTES
         self._tiff = tifffile.TiffWriter(self._staging, bigtiff=large, ome=False)
 
@@ -220,7 +201,7 @@ class OmeTiffWriter(_Writer):
             metadata=None,
             software=self.software,
             **({"description": " "} if not self._pages else {}),
-            **_resolution(self.described.pixel_size_um),
+            **_resolution(self.stack.pixel_size_yx_um),
         )
         self._pages[place] = len(self._pages)
 
@@ -232,11 +213,9 @@ class OmeTiffWriter(_Writer):
             raise OutputError(f"{self.path}: no frame was written; there is nothing to keep")
         document = ome_document(
             self._pages,
-            frame_shape=self.described.frame_shape,
+            self.stack,
             pixel_type=self.dtype.name,
-            pixel_size_um=self.described.pixel_size_um,
             channel_names=tuple(self._axis_map.channel_names),
-            position_names=self._axis_map.position_names,
             attributes=self.attributes,
         )
         tifffile.tiffcomment(self._staging, document.to_xml().encode())
@@ -257,7 +236,7 @@ class ImageJWriter(_Writer):
     def __init__(
         self,
         path: Path | str,
-        described: Described,
+        stack: Stack,
         *,
         pixel_type: str = "float32",
         kind: Kind = Kind.DENOISED,
@@ -267,37 +246,39 @@ class ImageJWriter(_Writer):
         import tifffile
 
         known = {"time", "z", "channel"}
-        if others := [
-            f"{n} ({s})" for n, s in described.sizes.items() if n not in known and s > 1
-        ]:
+        if others := [f"{n} ({s})" for n, s in stack.sizes.items() if n not in known and s > 1]:
             raise OutputError(
                 f"{path}: an ImageJ hyperstack has time, z and channels, the stack also has "
                 f"{', '.join(others)}; write an .ome.tif without --imagej, or an .ome.zarr"
             )
-        shape = [described.sizes.get(name, 1) for name in ("time", "z", "channel")]
-        size = int(np.prod([*shape, *described.frame_shape])) * np.dtype(pixel_type).itemsize
+        shape = [stack.sizes.get(name, 1) for name in ("time", "z", "channel")]
+        size = int(np.prod([*shape, *stack.frame_shape])) * np.dtype(pixel_type).itemsize
         if size > LARGEST_IMAGEJ_BYTES:
             raise OutputError(
                 f"{path}: {size / 2**30:.1f} GiB, an ImageJ hyperstack ends at 4 GiB; write an "
                 ".ome.tif without --imagej (a BigTIFF, by Bio-Formats), or an .ome.zarr"
             )
         super().__init__(
-            path, described, pixel_type, kind=kind, attributes=attributes, overwrite=overwrite
+            path, stack, pixel_type, kind=kind, attributes=attributes, overwrite=overwrite
         )
         self._written = np.zeros(shape, bool)
         facts: dict[str, Any] = {"axes": "TZCYX", "unit": "um"}
+        if stack.z_step_um:
+            facts["spacing"] = stack.z_step_um
+        if stack.time_interval_s:
+            facts["finterval"] = stack.time_interval_s
         if self.attributes:
             facts["Info"] = json.dumps(jsonable(self.attributes), ensure_ascii=False)
-        if described.channel_names:
-            facts["Labels"] = list(described.channel_names) * (shape[0] * shape[1])
+        if stack.channel_names:
+            facts["Labels"] = list(stack.channel_names) * (shape[0] * shape[1])
         self._pixels: NDArray[Any] | None = tifffile.memmap(
             self._staging,
-            shape=(*shape, *described.frame_shape),
+            shape=(*shape, *stack.frame_shape),
             dtype=self.dtype,
             imagej=True,
             metadata=facts,
             software=self.software,
-            **_resolution(described.pixel_size_um, for_imagej=True),
+            **_resolution(stack.pixel_size_yx_um, for_imagej=True),
         )
 
     def _holds(self, place: Place) -> bool:
@@ -321,12 +302,15 @@ class ImageJWriter(_Writer):
         self._pixels = None
 
 
-def _resolution(pixel_size_um: float | None, *, for_imagej: bool = False) -> dict[str, Any]:
-    if not pixel_size_um:
+def _resolution(
+    pixel_size_yx_um: tuple[float, float] | None, *, for_imagej: bool = False
+) -> dict[str, Any]:
+    if pixel_size_yx_um is None:
         return {}
+    height, width = pixel_size_yx_um
     if for_imagej:  # there pixels per unit, and the unit is named in the metadata
-        return {"resolution": (1 / pixel_size_um,) * 2}
-    return {"resolution": (1e4 / pixel_size_um,) * 2, "resolutionunit": "CENTIMETER"}
+        return {"resolution": (1 / width, 1 / height)}
+    return {"resolution": (1e4 / width, 1e4 / height), "resolutionunit": "CENTIMETER"}
 
 
 # --------------------------------------------------------------------------------- OME-XML
@@ -334,12 +318,10 @@ def _resolution(pixel_size_um: float | None, *, for_imagej: bool = False) -> dic
 
 def ome_document(
     pages: Mapping[Place, int],
+    stack: Stack,
     *,
-    frame_shape: tuple[int, int],
     pixel_type: str,
-    pixel_size_um: float | None,
     channel_names: Sequence[str],
-    position_names: Mapping[int, str],
     attributes: Mapping[str, Any],
 ) -> OME:
     """Return the OME-XML of a file whose page `pages[place]` holds the frame at `place`.
@@ -350,26 +332,36 @@ def ome_document(
     from ome_types import OME
     from ome_types.model import Image
 
+    names = position_names(stack)
     images = []
     by_position = groupby(sorted(pages, key=_position), key=_position)
     for number, (position, places) in enumerate(by_position):
+        own = {place: pages[place] for place in places}
         images.append(
             Image(
                 id=f"Image:{number}",
-                name=position_names.get(position, f"Position {position}"),
-                pixels=_pixels(
-                    number,
-                    {place: pages[place] for place in places},
-                    frame_shape,
-                    pixel_type,
-                    pixel_size_um,
-                    channel_names,
-                ),
+                name=names.get(position, f"Position {position}"),
+                pixels=_pixels(number, own, stack, pixel_type, channel_names),
             )
         )
     return OME(
         images=images, creator="quietscope", structured_annotations=_annotations(attributes)
     )
+
+
+def position_names(stack: Stack) -> dict[int, str]:
+    """Return what each position is called, where it is more than its number."""
+    names = {}
+    for number, values in enumerate(stack.image_places):
+        if list(values.values()) == [number]:
+            continue
+        alone = len(values) == 1 and "position" in values
+        names[number] = (
+            str(values["position"])
+            if alone
+            else ", ".join(f"{axis} {value}" for axis, value in values.items())
+        )
+    return names
 
 
 def _position(place: Place) -> int:
@@ -379,24 +371,29 @@ def _position(place: Place) -> int:
 def _pixels(
     number: int,
     pages: Mapping[Place, int],
-    frame_shape: tuple[int, int],
+    stack: Stack,
     pixel_type: str,
-    pixel_size_um: float | None,
     channel_names: Sequence[str],
 ) -> Any:
     from ome_types.model import Channel, Pixels
 
     times, channels, planes = (
-        1 + max(getattr(place, axis) for place in pages) for axis in ("time", "channel", "z")
+        max(stack.sizes.get(axis, 1), 1 + max(getattr(place, axis) for place in pages))
+        for axis in ("time", "channel", "z")
     )
-    channels = max(channels, len(channel_names))
-    size = {"physical_size_x": pixel_size_um, "physical_size_y": pixel_size_um}
+    height, width = stack.pixel_size_yx_um or (None, None)
+    known = {
+        "physical_size_x": width,
+        "physical_size_y": height,
+        "physical_size_z": stack.z_step_um,
+        "time_increment": stack.time_interval_s,
+    }
     return Pixels(
         id=f"Pixels:{number}",
         dimension_order="XYTZC",
         type={"float32": "float"}.get(pixel_type, pixel_type),
-        size_x=frame_shape[1],
-        size_y=frame_shape[0],
+        size_x=stack.frame_shape[1],
+        size_y=stack.frame_shape[0],
         size_t=times,
         size_c=channels,
         size_z=planes,
@@ -409,7 +406,7 @@ def _pixels(
             for index in range(channels)
         ],
         tiff_data_blocks=_blocks(pages, times, planes),
-        **(size if pixel_size_um else {}),
+        **{name: value for name, value in known.items() if value},
     )
 
 

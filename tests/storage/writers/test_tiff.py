@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,24 @@ from hypothesis import strategies as st
 
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.output_kinds import Kind, kind_of
+from quietscope.storage.stack import Stack
 from quietscope.storage.writers.open_writer import PixelType, as_pixel_type
 from quietscope.storage.writers.tiff import ImageJWriter, OmeTiffWriter
 
 SHAPE = (5, 7)
 
 
-@dataclass(frozen=True)
-class Facts:
-    sizes: dict[str, int]
-    frame_shape: tuple[int, int] = SHAPE
-    pixel_size_um: float | None = 0.1083
-    channel_names: tuple[str, ...] = field(default=())
+def facts(sizes: dict[str, int], shape: tuple[int, int] = SHAPE, **known: Any) -> Stack:
+    """Return what is known of a stack; nothing of it is read."""
+    return Stack(
+        path=Path("facts"),
+        sizes=sizes,
+        frame_shape=shape,
+        dtype=np.dtype("uint16"),
+        read=lambda _: frame(0),
+        pixel_size_yx_um=(0.1083, 0.1083),
+        **known,
+    )
 
 
 def frame(value: float) -> np.ndarray[Any, Any]:
@@ -33,8 +38,8 @@ def frame(value: float) -> np.ndarray[Any, Any]:
 
 
 def test_each_frame_is_where_another_reader_expects_it(tmp_path: Path) -> None:
-    facts = Facts({"position": 2, "time": 3, "channel": 2}, channel_names=("GFP", "RFP"))
-    with OmeTiffWriter(tmp_path / "a.ome.tif", facts, attributes={"model": "m"}) as writer:
+    stack = facts({"position": 2, "time": 3, "channel": 2}, channel_names=("GFP", "RFP"))
+    with OmeTiffWriter(tmp_path / "a.ome.tif", stack, attributes={"model": "m"}) as writer:
         for position in (1, 0):  # in any order
             for channel in (0, 1):
                 for time in range(3):
@@ -50,8 +55,8 @@ def test_each_frame_is_where_another_reader_expects_it(tmp_path: Path) -> None:
 def test_what_the_file_says_is_what_is_known(tmp_path: Path) -> None:
     from ome_types import from_tiff
 
-    facts = Facts({"time": 2, "channel": 2}, channel_names=("GFP", "RFP"))
-    with OmeTiffWriter(tmp_path / "a.ome.tif", facts, attributes={"model": "abc"}) as writer:
+    stack = facts({"time": 2, "channel": 2}, channel_names=("GFP", "RFP"))
+    with OmeTiffWriter(tmp_path / "a.ome.tif", stack, attributes={"model": "abc"}) as writer:
         for time in range(2):
             writer.write(frame(time), {"time": time, "channel": "RFP"})
     pixels = from_tiff(tmp_path / "a.ome.tif").images[0].pixels
@@ -81,7 +86,7 @@ def test_an_absent_frame_has_no_page(
     ]
     written = data.draw(st.lists(st.sampled_from(places), unique_by=str, min_size=1))
     path = tmp_path / "a.ome.tif"
-    with OmeTiffWriter(path, Facts(sizes), pixel_type=pixel_type, overwrite=True) as writer:
+    with OmeTiffWriter(path, facts(sizes), pixel_type=pixel_type, overwrite=True) as writer:
         for axes in written:
             writer.write(as_pixel_type(frame(1 + places.index(axes)), pixel_type), axes)
     pages = _pages_by_place(from_tiff(path).images[0].pixels)
@@ -113,8 +118,8 @@ def test_whole_numbers_are_rounded_and_never_wrap() -> None:
 
 
 def test_imagej_opens_a_hyperstack(tmp_path: Path) -> None:
-    facts = Facts({"time": 3, "channel": 2}, channel_names=("GFP", "RFP"))
-    with ImageJWriter(tmp_path / "a.tif", facts) as writer:
+    stack = facts({"time": 3, "channel": 2}, channel_names=("GFP", "RFP"))
+    with ImageJWriter(tmp_path / "a.tif", stack) as writer:
         for channel in range(2):
             for time in range(3):
                 writer.write(frame(10 * channel + time), {"time": time, "channel": channel})
@@ -128,7 +133,7 @@ def test_imagej_opens_a_hyperstack(tmp_path: Path) -> None:
 
 
 def test_imagej_never_gets_frames_that_never_were(tmp_path: Path) -> None:
-    writer = ImageJWriter(tmp_path / "a.tif", Facts({"time": 3}))
+    writer = ImageJWriter(tmp_path / "a.tif", facts({"time": 3}))
     for time in (0, 2):
         writer.write(frame(time), {"time": time})
     with pytest.raises(OutputError, match=r"1 of 3 frames were never recorded"):
@@ -147,32 +152,32 @@ def test_what_imagej_cannot_hold_is_refused_before_work_begins(
     tmp_path: Path, sizes: dict[str, int], shape: tuple[int, int], words: str
 ) -> None:
     with pytest.raises(OutputError, match=words):
-        ImageJWriter(tmp_path / "a.tif", Facts(sizes, frame_shape=shape))
+        ImageJWriter(tmp_path / "a.tif", facts(sizes, shape))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("writer", [OmeTiffWriter, ImageJWriter])
 def test_a_denoised_file_is_replaced_and_a_recording_is_not(tmp_path: Path, writer: Any) -> None:
     for name, kind in (("denoised.tif", Kind.DENOISED), ("recording.tif", Kind.RECORDING)):
-        with writer(tmp_path / name, Facts({"time": 1}), kind=kind) as opened:
+        with writer(tmp_path / name, facts({"time": 1}), kind=kind) as opened:
             opened.write(frame(1), {"time": 0})
         assert kind_of(tmp_path / name) is kind
-    with writer(tmp_path / "denoised.tif", Facts({"time": 1}), overwrite=True) as opened:
+    with writer(tmp_path / "denoised.tif", facts({"time": 1}), overwrite=True) as opened:
         opened.write(frame(2), {"time": 0})
     assert tifffile.imread(tmp_path / "denoised.tif")[0, 0] == 2
     with pytest.raises(OutputError, match="is a recording"):
-        writer(tmp_path / "recording.tif", Facts({"time": 1}), overwrite=True)
+        writer(tmp_path / "recording.tif", facts({"time": 1}), overwrite=True)
 
 
 @pytest.mark.parametrize("writer", [OmeTiffWriter, ImageJWriter])
 def test_a_run_that_fails_leaves_what_was_there(tmp_path: Path, writer: Any) -> None:
     path = tmp_path / "a.tif"
-    with writer(path, Facts({"time": 1})) as opened:
+    with writer(path, facts({"time": 1})) as opened:
         opened.write(frame(5), {"time": 0})
     yesterday = path.read_bytes()
 
     def fail_in_the_middle() -> None:
-        with writer(path, Facts({"time": 2}), overwrite=True) as opened:
+        with writer(path, facts({"time": 2}), overwrite=True) as opened:
             opened.write(frame(1), {"time": 0})
             raise KeyError
 
@@ -183,7 +188,7 @@ def test_a_run_that_fails_leaves_what_was_there(tmp_path: Path, writer: Any) -> 
 
 
 def test_a_frame_of_another_shape_or_twice_is_refused(tmp_path: Path) -> None:
-    with OmeTiffWriter(tmp_path / "a.tif", Facts({"time": 2})) as writer:
+    with OmeTiffWriter(tmp_path / "a.tif", facts({"time": 2})) as writer:
         writer.write(frame(1), {"time": 0})
         with pytest.raises(OutputError, match="another file"):
             writer.write(np.zeros((5, 8), np.float32), {"time": 1})
@@ -192,8 +197,8 @@ def test_a_frame_of_another_shape_or_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_beyond_two_gigabytes_is_a_bigtiff(tmp_path: Path) -> None:
-    facts = Facts({"time": 600}, frame_shape=(1024, 1024))
-    with OmeTiffWriter(tmp_path / "a.ome.tif", facts) as writer:
+    stack = facts({"time": 600}, shape=(1024, 1024))
+    with OmeTiffWriter(tmp_path / "a.ome.tif", stack) as writer:
         writer.write(np.zeros((1024, 1024), np.float32), {"time": 0})
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
         assert file.is_bigtiff
