@@ -44,7 +44,7 @@ class GivenFrames:
 
 
 def _sha256(pixels: NDArray[Any]) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(pixels)).digest()
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
 
 
 def score_run(run: Path, specimen: Specimen, first_index: int) -> dict[str, float]:

@@ -175,4 +175,5 @@ def as_pixel_type(pixels: NDArray[Any], pixel_type: PixelType) -> NDArray[Any]:
     if dtype.kind == "f" or pixels.dtype == dtype:
         return np.ascontiguousarray(pixels, dtype)
     limits = np.iinfo(dtype)
-    return np.clip(np.rint(pixels), limits.min, limits.max).astype(dtype)
+    rounded: NDArray[Any] = np.clip(np.rint(pixels), limits.min, limits.max).astype(dtype)
+    return rounded

@@ -99,7 +99,8 @@ def halved(frame: NDArray[Any]) -> NDArray[Any]:
     mean = even.reshape(even.shape[0] // 2, 2, -1, 2).mean(axis=(1, 3), dtype=np.float32)
     if frame.dtype.kind == "f":
         return np.ascontiguousarray(mean, frame.dtype)
-    return np.rint(mean).astype(frame.dtype)
+    rounded: NDArray[Any] = np.rint(mean).astype(frame.dtype)
+    return rounded
 
 
 def _describe(store: Path, image: Path, levels: int) -> None:

@@ -375,14 +375,14 @@ def _pixels(
     pixel_type: str,
     channel_names: Sequence[str],
 ) -> Any:
-    from ome_types.model import Channel, Pixels
+    from ome_types.model import Channel, PixelType, Pixels, Pixels_DimensionOrder
 
     times, channels, planes = (
         max(stack.sizes.get(axis, 1), 1 + max(getattr(place, axis) for place in pages))
         for axis in ("time", "channel", "z")
     )
     height, width = stack.pixel_size_yx_um or (None, None)
-    known = {
+    known: dict[str, Any] = {
         "physical_size_x": width,
         "physical_size_y": height,
         "physical_size_z": stack.z_step_um,
@@ -390,8 +390,8 @@ def _pixels(
     }
     return Pixels(
         id=f"Pixels:{number}",
-        dimension_order="XYTZC",
-        type={"float32": "float"}.get(pixel_type, pixel_type),
+        dimension_order=Pixels_DimensionOrder.XYTZC,
+        type=PixelType({"float32": "float"}.get(pixel_type, pixel_type)),
         size_x=stack.frame_shape[1],
         size_y=stack.frame_shape[0],
         size_t=times,

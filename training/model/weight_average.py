@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 DECAY = 0.998
 """Per step: an average over about 500 steps, of the several thousand that a run has."""
 YOUNG_STEPS = 9
@@ -25,6 +27,6 @@ def weight_average(network: nn.Module) -> AveragedModel:
 
 
 @torch.no_grad()
-def _towards(averaged: list[Tensor], live: list[Tensor], updates: Tensor | int) -> None:
+def _towards(averaged: Tensors, live: Tensors, updates: Tensor | int) -> None:
     decay = min(DECAY, int(updates) / (int(updates) + YOUNG_STEPS))
     torch._foreach_lerp_(averaged, live, 1 - decay)
