@@ -393,7 +393,8 @@ def models_in_use(
         (bundle.name if name == EVERY_CHANNEL else f"{name} by {bundle.name}")
         for name, bundle in found.items()
     )
-    return {**found}, f"model in use in {shelf.path}: {words}"
+    chosen: dict[str | int, Path] = dict(found.items())
+    return chosen, f"model in use in {shelf.path}: {words}"
 
 
 def _library_around(place: Path) -> Library | None:

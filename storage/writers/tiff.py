@@ -375,7 +375,7 @@ def _pixels(
     pixel_type: str,
     channel_names: Sequence[str],
 ) -> Any:
-    from ome_types.model import Channel, PixelType, Pixels, Pixels_DimensionOrder
+    from ome_types.model import Channel, Pixels, Pixels_DimensionOrder, PixelType
 
     times, channels, planes = (
         max(stack.sizes.get(axis, 1), 1 + max(getattr(place, axis) for place in pages))
