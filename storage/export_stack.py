@@ -59,6 +59,8 @@ def export_stack(
     require_space(Path(out), needed * np.dtype(form.pixel_type).itemsize)
     attributes = dict(stack.attributes or {})
     present = [int(index) for index in stack.present_indices]
+    if form.ndtiff:  # its readers know channels in the order in which they first come
+        present.sort(key=lambda index: stack.axes(index).get("channel", 0))
     with (
         owned(out),
         open_writer(

@@ -202,7 +202,7 @@ def _client(scheduler: str, workers: int | None) -> Iterator[Any]:
         count = workers or all_cores()
         with (
             distributed.LocalCluster(
-                n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
+                n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0"
             ) as cluster,
             distributed.Client(cluster) as client,
         ):
