@@ -18,11 +18,10 @@ def bilateral(image: NDArray[np.float32], strength: float) -> NDArray[Any]:
     """
     from skimage.restoration import denoise_bilateral
 
-    floor = image.min()
+    floor = np.float32(image.min())
     if image.max() <= floor:
         return image  # the library divides by the range
-    return floor + np.asarray(
-        denoise_bilateral(
-            image - floor, win_size=WINDOW_PX, sigma_color=strength, sigma_spatial=SPATIAL_PX
-        )
+    smooth = denoise_bilateral(
+        image - floor, win_size=WINDOW_PX, sigma_color=strength, sigma_spatial=SPATIAL_PX
     )
+    return np.asarray(smooth + floor)

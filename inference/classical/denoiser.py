@@ -140,11 +140,7 @@ class ClassicalDenoiser:
     ) -> NDArray[Any]:
         if self.strength is None:
             self.strength = chosen_strength(filtered, method.strengths, image)
-        # About its least value: some filters expect none below zero.
-        floor = image.min()
-        if method.units != "stable":
-            return filtered(image, self.strength)
-        return filtered(image - floor, self.strength) + floor
+        return filtered(image, self.strength)
 
     def _noise_of(self, image: FloatImage, frames: int) -> float:
         """Return the standard deviation of the mean of some frames, without a noise model."""

@@ -7,9 +7,8 @@ truth are in `trust`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -21,35 +20,21 @@ from ...calibration.noise_model import NoiseModel
 from ...storage.atomic_output import require_apart
 from ...storage.stack import Stack
 from ..bundle import Bundle, open_bundle
-from ..denoiser import Denoiser, RunsBundle
-from ..errors import FrameMismatchError, InferenceError
+from ..denoiser import Denoiser
+from ..errors import InferenceError
 from ..graph.precision import Precision
-from ..observation_reader import ObservationReader
 from ..offline.channel_models import ChannelModels
 from ..provenance import recorded_camera
 from ..runtime.camera_pixels import CameraPixels
 from ..runtime.providers import Provider, all_cores
 from ..runtime.tiling import open_denoiser
-from ..side_inputs import other_channel_numbers, side_input_indices
-from ..trust import NoiseVariance, lag_one_correlation, residual_variances
-from .metrics import nrmse, psnr_db, ssim_map
-from .references import Reference, References, references, require_one_truth
-from .trivial_competitors import BestBlur, BlurCompetitor
+from ..trust import NoiseVariance
+from .references import References, references, require_one_truth
+from .scoring import FrameScores, Scoring
+from .trivial_competitors import BestBlur
 
 FloatImage = NDArray[np.float64]
 OnProgress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class FrameScores:
-    """The scores of one frame; see `Evaluation` for what they mean."""
-
-    index: int
-    psnr_db: float
-    psnr_raw_db: float
-    ssim: float
-    ssim_raw: float
-    nrmse: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +179,12 @@ def evaluate(
             stack, truth, static=static, pixels=pixels, noise_variance=noise_variance
         )
         chosen = _chosen(stack, models, frames, truths)
-        scoring = _Scoring(stack, denoiser, truths, noise_variance, pixels)
+        scoring = Scoring(stack, denoiser, truths, noise_variance, pixels)
         for done, index in enumerate(chosen, start=1):
             scoring.add(index)
             if on_progress is not None:
                 on_progress(done, len(chosen))
-        evaluation = scoring.evaluation(remarks + truths.remarks())
+        evaluation = _means(scoring, remarks + truths.remarks())
         if figures is not None:
             _draw(evaluation, scoring, figures)
     finally:
@@ -265,127 +250,27 @@ def _prepared(
     return denoiser, models, noise_model, remarks
 
 
-@dataclass(eq=False)
-class _Scoring:
-    """Denoise and score, one frame at a time."""
-
-    stack: Stack
-    denoiser: Denoiser
-    references: References
-    noise_variance: NoiseVariance | None
-    pixels: CameraPixels
-    scores: list[FrameScores] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    expected_adu2: list[float] = field(default_factory=list)
-    found_adu2: list[float] = field(default_factory=list)
-    correlations: list[float] = field(default_factory=list)
-    z_squares: list[float] = field(default_factory=list)
-    other_channels: tuple[int, ...] = field(init=False)
-    reader: ObservationReader = field(init=False)
-    estimate: NDArray[np.float32] = field(init=False)
-    provider: str | None = field(init=False)
-    gaussian: BlurCompetitor = field(default_factory=BlurCompetitor)
-    running_mean: BlurCompetitor = field(default_factory=BlurCompetitor)
-
-    def __post_init__(self) -> None:
-        if self.denoiser.frame_shape != self.stack.frame_shape:
-            raise FrameMismatchError(
-                f"{self.stack.path}: frames are {self.stack.frame_shape}, the denoiser was built "
-                f"for {self.denoiser.frame_shape}; build one for this shape"
-            )
-        model = self.denoiser if isinstance(self.denoiser, RunsBundle) else None
-        wanted = () if model is None else model.bundle.manifest.other_channels
-        self.other_channels = other_channel_numbers(self.stack, wanted, what="the model")
-        self.provider = None if model is None else model.provider
-        pixel_type = self.stack.dtype if model is None else model.pixel_type
-        self.reader = ObservationReader(self.stack, pixel_type)
-        self.estimate = np.empty((2, *self.stack.frame_shape), np.float32)
-
-    @property
-    def preceding_frames(self) -> int:
-        """How many of the frames that a model is given are of its own channel."""
-        return self.denoiser.context_frames - len(self.other_channels)
-
-    def denoise(self, index: int) -> list[FloatImage]:
-        """Denoise frame `index` into `estimate`.
-
-        Returns the frame and the preceding ones that the model was given, newest first, float64.
-        """
-        observations = self.reader.read(index, self.preceding_frames, self.other_channels)
-        began = time.perf_counter()
-        self.denoiser.denoise(observations, self.estimate)
-        self.seconds.append(time.perf_counter() - began)
-        before = side_input_indices(self.stack, index, self.preceding_frames)
-        there = [0, *(row for row, place in enumerate(before, start=1) if place is not None)]
-        return [self.pixels.corrected(observations[row]) for row in there]
-
-    def add(self, index: int) -> None:
-        frames = self.denoise(index)
-        raw = frames[0]
-        reference = self.references.of(index, self.preceding_frames)
-        denoised = self.estimate[0].astype(np.float64)
-        self.scores.append(_score(index, raw, denoised, reference.signal))
-        self.gaussian.add(raw, reference.signal)
-        if self.preceding_frames:
-            self.running_mean.add(np.mean(frames, axis=0), reference.signal)
-        residual = raw - denoised
-        if (correlation := lag_one_correlation(residual)) is not None:
-            self.correlations.append(correlation)
-        if self.noise_variance is not None:
-            expected, found = residual_variances(
-                residual,
-                denoised,
-                self.estimate[1],
-                self.noise_variance,
-                self.pixels.own_variance_adu2(),
-            )
-            self.expected_adu2.append(expected)
-            self.found_adu2.append(found)
-        self._add_z(denoised, reference)
-
-    def _add_z(self, denoised: FloatImage, reference: Reference) -> None:
-        stated = self.estimate[1].astype(np.float64) ** 2
-        total = stated + reference.variance
-        usable = (stated > 0) & (total > 0)
-        if usable.any():
-            error = denoised - reference.signal
-            self.z_squares.append(float((error[usable] ** 2 / total[usable]).mean()))
-
-    def evaluation(self, remarks: list[str]) -> Evaluation:
-        expected = sum(self.expected_adu2)
-        return Evaluation(
-            frames=tuple(self.scores),
-            variance_ratio=sum(self.found_adu2) / expected if expected > 0 else None,
-            residual_correlation=float(np.mean(self.correlations)) if self.correlations else None,
-            uncertainty_z_std=sqrt(float(np.mean(self.z_squares))) if self.z_squares else None,
-            ms_per_frame=1e3 * float(np.median(self.seconds)),
-            gaussian=self.gaussian.best(),
-            running_mean=self.running_mean.best(),
-            provider=self.provider,
-            remarks=tuple(remarks),
-        )
-
-
-def _score(index: int, raw: FloatImage, denoised: FloatImage, truth: FloatImage) -> FrameScores:
-    if truth.max() <= truth.min():
-        raise InferenceError(
-            f"the truth of frame {index} is the same in every pixel, so no score has a scale; "
-            "give a truth with structure"
-        )
-    return FrameScores(
-        index=index,
-        psnr_db=psnr_db(denoised, truth),
-        psnr_raw_db=psnr_db(raw, truth),
-        ssim=ssim_map(denoised, truth)[0],
-        ssim_raw=ssim_map(raw, truth)[0],
-        nrmse=nrmse(denoised, truth),
+def _means(scoring: Scoring, remarks: list[str]) -> Evaluation:
+    expected = sum(scoring.expected_adu2)
+    return Evaluation(
+        frames=tuple(scoring.scores),
+        variance_ratio=sum(scoring.found_adu2) / expected if expected > 0 else None,
+        residual_correlation=float(np.mean(scoring.correlations))
+        if scoring.correlations
+        else None,
+        uncertainty_z_std=sqrt(float(np.mean(scoring.z_squares))) if scoring.z_squares else None,
+        ms_per_frame=1e3 * float(np.median(scoring.seconds)),
+        gaussian=scoring.gaussian.best(),
+        running_mean=scoring.running_mean.best(),
+        provider=scoring.provider,
+        remarks=tuple(remarks),
     )
 
 
 # --------------------------------------------------------------------------------- figures
 
 
-def _draw(evaluation: Evaluation, scoring: _Scoring, folder: Path) -> None:
+def _draw(evaluation: Evaluation, scoring: Scoring, folder: Path) -> None:
     from .error_maps import draw_error_maps
 
     by_quality = sorted(evaluation.frames, key=lambda scores: scores.psnr_db)
