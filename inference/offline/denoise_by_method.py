@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ...calibration.noise_model import NoiseModel
@@ -48,7 +49,7 @@ def denoise_by_method(
         What to denoise. Absent frames are left out.
     method, frames, strength, noise_model
         See `ClassicalDenoiser`. A strength that is not given is chosen on the first frame of each
-        channel and then kept, so that a recording does not flicker.
+        channel and kept, so that a recording does not flicker.
     out, resume, overwrite, form, on_progress
         See `denoise_stack`.
     noise_model_sha256
@@ -73,11 +74,9 @@ def denoise_by_method(
     with ExitStack() as open_things, owned(out):
         source = _MethodFrames(stack, method, frames, strength, noise_model)
         open_things.callback(source.close)
-        said: dict[str, str | int | float | None] = {
-            "name": method,
-            "frames": frames,
-            "strength": strength,
-        }
+        strengths = source.strengths()
+        said: dict[str, str | int | float | None] = {"name": method, "frames": frames}
+        said |= {f"strength of {name}": found for name, found in strengths.items()}
         record = Provenance.of(
             stack.path.name, {}, method=said, provider="CPU", precision="fp32"
         ).model_copy(update={"noise_model_sha256": noise_model_sha256})
@@ -93,7 +92,7 @@ def denoise_by_method(
         "provider": "CPU",
         "device": cpu_name(1),
         "models": {},
-        "method": said | {"strengths": source.strengths()},
+        "method": {"name": method, "frames": frames, "strengths": strengths},
         "forced": [],
         "output": str(out),
     }
@@ -137,7 +136,18 @@ class _MethodFrames:
         return self._reader.read(index, self._frames - 1)
 
     def strengths(self) -> dict[str, float | None]:
-        """Return the strength that each channel was filtered with."""
+        """Return the strength for each channel; one that was not given is chosen now.
+
+        Always on the channel's first frame, so that a run that is gone on with chooses the same.
+        """
+        firsts: dict[int, int] = {}
+        for index in in_reading_order(self._stack, None):
+            if self._stack.is_present(index):
+                firsts.setdefault(self._stack.axes(index).get("channel", 0), index)
+        estimate = np.empty((2, *self._stack.frame_shape), np.float32)
+        for number, denoiser in enumerate(self._denoisers.values()):
+            if denoiser.strength is None and number in firsts:
+                denoiser.denoise(self.observations(firsts[number]), estimate)
         return {name: denoiser.strength for name, denoiser in self._denoisers.items()}
 
     def close(self) -> None:

@@ -43,7 +43,12 @@ def test_each_channel_is_filtered_with_the_frames_before_it(stack, tmp_path):
             index = written.index({"time": time, "channel": channel, "z": 0})
             np.testing.assert_allclose(written.frame(index), expected, rtol=1e-5)
     said = provenance_of(written)
-    assert said.method == {"name": "gaussian", "frames": 3, "strength": 1.0}
+    assert said.method == {
+        "name": "gaussian",
+        "frames": 3,
+        "strength of 0": 1.0,
+        "strength of 1": 1.0,
+    }
     assert said.models == {}
 
 
@@ -51,6 +56,17 @@ def test_a_strength_is_chosen_for_each_channel(stack, tmp_path):
     result = denoise_by_method(stack, "gaussian", tmp_path / "out.ome.zarr")
     assert set(result["method"]["strengths"]) == {"0", "1"}
     assert all(found > 0 for found in result["method"]["strengths"].values())
+
+
+def test_a_run_that_is_gone_on_with_has_one_strength(tmp_path):
+    """The second half alone, far brighter, would have chosen another."""
+    raw = pixels(channels=1)
+    raw[2:] *= 40
+    whole = stack_from_array(raw, axes=("time", "channel"))
+    half = stack_from_array(raw[:2], axes=("time", "channel"))
+    out = tmp_path / "out.ome.zarr"
+    first = denoise_by_method(half, "gaussian", out)["method"]["strengths"]
+    assert denoise_by_method(whole, "gaussian", out, resume=True)["method"]["strengths"] == first
 
 
 def test_it_is_gone_on_with_and_only_with_the_same_method(tmp_path, stack):
