@@ -25,13 +25,13 @@ from ..calibration.fingerprint import CameraFingerprint
 from ..storage.atomic_output import write_json
 from ..storage.bounded_text import read_text
 from ..storage.directory_lock import owned
+from ..storage.output_kinds import RAW
 from .bundle import MANIFEST, Bundle, Manifest, open_bundle, read_manifest
 from .errors import BundleError, InferenceError
 from .model_choice import EVERY_CHANNEL
 
 CURRENT = "current.json"
 MODELS = "models"
-RAW = "raw.ome.zarr"
 
 LOCK_WAIT_S = 10.0
 """A decision takes milliseconds: who waits longer than this waits for a program that hangs."""

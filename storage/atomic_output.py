@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +27,9 @@ from .urls import UrlPath, is_url, local_path
 RESERVE_BYTES = 256 * 2**20
 """Free space that is left untouched: a full system disk stops more than this program."""
 
+
+RENAME_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""On Windows a virus scanner or an indexer holds what was just written, for a moment."""
 
 DEEPEST = 64
 LARGEST_INTEGER = 2**63
@@ -380,6 +385,13 @@ def _replace(staging: Path, path: Path) -> None:
 
 
 def _rename(old: Path, new: Path) -> None:
+    for pause_s in RENAME_PAUSES_S if os.name == "nt" else ():
+        try:
+            old.replace(new)
+        except PermissionError:
+            time.sleep(pause_s)
+        else:
+            return
     try:
         old.replace(new)
     except OSError as error:

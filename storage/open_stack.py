@@ -14,11 +14,11 @@ from typing import Protocol
 
 from ..errors import QuietscopeError
 from .open_options import DEFAULTS, OpenOptions, converted
+from .output_kinds import RAW
 from .readers import folder, ndtiff, ome_zarr, tiff, vendor
 from .stack import Stack, StackError, checked, reason
 from .urls import UrlPath, exists, is_url, joined, local_path, open_file
 
-RAW = ome_zarr.RAW
 FORMATS = "OME-Zarr, Zarr, TIFF, NDTiff, a folder of images, or a vendor's file"
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 RAW = "raw.ome.zarr"
-ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+"""What a run directory records."""
+
+ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 SOFTWARE = "quietscope: "
 """In a TIFF's tag of that name, before the words for what the file is."""
 _BEGUN_DEMO = (frozenset({"camera.npz"}), frozenset({"camera.npz", "camera.html"}))
@@ -77,7 +79,7 @@ def _kind_of_folder(path: Path) -> Kind | None:
         return Kind.RECORDING
     if holds(RAW, "frames.jsonl", "events.log"):
         return Kind.RUN
-    if holds("manifest.json"):
+    if holds("manifest.json") and holds("model.onnx"):
         return Kind.BUNDLE
     if any(path.glob(f"*/{RAW}")):
         return Kind.LIBRARY

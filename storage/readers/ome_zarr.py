@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..open_options import AXIS_NAMES, OpenOptions, chosen_series
+from ..output_kinds import ZARR_FILES
 from ..stack import RECORDING, Stack, StackError, require_sizes
 from ..units import length_um, time_s
 from ..urls import query_apart
@@ -27,9 +28,6 @@ from .ome_xml import OmeImage, read_ome_xml
 from .positions import arranged, joined, one_of
 from .zarr_chunks import absence
 
-RAW = "raw.ome.zarr"
-"""What a run directory records."""
-ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 ZIP_SUFFIXES = (".zip", ".ozx")
 LARGEST_BLOCK_BYTES = 64 * 2**20
 BLOCKS_HELD = 4

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +43,11 @@ def fill_and_fail(opened, name=""):
         raise ZeroDivisionError
 
 
+def old_bundle(target):
+    write(target / "manifest.json", "old")
+    write(target / "model.onnx")
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -68,7 +74,7 @@ def test_a_failure_leaves_nothing(tmp_path):
 
 def test_a_failure_leaves_what_was_there(tmp_path):
     target = tmp_path / "model"
-    write(target / "manifest.json", "old")
+    old_bundle(target)
     with pytest.raises(ZeroDivisionError):
         fill_and_fail(new_directory(target, Kind.BUNDLE, overwrite=True), "manifest.json")
     assert (target / "manifest.json").read_text(encoding="utf-8") == "old"
@@ -77,7 +83,7 @@ def test_a_failure_leaves_what_was_there(tmp_path):
 
 def test_overwriting_replaces_the_whole(tmp_path):
     target = tmp_path / "model"
-    write(target / "manifest.json", "old")
+    old_bundle(target)
     write(target / "only in the old one")
     with new_directory(target, Kind.BUNDLE, overwrite=True) as staging:
         write(staging / "manifest.json", "new")
@@ -86,7 +92,7 @@ def test_overwriting_replaces_the_whole(tmp_path):
 
 
 def test_what_is_there_is_refused_before_any_work(tmp_path):
-    write(tmp_path / "model" / "manifest.json")
+    old_bundle(tmp_path / "model")
     with (
         pytest.raises(OutputError, match=r"already exists.*--overwrite"),
         new_directory(tmp_path / "model", Kind.BUNDLE),
@@ -108,7 +114,7 @@ def test_overwrite_does_not_cost_somebody_s_data(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="a kill leaves open handles on Windows")
 def test_a_killed_program_leaves_the_old_one_in_place(tmp_path):
     target = tmp_path / "model"
-    write(target / "manifest.json", "old")
+    old_bundle(target)
     script = textwrap.dedent(f"""
         import os, signal
         from pathlib import Path
@@ -125,7 +131,7 @@ def test_a_killed_program_leaves_the_old_one_in_place(tmp_path):
 def test_a_target_that_cannot_be_replaced_keeps_the_old_one(tmp_path, monkeypatch):
     """On Windows, another program that holds a file open forbids the last step."""
     target = tmp_path / "model"
-    write(target / "manifest.json", "old")
+    old_bundle(target)
     replace = Path.replace
 
     def held_open(self, other):
@@ -141,6 +147,23 @@ def test_a_target_that_cannot_be_replaced_keeps_the_old_one(tmp_path, monkeypatc
         write(staging / "new")
     assert (target / "manifest.json").read_text(encoding="utf-8") == "old"
     assert names(tmp_path) == ["model"]
+
+
+def test_what_a_scanner_holds_for_a_moment_is_replaced_after_it(tmp_path, monkeypatch):
+    """As on Windows, where what is open cannot be renamed."""
+    refusals = [PermissionError(13, "Permission denied")] * 3
+    replace = Path.replace
+
+    def held(self, other):
+        if refusals:
+            raise refusals.pop()
+        return replace(self, other)
+
+    monkeypatch.setattr(outputs, "os", SimpleNamespace(name="nt"))
+    monkeypatch.setattr(Path, "replace", held)
+    write_json(tmp_path / "report.json", {"frames": 1})
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == {"frames": 1}
+    assert names(tmp_path) == ["report.json"]
 
 
 # ------------------------------------------------------------------------------------ files

@@ -45,7 +45,7 @@ MAKERS = {
     Kind.RECORDING: store,
     Kind.DENOISED: lambda path: store(path, "denoised"),
     Kind.LIGHT_LEVELS: lambda path: store(path / "level-01.ome.zarr"),
-    Kind.BUNDLE: lambda path: text(path / "manifest.json"),
+    Kind.BUNDLE: lambda path: (text(path / "manifest.json"), text(path / "model.onnx")),
     Kind.LIBRARY: lambda path: store(path / "monday" / "raw.ome.zarr", "raw"),
     Kind.DEMO: lambda path: text(path / "library" / "current.json"),
     Kind.NOISE_MODEL: lambda path: archive(path, "format.npy", "header.npy", "signal_adu.npy"),
@@ -66,7 +66,7 @@ def test_a_thing_is_replaced_by_one_of_its_kind_only(tmp_path, there):
             require_absent(tmp_path / "it", overwrite=True, kind=new)
 
 
-@pytest.mark.parametrize("there", ["tiff", "array", "folder", "numpy"])
+@pytest.mark.parametrize("there", ["tiff", "array", "folder", "numpy", "extension"])
 def test_what_this_program_does_not_write_is_not_replaced(tmp_path, there):
     path = tmp_path / "it"
     if there == "tiff":
@@ -75,6 +75,8 @@ def test_what_this_program_does_not_write_is_not_replaced(tmp_path, there):
         archive(path, "years_of_work.npy")
     elif there == "folder":
         text(path / "thesis.docx", "years of work")
+    elif there == "extension":
+        text(path / "manifest.json", '{"manifest_version": 3}')
     else:
         text(path, "years of work")
     for new in Kind:
