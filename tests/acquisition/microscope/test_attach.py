@@ -10,6 +10,7 @@ import atexit
 import gc
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -843,4 +844,30 @@ def test_planes_around_the_focus_of_a_running_micro_manager(micro_manager, tmp_p
         assert microscope.focus_um == pytest.approx(25.0)
         assert microscope.core.get_property("Dichroic", "Label") == channel
         assert microscope.frame_shape == (512, 512)
+        microscope.core.set_position("Z", 0.0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends Ctrl-C as a signal")
+def test_ctrl_c_brings_everything_back(micro_manager, tmp_path):
+    settings = MicroscopeSettings(attach=True, port=micro_manager.port)
+    with open_microscope(settings) as microscope:
+        microscope.core.set_position("Z", 25.0)
+        before = (microscope.exposure_ms, microscope.roi, microscope.focus_um)
+        stop_at = tmp_path / "run" / "frames.jsonl"
+        recording = subprocess.Popen(
+            [sys.executable, "-m", "quietscope.cli", "record", "--attach", "--frames", "2000",
+             "--port", str(micro_manager.port), "--out", str(tmp_path / "run"), "--z", "-1,1,0.5",
+             "--exposure-ms", "7", "--roi", "8,8,64,48"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        wait_for(lambda: stop_at.exists() and stop_at.stat().st_size > 0)
+        recording.send_signal(signal.SIGINT)
+        try:
+            _, said = recording.communicate(timeout=60)
+        finally:
+            recording.kill()
+        assert recording.returncode == 1, said
+        assert "stopped by the user" in said
+        assert (microscope.exposure_ms, microscope.roi, microscope.focus_um) == before
         microscope.core.set_position("Z", 0.0)
