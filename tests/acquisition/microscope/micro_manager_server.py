@@ -508,6 +508,8 @@ class RemoteAcquisition(Shadowed):
                 if event.get("special") == "acquisition-end":
                     self._finish()
                     return
+                if self._done.is_set():
+                    return
                 self._acquire(event)
 
     def _acquire_burst(self, events):
