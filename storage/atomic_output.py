@@ -191,6 +191,7 @@ class MovedAside:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.aside = path.with_name(f".{path.name}.replaced")
+        self._doomed = path.with_name(f".{path.name}.deleted")
 
     @classmethod
     def of(cls, path: Path) -> Self | None:
@@ -207,8 +208,11 @@ class MovedAside:
         return moved
 
     def let_go(self) -> None:
-        """Delete it: its successor holds something."""
-        _delete(self.aside)
+        """Delete it: its successor holds something. What is half deleted never comes back."""
+        if self.aside.exists():
+            _delete(self._doomed)
+            _rename(self.aside, self._doomed)
+        _delete(self._doomed)
 
     def bring_back(self) -> None:
         """Put it back in place of a successor that holds nothing."""
@@ -227,12 +231,9 @@ def recover(path: Path, *, holds_something: bool) -> None:
         Whether the successor at `path` had begun to hold what it was made for.
     """
     moved = MovedAside(path)
-    if not moved.aside.exists():
-        return
-    if holds_something:
-        moved.let_go()
-    else:
+    if moved.aside.exists() and not holds_something:
         moved.bring_back()
+    moved.let_go()
 
 
 def _delete(path: Path) -> None:

@@ -37,6 +37,7 @@ class Kind(Enum):
     NOISE_MODEL = "a noise model"
     PAGE = "a page of figures"
     PACKAGE = "a model package"
+    FIGURE = "a figure"
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -112,6 +113,8 @@ def _kind_of_file(path: Path) -> Kind | None:
         return _kind_of_tiff(path)
     if beginning.startswith((b"<!doctype html", b"<html")):
         return Kind.PAGE
+    if beginning.startswith(b"\x89png"):
+        return Kind.FIGURE
     if beginning.startswith(b"pk"):
         return _kind_of_archive(path)
     return None

@@ -39,6 +39,7 @@ from quietscope.acquisition import LiveDenoiser
 from quietscope.errors import QuietscopeError
 from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.storage.atomic_output import OutputError
+from quietscope.storage.directory_lock import owned
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.written_frames import count_written
 
@@ -115,8 +116,9 @@ class AnyOrder(RuleBasedStateMachine):
         twice=st.booleans(),
         denoise=st.booleans(),
         overwrite=st.booleans(),
+        second=st.booleans(),
     )
-    def record(self, name, frames, positions, twice, denoise, overwrite):
+    def record(self, name, frames, positions, twice, denoise, overwrite, second):
         numbers = self.numbers(frames * (1 + twice))
         refused = name in self.recorded and not overwrite
         try:
@@ -127,6 +129,8 @@ class AnyOrder(RuleBasedStateMachine):
                 overwrite=overwrite,
             ) as live:
                 assert not refused
+                if second:
+                    self.second_owner(name)
                 for count, number in enumerate(numbers):
                     axes = {"time": count % max(frames, 1) // positions}
                     axes |= {"position": count % positions} if positions > 1 else {}
@@ -172,6 +176,18 @@ class AnyOrder(RuleBasedStateMachine):
         else:  # nothing came to the disk: whatever was there comes back with the next claim
             self.claim_anew(name)
         self.count("crash")
+
+    def second_owner(self, name):
+        """Whoever else wants to write into a run that is being recorded is refused."""
+        run = self.folder / name
+        others = [run, run / "denoised.ome.zarr"]
+        if sys.platform != "win32":
+            (self.folder / "link").symlink_to(run)
+            others.append(self.folder / "link")
+        for other in others:
+            with pytest.raises(OutputError, match="is being written by process"), owned(other):
+                pytest.fail("the block must not run")
+        (self.folder / "link").unlink(missing_ok=True)
 
     def claim_anew(self, name):
         """Begin a run and end it without a frame, as a person who tries again and leaves."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.atomic_output import new_file
+from ...storage.output_kinds import Kind
 from .metrics import psnr_db, ssim_map
 
 SHOWN_PX = 512
@@ -75,7 +76,7 @@ def draw_error_maps(
         title_of_error = f"root-squared error of {name}, ADU"
         _image(figure, axes[row, 3], error, title_of_error, "magma", 0, worst)
     figure.suptitle(title + _place(part, truth.shape))
-    with new_file(path) as staging:
+    with new_file(path, kind=Kind.FIGURE) as staging:
         figure.savefig(staging, format="png", dpi=110)
 
 

@@ -50,6 +50,7 @@ MAKERS = {
     Kind.DEMO: lambda path: text(path / "library" / "current.json"),
     Kind.NOISE_MODEL: lambda path: archive(path, "format.npy", "header.npy", "signal_adu.npy"),
     Kind.PAGE: lambda path: text(path, "<!doctype html><html></html>"),
+    Kind.FIGURE: lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"),
     Kind.PACKAGE: lambda path: archive(path, "rdf.yaml", "model.onnx"),
 }
 
@@ -191,6 +192,19 @@ def test_what_is_moved_aside_comes_back_or_goes(tmp_path):
         assert [item.name for item in tmp_path.iterdir()] == ["run"]
     recover(path, holds_something=False)
     assert (path / "raw").exists(), "nothing was moved aside, so nothing comes back"
+
+
+def test_what_was_half_deleted_at_a_kill_never_comes_back(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    text(path / "raw", "old")
+    moved = MovedAside.of(path)
+    text(path / "raw", "new")
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # the kill comes before it
+    moved.let_go()
+    monkeypatch.undo()
+    path.rename(tmp_path / "moved by the user")
+    recover(path, holds_something=False)
+    assert [item.name for item in tmp_path.iterdir()] == ["moved by the user"]
 
 
 def test_nothing_is_moved_over_what_was_moved_before(tmp_path):
