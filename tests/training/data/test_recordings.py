@@ -7,21 +7,22 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 import zarr
 
+from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.stack import StackError, stack_from_array
-from quietscope.training.checkpoint import working_file
 from quietscope.training.data.pixel_statistics import PixelStatistics
 from quietscope.training.data.recordings import load_recordings
 from quietscope.training.data.side_inputs import OtherChannel, SideInputs
 from quietscope.training.errors import TrainingDataError
 from quietscope.training.options import TrainingOptions
-from quietscope.training.train import train
+from quietscope.training.train import fit
 
 MIB = 2**20
 SHAPE = (64, 64)  # 8 KiB a frame in uint16: 128 frames per MiB
@@ -245,8 +246,6 @@ def test_nan_is_found_beyond_what_fits_into_memory():
 
 
 def test_of_a_recording_that_takes_too_long_to_read_evenly_spread_chunks_are_used():
-    import time
-
     pixels = numbered(600)
 
     def read(position):
@@ -263,8 +262,6 @@ def test_of_a_recording_that_takes_too_long_to_read_evenly_spread_chunks_are_use
 
 
 def test_of_a_other_channel_only_the_frames_that_are_seen_are_read():
-    import time
-
     seen = {"own": set(), "other": set()}
 
     def slow(name):
@@ -315,17 +312,23 @@ def test_a_killed_run_over_a_long_recording_resumes_to_the_same_model(tmp_path):
         if progress.step >= 80:
             raise Killed
 
-    whole = train([recording], tmp_path / "whole", options)
-    assert whole.resident_frames < whole.frames == 700
+    noise_model = bootstrap_noise_model([recording])
+    checkpoint = tmp_path / "unfinished.pt"
+
+    def run(options, **how):
+        recordings = load_recordings(
+            [recording], context_frames=1, patch=options.patch, memory_mib=options.memory_mib
+        )
+        assert recordings.resident_frames < recordings.frames == 700
+        estimator, _ = fit(recordings, noise_model, options, started=time.monotonic(), **how)
+        return estimator.network.state_dict()
+
+    whole = run(options)
     with pytest.raises(Killed):
-        train([recording], tmp_path / "killed", options, on_progress=kill)
-    assert working_file(tmp_path / "killed").is_file()
-    train([recording], tmp_path / "killed", dataclasses.replace(options, resume=True))
-    weights = [
-        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["network"]
-        for name in ("whole", "killed")
-    ]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+        run(options, on_progress=kill, checkpoint=checkpoint)
+    assert checkpoint.is_file()
+    resumed = run(dataclasses.replace(options, resume=True), checkpoint=checkpoint)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 @pytest.mark.slow
