@@ -17,6 +17,8 @@ import tomllib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
+from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -42,9 +44,6 @@ STOREYS = (
     {"errors"},
     {"__init__"},
 )
-
-# Circles that are about to be taken apart; nothing may be added.
-CIRCLES_STILL_THERE: set[str] = set()
 
 Imports = Mapping[str, set[str]]
 
@@ -182,18 +181,7 @@ def _packages() -> list[str]:
     return sorted(name for name, file in modules_of(ROOT).items() if file.name == "__init__.py")
 
 
-@pytest.mark.parametrize(
-    "package",
-    [
-        pytest.param(
-            package,
-            marks=[pytest.mark.xfail(strict=True, reason="a circle that is still there")]
-            if package in CIRCLES_STILL_THERE
-            else [],
-        )
-        for package in _packages()
-    ],
-)
+@pytest.mark.parametrize("package", _packages())
 def test_nothing_runs_in_a_circle(imports: Imports, package: str) -> None:
     circle = circles(imports).get(package)
     assert circle is None, f"in {package or HOUSE}: {' → '.join(circle)}"
@@ -224,6 +212,33 @@ def test_every_package_is_shipped(tmp_path: Path) -> None:
 def _not_of_the_house(folder: str, names: list[str]) -> set[str]:
     hidden = {name for name in names if name.startswith((".", "__pycache__"))}
     return hidden | (NOT_THE_HOUSE if Path(folder) == ROOT else set()) & set(names)
+
+
+BROUGHT_BY_PYCROMANAGER = {"mmpycorex", "ndstorage", "pyjavaz", "pyzmq"}
+
+
+def test_every_library_that_is_imported_is_asked_for() -> None:
+    """What lies here by chance, because something else needs it, is missing elsewhere."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*declared["dependencies"], *chain(*declared["optional-dependencies"].values())]
+    asked = {re.split(r"[\[<>=; ]", line)[0].lower().replace("_", "-") for line in lines}
+    installed = metadata.packages_distributions()
+    imported = {top for file in modules_of(ROOT).values() for top in _libraries(file)}
+    lost = {
+        top: installed[top]
+        for top in imported & set(installed) - {HOUSE}
+        if not {name.lower().replace("_", "-") for name in installed[top]}
+        & (asked | BROUGHT_BY_PYCROMANAGER)
+    }
+    assert lost == {}
+
+
+def _libraries(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        yield from (name.partition(".")[0] for name in names)
 
 
 def test_every_module_that_a_text_imports_exists() -> None:

@@ -262,8 +262,9 @@ def test_every_masked_method_denoises(recording, photoelectrons, tmp_path, algor
         bundle = train([recording], tmp_path / "model", options).bundle
         denoised, uncertainty = run_graph(bundle, observations)
     else:  # the network of both is exported in `data/test_noise_correlation.py`
+        estimator = fitted(recording, options)
         with torch.no_grad():
-            outputs = fitted(recording, options)(torch.from_numpy(observations.astype(np.float32)))
+            outputs = estimator(torch.from_numpy(observations.astype(np.float32)))
         denoised, uncertainty = (output.numpy() for output in outputs)
     assert decibels(denoised[0, 0], truth) > decibels(recording.frame(23).astype(float), truth) + 3
     assert (uncertainty >= 0).all()
