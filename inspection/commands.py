@@ -46,7 +46,7 @@ def inspect(
     single = [opened.channel(number) for number in range(count)]
     figures = [
         channel_figures(one, name)
-        for one, name in zip(single, opened.channel_labels, strict=False)
+        for one, name in zip(single, _labels(opened), strict=False)
         if one.absent < len(one)
     ]
     calibrations = {str(path): _calibration_fit(path, single[0]) for path in noise_model or []}
@@ -60,6 +60,12 @@ def inspect(
         "advice": advice,
     }
     return Outcome(result, [*_lines(opened, figures), *_fits(calibrations | models), *advice])
+
+
+def _labels(stack: Stack) -> tuple[str, ...]:
+    """Return what to call the channels; one without a name is simply its pixels."""
+    alone = stack.sizes.get("channel", 1) == 1 and not any(stack.channel_names)
+    return ("pixels",) if alone else stack.channel_labels
 
 
 def _facts(stack: Stack) -> dict[str, Any]:
