@@ -102,6 +102,25 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return once
 
 
+@pytest.fixture(scope="session")
+def trained_bundle(made_once: Callable[..., Path]) -> Path:
+    """Give the bundle of a real training, of two steps: what is exported, not what it is worth."""
+
+    def make(path: Path) -> None:
+        import numpy as np
+
+        from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
+        from quietscope.storage.stack import stack_from_array
+        from quietscope.training.options import TrainingOptions
+        from quietscope.training.train import train
+
+        specimen = Specimen((96, 96), CameraLaw(0.5, 100.0, 2.0))
+        stack = stack_from_array(np.stack([specimen.observe(index) for index in range(24)]))
+        train([stack], path, TrainingOptions(preset="fast", steps=2))
+
+    return made_once("trained", make)
+
+
 def _real_data() -> Path | None:
     named = os.environ.get("QUIETSCOPE_DATA")
     folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"

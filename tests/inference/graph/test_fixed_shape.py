@@ -12,16 +12,12 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
 from quietscope.inference.bundle import open_bundle
 from quietscope.inference.graph import depth_to_space
 from quietscope.inference.graph.fixed_shape import graph_for_frames, rewrite_for_frames
 from quietscope.inference.graph.operations import model_at_shape
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.runtime.tiling import TiledDenoiser
-from quietscope.storage.stack import stack_from_array
-from quietscope.training.options import TrainingOptions
-from quietscope.training.train import train
 
 HEIGHT, WIDTH = 30, 48
 
@@ -239,13 +235,9 @@ def test_only_a_padding_that_changes_nothing_is_dropped(index, dropped):
     np.testing.assert_array_equal(run(model, seen), expected)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    specimen = Specimen((96, 96), CameraLaw(0.5, 100.0, 2.0))
-    stack = stack_from_array(np.stack([specimen.observe(index) for index in range(24)]))
-    path = tmp_path_factory.mktemp("models") / "fast"
-    train([stack], path, TrainingOptions(preset="fast", steps=2))
-    return path
+@pytest.fixture
+def trained(trained_bundle) -> Path:
+    return trained_bundle
 
 
 @pytest.mark.parametrize("shape", [(64, 96), (61, 83), (5, 300)])
