@@ -124,6 +124,9 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
     for parameter in signature.parameters.values():
         for note in getattr(parameter.annotation, "__metadata__", ()):
             note.show_envvar = False  # all have one, and the epilog says how it is called
+            if parameter.default is False and not note.param_decls:
+                # What is off needs no switch to put it off.
+                note.param_decls = (f"--{parameter.name.replace('_', '-')}",)
     # Typer reads the signature; functools.wraps alone would show it the unwrapped one.
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), *_shared_options()], return_annotation=None
