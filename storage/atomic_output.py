@@ -121,6 +121,14 @@ def _is_same(one: Path, other: Path) -> bool:
     return str(one).casefold() == str(other).casefold()
 
 
+def real_path(path: Path) -> Path:
+    """Return the place itself for a path that is a link or only dots: it is what gets replaced.
+
+    A link to another disk then stays one, and its target is what is written.
+    """
+    return _resolved(path) if path.is_symlink() or path.name in ("", "..") else path
+
+
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
@@ -189,7 +197,7 @@ class MovedAside:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = real_path(path)
         self.aside = path.with_name(f".{path.name}.replaced")
         self._doomed = path.with_name(f".{path.name}.deleted")
 
@@ -204,7 +212,7 @@ class MovedAside:
                 f"{path}: what it replaced earlier still lies in {moved.aside.name}; move it "
                 "elsewhere, or delete it if it is not needed"
             )
-        _rename(path, moved.aside)
+        _rename(moved.path, moved.aside)
         return moved
 
     def let_go(self) -> None:
@@ -245,6 +253,7 @@ def _delete(path: Path) -> None:
 
 def clear_directory(path: Path, kind: Kind, *, overwrite: bool = False) -> None:
     """Make `path` an empty directory, for results that are written where they stay."""
+    path = real_path(path)
     require_absent(path, overwrite=overwrite, kind=kind)
     if path.exists():
         retired = _staging_name(path)
@@ -259,6 +268,7 @@ def new_directory(path: Path, kind: Kind, *, overwrite: bool = False) -> Iterato
 
     If the block raises, nothing is left behind and what stood at `path` still stands there.
     """
+    path = real_path(path)
     require_absent(path, overwrite=overwrite, kind=kind)
     staging = _staging_name(path)
     _make(staging)
@@ -275,7 +285,8 @@ def staged(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
 
     `beside` names the directory beside which it lies meanwhile, where that is not `path` itself.
     """
-    staging = _staging_name(beside or path)
+    path = real_path(path)
+    staging = _staging_name(real_path(beside or path))
     _make(staging)
     try:
         yield staging
@@ -298,9 +309,10 @@ def new_file(
 
     `overwrite` and `kind` as for `require_absent`; `beside` as for `staged`.
     """
+    path = real_path(path)
     require_absent(path, overwrite=overwrite, kind=kind)
     _make(path.parent)
-    staging = _staging_name(beside or path)
+    staging = _staging_name(real_path(beside or path))
     try:
         yield staging
         _replace(staging, path)
@@ -358,6 +370,8 @@ def jsonable(value: Any, _around: tuple[int, ...] = ()) -> Any:
 
 def _staging_name(path: Path) -> Path:
     # A sibling, because a rename cannot cross from one disk to another.
+    if not path.name:
+        raise OutputError(f"{path}: is a whole disk; give a folder on it")
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
 
 

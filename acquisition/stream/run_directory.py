@@ -30,6 +30,7 @@ from ...storage.atomic_output import (
     MovedAside,
     OutputError,
     jsonable,
+    real_path,
     recover,
     require_absent,
     write_json,
@@ -94,7 +95,7 @@ class RunDirectory:
             require_absent(self.path, overwrite=overwrite, kind=Kind.RUN)
             if self.path.exists() and any(self.path.iterdir()):
                 self._replaced = MovedAside.of(self.path)
-            self.path.mkdir(parents=True, exist_ok=True)
+            real_path(self.path).mkdir(parents=True, exist_ok=True)
             self._events = self.events.open("a", encoding="utf-8")
         except OSError as error:
             self.release()

@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 import tifffile
 
+from quietscope.acquisition.stream.run_directory import RunDirectory
 from quietscope.storage.atomic_output import (
     MovedAside,
     OutputError,
+    new_directory,
     recover,
     require_absent,
     require_apart,
     require_zarr_name,
+    write_json,
 )
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
+from quietscope.storage.open_stack import open_stack
 from quietscope.storage.output_kinds import Kind, kind_of
 
 
@@ -213,3 +217,41 @@ def test_nothing_is_moved_over_what_was_moved_before(tmp_path):
     text(tmp_path / "run" / "raw", "second")
     with pytest.raises(OutputError, match=r"still lies in \.run\.replaced"):
         MovedAside.of(tmp_path / "run")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_a_link_to_another_disk_stays_one(tmp_path):
+    """What is replaced is the place that it leads to; also where that is not there yet."""
+    disk = tmp_path / "large disk"
+    disk.mkdir()
+    for name in ("run", "z.ome.zarr", "model", "n.json"):
+        (tmp_path / name).symlink_to(disk / name)
+    for number in (1, 2):
+        run = RunDirectory(tmp_path / "run")
+        run.claim(overwrite=True)
+        run.first_frame_is_kept()
+        run.release()
+        with OmeZarrWriter(
+            tmp_path / "z.ome.zarr", frame_shape=(4, 4), dtype="uint16", overwrite=True
+        ) as writer:
+            writer.write(np.full((4, 4), number, np.uint16), {"time": 0})
+        with new_directory(tmp_path / "model", Kind.BUNDLE, overwrite=True) as staging:
+            for file in ("manifest.json", "model.onnx"):
+                text(staging / file, str(number))
+        write_json(tmp_path / "n.json", {"number": number})
+    assert all((tmp_path / name).is_symlink() for name in ("run", "z.ome.zarr", "model", "n.json"))
+    assert sorted(item.name for item in disk.iterdir()) == ["model", "n.json", "run", "z.ome.zarr"]
+    assert (disk / "model" / "manifest.json").read_text(encoding="utf-8") == "2"
+    assert int(open_stack(tmp_path / "z.ome.zarr").frame(0)[0, 0]) == 2
+
+
+def test_the_folder_one_is_in_can_be_the_output(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    run = RunDirectory(".")
+    run.claim()
+    run.release()
+    run = RunDirectory(".")
+    run.claim(overwrite=True)
+    run.release()
+    assert kind_of(tmp_path / "run") is Kind.RUN
