@@ -749,9 +749,12 @@ def test_ctrl_c_ends_a_command_cleanly(tmp_path, make_bundle, command):
         text=True,
         cwd=tmp_path,
     )
-    wait_for(lambda: logged(run) > 100 or program.poll() is not None)
-    program.send_signal(signal.SIGINT)
-    _, complained = program.communicate(timeout=60)
+    try:
+        wait_for(lambda: logged(run) > 100 or program.poll() is not None)
+        program.send_signal(signal.SIGINT)
+        _, complained = program.communicate(timeout=60)
+    finally:
+        program.kill()
     assert program.returncode == 1, complained
     assert "stopped by the user" in complained
     assert "Traceback" not in complained
