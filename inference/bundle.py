@@ -103,6 +103,10 @@ class Manifest(_Record):
     training: TrainingRecord
     figures: dict[str, float | None] = {}
     """Measured at export: `parity_max_relative_error` and whatever evaluation was made."""
+    better_than_trivial: bool | None = None
+    """On held-out frames better than its input and than a blur; None in bundles of before."""
+    accepted: bool | None = None
+    """May be put in use: better than that, or accepted by a person all the same."""
     sha256: dict[str, Sha256] = {}
     """File name to hash, for every file but the manifest."""
 

@@ -61,6 +61,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: no checkpoint to resume from; start without --resume")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # Bundles from before other channels were called so.
+        state["options"].setdefault("other_channels", state["options"].pop("companions", ""))
     except Exception as error:  # torch raises whatever the damage provokes
         raise TrainingError(
             f"{path}: the checkpoint cannot be read ({type(error).__name__}); delete it and start "
@@ -112,6 +114,7 @@ def state_of(run: Run, identity: Mapping[str, Any], recordings: Recordings) -> d
         "units": recordings.units,
         "step": run.step,
         "elapsed": run.schedule.elapsed,
+        "begun": run.schedule.begun,
         "network": run.learner.network.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "average": run.average.state_dict(),

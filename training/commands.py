@@ -10,7 +10,7 @@ import typer
 
 from ..errors import require_extra
 from ..inference.bundle import Preset
-from ..reporting.console import Outcome, stderr
+from ..reporting.console import Outcome, say, stderr
 from ..reporting.stack_options import StackOpener, opens_stacks
 from ..storage.atomic_output import require_apart
 from .options import MaskAxis, TrainingOptions
@@ -73,6 +73,9 @@ def train(
         bool, typer.Option(help="Treat each pixel as its own where the noise model has maps.")
     ] = True,
     memory_mib: Annotated[int, typer.Option(help="Frames held in memory.")] = 1024,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Also a model that is no better than a blur.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     *,
     open_with: StackOpener,
@@ -110,15 +113,20 @@ def train(
             options,
             noise_model=None if noise_model is None else _noise_model(noise_model),
             channel=channel,
+            accept=accept,
             overwrite=overwrite,
             on_progress=show,
             on_remark=_remark,
         )
     results = {name: found.result() for name, found in trained.items()}
     lines = [line for result in results.values() for line in _train_summary(result)]
+    useless = [result for result in results.values() if not result["accepted"]]
+    for result in useless:
+        say(_useless(result))
     if list(results) == [channel]:
-        return Outcome(result=results[channel], summary=lines)
-    return Outcome(result={"out": str(out), "channels": results}, summary=lines)
+        return Outcome(result=results[channel], summary=lines, failed=bool(useless))
+    several = {"out": str(out), "channels": results} if results else {}
+    return Outcome(result=several, summary=lines, failed=bool(useless))
 
 
 def retrain(
@@ -184,6 +192,13 @@ def _noise_model(path: Path) -> Any:
     return load_noise_model(path)
 
 
+def _useless(result: dict[str, Any]) -> str:
+    return (
+        f"error: {result['out']}: {result['verdict']}; the bundle is kept and marked as not to be used: "
+        "train for longer or on more frames, or take it all the same with --accept"
+    )
+
+
 def _train_summary(result: dict[str, Any]) -> list[str]:
     loss = result["validation_loss"]
     return [
@@ -196,6 +211,7 @@ def _train_summary(result: dict[str, Any]) -> list[str]:
         ),
         f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']} parameters"
         + ("" if loss is None else f", loss on held-out frames {loss:.4f}"),
+        result["verdict"],
         f"ONNX graph checked: differs from PyTorch by {result['parity_max_relative_error']:.1e}",
         f"{result['resident_frames']} of {result['frames']} frames in memory at a time, "
         f"{result['peak_rss_mb']:.0f} MB at most",

@@ -24,6 +24,10 @@ from .model.masking import MaskedPrior
 from .options import TrainingOptions
 from .schedule import Schedule
 
+OVERFITTED_NATS = 0.005
+"""By how much a score has to be worse than the best to count as worse: half a percent of the
+likelihood, more than scores scatter."""
+
 
 @dataclass(frozen=True, slots=True)
 class LossRow:
@@ -93,6 +97,8 @@ class TrainingResult:
     frames: int
     resident_frames: int
     peak_rss_mb: float
+    verdict: str
+    """On the model against its input and a blur, in a sentence."""
 
     def result(self) -> dict[str, Any]:
         """Return the JSON object of the `train` command."""
@@ -115,6 +121,9 @@ class TrainingResult:
             "resident_frames": self.resident_frames,
             "peak_rss_mb": self.peak_rss_mb,
             "figures": manifest.figures,
+            "verdict": self.verdict,
+            "better_than_trivial": manifest.better_than_trivial,
+            "accepted": manifest.accepted,
         }
 
 

@@ -11,10 +11,13 @@ import math
 import time
 
 WARM_UP_SHARE = 0.02
+"""Of the steps: a few dozen, until Adam's averages mean something."""
 FINAL_SHARE = 0.01
-EXPORT_SECONDS = 10.0
-"""What export, checks and report take on two idle cores, generously."""
-LARGEST_EXPORT_SHARE = 0.28
+"""Of the peak learning rate, at the end: weights come to rest."""
+LEAST_SHARE = 0.25
+"""Of a budget of seconds that the steps have whatever else takes: a model of fewer is no use."""
+LATE_SHARE = 1.1
+"""Of a budget of seconds: what a run may take before a person is warned that it will."""
 
 
 class Schedule:
@@ -28,8 +31,8 @@ class Schedule:
         `time.monotonic()` when the run began: reading and checking count as well.
     spent
         Seconds used before a resume.
-    export_seconds
-        What to leave of a budget of seconds for the export.
+    begun
+        Of these and since, how many before the first step; None until `begin`.
     """
 
     def __init__(
@@ -39,32 +42,52 @@ class Schedule:
         steps: int | None,
         started: float,
         spent: float = 0.0,
-        export_seconds: float = EXPORT_SECONDS,
+        begun: float | None = None,
     ) -> None:
-        self._seconds = None if seconds is None else training_seconds(seconds, export_seconds)
-        self._steps = steps
+        self._seconds, self._steps = seconds, steps
         self._started = started - spent
+        self.begun = begun
+        self._end = seconds
 
     @property
     def elapsed(self) -> float:
         """Seconds since the run began, those before a resume included."""
         return time.monotonic() - self._started
 
+    @property
+    def is_used_up(self) -> bool:
+        """Whether the budget is gone, export not counted."""
+        return self._seconds is not None and self.elapsed >= self._seconds
+
+    def begin(self, finishing_seconds: float) -> float | None:
+        """Let the steps begin, and end so early that what follows them is done in time.
+
+        Returns
+        -------
+        How many seconds the whole run will take if that is clearly more than its budget, because
+        the steps have the least share that is any use; else None.
+        """
+        if self.begun is None:
+            self.begun = self.elapsed
+        if self._seconds is None:
+            return None
+        least = max(self.begun, self.elapsed) + LEAST_SHARE * self._seconds
+        self._end = max(self._seconds - finishing_seconds, least)
+        whole = self._end + finishing_seconds
+        return whole if whole > LATE_SHARE * self._seconds else None
+
     def progress(self, step: int) -> float:
-        """Return the share of the budget that is used, 0 to 1."""
-        if self._seconds is not None:
-            return min(self.elapsed / self._seconds, 1.0)
+        """Return the share of the steps that is done, 0 to 1."""
+        if self._end is not None:
+            begun = self.begun or 0.0
+            return min((self.elapsed - begun) / (self._end - begun), 1.0)
         return min(step / self._steps, 1.0) if self._steps else 1.0
 
     def seconds_left(self, step: int) -> float:
-        """Estimate the time to the end."""
+        """Estimate the time to the end of the steps."""
         progress = self.progress(step)
-        return self.elapsed * (1 - progress) / progress if progress else math.nan
-
-
-def training_seconds(seconds: float, export_seconds: float) -> float:
-    """Return what remains for training when the export has had its share of the budget."""
-    return seconds - min(export_seconds, LARGEST_EXPORT_SHARE * seconds)
+        taken = self.elapsed - (self.begun or 0.0)
+        return taken * (1 - progress) / progress if progress else math.nan
 
 
 def learning_rate_share(progress: float) -> float:

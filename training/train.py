@@ -50,10 +50,11 @@ from .model.noise_likelihood import TabulatedNoise
 from .model.weight_average import weight_average
 from .options import DEFAULT_SECONDS, TrainingOptions
 from .output.export_onnx import load_exporter
+from .output.finishing_time import finishing_seconds
 from .output.write_bundle import write_bundle
 from .progress import TrainingProgress, Watcher, unwatched
 from .run import Run, TrainingResult
-from .schedule import EXPORT_SECONDS, Schedule, learning_rate_share
+from .schedule import Schedule, learning_rate_share
 from .validation import VALIDATIONS, held_out_frames, overfits, take_best, validate
 
 logger = logging.getLogger(__name__)
@@ -66,8 +67,6 @@ MOST_BAD_STEPS = 20
 """In a run. A few are the wages of reduced precision; more of them, and the run has diverged."""
 SHOWN_STEPS = 20
 """Between two signs of life: a second or less."""
-EXPORTER_IMPORT_SECONDS = 1.5
-BUSIEST = 3.0
 BUNDLE_BYTES = 64 * 2**20
 """What the largest bundle takes, several times over: asked of the disk before hours are spent."""
 
@@ -83,6 +82,7 @@ def train(
     camera: CameraFingerprint | None = None,
     channel: str | None = None,
     warm_start: dict[str, Tensor] | None = None,
+    accept: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     on_remark: Remark | None = None,
@@ -106,6 +106,8 @@ def train(
         others.
     warm_start
         Network weights to begin with, of a model of the same algorithm, preset and context.
+    accept
+        Let the model be put in use even if it is no better than its input or a blur.
     overwrite
         Replace what stands at `out`.
     on_progress, on_remark
@@ -141,14 +143,13 @@ def train(
             noise_model = bootstrap_noise_model(recordings.stacks, seed=options.seed)
         path = str(recordings.stacks[0].path)
         require_range(noise_model, path, recordings.share_outside, remark)
-        busy = load_exporter() / EXPORTER_IMPORT_SECONDS
+        load_exporter()
         working = working_file(out)
         estimator, run = fit(
             recordings,
             noise_model,
             options,
             started=started,
-            export_seconds=EXPORT_SECONDS * min(max(1.0, busy), BUSIEST),
             checkpoint=working,
             channel=channel,
             warm_start=warm_start,
@@ -166,6 +167,7 @@ def train(
             camera=camera,
             channel=channel,
             pixel_maps=pixel_maps,
+            accept=accept,
             overwrite=overwrite,
         )
         working.unlink(missing_ok=True)
@@ -226,7 +228,6 @@ def fit(
     options: TrainingOptions,
     *,
     started: float,
-    export_seconds: float = EXPORT_SECONDS,
     checkpoint: Path | None = None,
     channel: str | None = None,
     warm_start: dict[str, Tensor] | None = None,
@@ -245,8 +246,6 @@ def fit(
         The choices.
     started
         `time.monotonic()` at which the budget began to run.
-    export_seconds
-        What to leave of a budget of seconds for the export.
     checkpoint
         Where the state is kept, and resumed from with `options.resume`.
     channel
@@ -268,7 +267,6 @@ def fit(
         seconds=options.seconds,
         steps=options.steps,
         started=started,
-        export_seconds=export_seconds,
     )
     identity = identity_of(options, recordings, channel)
     state = load_checkpoint(checkpoint) if checkpoint is not None and options.resume else None
@@ -278,7 +276,8 @@ def fit(
     run, estimator = _new_run(recordings, noise_model, options, schedule(), warm_start)
     if state is not None:
         restore(run, state)
-        run.schedule = schedule(spent=state["elapsed"])
+        run.schedule = schedule(spent=state["elapsed"], begun=state["begun"])
+    _begin(run, estimator, recordings, on_remark)
 
     def save() -> None:
         if checkpoint is not None and run.workers.leads:
@@ -290,11 +289,6 @@ def fit(
         recordings, estimator, run.learner.network.stride, run.workers.device
     )
     _steps(run, recordings, held_out, save, tell)
-    if run.step == 0:
-        raise TrainingError(
-            f"the budget of {options.seconds:.0f} s was used up before the first step: reading "
-            f"and preparing took {run.schedule.elapsed:.0f} s; give more --minutes"
-        )
     take_best(run)
     run.learner.network = run.averaged_network
     calibrate_uncertainty(run.learner, held_out, partial(_rng, options.seed))
@@ -340,6 +334,35 @@ def _new_run(
         **units,
     )
     return run, estimator
+
+
+def _begin(run: Run, estimator: Estimator, recordings: Recordings, remark: Remark) -> None:
+    """Set the clock of a run whose budget is time, and say so if that is too short.
+
+    Raises
+    ------
+    TrainingError
+        If nothing of it is left.
+    """
+    seconds = run.options.seconds
+    if seconds is None:
+        run.schedule.begin(0.0)
+        return
+    if run.schedule.is_used_up and run.step == 0:
+        raise TrainingError(
+            f"the budget of {seconds:.0f} s was used up before the first step: reading and "
+            f"preparing took {run.schedule.elapsed:.0f} s; give more --minutes, or a "
+            "--noise-model where one had to be estimated"
+        )
+    finishing = finishing_seconds(estimator, recordings)
+    prepared = run.schedule.elapsed
+    late = run.schedule.begin(finishing)
+    if late is not None:
+        remark(
+            f"{seconds:.0f} s are too short for this machine as busy as it is: reading and "
+            f"preparing took {prepared:.0f} s, calibration, export and checks will take about "
+            f"{finishing:.0f} s; the run will take about {late:.0f} s. Give more --minutes"
+        )
 
 
 def _fits(network: torch.nn.Module, weights: Mapping[str, Tensor]) -> bool:

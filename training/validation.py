@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .data.recordings import Recordings
 from .model.estimator import Estimator
-from .run import LossRow, Run
+from .run import OVERFITTED_NATS, LossRow, Run
 
 VALIDATIONS = 12
 """In a run: enough for a curve, at a few percent of its time."""
@@ -24,8 +24,6 @@ PATIENCE = 4
 """Validations in a row that have to be worse than the best: a third of the run."""
 PATIENT_STEPS = 20
 """Between two of them, or their scores differ by the draw of a few patches alone."""
-OVERFITTED_NATS = 0.005
-"""By how much they have to be worse: half a percent of the likelihood, more than they scatter."""
 
 
 def held_out_frames(

@@ -7,7 +7,6 @@ frames of several sizes. A graph that fails any of them never reaches a bundle.
 from __future__ import annotations
 
 import logging
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,15 +30,10 @@ CROPS = ((1.0, 1.0), (0.61, 0.37), (0.5, 0.83))
 """Shares of the frame, in y and x, on which the graph is compared; made odd."""
 
 
-def load_exporter() -> float:
-    """Import what the export needs; return how many seconds that took.
-
-    Done before training, it tells how busy the computer is, and so how long the export will take.
-    """
-    started = time.monotonic()
+def load_exporter() -> None:
+    """Import what the export needs: before training, so that it is not missed after it."""
     for name in ("onnx", "onnxruntime", "onnxscript", "matplotlib.figure"):
         import_module(name)
-    return time.monotonic() - started
 
 
 def export_graph(
@@ -89,16 +83,11 @@ def _write(
 ) -> None:
     import onnx
 
-    # Two frames of odd, unequal edges: no size is taken for a constant.
-    example = tuple(torch.from_numpy(planes) for planes in sample.crop(75, 91))
-    dynamic = torch.export.Dim.DYNAMIC
-    shapes: dict[str, dict[int, Any]] = {INPUT: {0: dynamic, 2: dynamic, 3: dynamic}}
-    if pixel_maps is not None:
-        shapes[PIXEL_MAPS] = {2: dynamic, 3: dynamic}
-    with _quiet_exporter(), torch.no_grad():
+    example, shapes = example_of(sample, with_maps=pixel_maps is not None)
+    with quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             estimator,
-            (example[0].repeat(2, 1, 1, 1), *example[1:]),
+            example,
             dynamo=True,
             input_names=list(shapes),
             output_names=list(OUTPUTS),
@@ -118,8 +107,22 @@ def _write(
     onnx.checker.check_model(str(path), full_check=True)
 
 
+def example_of(
+    sample: Sample, *, with_maps: bool
+) -> tuple[tuple[torch.Tensor, ...], dict[str, dict[int, Any]]]:
+    """Return arguments with which the estimator is traced, and which of their axes are free."""
+    # Two frames of odd, unequal edges: no size is taken for a constant.
+    first, *maps = (torch.from_numpy(planes) for planes in sample.crop(75, 91))
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes: dict[str, dict[int, Any]] = {INPUT: {0: dynamic, 2: dynamic, 3: dynamic}}
+    if with_maps:
+        shapes[PIXEL_MAPS] = {2: dynamic, 3: dynamic}
+    return (first.repeat(2, 1, 1, 1), *maps), shapes
+
+
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
+    """Silence what the exporter says of its own."""
     # It announces that torchvision, which nothing here needs, is absent, and uses torch's own
     # deprecated calls.
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")

@@ -1,23 +1,31 @@
-"""What a person looks at after training: losses and what the model makes of a frame.
+"""What a person looks at after training: a verdict, the picture before and after, the losses.
 
-Owns losses.csv and report.html, which holds its pictures inside.
+Owns losses.csv and what report.html says; how pages look is `reporting`'s.
 """
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ...reporting.html_report import Light, Page
 from .preview import Preview
+from .usefulness import Usefulness, shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LARGEST_EDGE = 256
+"""Pixels of a frame that are shown: a larger piece would be shrunk, and shrinking denoises."""
+SETTLED_AFTER = 0.2
+"""Share of the run after which losses decide the axis: the first would press it flat."""
+COLOURS = {"loss": "#7a8699", "validation_loss": "#0b6bcb"}
 
 
 def write_losses(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -31,35 +39,93 @@ def write_losses(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 def write_report(
     path: Path,
     *,
+    title: str,
     facts: Mapping[str, Any],
+    checks: Sequence[tuple[Light, str, str]],
+    usefulness: Usefulness,
     losses: Sequence[Mapping[str, float]],
     frame: Preview,
     tile: Preview,
 ) -> None:
-    """Write one HTML page with the facts, the losses, a held-out frame and a tile of one."""
-    rows = "".join(
-        f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>"
-        for name, value in facts.items()
+    """Write one HTML page.
+
+    Parameters
+    ----------
+    path
+        Of the page.
+    title
+        What was trained.
+    facts
+        Of the run, name to value.
+    checks
+        The verdict point by point.
+    usefulness
+        Against the frames as they were and a blur.
+    losses
+        Rows of losses.csv.
+    frame, tile
+        A held-out frame, and a small piece of one.
+    """
+    page = Page(title, f"In one sentence: {usefulness.sentence()}.")
+    page.tiles(_headline(usefulness, facts))
+    page.checks(checks)
+    page.heading("Before and after")
+    page.figure(
+        _panels(frame),
+        "The middle of a frame that was not trained on: as the camera gave it, as the model sees "
+        "it, at the same contrast; and how sure the model says that it is of each pixel.",
     )
-    path.write_text(
-        f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Training report</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}}
-th{{text-align:left;padding-right:2rem;font-weight:600}}img{{max-width:100%}}</style>
-<h1>Training report</h1><table>{rows}</table>
-<h2>A held-out frame</h2>{_image(_panels(frame), "raw, denoised, uncertainty")}
-<h2>Pixel by pixel</h2>{_image(_panels(tile), "the same, a small tile of a held-out frame")}
-<h2>Losses</h2>{_image(_curves(losses), "training and validation loss")}
-</html>
-""",
-        encoding="utf-8",
+    page.figure(
+        _panels(tile),
+        "The same pixel by pixel, where the frames hold most structure. Nothing may be there on "
+        "the right that the left does not at least hint at.",
     )
+    page.heading("Against what needs no training")
+    page.text(
+        "Squared error against the noise-free signal, estimated without knowing it: the noise of "
+        "each frame is split in two, all are given one part and compared with the other."
+    )
+    page.table(("", "squared error", "below the raw frames"), _rows(usefulness))
+    page.heading("How it learned")
+    page.figure(
+        _curves(losses),
+        "Loss during training; lower is better. The axis leaves out the first fifth of the run. "
+        "Where the held-out frames rise while the others fall, the network learns by heart: "
+        "record more, or train for a shorter time.",
+    )
+    page.heading("The run")
+    page.table(("", ""), [(name, str(value)) for name, value in facts.items()])
+    page.write(path)
 
 
-def _image(png: bytes, title: str) -> str:
-    return f'<img alt="{title}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def _headline(usefulness: Usefulness, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (_below(usefulness.model, usefulness.input), "squared error below the raw frames"),
+        (_below(usefulness.model, usefulness.blur), "below the best Gaussian blur"),
+        (f"{facts['steps']}", "steps"),
+        (f"{facts['seconds']} s", "training in all"),
+    ]
 
 
-def _panels(preview: Preview) -> bytes:
+def _rows(usefulness: Usefulness) -> list[tuple[str, str, str]]:
+    named = [
+        ("raw frames", usefulness.input),
+        (f"Gaussian blur, {usefulness.blur_sigma_px:g} px", usefulness.blur),
+        ("this model", usefulness.model),
+    ]
+    if usefulness.running_mean is not None:
+        named.insert(2, ("mean of the same frames, blurred", usefulness.running_mean))
+    return [(name, shown(value), _below(value, usefulness.input)) for name, value in named]
+
+
+def _below(error: float, of: float) -> str:
+    # An estimate of a small error can fall below zero by chance.
+    if error <= 0 or of <= 0:
+        return "too small to tell"
+    return f"{10 * np.log10(of / error):.1f} dB"
+
+
+def _panels(preview: Preview) -> Figure:
     from matplotlib.figure import Figure
 
     middle = tuple(
@@ -67,8 +133,8 @@ def _panels(preview: Preview) -> bytes:
         for edge in preview.raw.shape
     )
     low, high = preview.range_adu()
-    figure = Figure(figsize=(12, 4.4), layout="constrained")
-    panels = (
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    panels: tuple[tuple[str, NDArray[Any], float, float | None, str], ...] = (
         ("raw", preview.raw, low, high, "gray"),
         ("denoised", preview.denoised, low, high, "gray"),
         ("uncertainty (ADU)", preview.uncertainty, 0, None, "magma"),
@@ -81,28 +147,31 @@ def _panels(preview: Preview) -> bytes:
         )
         axes.set(title=title, xticks=[], yticks=[])
         figure.colorbar(shown, ax=axes, shrink=0.8)
-    return _png(figure)
+    return figure
 
 
-def _curves(losses: Sequence[Mapping[str, float]]) -> bytes:
+def _curves(losses: Sequence[Mapping[str, float]]) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     steps = [row["step"] for row in losses]
-    for name, label in (("loss", "training"), ("validation_loss", "held-out frames")):
-        axes.plot(steps, [row[name] for row in losses], marker=".", label=label)
+    for name, label in (("loss", "patches"), ("validation_loss", "held-out frames")):
+        axes.plot(
+            steps, [row[name] for row in losses], marker=".", label=label, color=COLOURS[name]
+        )
     axes.set(xlabel="step", ylabel="loss")
-    settled = [row[name] for row in losses[1:] for name in ("loss", "validation_loss")]
-    if len(settled) > 2 and np.ptp(settled) > 0:
-        # The first steps are far above the rest and would press it flat.
+    axes.spines[["top", "right"]].set_visible(False)
+    _show_settled(axes, losses)
+    if losses:
+        axes.legend(frameon=False)
+    return figure
+
+
+def _show_settled(axes: Axes, losses: Sequence[Mapping[str, float]]) -> None:
+    begun = SETTLED_AFTER * losses[-1]["step"] if losses else 0
+    settled = np.array([(r["loss"], r["validation_loss"]) for r in losses if r["step"] > begun])
+    settled = settled[np.isfinite(settled)]
+    if settled.size > 2 and np.ptp(settled) > 0:
         margin = 0.1 * np.ptp(settled)
-        axes.set_ylim(min(settled) - margin, max(settled) + margin)
-    axes.legend()
-    return _png(figure)
-
-
-def _png(figure: Any) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()
+        axes.set_ylim(settled.min() - margin, settled.max() + margin)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ...calibration.fingerprint import CameraFingerprint
 from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
-from ...calibration.noise_files import save_noise_model
+from ...calibration.noise_files import load_noise_model, save_noise_model
+from ...errors import QuietscopeError
 from ...inference.bundle import (
     CHECKPOINT,
     LOSSES,
@@ -28,17 +29,24 @@ from ...inference.bundle import (
     PixelType,
     TrainingRecord,
     new_bundle,
+    open_bundle,
     seal,
 )
 from ...inference.runtime.benchmark import peak_rss_mb
+from ...inference.runtime.onnx_denoiser import OnnxDenoiser
+from ...reporting.html_report import Light
 from ..data.recordings import Recordings
+from ..data.side_inputs import Sample
+from ..errors import ExportError
 from ..model.estimator import Estimator
 from ..model.posterior import GaussianPosterior, SampledPosterior
 from ..model.unet import parameter_count
-from ..run import Run, TrainingResult
+from ..options import TrainingOptions
+from ..run import OVERFITTED_NATS, Run, TrainingResult
 from .export_onnx import export_graph
 from .preview import Preview, PreviewTile
 from .report import write_losses, write_report
+from .usefulness import Usefulness, usefulness_of
 
 
 def write_bundle(
@@ -51,6 +59,7 @@ def write_bundle(
     camera: CameraFingerprint | None = None,
     channel: str | None = None,
     pixel_maps: NDArray[np.float32] | None = None,
+    accept: bool = False,
     overwrite: bool = False,
 ) -> TrainingResult:
     """Export the estimator and write the bundle at `out`.
@@ -67,84 +76,140 @@ def write_bundle(
         To which the model belongs; None takes the noise model's camera.
     pixel_maps
         (3, Y, X) of the whole camera region, where the model takes each pixel as its own.
+    accept
+        Let the model be put in use even if it is no better than its input or a blur.
     overwrite
         Replace what stands at `out`.
 
     Raises
     ------
     ExportError
-        If the graph does not do what PyTorch does.
+        If the graph does not do what PyTorch does, or the bundle cannot be used.
     OutputError
         If `out` exists or cannot be written.
     """
-    options = run.options
-    parameters = parameter_count(estimator.network)
-    losses = [asdict(row) for row in run.losses]
-    validation = run.losses[-1].validation_loss if run.losses else None
+    seconds = run.schedule.elapsed
+    usefulness = usefulness_of(
+        estimator,
+        recordings.held_out,
+        noise_model,
+        context_frames=run.options.context_frames,
+        seed=run.options.seed,
+    )
+    belongs_to = _camera_of(camera or noise_model.fingerprint, noise_model, pixel_maps)
     with new_bundle(out, overwrite=overwrite) as staging:
         parity = export_graph(estimator, staging / MODEL, recordings.samples, pixel_maps)
         save_noise_model(noise_model, staging / NOISE_MODEL)
-        torch.save(
-            {"network": estimator.network.state_dict(), "options": options.record()},
-            staging / CHECKPOINT,
-        )
-        write_losses(staging / LOSSES, losses)
-        seconds, peak = run.schedule.elapsed, peak_rss_mb()
-        facts = {
-            "algorithm": options.algorithm,
-            "preset": options.preset,
-            "context frames": options.context_frames,
-            "noise model": noise_model.source,
-            "steps": run.step,
-            "seconds": f"{seconds:.1f}",
-            "parameters": parameters,
-            "loss on held-out frames": validation,
-            "frames used": recordings.frames_read,
-            "frames in memory at a time": recordings.resident_frames,
-            "peak memory": f"{peak:.0f} MB",
-            "difference of ONNX and PyTorch": f"{parity:.1e}",
-            "trained on": ", ".join(str(stack.path) for stack in recordings.stacks),
-        }
-        _write_report(staging / REPORT, estimator, recordings, facts, losses)
+        _save_weights(staging / CHECKPOINT, estimator, run.options)
+        write_losses(staging / LOSSES, [asdict(row) for row in run.losses])
+        record = _record(run, recordings, parameter_count(estimator.network), seconds)
+        facts = _facts(run, recordings, noise_model, record, parity)
+        _write_report(staging / REPORT, estimator, recordings, facts, run, usefulness)
         manifest = seal(
             staging,
             Manifest(
-                algorithm=options.algorithm,
-                preset=options.preset,
-                context_frames=options.context_frames,
-                other_channels=options.other_channels,
+                algorithm=run.options.algorithm,
+                preset=run.options.preset,
+                context_frames=run.options.context_frames,
+                other_channels=run.options.other_channels,
                 channel=channel,
                 pixel_type=cast(PixelType, recordings.pixel_type),
-                camera=_camera_of(camera or noise_model.fingerprint, noise_model, pixel_maps),
+                camera=belongs_to,
                 noise_model=noise_model.source,
-                training=TrainingRecord(
-                    stacks=recordings.provenance(),
-                    steps=run.step,
-                    seconds=seconds,
-                    seed=options.seed,
-                    parameters=parameters,
-                    validation_loss=validation,
-                    options=options.record(),
-                ),
+                training=record,
+                better_than_trivial=usefulness.better_than_trivial,
+                accepted=usefulness.better_than_trivial or accept,
                 figures={
                     "parity_max_relative_error": parity,
                     "resident_frames": float(recordings.resident_frames),
-                    "peak_rss_mb": peak,
+                    "peak_rss_mb": peak_rss_mb(),
+                    **usefulness.figures(),
                     **_variance_figures(run.learner.posterior),
                 },
             ),
         )
+        _require_usable(staging, recordings.samples[0], belongs_to)
     return TrainingResult(
         bundle=Bundle(out, manifest),
         steps=run.step,
         seconds=run.schedule.elapsed,
-        parameters=parameters,
+        parameters=record.parameters,
         parity_max_relative_error=parity,
-        validation_loss=validation,
+        validation_loss=record.validation_loss,
         frames=recordings.frames_read,
         resident_frames=recordings.resident_frames,
         peak_rss_mb=peak_rss_mb(),
+        verdict=usefulness.sentence(),
     )
+
+
+def _save_weights(path: Path, estimator: Estimator, options: TrainingOptions) -> None:
+    torch.save({"network": estimator.network.state_dict(), "options": options.record()}, path)
+
+
+def _record(run: Run, recordings: Recordings, parameters: int, seconds: float) -> TrainingRecord:
+    return TrainingRecord(
+        stacks=recordings.provenance(),
+        steps=run.step,
+        seconds=seconds,
+        seed=run.options.seed,
+        parameters=parameters,
+        validation_loss=run.losses[-1].validation_loss if run.losses else None,
+        options=run.options.record(),
+    )
+
+
+def _facts(
+    run: Run,
+    recordings: Recordings,
+    noise_model: GaussianMixtureNoiseModel,
+    record: TrainingRecord,
+    parity: float,
+) -> dict[str, Any]:
+    """Return what the report says of the run, name to value."""
+    return {
+        "algorithm": run.options.algorithm,
+        "preset": run.options.preset,
+        "context frames": run.options.context_frames,
+        "noise model": noise_model.source,
+        "steps": record.steps,
+        "seconds": f"{record.seconds:.1f}",
+        "parameters": record.parameters,
+        "loss on held-out frames": record.validation_loss,
+        "frames used": recordings.frames_read,
+        "frames in memory at a time": recordings.resident_frames,
+        "peak memory": f"{peak_rss_mb():.0f} MB",
+        "difference of ONNX and PyTorch": f"{parity:.1e}",
+        "trained on": ", ".join(str(stack.path) for stack in recordings.stacks),
+    }
+
+
+def _require_usable(staging: Path, sample: Sample, camera: CameraFingerprint) -> None:
+    """Open the bundle as whoever uses it will, and let it denoise one frame.
+
+    Raises
+    ------
+    ExportError
+        If it cannot be opened, or does not denoise.
+    """
+    try:
+        bundle = open_bundle(staging)
+        load_noise_model(bundle.noise_model_path)
+        shape = sample.observations.shape[1:]
+        maps = None if sample.pixel_maps is None else sample.pixel_maps[np.newaxis]
+        out = np.empty((2, *shape), dtype=np.float32)
+        with OnnxDenoiser(bundle, shape, provider="cpu", pixel_maps=maps) as denoiser:
+            denoiser.denoise(sample.observations, out)
+    except QuietscopeError as error:
+        raise ExportError(
+            f"the bundle was written and cannot be used: {error} (the checkpoint is kept, "
+            "continue with --resume)"
+        ) from error
+    if not np.isfinite(out).all():
+        raise ExportError(
+            "the bundle was written and denoises a held-out frame to NaN or infinity; train "
+            "again with a lower --learning-rate (the checkpoint is kept)"
+        )
 
 
 def _write_report(
@@ -152,7 +217,8 @@ def _write_report(
     estimator: Estimator,
     recordings: Recordings,
     facts: dict[str, Any],
-    losses: list[dict[str, Any]],
+    run: Run,
+    usefulness: Usefulness,
 ) -> None:
     sample = recordings.samples[0]
     planes = sample.crop(*sample.observations.shape[1:])
@@ -163,11 +229,40 @@ def _write_report(
     tile = PreviewTile(recordings.held_out)
     write_report(
         path,
+        title=f"A {run.options.algorithm} model, trained",
         facts=facts,
-        losses=losses,
+        checks=_checks(usefulness, run, facts["noise model"]),
+        usefulness=usefulness,
+        losses=[asdict(row) for row in run.losses],
         frame=Preview(sample.observations[0], denoised, uncertainty),
         tile=tile.denoised_by(estimator, torch.device("cpu")),
     )
+
+
+def _checks(usefulness: Usefulness, run: Run, noise_model: str) -> list[tuple[Light, str, str]]:
+    """Return the verdict point by point."""
+    useful: Light = "green" if usefulness.better_than_trivial else "red"
+    known: Light = "green" if noise_model == "calibrated" else "amber"
+    last = run.losses[-1].validation_loss if run.losses else float("nan")
+    settled: Light = "green" if last <= run.best_score + OVERFITTED_NATS else "amber"
+    return [
+        (useful, "worth using", usefulness.sentence()),
+        (
+            known,
+            "noise model",
+            "calibrated with this camera"
+            if noise_model == "calibrated"
+            else "estimated from these recordings: calibrate the camera to be surer",
+        ),
+        (
+            settled,
+            "learning",
+            "held-out frames were predicted best at the end"
+            if settled == "green"
+            else "held-out frames were predicted best before the end, and those weights were "
+            "taken: more time brings nothing, more recordings may",
+        ),
+    ]
 
 
 def _camera_of(

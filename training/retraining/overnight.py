@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from ...errors import QuietscopeError
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 COMPARISON_SHARE = 0.1
 """Of the window: kept for comparing candidate and model in use."""
 SHORTEST_SECONDS = 60.0
+"""Below which a round is not begun: reading and export alone take half of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +47,41 @@ class Window:
         if at is None or until is None:
             raise TrainingError("give --once, or both --at HH:MM and --until HH:MM")
         window = cls(_time_of_day("--at", at), _time_of_day("--until", until))
-        if (
-            window.seconds(datetime.combine(datetime.now().date(), window.start))
-            < SHORTEST_SECONDS
-        ):
+        if window.start == window.end:
             raise TrainingError(f"--at {at} and --until {until} leave no time; choose a later end")
         return window
 
     def seconds(self, now: datetime) -> float:
-        """Return the seconds from `now` to the next `end`."""
-        end = now.replace(hour=self.end.hour, minute=self.end.minute, second=0, microsecond=0)
-        return ((end - now) % timedelta(days=1)).total_seconds()
+        """Return the seconds from `now` to the next `end`, as they really pass.
+
+        `now` without a time zone is local time. A night on which the clocks change is an hour
+        longer or shorter than the clock says.
+        """
+        end = datetime.combine(now.date(), self.end, tzinfo=now.tzinfo)
+        if end.replace(tzinfo=None) <= now.replace(tzinfo=None):
+            end += timedelta(days=1)
+        return max(0.0, end.timestamp() - now.timestamp())
+
+    def left(self, now: datetime) -> float:
+        """Return the seconds that are left of the window, 0 outside of it.
+
+        A round that was missed because the computer slept or the service stood still may begin
+        late, but never outside.
+        """
+        clock = now.time().replace(tzinfo=None)
+        if self.start < self.end:
+            inside = self.start <= clock < self.end
+        else:
+            inside = clock >= self.start or clock < self.end
+        return self.seconds(now) if inside else 0.0
+
+    def night(self, now: datetime) -> date:
+        """Return the day on which the window began that `now` lies in.
+
+        Clocks that are set back show the start twice in one night.
+        """
+        crossed = self.start >= self.end and now.time() < self.start
+        return now.date() - timedelta(days=crossed)
 
 
 def _time_of_day(option: str, text: str) -> time:
@@ -88,11 +113,17 @@ def run_overnight(window: Window, one_round: Callable[[float], Decision]) -> Dec
         If interrupted before a round was done.
     """
     scheduler, decisions = _scheduler(), []
+    done: set[date] = set()
 
     def night() -> None:
-        budget = (1 - COMPARISON_SHARE) * window.seconds(datetime.now())
+        now = datetime.now()
+        left = window.left(now)
+        if left < SHORTEST_SECONDS or window.night(now) in done:
+            stderr.print(f"{now:%H:%M} is no time to retrain; the next round is tomorrow")
+            return
+        done.add(window.night(now))
         try:
-            decision = one_round(max(budget, SHORTEST_SECONDS))
+            decision = one_round((1 - COMPARISON_SHARE) * left)
         except QuietscopeError as error:
             logger.exception("the round failed")
             stderr.print(f"this round failed: {error}", markup=False, soft_wrap=True)

@@ -26,6 +26,7 @@ from ...calibration.noise_files import load_noise_model
 from ...errors import QuietscopeError
 from ...inference.bundle import Bundle, open_bundle
 from ...inference.errors import FrameMismatchError
+from ...inference.evaluation.noise_splitting import counts_photons, split, squared_error
 from ...inference.library import Decision as DecisionName
 from ...inference.library import Library
 from ...inference.observation_reader import ObservationReader
@@ -43,7 +44,6 @@ from ..options import TrainingOptions
 from ..progress import TrainingProgress
 from ..run import TrainingResult, in_one_process
 from ..train import train
-from .noise_splitting import counts_photons, split, squared_error
 
 NEWEST_RUNS = 8
 FEWEST_FRAMES = 8

@@ -15,12 +15,12 @@ from scipy.ndimage import gaussian_filter
 
 from quietscope.inference.bundle import TrainingStack
 from quietscope.inference.errors import BundleError, InferenceError
+from quietscope.inference.evaluation.noise_splitting import counts_photons, split, squared_error
 from quietscope.inference.library import Library
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.errors import TrainingError
 from quietscope.training.options import TrainingOptions
-from quietscope.training.retraining.noise_splitting import counts_photons, split, squared_error
 from quietscope.training.retraining.overnight import Window
 from quietscope.training.retraining.retrain import _nothing_new, newest_stacks, retrain_once
 

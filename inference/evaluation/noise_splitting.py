@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...calibration.noise_model import NoiseModel
 from ...calibration.photon_transfer import QUANTISATION_VARIANCE_ADU2
-from ...inference.denoiser import Denoiser
+from ..denoiser import Denoiser
 
 ALPHA = 0.5
 """How much noise is added, relative to the camera's own: x₁ then has 25 % more variance."""
@@ -113,5 +113,16 @@ def squared_error(denoiser: Denoiser, part: Split) -> float:
     """Estimate the mean squared error of the denoiser on one split observation, ADU²."""
     out = np.empty((2, *denoiser.frame_shape), dtype=np.float32)
     denoiser.denoise(part.seen[: 1 + denoiser.context_frames], out)
-    residual = out[0].astype(np.float64) * part.brightness - part.compared
-    return float((residual**2 - part.noise_variance).mean())
+    return error_of(out[0], part)
+
+
+def error_of(estimate: Pixels, part: Split) -> float:
+    """Estimate the mean squared error of an estimate (Y, X) made from `part.seen`, ADU²."""
+    return float(errors_of(estimate, part).mean())
+
+
+def errors_of(estimate: Pixels, part: Split) -> NDArray[np.float64]:
+    """Return pixels (Y, X) whose mean over any region estimates the squared error there, ADU²."""
+    residual = estimate.astype(np.float64) * part.brightness - part.compared
+    found: NDArray[np.float64] = residual**2 - part.noise_variance
+    return found

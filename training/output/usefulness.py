@@ -1,0 +1,178 @@
+"""Whether a model is worth its name: better than what it was given, and than a plain blur.
+
+Owns the comparison on held-out frames, without clean images, and what a person is told about it.
+Each frame's noise is split in two (see `inference.evaluation.noise_splitting`): all see one part
+and are scored against the other. The widths of the blurs are chosen on the same frames: the
+competitor is as strong as a blur of one width can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from ...calibration.noise_model import NoiseModel
+from ...inference.evaluation.noise_splitting import Split, counts_photons, error_of, split
+from ...inference.evaluation.trivial_competitors import WIDTHS_PX
+from ..data.side_inputs import Sample
+from ..model.estimator import Estimator
+
+COMPARED_FRAMES = 8
+"""Crops of held-out frames: half a million pixels, which tell a percent of the error."""
+NEUTRAL_SIGMA_PX = 1.25
+"""Of the blur that says how bright a pixel is, and so how much noise is split: no competitor's."""
+LEAST_NOISE_ADU2 = 1e-3
+"""Keeps the split defined where a camera has no noise at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usefulness:
+    """Mean squared errors on the same held-out frames, ADU².
+
+    Attributes
+    ----------
+    model, input, blur
+        Of the model, of the frame as it was given, of the frame blurred.
+    blur_sigma_px
+        The width of that blur.
+    running_mean
+        Of the mean of all frames that the model is given, blurred; None without preceding frames.
+    frames
+        How many.
+    """
+
+    model: float
+    input: float
+    blur: float
+    blur_sigma_px: float
+    running_mean: float | None
+    frames: int
+
+    @property
+    def better_than_trivial(self) -> bool:
+        """Whether the model beats its input and the blur of it."""
+        return self.model < min(self.input, self.blur)
+
+    def figures(self) -> dict[str, float | None]:
+        """Return what the manifest keeps."""
+        return {
+            "held_out_mse_adu2": self.model,
+            "held_out_mse_input_adu2": self.input,
+            "held_out_mse_blur_adu2": self.blur,
+            "blur_sigma_px": self.blur_sigma_px,
+            "held_out_mse_running_mean_adu2": self.running_mean,
+        }
+
+    def sentence(self) -> str:
+        """Return the verdict in words."""
+        found = (
+            f"squared error on held-out frames {shown(self.model)}, of the raw frames "
+            f"{shown(self.input)}, of a Gaussian blur ({self.blur_sigma_px:g} px) "
+            f"{shown(self.blur)}"
+        )
+        if self.model >= self.input:
+            return f"this model is no better than the raw frames: {found}"
+        if self.model >= self.blur:
+            return f"this model is no better than a blur: {found}"
+        if self.running_mean is not None and self.running_mean < self.model:
+            return (
+                f"better than the raw frames and a blur of them, but the blurred mean of the same "
+                f"frames is better still ({shown(self.running_mean)}), as long as nothing "
+                f"moves: {found}"
+            )
+        return f"better than the raw frames and than a blur: {found}"
+
+
+def shown(error_adu2: float) -> str:
+    """Return an error with its unit; an estimate of a small one can fall below zero by chance."""
+    return f"{error_adu2:.3g} ADU²" if error_adu2 > 0 else "too small to measure"
+
+
+@torch.no_grad()
+def usefulness_of(
+    estimator: Estimator,
+    held_out: Sequence[Sample],
+    noise_model: NoiseModel,
+    *,
+    context_frames: int,
+    seed: int,
+) -> Usefulness:
+    """Compare a trained estimator with its input and with blurs of it.
+
+    Parameters
+    ----------
+    estimator
+        On the CPU.
+    held_out
+        What it was not trained on.
+    noise_model
+        The camera's: how much noise is split.
+    context_frames
+        T preceding frames among its inputs.
+    seed
+        Of the split.
+    """
+    rng = np.random.default_rng(seed)
+    count = min(COMPARED_FRAMES, len(held_out))
+    chosen = [held_out[i] for i in np.linspace(0, len(held_out) - 1, count).round().astype(int)]
+    model, blurs, means = [], [], []
+    for sample in chosen:
+        part = _split(sample, noise_model, rng)
+        planes = Sample(part.seen, sample.pixel_maps).crop(*part.compared.shape)
+        denoised, _ = estimator(*map(torch.from_numpy, planes))
+        model.append(error_of(denoised[0, 0].numpy(), part))
+        seen = part.seen[: 1 + context_frames].astype(np.float64)
+        own = [_corrected(frame, sample) for frame in seen if frame.any()] or [seen[0]]
+        blurs.append(_blurred_errors(own[0], part))
+        means.append(_blurred_errors(np.mean(own, axis=0), part))
+    by_width, of_means = np.mean(blurs, axis=0), np.mean(means, axis=0)
+    best = 1 + int(by_width[1:].argmin())
+    return Usefulness(
+        model=float(np.mean(model)),
+        input=float(by_width[0]),
+        blur=float(by_width[best]),
+        blur_sigma_px=WIDTHS_PX[best],
+        running_mean=float(of_means.min()) if context_frames else None,
+        frames=count,
+    )
+
+
+def _split(sample: Sample, noise_model: NoiseModel, rng: np.random.Generator) -> Split:
+    newest = sample.observations[0].astype(np.float64)
+    signal = gaussian_filter(newest, NEUTRAL_SIGMA_PX)
+    variance = np.asarray(noise_model.variance(signal))
+    if sample.pixel_maps is not None:
+        variance = variance + noise_model.least_variance_adu2 * np.expm1(sample.pixel_maps[2])
+    part = split(
+        sample.observations,
+        np.maximum(variance, LEAST_NOISE_ADU2),
+        rng,
+        photon_counts=counts_photons(noise_model, float(signal.mean())),
+    )
+    return Split(
+        seen=part.seen,
+        compared=_corrected(part.compared, sample),
+        brightness=part.brightness,
+        noise_variance=part.noise_variance,
+    )
+
+
+def _corrected(frame: NDArray[Any], sample: Sample) -> NDArray[np.float64]:
+    """Return a frame as the camera's pixels would have shown it were they alike."""
+    if sample.pixel_maps is None:
+        return frame.astype(np.float64)
+    corrected: NDArray[np.float64] = frame * sample.pixel_maps[0] + sample.pixel_maps[1]
+    return corrected
+
+
+def _blurred_errors(picture: NDArray[np.float64], part: Split) -> list[float]:
+    return [
+        error_of(gaussian_filter(picture, width) if width else picture, part)
+        for width in WIDTHS_PX
+    ]
