@@ -169,9 +169,15 @@ class Library:
         Raises
         ------
         BundleError
-            If the bundle is incomplete or altered; what was in use stays in use.
+            If the bundle is incomplete or altered, or no better than a blur and not accepted; what
+            was in use stays in use.
         """
         manifest = open_bundle(bundle).manifest
+        if manifest.accepted is False:
+            raise BundleError(
+                f"{bundle}: is no better than its input or a blur of it; train it for longer or "
+                "on more frames, or accept it when it is trained, with --accept"
+            )
         self._decide("promoted", bundle, reason, figures, manifest)
 
     def keep(

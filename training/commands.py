@@ -194,8 +194,8 @@ def _noise_model(path: Path) -> Any:
 
 def _useless(result: dict[str, Any]) -> str:
     return (
-        f"error: {result['out']}: {result['verdict']}; the bundle is kept and marked as not to be used: "
-        "train for longer or on more frames, or take it all the same with --accept"
+        f"error: {result['out']}: {result['verdict']}; the bundle is kept and marked as not to "
+        "be used: train for longer or on more frames, or take it all the same with --accept"
     )
 
 

@@ -51,4 +51,4 @@ def finishing_seconds(estimator: Estimator, recordings: Recordings) -> float:
     held_out = sum(sample.observations[0].size for sample in recordings.held_out)
     whole = sum(sample.observations[0].size for sample in recordings.samples)
     passes = PASSES_HELD_OUT * held_out + PASSES_WHOLE * whole
-    return TRACES * traced + passes * per_pixel
+    return float(TRACES * traced + passes * per_pixel)

@@ -103,7 +103,7 @@ def _headline(usefulness: Usefulness, facts: Mapping[str, Any]) -> list[tuple[st
         (_below(usefulness.model, usefulness.input), "squared error below the raw frames"),
         (_below(usefulness.model, usefulness.blur), "below the best Gaussian blur"),
         (f"{facts['steps']}", "steps"),
-        (f"{facts['seconds']} s", "training in all"),
+        (f"{facts['seconds']} s", "until the last step"),
     ]
 
 
@@ -121,7 +121,7 @@ def _rows(usefulness: Usefulness) -> list[tuple[str, str, str]]:
 def _below(error: float, of: float) -> str:
     # An estimate of a small error can fall below zero by chance.
     if error <= 0 or of <= 0:
-        return "too small to tell"
+        return "less" if error < of else "not less"
     return f"{10 * np.log10(of / error):.1f} dB"
 
 

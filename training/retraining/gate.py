@@ -91,7 +91,7 @@ class RunScore:
     def least_gain(self) -> float:
         """What a gain has to exceed to count, ADU²."""
         gains = self.errors[:, 1] - self.errors[:, 0]
-        by_chance = SURE * float(gains.std(ddof=1)) / np.sqrt(len(gains))
+        by_chance = float(SURE * gains.std(ddof=1) / np.sqrt(len(gains)))
         return max(by_chance, LEAST_GAIN * abs(float(self.means[1])))
 
     def why_impossible(self) -> str | None:

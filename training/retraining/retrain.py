@@ -1,55 +1,50 @@
 """The model is retrained on what was recorded, and replaced only by a better one.
 
-Owns one round of retraining: choose recordings, train a candidate, compare it with the model in
-use, promote or keep. When rounds happen is decided in `overnight`; the pointer itself belongs to
-`inference.library`.
-
-Models are compared on held-out frames without clean images. Each frame's noise is split in two
-(see `splitting`): the model denoises one part and is scored against the other, whose noise it
-never saw. The score is an unbiased estimate of the true squared error up to a constant that is the
-same for every model, whatever its algorithm, and it includes the posterior step.
+Owns one round of retraining: choose recordings, train a candidate, have it compared with the model
+in use, promote or keep. Which runs may teach is decided in `run_audit`, which model is better in
+`gate`, when rounds happen in `overnight`; the pointer itself belongs to `inference.library`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
+from ...calibration.fingerprint import CameraFingerprint
 from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ...calibration.noise_files import load_noise_model
 from ...errors import QuietscopeError
 from ...inference.bundle import Bundle, open_bundle
-from ...inference.errors import FrameMismatchError
-from ...inference.evaluation.noise_splitting import counts_photons, split, squared_error
 from ...inference.library import Decision as DecisionName
 from ...inference.library import Library
-from ...inference.observation_reader import ObservationReader
 from ...inference.provenance import recorded_camera
-from ...inference.runtime.camera_pixels import CameraPixels
-from ...inference.runtime.onnx_denoiser import OnnxDenoiser
-from ...inference.side_inputs import other_channel_numbers
 from ...storage.directory_lock import owned
 from ...storage.open_stack import open_stack
 from ...storage.stack import Stack
 from ..checkpoint import load_checkpoint
-from ..data.resident_frames import held_out_indices
-from ..data.side_inputs import channel_number, one_channel, other_channels_of
+from ..data.side_inputs import one_channel, other_channels_of
 from ..options import TrainingOptions
 from ..progress import TrainingProgress
 from ..run import TrainingResult, in_one_process
 from ..train import train
+from . import run_audit
+from .gate import Verdict, Yardstick, compare, judge
+
+logger = logging.getLogger(__name__)
 
 NEWEST_RUNS = 8
+"""Of a week, with a run a day and some spare: what is trained on in one round."""
 FEWEST_FRAMES = 8
-HELD_OUT_FRAMES = 16
-LEAST_GAIN = 0.002
-"""Relative gain of the candidate that is worth a change: 0.2 % of the error, and beyond chance."""
+"""Of a run; of fewer none is held out that stays the same."""
+OLD_RUNS = 4
+"""Compared too, of those that the model in use was trained on and that are not so new."""
 NETWORK_OPTIONS = ("algorithm", "preset", "context_frames", "samples", "samples_from")
 """On which the shape of the weights depends."""
 KEPT_OPTIONS = ("pixel_maps", "samples", "samples_from")
@@ -133,35 +128,53 @@ def _one_round(
     current = None if current_path is None else open_bundle(current_path)
     channel = channel or (current.manifest.channel if current else None)
     options = _options(options, current, seconds, steps)
-    stacks = newest_stacks(shelf, channel, options.other_channels)
+    refused: list[str] = []
+
+    def fit(whole: Stack, own: Stack) -> bool:
+        why = _why_unfit(own, current)
+        if why is not None:
+            refused.append(f"{whole.path}: {why}")
+        return why is None
+
+    stacks = newest_stacks(shelf, channel, options.other_channels, fit)
     reason = _nothing_new([one_channel(stack, channel) for stack in stacks], current)
     if not stacks and options.other_channels and newest_stacks(shelf, channel):
         reason = f"no run can be read that holds the channels {', '.join(options.other_channels)}"
+    for line in refused:
+        (on_remark or logger.info)(f"{line}; it is left out")
     if reason is not None:
+        reason = "; ".join([reason, *refused])
         shelf.keep(None, reason, decision="skipped")
         return Decision("skipped", reason, None, current_path, {})
+    calibrated = noise_model or _calibrated(current)
     candidate = in_one_process(
         train(
             stacks,
             _new_name(shelf),
             options,
-            noise_model=noise_model or _calibrated(current),
+            noise_model=calibrated,
+            # Named, so that no other camera's frames are given to it.
+            camera=None if calibrated else _camera(stacks[0]),
             channel=channel,
             warm_start=_warm_start(current, options),
             on_progress=on_progress,
             on_remark=on_remark,
         )
     )
-    return _decide(shelf, candidate, current, stacks, channel, options.seed)
+    yardstick = partial(run_audit.yardstick, calibrated=calibrated, seed=options.seed)
+    return _decide(shelf, candidate, current, stacks, channel, yardstick, options.seed)
 
 
 def newest_stacks(
-    shelf: Library, channel: str | None, other_channels: Sequence[str] = ()
+    shelf: Library,
+    channel: str | None,
+    other_channels: Sequence[str] = (),
+    fit: Callable[[Stack, Stack], bool] = lambda whole, own: True,
 ) -> list[Stack]:
-    """Return the newest runs that belong together: the camera's region, shape and type are one.
+    """Return the newest runs that belong together: camera, region, shape and type are one.
 
-    They are those of the newest of all. The runs are whole; each has the channel and the
-    other channels.
+    They are those of the newest of all that are fit: `fit` is asked of a whole run and of its
+    channel. The runs are whole; each has the channel and the other channels.
     """
     stacks: list[Stack] = []
     for run in shelf.runs():
@@ -171,13 +184,33 @@ def newest_stacks(
             whole = open_stack(run)
             stack = one_channel(whole, channel)
             other_channels_of(whole, channel, other_channels)
-            alike = not stacks or _setting(whole) == _setting(stacks[0])
+            alike = not stacks or _alike(whole, stacks[0])
         except QuietscopeError:
             continue  # an unreadable or unfinished run must not stop the night
         enough = len(stack) - stack.absent >= FEWEST_FRAMES
-        if alike and enough and stack.sizes.get("channel", 1) == 1:
+        if alike and enough and stack.sizes.get("channel", 1) == 1 and fit(whole, stack):
             stacks.append(whole)
     return stacks
+
+
+def _alike(one: Stack, other: Stack) -> bool:
+    same = _setting(one) == _setting(other)
+    return same and not recorded_camera(one).differences(recorded_camera(other))
+
+
+def _camera(stack: Stack) -> CameraFingerprint | None:
+    """Return what a run says of its camera, None if that is nothing."""
+    said = recorded_camera(stack)
+    return None if said == CameraFingerprint() else said
+
+
+def _why_unfit(own: Stack, current: Bundle | None) -> str | None:
+    """Return why a run must not teach the next model, None if it may."""
+    if current is not None:
+        differs = run_audit.other_camera(own, current.manifest.camera)
+        if differs is not None:
+            return f"another camera or setting than the model in use belongs to ({differs})"
+    return run_audit.why_unfit(own)
 
 
 def _setting(stack: Stack) -> tuple[object, ...]:
@@ -252,139 +285,68 @@ def _decide(
     current: Bundle | None,
     stacks: Sequence[Stack],
     channel: str | None,
+    yardstick: Yardstick,
     seed: int,
 ) -> Decision:
     candidate = result.bundle
-    if current is None:
-        reason = "no model was in use yet"
-        shelf.promote(candidate.path, reason)
-        return Decision("promoted", reason, candidate.path, candidate.path, {})
-    refused = _cannot_compare(candidate, current)
-    try:
-        figures = (
-            {} if refused else compare(candidate, current, stacks, channel=channel, seed=seed)
+    verdict = Verdict(True, "no model was in use yet", {})
+    if not candidate.manifest.accepted:
+        verdict = Verdict(False, result.verdict, candidate.manifest.figures)
+    elif current is not None:
+        verdict = _compared(candidate, current, stacks, channel, yardstick, seed)
+    if verdict.promote:
+        shelf.promote(candidate.path, verdict.reason, verdict.figures)
+        return Decision(
+            "promoted", verdict.reason, candidate.path, candidate.path, dict(verdict.figures)
         )
-    except FrameMismatchError as error:
-        # A night's training is not thrown away because the camera's region was changed.
-        refused = f"cannot be compared with the model in use: {error}"
-    if refused is not None:
-        shelf.keep(candidate.path, refused)
-        return Decision("kept", refused, candidate.path, current.path, {})
-    reason = (
-        f"squared error on held-out frames {figures['candidate_mse_adu2']:.4g} ADU², model in use "
-        f"{figures['current_mse_adu2']:.4g} ADU² ({figures['gain_db']:+.2f} dB)"
-    )
-    if figures["gain_adu2"] > figures["least_gain_adu2"]:
-        shelf.promote(candidate.path, reason, figures)
-        return Decision("promoted", reason, candidate.path, candidate.path, dict(figures))
-    shelf.keep(candidate.path, reason, figures)
-    return Decision("kept", reason, candidate.path, current.path, dict(figures))
+    shelf.keep(candidate.path, verdict.reason, verdict.figures)
+    in_use = None if current is None else current.path
+    return Decision("kept", verdict.reason, candidate.path, in_use, dict(verdict.figures))
 
 
-def _cannot_compare(candidate: Bundle, current: Bundle) -> str | None:
-    ours, theirs = candidate.manifest.pixel_type, current.manifest.pixel_type
-    if ours != theirs:
-        return (
-            f"the newest runs are {ours}, the model in use takes {theirs}: they cannot be "
-            "compared; promote the candidate by hand if the camera was changed on purpose"
-        )
-    return None
-
-
-def compare(
+def _compared(
     candidate: Bundle,
     current: Bundle,
     stacks: Sequence[Stack],
-    *,
-    channel: str | None = None,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Score two bundles on the same split noise of held-out frames of a channel.
-
-    Returns
-    -------
-    dict
-        `candidate_mse_adu2`, `current_mse_adu2`: estimated squared error per pixel.
-        `gain_adu2`: by how much the candidate's is lower; `least_gain_adu2`: what is asked of it,
-        two standard errors and LEAST_GAIN of the present error. `gain_db`, `frames`.
-    """
-    noise_model = load_noise_model(candidate.noise_model_path)
-    region = recorded_camera(stacks[0]).roi
-    with (
-        OnnxDenoiser(candidate, stacks[0].frame_shape, provider="cpu", region=region) as ours,
-        OnnxDenoiser(current, stacks[0].frame_shape, provider="cpu", region=region) as theirs,
-    ):
-        scored = _errors(stacks, channel, noise_model, (ours, theirs), np.random.default_rng(seed))
-        errors = np.array(list(scored))
-    gains = errors[:, 1] - errors[:, 0]
-    candidate_mse, current_mse = errors.mean(axis=0)
-    standard_error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
-    return {
-        "candidate_mse_adu2": float(candidate_mse),
-        "current_mse_adu2": float(current_mse),
-        "gain_adu2": float(gains.mean()),
-        "least_gain_adu2": max(2 * standard_error, LEAST_GAIN * abs(float(current_mse))),
-        # An estimate of a small error can fall below zero by chance.
-        "gain_db": float(10 * np.log10(max(current_mse, 1e-9) / max(candidate_mse, 1e-9))),
-        "frames": float(len(gains)),
-    }
-
-
-def _errors(
-    stacks: Sequence[Stack],
     channel: str | None,
-    noise_model: GaussianMixtureNoiseModel,
-    denoisers: Sequence[OnnxDenoiser],
-    rng: np.random.Generator,
-) -> Iterator[list[float]]:
-    """Yield the squared error of each denoiser on one split frame after the other."""
-    manifests = [denoiser.bundle.manifest for denoiser in denoisers]
-    context = max(manifest.context_frames for manifest in manifests)
-    other_channels = list(dict.fromkeys(name for m in manifests for name in m.other_channels))
-    inputs = [
-        [
-            *range(1 + m.context_frames),
-            *(1 + context + other_channels.index(c) for c in m.other_channels),
-        ]
-        for m in manifests
-    ]
-    # If one of them knows the pixels of the camera, both are measured by sound pixels.
-    pixels = next(
-        (known for d in denoisers if (known := CameraPixels.of(d, noise_model)).maps is not None),
-        CameraPixels(),
-    )
-    out = np.empty((2, *stacks[0].frame_shape), dtype=np.float32)
-    for whole, index in _chosen(stacks, channel):
-        numbers = other_channel_numbers(whole, other_channels, what="the model")
-        observations = ObservationReader(whole, whole.dtype).read(index, context, numbers)
-        signal = np.zeros(whole.frame_shape)
-        for denoiser, planes in zip(denoisers, inputs, strict=True):
-            denoiser.denoise(observations[planes], out)
-            signal += out[0] / len(denoisers)
-        part = split(
-            observations,
-            np.maximum(noise_model.variance(signal) + pixels.own_variance_adu2(), 1e-3),
-            rng,
-            photon_counts=counts_photons(noise_model, float(signal.mean())),
+    yardstick: Yardstick,
+    seed: int,
+) -> Verdict:
+    ours, theirs = candidate.manifest.pixel_type, current.manifest.pixel_type
+    if ours != theirs:
+        return Verdict(
+            False,
+            f"the newest runs are {ours}, the model in use takes {theirs}: they cannot be "
+            "compared; put the candidate in use by hand if the camera was changed on purpose",
+            {},
         )
-        part = replace(part, compared=pixels.corrected(part.compared))
-        yield [
-            squared_error(denoiser, replace(part, seen=part.seen[planes]))
-            for denoiser, planes in zip(denoisers, inputs, strict=True)
-        ]
+    old = _learned_from(current, stacks, channel, candidate.manifest.other_channels)
+    try:
+        return judge(
+            compare(candidate, current, [*stacks, *old], yardstick, channel=channel, seed=seed)
+        )
+    except QuietscopeError as error:
+        # A night's training is not thrown away because the camera's region was changed.
+        return Verdict(False, f"cannot be compared with the model in use: {error}", {})
 
 
-def _chosen(stacks: Sequence[Stack], channel: str | None) -> list[tuple[Stack, int]]:
-    """Return held-out frames of a channel, evenly spread, as recordings and indices into them."""
-    places = []
-    for whole in stacks:
-        own = one_channel(whole, channel)
-        named = channel is not None and whole.sizes.get("channel", 1) > 1
-        number = channel_number(whole, channel or "") if named else 0
-        axes_of_it = {"channel": number} if "channel" in whole.sizes else {}
-        places += [
-            (whole, whole.index({**own.axes(index), **axes_of_it}))
-            for index in held_out_indices(len(own))
-        ]
-    chosen = np.linspace(0, len(places) - 1, min(HELD_OUT_FRAMES, len(places))).astype(int)
-    return [places[i] for i in chosen]
+def _learned_from(
+    current: Bundle, stacks: Sequence[Stack], channel: str | None, other_channels: Sequence[str]
+) -> list[Stack]:
+    """Return runs that the model in use was trained on and that are no longer among the newest.
+
+    Yesterday's specimen must not be forgotten.
+    """
+    newest = {str(one_channel(stack, channel).path) for stack in stacks}
+    old: list[Stack] = []
+    for part in current.manifest.training.stacks:
+        if part.path in newest or len(old) == OLD_RUNS:
+            continue
+        try:
+            whole = open_stack(part.path)
+            other_channels_of(whole, channel, other_channels)
+        except QuietscopeError:
+            continue  # archived since
+        if _setting(whole) == _setting(stacks[0]):
+            old.append(whole)
+    return old

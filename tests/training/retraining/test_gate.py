@@ -1,0 +1,166 @@
+"""What may take the place of a model in use: sound runs, judged by a calibration of neither's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from quietscope.calibration.fingerprint import CameraFingerprint
+from quietscope.calibration.noise_files import load_noise_model
+from quietscope.errors import QuietscopeError
+from quietscope.inference.bundle import open_bundle
+from quietscope.storage.stack import stack_from_array
+from quietscope.training.retraining.gate import RunScore, compare, judge
+from quietscope.training.retraining.run_audit import other_camera, why_unfit, yardstick
+
+SHAPE = (96, 112)
+
+
+@pytest.fixture(scope="module")
+def signal():
+    rough = np.random.default_rng(5).random(SHAPE)
+    return 20 + 1500 * np.clip(gaussian_filter(rough, 3) - 0.5, 0, None)
+
+
+def counted(signal, frames=20, seed=0, gain=1.0):
+    electrons = np.random.default_rng(seed).poisson(signal, (frames, *signal.shape))
+    return np.rint(gain * electrons).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def good(signal):
+    return stack_from_array(counted(signal), path="good")
+
+
+# ------------------------------------------------------------------ which runs may teach
+
+
+def test_an_ordinary_run_may_teach(good):
+    assert why_unfit(good) is None
+
+
+def test_a_moving_scene_may_teach(signal):
+    pixels = np.stack([np.roll(frame, 2 * t, 1) for t, frame in enumerate(counted(signal))])
+    assert why_unfit(stack_from_array(pixels)) is None
+
+
+def test_single_bright_spots_are_no_defects(signal):
+    spotted = signal.copy()
+    spots = np.zeros(SHAPE)
+    spots[np.random.default_rng(0).integers(96, size=60), np.arange(60)] = 1
+    spotted += 3000 * gaussian_filter(spots, 1.2)
+    assert why_unfit(stack_from_array(counted(spotted))) is None
+
+
+def sabotaged(kind, signal):
+    pixels = counted(signal)
+    if kind == "constant":
+        pixels[:] = 120
+    elif kind == "some frames constant":
+        pixels[10:] = 120
+    elif kind == "hot":
+        hot = np.random.default_rng(1).random(SHAPE) < 0.02
+        pixels[:, hot] = 60_000
+    elif kind == "noise":
+        pixels = counted(np.full(SHAPE, 60.0))
+    return stack_from_array(pixels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("constant", "one grey"),
+        ("some frames constant", "50% of its frames are one grey"),
+        ("hot", "stand out in every frame"),
+        ("noise", "nothing but noise"),
+    ],
+)
+def test_a_run_that_shows_nothing_or_defects_may_not(kind, said, signal):
+    assert said in why_unfit(sabotaged(kind, signal))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_noise_alone_is_told_whatever_its_draw(seed):
+    assert "noise" in why_unfit(stack_from_array(counted(np.full(SHAPE, 30.0), seed=seed)))
+
+
+def test_a_run_of_another_camera_is_told_by_its_name(signal):
+    said = {"quietscope": {"camera": {"camera": "sCMOS B", "gain_setting": "11"}}}
+    run = replace(stack_from_array(counted(signal)), attributes=said)
+    assert "camera is sCMOS B" in other_camera(run, CameraFingerprint(camera="sCMOS A"))
+    assert other_camera(run, CameraFingerprint(camera="sCMOS B")) is None
+
+
+def test_a_run_of_another_gain_is_told_by_its_noise(make_bundle, good, signal):
+    calibrated = load_noise_model(open_bundle(make_bundle()).noise_model_path)
+    assert yardstick(good, calibrated, seed=0) is calibrated
+    other = stack_from_array(counted(signal, gain=11.0))
+    with pytest.raises(QuietscopeError, match="another camera or setting"):
+        yardstick(other, calibrated, seed=0)
+    assert yardstick(other, None, seed=0).variance(200.0) == pytest.approx(11 * 200, rel=0.5)
+
+
+# --------------------------------------------------------------------- which model is better
+
+
+def score(candidate, current, raw=100.0, *, old=False, path="run", scatter=0.02):
+    """A run on which the models have these errors, give or take a little."""
+    rng = np.random.default_rng(0)
+    errors = np.array([candidate, current, raw]) * (1 + scatter * rng.standard_normal((64, 3)))
+    return RunScore(path, old, errors, 4)
+
+
+def test_a_clear_gain_is_promoted():
+    verdict = judge([score(8.0, 10.0), score(9.0, 10.0, old=True)])
+    assert verdict.promote
+    assert verdict.figures["gain_db"] == pytest.approx(0.97, abs=0.1)
+    assert verdict.figures["old_gain_adu2"] == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([score(10.0, 10.0)], "better on 0 of 1"),
+        ([score(-6.6e9, 10.0)], "below zero"),
+        ([score(8.0, -50.0)], "below zero"),
+        ([score(120.0, 150.0)], "no better than the raw frames"),
+        ([score(np.nan, 10.0)], "not a number"),
+        ([score(8.0, 10.0), score(12.0, 10.0, old=True, path="last week")], "last week"),
+        ([score(2.0, 10.0), score(12.0, 10.0, path="the other new run")], "the other new run"),
+        ([score(9.9, 10.0, scatter=0.5)], "better on 0 of 1"),
+    ],
+)
+def test_each_of_these_stops_a_candidate_alone(scores, said):
+    verdict = judge(scores)
+    assert not verdict.promote
+    assert said in verdict.reason
+    assert "\n" not in verdict.reason
+
+
+def test_a_filter_that_blurs_too_much_loses_whoever_is_asked(make_bundle, good):
+    sharp, soft = (open_bundle(make_bundle(name, radius=r)) for name, r in (("a", 1), ("b", 6)))
+
+    def judged_on(stack):
+        return yardstick(stack, None, seed=0)
+
+    assert judge(compare(sharp, soft, [good], judged_on)).promote
+    assert not judge(compare(soft, sharp, [good], judged_on)).promote
+
+
+def test_the_candidates_own_noise_model_has_no_say(make_bundle, good):
+    """A candidate that believes in a hundred times the noise would make all errors negative."""
+    bundles = [open_bundle(make_bundle(name, radius=1)) for name in ("a", "b")]
+    calls = []
+
+    def judged_on(stack):
+        calls.append(Path(stack.path).name)
+        return yardstick(stack, None, seed=0)
+
+    (found,) = compare(*bundles, [good], judged_on)
+    assert calls == ["good"]
+    assert found.means[0] == pytest.approx(found.means[1])
+    assert 0 < found.means[0] < found.means[2]
