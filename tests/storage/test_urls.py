@@ -210,7 +210,7 @@ from quietscope.cli import app
 def run(*arguments):
     app(list(arguments), standalone_mode=False)
 run("train", "memory://lab/run", {run_directory.as_uri()!r}, "--out", {str(tmp_path / "model")!r},
-    "--preset", "fast", "--steps", "5", "--batch", "2", "--json")
+    "--preset", "fast", "--steps", "5", "--batch", "2", "--accept", "--json")
 run("denoise", "memory://lab/run", "--model", {str(tmp_path / "model")!r},
     "--out", {str(tmp_path / "out.ome.zarr")!r}, "--provider", "cpu", "--json")
 run("evaluate", "memory://lab/run", "--model", {str(tmp_path / "model")!r}, "--truth",

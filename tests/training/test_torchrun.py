@@ -19,7 +19,7 @@ def torchrun(stack, out, *more):
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         "-m", "quietscope.cli", "train", str(stack), "--out", str(out),
-        "--preset", "fast", "--batch", "2", "--json", *more,
+        "--preset", "fast", "--batch", "2", "--accept", "--json", *more,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True)

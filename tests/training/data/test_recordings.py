@@ -339,7 +339,7 @@ def test_peak_memory_does_not_grow_with_the_recording(tmp_path):
         command = [
             sys.executable, "-m", "quietscope.cli", "train", str(tmp_path / f"{name}.zarr"),
             "--out", str(tmp_path / name), "--preset", "fast", "--steps", "60", "--batch", "4",
-            "--patch", "32", "--memory-mib", "32", "--json",
+            "--patch", "32", "--memory-mib", "32", "--accept", "--json",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
