@@ -181,7 +181,7 @@ def fitted(
         memory_mib=options.memory_mib,
     )
     known = noise_model or bootstrap_noise_model(stacks, seed=options.seed)
-    return fit(recordings, known, options, **{"started": started, "export_seconds": 0.0, **given})
+    return fit(recordings, known, options, **{"started": started, **given})
 
 
 def denoised(estimator: Estimator, observations: Image) -> tuple[Image, Image]:

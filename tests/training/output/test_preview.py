@@ -17,6 +17,7 @@ from quietscope.training.data.recordings import load_recordings
 from quietscope.training.options import TrainingOptions
 from quietscope.training.output.preview import TILE, Preview
 from quietscope.training.output.report import write_report
+from quietscope.training.output.usefulness import Usefulness
 from quietscope.training.progress import TrainingProgress
 from quietscope.training.train import fit
 
@@ -167,11 +168,16 @@ def test_the_report_holds_frame_tile_and_losses(tmp_path):
     ]
     write_report(
         tmp_path / "report.html",
-        facts={"trained on": "<my & stack>"},
+        title="A model",
+        facts={"trained on": "<my & stack>", "steps": 50, "seconds": "5.0"},
+        checks=[("red", "worth using", "it is not")],
+        usefulness=Usefulness(9.0, 8.0, 7.0, 1.25, None, 4),
         losses=losses,
         frame=made((300, 280)),
         tile=made(),
     )
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "&lt;my &amp; stack&gt;" in page
+    assert "no better than the raw frames" in page
+    assert "failed" in page
     assert page.count("data:image/png;base64,") == 3
