@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from ...errors import one_line
 from ...inference.provenance import ATTRIBUTES, Provenance
 from ...storage.atomic_output import OutputError
 from ...storage.axis_map import Place
-from ...storage.written_frames import written_frames
+from ...storage.written_frames import count_written
 from ..errors import AcquisitionError
 from .accounting import Accounting
 from .camera_state import CameraState
@@ -274,10 +273,12 @@ class ActiveRun:
         recorded = None
         if self._options.record:
             recorded = sum(
-                _frames_in(part.raw.path) for part in self._recorder.parts if part.raw is not None
+                count_written(part.raw.path)
+                for part in self._recorder.parts
+                if part.raw is not None
             )
             self._require_all("recorded", self.counts.recorded, recorded)
-        denoised = sum(_frames_in(path) for path in self._stores.paths)
+        denoised = sum(count_written(path) for path in self._stores.paths)
         self._require_all("denoised", self.counts.denoised, denoised)
         return OnDisk(recorded, denoised)
 
@@ -399,13 +400,6 @@ class ActiveRun:
             forced=tuple(self._denoisers.remarks),
         )
         return {ATTRIBUTES: provenance.attributes()[ATTRIBUTES] | part.about_camera()}
-
-
-def _frames_in(store: Path) -> int:
-    """Return how many frames of a store can be read; none where it cannot be opened."""
-    series = [folder for folder in store.glob("*/") if (folder / "0" / "zarr.json").is_file()]
-    written = [written_frames(image) for image in series or [store]]
-    return sum(0 if frames is None else int(frames.sum()) for frames in written)
 
 
 def _named(error: BaseException) -> str:

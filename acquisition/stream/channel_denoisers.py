@@ -32,6 +32,8 @@ LEAST_SESSIONS = 8
 """Kept open at the same time; each frame shape and region of the sensor has one per model, of some
 12 MB and more. Beyond that the one that was used longest ago is closed."""
 MAX_JUDGED = 256
+MAX_REMARKS = 100
+"""A script may set the camera anew for hours."""
 
 
 class ChannelDenoisers:
@@ -320,7 +322,8 @@ class ChannelDenoisers:
         return None
 
     def _remark(self, differences: Sequence[str]) -> None:
-        self.remarks += [remark for remark in differences if remark not in self.remarks]
+        new = [remark for remark in differences if remark not in self.remarks]
+        self.remarks += new[: MAX_REMARKS - len(self.remarks)]
 
     def result(self) -> dict[str, Any]:
         """Return what ran, as reports take it."""

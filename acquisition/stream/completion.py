@@ -17,7 +17,7 @@ from ...inference.errors import FrameMismatchError
 from ...storage.axis_map import Place
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers
-from .context import Context, further_frames
+from .context import Context, side_input_loaders
 from .denoise_stage import denoise
 from .denoised_stores import DenoisedStores
 from .part import Part
@@ -64,7 +64,7 @@ def complete(
         channel = denoisers.named(axes, line["metadata"])
         load = cache(partial(read_raw, part, place, axes))
         context = contexts.setdefault(number, Context(partial(_read_back, read_raw, part)))
-        further = further_frames(
+        loaders = side_input_loaders(
             context, place, load, part=part, denoisers=denoisers, channel=channel
         )
         settings = part.settings_of(axes, line["metadata"])
@@ -86,7 +86,7 @@ def complete(
         denoisers.require_other_channels(
             channel, part.axis_map.channel_names, part=number, time_point=place.time
         )
-        denoise(denoiser, pixels, further, estimate, line["index"])
+        denoise(denoiser, pixels, loaders, estimate, line["index"])
         store.write(estimate[0], place)
         counts.denoised_afterwards += 1
         if on_progress is not None:

@@ -68,7 +68,7 @@ def _nothing() -> None:
     return None
 
 
-def further_frames(
+def side_input_loaders(
     context: Context,
     place: Place,
     load: Load,
@@ -77,22 +77,22 @@ def further_frames(
     denoisers: ChannelDenoisers,
     channel: int | str | None,
 ) -> list[Load]:
-    """Return loaders of what the model of a channel wants beside the frame at `place`.
+    """Return loaders of what the model of a channel is given next to the frame at `place`.
 
     These are the frames before it and then the newest ones of other channels. The frame
     itself, which `load` returns, is remembered for those that come after it.
     """
     known = part.axis_map.channel_names
     other_channels = [channel_place(name, known) for name in denoisers.other_channels(channel)]
-    further = context.side_inputs(place, denoisers.context_frames(channel), other_channels)
+    loaders = context.side_inputs(place, denoisers.context_frames(channel), other_channels)
     stored = known[place.channel] if place.channel < len(known) else str(place.channel)
     if count := denoisers.frames_back(channel, stored):
         frame_bytes = prod(part.frame_shape) * part.dtype.itemsize
         context.push(place, load, frame_bytes=frame_bytes, count=count)
-    return further
+    return loaders
 
 
-def observations(newest: Pixels, further: Sequence[Load], count: int) -> Pixels:
+def observations(newest: Pixels, loaders: Sequence[Load], count: int) -> Pixels:
     """Return (1 + `count`, Y, X), newest first, zeros where there is no frame."""
-    found = [load() for load in further[:count]]
+    found = [load() for load in loaders[:count]]
     return stacked(newest, found + [None] * (count - len(found)), newest.dtype)

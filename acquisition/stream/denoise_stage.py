@@ -23,7 +23,7 @@ from ...inference.errors import FrameMismatchError
 from ...inference.runtime.pipeline import FramePipeline
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers, require_finite
-from .context import Context, Load, further_frames, observations
+from .context import Context, Load, observations, side_input_loaders
 from .denoised_stores import DenoisedStores
 from .frame import Frame
 from .part import Part, Recorded
@@ -39,17 +39,18 @@ MAX_WAITING = 2
 MAX_WAITING_BYTES = 256 * 2**20
 
 SKIP_LOG_INTERVAL_S = 10.0
+MAX_MISFITS_TOLD = 20
 MAX_CONTEXTS = 8
 """Parts of which frames are held for those that come after; a region may move for hours."""
 
 
 class Waiting(NamedTuple):
-    """A frame in front of the denoiser, with what else its model is given."""
+    """A frame in front of the denoiser, with the side inputs of its model."""
 
     recorded: Recorded
     channel: int | str | None
     """The name by which it finds its model."""
-    further: list[Load]
+    loaders: list[Load]
     denoised: bool
     """Whether it has a model that fits; otherwise it is only shown."""
 
@@ -145,8 +146,9 @@ class DenoiseStage(Stage[Waiting]):
         """Count a frame that its model is not for; say so once for each reason."""
         with self._misfit_lock:
             self._counts.misfits += 1
-            new = str(misfit) not in self._misfits_told
-            self._misfits_told.add(str(misfit))
+            told = self._misfits_told
+            new = str(misfit) not in told and len(told) < MAX_MISFITS_TOLD
+            told.update({str(misfit)} if new else ())
             self.misfit = self.misfit or misfit
         if new:
             self._run_directory.log(f"frame {frame.index}: not denoised, {misfit}")
@@ -155,7 +157,7 @@ class DenoiseStage(Stage[Waiting]):
     def _further(self, recorded: Recorded, channel: int | str | None) -> list[Load]:
         part, pixels = recorded.part, recorded.frame.pixels
         context = self._context(part)
-        return further_frames(
+        return side_input_loaders(
             context,
             recorded.place,
             lambda: pixels,
@@ -202,7 +204,7 @@ class DenoiseStage(Stage[Waiting]):
             self._finish_frames()
 
     def _denoise_or_show(self, waiting: Waiting) -> None:
-        (frame, part, place), channel, further, denoised = waiting
+        (frame, part, place), channel, loaders, denoised = waiting
         if not denoised:
             self._show(waiting, None)
             return
@@ -220,7 +222,7 @@ class DenoiseStage(Stage[Waiting]):
             self._finish_frames()  # of another channel or shape: they come first
             self._pipeline = pipeline
         taken = self._denoisers.denoiser(channel, part.frame_shape, part.roi).context_frames
-        for done, estimate in pipeline.put(waiting, observations(frame.pixels, further, taken)):
+        for done, estimate in pipeline.put(waiting, observations(frame.pixels, loaders, taken)):
             self._publish(done, estimate)
 
     def _finish_frames(self) -> None:
@@ -246,10 +248,10 @@ class DenoiseStage(Stage[Waiting]):
 def denoise(
     denoiser: Denoiser,
     pixels: NDArray[Any],
-    further: list[Load],
+    loaders: list[Load],
     estimate: NDArray[np.float32],
     index: int,
 ) -> None:
     """Denoise one frame into `estimate` (2, Y, X), for whoever does one at a time."""
-    denoiser.denoise(observations(pixels, further, denoiser.context_frames), estimate)
+    denoiser.denoise(observations(pixels, loaders, denoiser.context_frames), estimate)
     require_finite(estimate, f"frame {index}")

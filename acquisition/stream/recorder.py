@@ -16,6 +16,7 @@ from ...inference.provenance import ATTRIBUTES
 from ...storage.atomic_output import RESERVE_BYTES, OutputError
 from ...storage.axis_map import Place
 from ...storage.ome_zarr_writer import OmeZarrWriter
+from ...storage.written_frames import count_written
 from .accounting import Accounting, FrameNumbers
 from .frame import Frame
 from .part import UNKNOWN_SIZE, Part, PixelSize, Recorded
@@ -101,7 +102,7 @@ class Recorder(Stage[Frame]):
         if self.error is not None and self._store_raw:
             # Frames that were handed to a failing disk are not there.
             self._counts.recorded = sum(
-                part.raw.frames_on_disk() for part in self.parts if part.raw is not None
+                count_written(part.raw.path) for part in self.parts if part.raw is not None
             )
 
     def _begin(self) -> None:
