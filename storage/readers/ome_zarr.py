@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..open_options import AXIS_NAMES, OpenOptions, chosen_series
 from ..output_kinds import ZARR_FILES
-from ..stack import RECORDING, Stack, StackError, require_sizes
+from ..stack import LARGEST_FRAME_BYTES, RECORDING, Stack, StackError, require_sizes
 from ..units import length_um, time_s
 from ..urls import query_apart
 from .ome_xml import OmeImage, read_ome_xml
@@ -90,6 +90,12 @@ def _root_in_zip(path: Path) -> str:
     """Return the folder inside a zip file that holds the Zarr; the top, or one further down."""
     with zipfile.ZipFile(path) as file:
         places = [PurePosixPath(name) for name in file.namelist()]
+        large = next((e for e in file.infolist() if e.file_size > LARGEST_FRAME_BYTES), None)
+    if large is not None:
+        raise StackError(
+            f"{path}: {large.filename} would unpack to {large.file_size / 2**30:.1f} GiB, "
+            f"expected at most {LARGEST_FRAME_BYTES // 2**30}; check the file"
+        )
     roots = [place.parent for place in places if place.name in ZARR_FILES]
     if not roots:
         raise StackError(f"{path}: this zip file holds no Zarr; unpack it and give what is inside")

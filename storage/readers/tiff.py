@@ -341,6 +341,10 @@ def _one_series(
     )
     if "Y" not in letters or "X" not in letters:
         raise StackError(f"{path}: its axes are {letters}, expected frames (…YX)")
+    if own.first.imagedepth > 1:
+        raise StackError(
+            f"{path}: its pages are volumes (ImageDepth); save it as a stack with a page a plane"
+        )
     samples = int(shape[letters.index("S")]) if "S" in letters else 1
     leading = [
         (letter, int(n)) for letter, n in zip(letters, shape, strict=True) if letter not in "YXS"

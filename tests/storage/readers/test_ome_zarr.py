@@ -310,3 +310,19 @@ def test_metadata_that_never_end(tmp_path):
     assert said
     with pytest.raises(StackError, match="MiB of metadata"):
         open_stack(tmp_path / "a.zarr")
+
+
+def test_a_zip_file_that_unpacks_to_too_much(tmp_path):
+    import zipfile
+
+    folder = tmp_path / "a.zarr"
+    image(group_at(folder), frames(4), "tyx")
+    shutil.make_archive(str(folder), "zip", root_dir=folder)
+    with (
+        zipfile.ZipFile(tmp_path / "a.zarr.zip", "a", zipfile.ZIP_DEFLATED) as file,
+        file.open("0/9.0.0", "w", force_zip64=True) as entry,
+    ):
+        for _ in range(1025):
+            entry.write(bytes(2**20))
+    with pytest.raises(StackError, match="would unpack to"):
+        open_stack(tmp_path / "a.zarr.zip")

@@ -547,3 +547,16 @@ def test_a_chain_of_pages_without_end(tmp_path):
         file.write(first.to_bytes(4, "little"))
     with pytest.raises(StackError, match="in a circle"):
         open_stack(path)
+
+
+def test_pages_that_are_volumes_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path,
+        np.ones((16, 32, 32), np.uint16),
+        volumetric=True,
+        tile=(16, 16, 16),
+        photometric="minisblack",
+    )
+    with pytest.raises(StackError, match="volumes"):
+        open_stack(path)
