@@ -21,6 +21,7 @@ INPUT = "observations"
 OUTPUTS = ("denoised", "uncertainty")
 LARGEST_TENSOR = 2**30
 """Numbers in a tensor whose size the graph fixes: sixteen channels of 8192 × 8192."""
+_LARGE_WEIGHT_BYTES = 2**20
 _WITHOUT_END = frozenset({"Loop", "Scan", "SequenceMap"})
 PIXEL_MAPS = "pixel_maps"
 """Of a camera whose pixels differ: (1, 3, Y, X), as `PixelMaps.correction` makes them. The graph
@@ -162,7 +163,7 @@ def require_bounded(model: Any, name: Path) -> None:
             "network without loops; export the model without them"
         )
     try:
-        known = shape_inference.infer_shapes(model)
+        known = shape_inference.infer_shapes(_without_large_weights(model))
     except Exception as error:  # onnx raises types of its own
         raise unusable_model(name, error) from error
     for value in known.graph.value_info:
@@ -172,6 +173,17 @@ def require_bounded(model: Any, name: Path) -> None:
                 f"{name}: its tensor {value.name} has {prod(sizes):.1e} numbers, expected at most "
                 f"{LARGEST_TENSOR:.1e}; train the model anew"
             )
+
+
+def _without_large_weights(model: Any) -> Any:
+    """Return a copy that is quick to infer shapes of: pixel maps take tens of megabytes."""
+    copy = type(model)()
+    copy.CopyFrom(model)
+    weights = copy.graph.initializer
+    for place in reversed(range(len(weights))):
+        if len(weights[place].raw_data) > _LARGE_WEIGHT_BYTES:
+            del weights[place]
+    return copy
 
 
 def _nodes(model: Any) -> Iterator[Any]:

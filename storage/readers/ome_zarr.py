@@ -31,7 +31,7 @@ from .zarr_chunks import absence
 ZIP_SUFFIXES = (".zip", ".ozx")
 LARGEST_BLOCK_BYTES = 64 * 2**20
 BLOCKS_HELD = 4
-"""A channel, its context and its companions lie in blocks of their own, and are read in turns."""
+"""A channel, its context and other channels lie in blocks of their own, and are read in turns."""
 LARGEST_DOCUMENT_BYTES = 256 * 2**20
 
 _PLAIN_AXES: dict[int, tuple[str, ...]] = {
