@@ -11,7 +11,6 @@ import importlib
 import threading
 import weakref
 from collections.abc import Mapping
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...errors import require_extra
 from ..open_options import OpenOptions
-from ..stack import AxisValue, Stack, StackError, require_sizes
+from ..stack import Stack, StackError, require_sizes
 from .positions import one_of
 
 SUFFIXES = (".nd2", ".czi", ".lif", ".oir", ".vsi", ".oib", ".oif", ".ims")
@@ -227,25 +226,35 @@ def _read_lif(path: Path, options: OpenOptions) -> Stack:
 
 
 def _lif_image(path: Path, image: Any) -> Stack:
-    dims, shape = tuple(image.dims), tuple(image.shape)
+    dims, shape = tuple(image.dims), tuple(int(n) for n in image.shape)
+    if "S" in dims:
+        raise StackError(f"{path}: an RGB image; give the camera's own single-channel pixels")
     if dims[-2:] != ("Y", "X"):
         raise StackError(f"{path}: image {image.name} has the axes {dims}, expected … Y X")
     names = [_LIF_AXES.get(name, name.lower()) for name in dims[:-2]]
     sizes = dict(zip(names, shape, strict=False)) or {"time": 1}
     require_sizes(path, tuple(sizes.values()), shape[-2:], np.dtype(image.dtype))
-    size: dict[str, float] = {}
-    values: dict[str, tuple[AxisValue, ...]] = {}
-    for axis, coordinates in image.coords.items():
-        if axis in {"Y", "X", "Z"} and len(coordinates) > 1:
-            size[axis] = abs(float(coordinates[1] - coordinates[0])) * _METRES_TO_UM
-    stack = Stack(
+    steps = {
+        axis: abs(float(places[1] - places[0]))
+        for axis, places in image.coords.items()
+        if axis in {"Y", "X", "Z", "T"} and len(places) > 1
+    }
+
+    def read_frame(position: tuple[int, ...]) -> NDArray[Any]:
+        where = {name: int(i) for name, i in zip(dims[:-2], position, strict=False)}
+        return np.array(image.frame(**where))
+
+    z_step = steps.get("Z", 0.0) * _METRES_TO_UM
+    return Stack(
         path=path,
         sizes=sizes,
-        frame_shape=(int(shape[-2]), int(shape[-1])),
+        frame_shape=(shape[-2], shape[-1]),
         dtype=np.dtype(image.dtype),
-        read=lambda position: np.array(image.frames()[position] if names else image.asarray()),
-        pixel_size_yx_um=(size["Y"], size["X"]) if {"Y", "X"} <= {*size} else None,
-        z_step_um=size.get("Z"),
-        axis_values=values,
+        read=read_frame,
+        pixel_size_yx_um=(steps["Y"] * _METRES_TO_UM, steps["X"] * _METRES_TO_UM)
+        if {"Y", "X"} <= {*steps}
+        else None,
+        z_step_um=z_step or None,
+        time_interval_s=steps.get("T") or None,
+        attributes={"name": str(image.name)},
     )
-    return replace(stack, attributes={"name": str(image.name)})
