@@ -30,7 +30,9 @@ def wiener(image: FloatImage, strength: float) -> NDArray[Any]:
     """
     from scipy.signal import wiener as scipy_wiener
 
-    return np.asarray(scipy_wiener(image.astype(np.float64), _odd(strength), noise=1.0))
+    # Where a window does not vary the library divides by zero, and takes the mean all the same.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(scipy_wiener(image.astype(np.float64), _odd(strength), noise=1.0))
 
 
 def lee(

@@ -122,6 +122,16 @@ def test_wiener_knows_the_noise():
     assert found[20, 20] == pytest.approx(m + gain * (image[20, 20] - m), rel=1e-4)
 
 
+@pytest.mark.parametrize("method", INSTALLED)
+def test_a_frame_without_light_stays_finite(method):
+    dark = np.zeros((1, 48, 48), np.uint16)
+    dark[0, 20, 20] = 1  # a single photon
+    result = filtered(method, dark, noise_adu=0.5)
+    assert np.isfinite(result).all()
+    assert result.min() > -0.5
+    assert result.max() <= 1.1
+
+
 # ------------------------------------------------------------------------ strength and frames
 
 
