@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ..errors import QuietscopeError
 from .open_options import DEFAULTS, OpenOptions, converted
-from .output_kinds import RAW
+from .output_kinds import RAW, ZARR_FILES
 from .readers import folder, ndtiff, ome_zarr, tiff, vendor
 from .stack import Stack, StackError, checked, reason
 from .urls import UrlPath, exists, is_url, joined, local_path, open_file
@@ -107,7 +107,7 @@ def _read_url(url: str, place: Path, options: OpenOptions) -> Stack:
     if place.suffix.lower() in tiff.SUFFIXES:
         return tiff.read_source(place, open_file(url), options)
     for zarr in (url, joined(url, RAW)):
-        if any(exists(zarr, name) for name in ome_zarr.ZARR_FILES):
+        if any(exists(zarr, name) for name in ZARR_FILES):
             return ome_zarr.read_url(place if zarr == url else place / RAW, zarr, options)
     raise StackError(
         f"{place}: neither a Zarr, a TIFF nor a recorded run is there, or it may not be read: "

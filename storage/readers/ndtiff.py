@@ -297,7 +297,7 @@ def _names_in_images(
     if "channel" not in grid:
         return ()
     along = list(grid).index("channel")
-    one_of_each = {place[along]: image for place, image in reversed(images.items())}
+    one_of_each = {place[along]: image for place, image in reversed(list(images.items()))}
     said = {i: readers.metadata(image).get("Channel") for i, image in one_of_each.items()}
     names = tuple(str(said.get(i) or "") for i in range(len(grid["channel"])))
     return names if all(names) else ()
