@@ -128,12 +128,15 @@ def photon_transfer(calibration: Calibration) -> Figure:
     """Draw temporal variance against mean signal, measured and as the model has it."""
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     panel = figure.subplots()
-    means = np.array([level.mean_adu for level in calibration.levels])
+    offset = calibration.photon_transfer.offset_adu or 0.0
+    light = np.array([level.mean_adu for level in calibration.levels]) - offset
     variances = np.array([level.variance_adu2 for level in calibration.levels])
-    signal = np.linspace(means.min(), means.max() * 1.02, 300)
-    panel.plot(signal, calibration.noise_model.variance(signal), color=DENOISED, label="model")
-    panel.plot(means, variances, "o", color=TRUE, label="measured light levels")
-    panel.set(xlabel="mean signal (ADU)", ylabel="variance (ADU²)")
+    shown = np.geomspace(max(light.min(), 1.0), light.max() * 1.1, 300)
+    variance = calibration.noise_model.variance(shown + offset)
+    panel.plot(shown, variance, color=DENOISED, label="model")
+    panel.plot(light, variances, "o", color=TRUE, label="measured light levels")
+    panel.set(xscale="log", yscale="log")
+    panel.set(xlabel="light: mean signal above the offset (ADU)", ylabel="variance (ADU²)")
     panel.legend(frameon=False)
     panel.spines[["top", "right"]].set_visible(False)
     return figure
@@ -145,10 +148,16 @@ def losses(path: Path) -> Figure:
     panel = figure.subplots()
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    settled = []
     for column, colour in (("loss", RAW), ("validation_loss", DENOISED)):
         points = [(float(r["step"]), float(r[column])) for r in rows if r.get(column)]
         if points:
             panel.plot(*zip(*points, strict=True), color=colour, label=column.replace("_", " "))
+            settled += [loss for _, loss in points[len(points) // 10 :]]
+    if settled and min(settled) < max(settled):
+        # The first steps start far above, and would press all that follows into one line.
+        room = 0.1 * (max(settled) - min(settled))
+        panel.set_ylim(min(settled) - room, max(settled) + room)
     panel.set(xlabel="step", ylabel="loss (nats per pixel)")
     panel.legend(frameon=False)
     panel.spines[["top", "right"]].set_visible(False)

@@ -54,12 +54,17 @@ def write_demo_report(
     page.heading("The camera")
     page.figure(
         photon_transfer(calibration),
-        "Photon transfer: how the camera's noise grows with light. The line is the model that "
-        "denoising uses; its slope is the gain.",
+        "Photon transfer: how the camera's noise grows with light, from nearly none to nearly "
+        "saturation. The line is the model that denoising uses: flat where reading the camera "
+        "makes the noise, rising where the photons do.",
     )
     page.checks([_check_line(check) for check in calibration.checks])
     page.heading("The training")
-    page.figure(losses(bundle / LOSSES), "Loss during training; lower is better.")
+    page.figure(
+        losses(bundle / LOSSES),
+        "Loss during training, on frames that are trained on and on frames held out; lower is "
+        "better. The first steps lie above the axis.",
+    )
     page.heading("The live view")
     page.text(_accounting(report))
     page.figure(
