@@ -465,7 +465,7 @@ class RemoteAcquisition(Shadowed):
         self._sink = DataSink(storage)
         self._processor = None
         self._done = threading.Event()
-        self._finishing = threading.Lock()
+        self._aborted = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
     def getEventPort(self):
@@ -495,11 +495,14 @@ class RemoteAcquisition(Shadowed):
         pass
 
     def abort(self):
-        # In a thread of its own: the other side's processor, which may be asking, has to finish.
-        threading.Thread(target=self._finish, daemon=True).start()
+        self._aborted.set()  # the engine's own thread ends it, as all its sockets are that one's
 
     def _run(self):
-        while not self._done.is_set():
+        while True:
+            while not self._pull.poll(20):
+                if self._aborted.is_set():
+                    self._finish()
+                    return
             events = receive(self._pull)["events"]
             if len(events) > 1 and all(set(event) == {"axes"} for event in events):
                 self._acquire_burst(events)
@@ -508,8 +511,8 @@ class RemoteAcquisition(Shadowed):
                 if event.get("special") == "acquisition-end":
                     self._finish()
                     return
-                if self._done.is_set():
-                    return
+                if self._aborted.is_set():
+                    break  # nothing moves any more
                 self._acquire(event)
 
     def _acquire_burst(self, events):
@@ -520,7 +523,8 @@ class RemoteAcquisition(Shadowed):
         for event in events:
             while core.getRemainingImageCount() == 0:
                 time.sleep(0.001)
-            self._hand_over(self._core.popNextTaggedImage(), event)
+            if not self._aborted.is_set():
+                self._hand_over(self._core.popNextTaggedImage(), event)
         core.stopSequenceAcquisition()
         self._core.in_burst.clear()
 
@@ -557,11 +561,6 @@ class RemoteAcquisition(Shadowed):
         self.notify("image", "image_saved", self._sink.storage.save(image))
 
     def _finish(self):
-        with self._finishing:
-            if not self._done.is_set():
-                self._finish_once()
-
-    def _finish_once(self):
         if self._processor is not None:
             self._processor.finish()
             self._save_returned(to_the_end=True)
