@@ -8,6 +8,7 @@ program did not write is not replaced at all. Does not move or delete anything.
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
 from collections.abc import Mapping
 from enum import Enum
@@ -21,6 +22,7 @@ ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 SOFTWARE = "quietscope: "
 """In a TIFF's tag of that name, before the words for what the file is."""
 _BEGUN_DEMO = (frozenset({"camera.npz"}), frozenset({"camera.npz", "camera.html"}))
+_NDTIFF_SUMMARY, _NDTIFF_MARK, _LARGEST_SUMMARY = 20, 2355492, 16 * 2**20
 _TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -77,7 +79,7 @@ def _kind_of_folder(path: Path) -> Kind | None:
     if holds(*ZARR_FILES):
         return kind_of_store(_attributes(path))
     if holds("NDTiff.index"):
-        return Kind.RECORDING
+        return kind_of_store(_summary(path))
     if holds(RAW, "frames.jsonl", "events.log"):
         return Kind.RUN
     if holds("manifest.json") and holds("model.onnx"):
@@ -103,6 +105,21 @@ def _attributes(store: Path) -> Mapping[str, Any]:
         found = description.get("attributes") if isinstance(description, dict) else None
         if isinstance(found, dict) and "quietscope" in found:
             return found
+    return {}
+
+
+def _summary(ndtiff: Path) -> Mapping[str, Any]:
+    """Return the summary metadata of an NDTiff dataset, which stand at the head of each file."""
+    for file in sorted(ndtiff.glob("*NDTiffStack*.tif"))[:1]:
+        with file.open("rb") as opened:
+            opened.seek(_NDTIFF_SUMMARY)
+            try:
+                mark, length = struct.unpack("<II", opened.read(8))
+                if mark == _NDTIFF_MARK and length <= _LARGEST_SUMMARY:
+                    found = json.loads(opened.read(length))
+                    return found if isinstance(found, dict) else {}
+            except (ValueError, struct.error):
+                return {}
     return {}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic_output import OutputError, jsonable, new_directory
-from ..output_kinds import Kind
+from ..output_kinds import kind_of_store
 from ..stack import Stack
 
 PIXEL_TYPES = ("uint8", "uint16")
@@ -34,9 +34,9 @@ class NDTiffWriter:
     pixel_type
         `uint8` or `uint16`.
     attributes
-        Kept in the summary metadata.
+        Kept in the summary metadata; they say whether it is a recording or was denoised.
     overwrite
-        Replace a recording that is there, when the new one is whole.
+        Replace a dataset of the same kind that is there, when the new one is whole.
 
     Raises
     ------
@@ -68,7 +68,7 @@ class NDTiffWriter:
         self._files: dict[str, Any] = {}
         self._open = ExitStack()
         staging = self._open.enter_context(
-            new_directory(self.path, Kind.RECORDING, overwrite=overwrite)
+            new_directory(self.path, kind_of_store(attributes or {}), overwrite=overwrite)
         )
         self._dataset: Any = NDTiffDataset(
             str(staging), summary_metadata=_summary(stack, attributes or {}), writable=True

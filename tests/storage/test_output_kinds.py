@@ -25,6 +25,8 @@ from quietscope.storage.atomic_output import (
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.output_kinds import Kind, kind_of
+from quietscope.storage.stack import stack_from_array
+from quietscope.storage.writers.ndtiff import NDTiffWriter
 
 
 def text(path, content=""):
@@ -95,6 +97,23 @@ def test_a_store_of_any_other_program_is_a_recording(tmp_path):
 
     zarr.create_array(tmp_path / "theirs.zarr", shape=(3, 4, 4), dtype="uint16")
     assert kind_of(tmp_path / "theirs.zarr") is Kind.RECORDING
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("there", [Kind.RECORDING, Kind.DENOISED])
+def test_an_ndtiff_is_what_its_summary_says(tmp_path, there):
+    """What Micro-Manager recorded is never replaced by what was denoised."""
+    pixels = np.ones((2, 8, 8), np.uint16)
+    about = {"quietscope": {"kind": "denoised"}} if there is Kind.DENOISED else {}
+    with NDTiffWriter(tmp_path / "it", stack_from_array(pixels), attributes=about) as writer:
+        writer.write(pixels[0], {"time": 0})
+    assert kind_of(tmp_path / "it") is there
+    other = Kind.DENOISED if there is Kind.RECORDING else Kind.RECORDING
+    with pytest.raises(OutputError, match="does not replace"):
+        require_absent(tmp_path / "it", overwrite=True, kind=other)
+    (tmp_path / "it" / "NDTiffStack.tif").write_bytes(b"half a fi")
+    assert kind_of(tmp_path / "it") is Kind.RECORDING
 
 
 # ------------------------------------------------------------------------- apart from inputs
