@@ -5,29 +5,33 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+import typer.main
 from typer.testing import CliRunner
 
 from quietscope.cli import app
 
-COMMANDS = (
-    "demo",
-    "calibrate",
-    "fit-noise",
-    "record",
-    "train",
-    "live",
-    "denoise",
-    "evaluate",
-    "bench",
-    "retrain",
-    "doctor",
-    "inspect",
-)
+PROMISED = {
+    "demo", "calibrate", "fit-noise", "record", "train", "live", "denoise", "evaluate", "bench",
+    "retrain", "doctor", "inspect",
+}  # fmt: skip
+
+
+def _commands(group: Any, *before: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, *before, name)
+        else:
+            yield (*before, name)
+
+
+COMMANDS = sorted(_commands(typer.main.get_command(app)))
 
 
 def quietscope(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -41,11 +45,24 @@ def quietscope(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str) -> None:
-    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+def test_every_command_that_was_promised_is_there() -> None:
+    assert {" ".join(words) for words in COMMANDS} >= PROMISED
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself_and_its_options(command: tuple[str, ...]) -> None:
+    environment = {"COLUMNS": "200", "TERM": "dumb"}
+    shown = CliRunner().invoke(app, [*command, "--help"], env=environment)
     assert shown.exit_code == 0, shown.output
     assert "--json" in shown.output
+    assert "env var" not in shown.output
+    found: Any = typer.main.get_command(app)
+    for word in command:
+        found = found.commands[word]
+    assert found.help
+    shown_ones = [param for param in found.params if not getattr(param, "hidden", False)]
+    unexplained = [param.name for param in shown_ones if not getattr(param, "help", "")]
+    assert unexplained == []
 
 
 def test_help_starts_fast_because_it_loads_nothing_heavy() -> None:
