@@ -125,7 +125,8 @@ class ChannelDenoisers:
         both = [str(channel_of({"channel": c, "camera": k})) for c in planned for k in cameras]
         known = [*planned, *cameras, *both] or ["0"]
         if self._choice.names:
-            self._choice.require_channels(known, where="the run that is planned")
+            unnamed = " (0: no --channel was given)" if known == ["0"] else ""
+            self._choice.require_channels(known, where=f"the run that is planned{unnamed}")
 
     def bundle_of(self, channel: int | str | None) -> Bundle | None:
         """Return the bundle of a channel, None if it has none."""

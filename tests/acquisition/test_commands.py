@@ -65,6 +65,34 @@ def test_live_denoises_every_frame(tmp_path, make_bundle):
         assert denoised.frame(t)[11, 21] == pytest.approx(smooth, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "channels", [["--channel", "DAPI", "--channel", "FITC"], []], ids=["others", "none"]
+)
+def test_a_model_for_a_channel_that_never_comes(tmp_path, make_bundle, channels):
+    run = tmp_path / "run"
+    done = quietscope(
+        *("live", "--model", f"GFP={make_bundle()}", "--out", run, "--frames", 2, *SMALL),
+        *("--no-preview", *channels),
+    )
+    assert done.exit_code == 1
+    assert "GFP" in done.stderr
+    assert "Traceback" not in done.output
+    assert not run.exists()
+
+
+def test_a_bad_picture_is_said_at_the_end(tmp_path, make_bundle):
+    """The box filter's answer to the camera's photon noise is not what its noise model says."""
+    done = quietscope(
+        *("live", "--model", make_bundle(radius=2), "--out", tmp_path / "run", "--frames", 15),
+        *(*SMALL, "--no-preview"),
+    )
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
+    assert report["verdict"]["word"] == "bad"
+    assert "BAD PICTURE" in done.output
+    assert report["verdict"]["headline"] in done.output
+
+
 def test_live_with_channels_planes_and_positions(tmp_path, make_bundle):
     positions = tmp_path / "positions.csv"
     positions.write_text("0,0\n10,10\n", encoding="utf-8")
