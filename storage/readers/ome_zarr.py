@@ -54,12 +54,16 @@ def read(path: Path, options: OpenOptions) -> Stack:
     """Open a Zarr on this computer."""
     import zarr
 
+    from .bounded_store import BoundedStore
+
     if not path.is_file():
         for name in ZARR_FILES:
             _require_document(path / name)
-        return _from_node(path, zarr.open(str(path), mode="r"), options)
-    store = zarr.storage.ZipStore(path, mode="r")
-    stack = _from_node(path, zarr.open(store, path=_root_in_zip(path), mode="r"), options)
+        local = BoundedStore(zarr.storage.LocalStore(path, read_only=True))
+        return _from_node(path, zarr.open(local, mode="r"), options)
+    root = _root_in_zip(path)
+    store = BoundedStore(zarr.storage.ZipStore(path, mode="r"))
+    stack = _from_node(path, zarr.open(store, path=root, mode="r"), options)
     # The file is let go with the stack: Windows cannot move or delete what is open.
     weakref.finalize(stack.read, store.close)
     return stack

@@ -125,9 +125,11 @@ def _read_part(array: Any, key: str, length: int, *, from_end: bool) -> bytes:
 
 def _stored_bytes(array: Any) -> Sizes | None:
     """Return what tells how many bytes lie under a chunk's key; None if nobody can tell."""
-    from zarr.storage import LocalStore, ZipStore
+    from zarr.storage import LocalStore, WrapperStore, ZipStore
 
     store, path = array.store_path.store, array.store_path.path
+    if isinstance(store, WrapperStore):
+        store = store._store
     if isinstance(store, LocalStore):
         return _sizes_in_folder(Path(store.root) / path, nested="/" in _some_key(array))
     if isinstance(store, ZipStore):

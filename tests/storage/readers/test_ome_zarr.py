@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -326,3 +328,41 @@ def test_a_zip_file_that_unpacks_to_too_much(tmp_path):
             entry.write(bytes(2**20))
     with pytest.raises(StackError, match="would unpack to"):
         open_stack(tmp_path / "a.zarr.zip")
+
+
+@pytest.mark.parametrize("kind", ["zlib", "gzip", "zstd"])
+def test_a_chunk_that_unpacks_to_too_much(tmp_path, kind, monkeypatch):
+    import tracemalloc
+    import zlib
+
+    from quietscope.storage.readers import bounded_store
+
+    monkeypatch.setattr(bounded_store, "LARGEST_CHUNK_BYTES", 50 * 2**20)
+    format_, compressor = {
+        "zlib": (2, numcodecs.Zlib()),
+        "gzip": (3, zarr.codecs.GzipCodec()),
+        "zstd": (3, zarr.codecs.ZstdCodec()),
+    }[kind]
+    array = zarr.create_array(
+        str(tmp_path / "a.zarr"),
+        shape=(4, *SHAPE),
+        chunks=(1, *SHAPE),
+        dtype="uint16",
+        zarr_format=format_,
+        compressors=compressor,
+    )
+    array[...] = frames(4)
+    zeros = bytes(200 * 2**20)
+    bomb = {
+        "zlib": lambda: zlib.compress(zeros),
+        "gzip": lambda: gzip.compress(zeros, 1),
+        "zstd": lambda: bytes(numcodecs.Zstd().encode(zeros)),
+    }[kind]()
+    (tmp_path / "a.zarr" / array.metadata.encode_chunk_key((2, 0, 0))).write_bytes(bomb)
+    stack = open_stack(tmp_path / "a.zarr")
+    assert stack.frame(1)[0, 0] == 2
+    tracemalloc.start()
+    with pytest.raises(StackError, match="would unpack to more than"):
+        stack.frame(2)
+    assert tracemalloc.get_traced_memory()[1] < 80 * 2**20
+    tracemalloc.stop()
