@@ -27,7 +27,7 @@ _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
-class BoundedStore(WrapperStore[Any]):
+class BoundedStore(WrapperStore[Any]):  # type: ignore[misc]
     """Any store, with a limit on what its chunks may unpack to."""
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:

@@ -89,7 +89,7 @@ def test_ome_zarr(stack):
         shutil.rmtree(folder)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(stack=recordings(("time", "channel", "z")))
 def test_ome_tiff(stack):
     folder = Path(tempfile.mkdtemp())
