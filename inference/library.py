@@ -162,9 +162,16 @@ class Library:
         return self._pointer().history
 
     def promote(
-        self, bundle: Path, reason: str, figures: Mapping[str, float | None] | None = None
+        self,
+        bundle: Path,
+        reason: str,
+        figures: Mapping[str, float | None] | None = None,
+        *,
+        accept: bool = False,
     ) -> None:
         """Put `bundle` in use: in one step, after it was verified.
+
+        With `accept` also one that is no better than a blur.
 
         Raises
         ------
@@ -173,10 +180,10 @@ class Library:
             was in use stays in use.
         """
         manifest = open_bundle(bundle).manifest
-        if manifest.accepted is False:
+        if manifest.accepted is False and not accept:
             raise BundleError(
                 f"{bundle}: is no better than its input or a blur of it; train it for longer or "
-                "on more frames, or accept it when it is trained, with --accept"
+                "on more frames, or take it all the same with --accept"
             )
         self._decide("promoted", bundle, reason, figures, manifest)
 

@@ -157,6 +157,15 @@ class ModelChoice(Generic[Chosen]):
                 "(--model CHANNEL=BUNDLE)"
             )
 
+    def worth(self) -> list[str]:
+        """Return a line for each bundle that is no better than a blur and was not accepted."""
+        return [
+            f"the model {bundle.path} was found no better than its input or a blur of it when it "
+            "was trained; train it for longer or on more frames"
+            for bundle in self.distinct_bundles()
+            if bundle.manifest.accepted is False
+        ]
+
     def require_camera(self, running: CameraFingerprint, *, force: bool) -> list[str]:
         """Refuse bundles of another camera; with `force`, return how they differ.
 

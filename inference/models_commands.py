@@ -73,13 +73,16 @@ def use_model(
     force: Annotated[
         bool, typer.Option("--force", help="Though no recording here is of its camera.")
     ] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Though it was found no better than a blur.")
+    ] = False,
 ) -> Outcome:
     """Put a model in use for its camera and channel, in one step."""
     shelf = _library(library)
     bundle = open_bundle(_place(shelf, model))
     if not force:
         _require_known_camera(shelf, bundle)
-    shelf.promote(bundle.path, "put in use by hand")
+    shelf.promote(bundle.path, "put in use by hand", accept=accept)
     return _now_in_use(shelf, bundle)
 
 

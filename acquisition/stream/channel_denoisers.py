@@ -271,7 +271,9 @@ class ChannelDenoisers:
         FrameMismatchError
             If a model knows every pixel of another region than the one in use.
         """
-        self._remark(self._choice.require_camera(running, force=self._force))
+        self._remark(
+            [*self._choice.require_camera(running, force=self._force), *self._choice.worth()]
+        )
         for bundle in self._choice.distinct_bundles():
             if frame_shape is not None:
                 maps_of_frames(bundle, frame_shape, running.roi)

@@ -102,6 +102,7 @@ class ChannelModels:
                 stack, bundle.manifest.other_channels, what=f"the model {bundle.path}"
             )
             remarks += _pixel_type_remarks(stack, bundle, force)
+        remarks += self.choice.worth()
         return remarks + self.choice.require_camera(recorded_camera(stack), force=force)
 
     def _model_at(self, axes: Mapping[str, int]) -> Bundle | None:

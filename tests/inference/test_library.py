@@ -13,9 +13,9 @@ import tifffile
 
 from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.inference.commands import denoise
-from quietscope.inference.errors import InferenceError
+from quietscope.inference.errors import BundleError, InferenceError
 from quietscope.inference.library import CURRENT, Library
-from quietscope.inference.model_choice import EVERY_CHANNEL
+from quietscope.inference.model_choice import EVERY_CHANNEL, open_models
 from quietscope.inference.models_commands import (
     list_models,
     prune_models,
@@ -137,6 +137,21 @@ def test_a_model_of_another_camera_is_put_in_use_by_force_alone(add, tmp_path):
     assert in_use(Library(tmp_path)) == {(None, "Cam A"): "models/own"}
     use_model("foreign", tmp_path, force=True)
     assert len(in_use(Library(tmp_path))) == 2
+
+
+def test_a_model_no_better_than_a_blur_is_put_in_use_by_acceptance_alone(add, tmp_path):
+    library = Library(tmp_path)
+    useless = add("useless")
+    manifest = json.loads((useless / "manifest.json").read_text(encoding="utf-8"))
+    manifest |= {"better_than_trivial": False, "accepted": False}
+    (useless / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(BundleError, match="no better than its input or a blur"):
+        library.promote(useless, "better")
+    assert library.current() is None
+    (said,) = open_models(useless).worth()
+    assert "no better than its input or a blur" in said
+    use_model("useless", tmp_path, force=True, accept=True)
+    assert library.current() == useless
 
 
 def test_the_list_says_what_is_in_use_and_what_is_damaged(add, tmp_path):
