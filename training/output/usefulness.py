@@ -27,6 +27,8 @@ COMPARED_FRAMES = 8
 """Crops of held-out frames: half a million pixels, which tell a percent of the error."""
 NEUTRAL_SIGMA_PX = 1.25
 """Of the blur that says how bright a pixel is, and so how much noise is split: no competitor's."""
+LEAST_GAIN = 0.002
+"""Of an error, that a model has to be better by: a difference in the last digits is none."""
 LEAST_NOISE_ADU2 = 1e-3
 """Keeps the split defined where a camera has no noise at all."""
 
@@ -57,7 +59,10 @@ class Usefulness:
     @property
     def better_than_trivial(self) -> bool:
         """Whether the model beats its input and the blur of it."""
-        return self.model < min(self.input, self.blur)
+        return self._beats(self.input) and self._beats(self.blur)
+
+    def _beats(self, error: float) -> bool:
+        return self.model < error - LEAST_GAIN * abs(error)
 
     def figures(self) -> dict[str, float | None]:
         """Return what the manifest keeps."""
@@ -76,9 +81,9 @@ class Usefulness:
             f"{shown(self.input)}, of a Gaussian blur ({self.blur_sigma_px:g} px) "
             f"{shown(self.blur)}"
         )
-        if self.model >= self.input:
+        if not self._beats(self.input):
             return f"this model is no better than the raw frames: {found}"
-        if self.model >= self.blur:
+        if not self._beats(self.blur):
             return f"this model is no better than a blur: {found}"
         if self.running_mean is not None and self.running_mean < self.model:
             return (

@@ -128,7 +128,7 @@ def write_bundle(
                 },
             ),
         )
-        _require_usable(staging, recordings.samples[0], belongs_to)
+        _require_usable(staging, recordings.samples[0])
     return TrainingResult(
         bundle=Bundle(out, manifest),
         steps=run.step,
@@ -184,7 +184,7 @@ def _facts(
     }
 
 
-def _require_usable(staging: Path, sample: Sample, camera: CameraFingerprint) -> None:
+def _require_usable(staging: Path, sample: Sample) -> None:
     """Open the bundle as whoever uses it will, and let it denoise one frame.
 
     Raises

@@ -395,3 +395,21 @@ def test_the_uncertainty_is_that_of_the_estimate_with_the_pixel_seen(noise, kept
     correct_uncertainty(learner, [frames], torch.Generator().manual_seed(1))
     _, variance = learner.posterior(frames, learner.network(frames))
     assert float(variance.mean()) * SCALE**2 == pytest.approx((kept * sigma) ** 2, rel=0.05)
+
+
+def test_without_noise_the_uncertainty_is_no_rounding_error_multiplied():
+    """What the network says is 1e-12 of what it is wrong by: ONNX would differ from PyTorch."""
+    rng = np.random.default_rng(0)
+    ratio = 1e-6 * rng.random(20_000)
+    squared = 1e7 * rng.chisquare(1, 20_000)
+    gain, floor = variance._fit(squared, ratio, np.ones(20_000), least=1e-3)
+    assert gain <= variance.LARGEST_GAIN
+    assert floor == pytest.approx(1e7, rel=0.05)
+
+
+def test_where_the_network_knows_its_error_the_gain_is_found():
+    rng = np.random.default_rng(0)
+    ratio = rng.uniform(0.5, 5, 200_000)
+    squared = (1 + 3 * ratio) * rng.chisquare(1, 200_000)
+    gain, _ = variance._fit(squared, ratio, np.ones(200_000), least=1e-3)
+    assert gain == pytest.approx(3, rel=0.05)

@@ -89,6 +89,12 @@ def test_the_mean_of_the_same_frames_is_named_where_it_is_better(signal):
     assert alone.running_mean is None
 
 
+def test_a_difference_in_the_last_digits_is_none():
+    found = Usefulness(-1.73721527, -1.73721513, 37.0, 0.5, None, 8)
+    assert not found.better_than_trivial
+    assert "no better than the raw frames" in found.sentence()
+
+
 def test_errors_that_are_too_small_to_measure_are_not_shown_as_negative():
     found = Usefulness(-0.1, 5.0, -0.3, 1.25, None, 8)
     assert "too small to measure" in found.sentence()
