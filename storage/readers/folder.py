@@ -132,7 +132,10 @@ def _from_stacks(path: Path, files: Sequence[Path], options: OpenOptions) -> Sta
 def _from_images(path: Path, files: Sequence[Path], options: OpenOptions) -> Stack:
     """Open files of one frame each, in the grid that their names tell."""
     axes = [_axes_of(file.stem) for file in files]
-    found = _grid(axes) if _tells_apart(axes) else _in_sequence(files)
+    numbered = _tells_apart(axes)
+    if not numbered:
+        _require_one_series(path, files)
+    found = _grid(axes) if numbered else _in_sequence(files)
     values = {name: _axis_values([place[name] for place in found]) for name in found[0]}
     sizes = {name: len(there) for name, there in values.items()} or {"time": 1}
     place_of = {name: {v: i for i, v in enumerate(there)} for name, there in values.items()}
@@ -155,7 +158,16 @@ def _from_images(path: Path, files: Sequence[Path], options: OpenOptions) -> Sta
         present[place] = True
     described = _model(model)
     channels = values.get("channel", [])
-    remarks = (f"absent: {empty[0]} and {len(empty) - 1} more files are empty",) if empty else ()
+    remarks = (
+        ()
+        if numbered or len(files) == 1
+        else ("its images are taken as time, in the order of their names",)
+    )
+    remarks += (
+        (f"absent: of {len(empty)} files, as {empty[0]}, there is nothing but the name",)
+        if empty
+        else ()
+    )
     return Stack(
         path=path,
         sizes=sizes,
@@ -233,6 +245,19 @@ def _grid(axes: Sequence[Mapping[str, int | str]]) -> list[dict[str, AxisValue]]
     if len(unnamed) == 1 and "time" not in varying:
         names[unnamed[0]] = "time"
     return [{names[name]: found[name] for name in varying} for found in axes]
+
+
+def _require_one_series(path: Path, files: Sequence[Path]) -> None:
+    """Refuse files of several numbered series: which of them is meant is not known."""
+    series: dict[str, int] = {}
+    for file in files:
+        pattern = re.sub(r"\d+", "*", file.name)
+        series[pattern] = series.get(pattern, 0) + 1
+    if len(series) > 1 and max(series.values()) > 1:
+        shown = ", ".join(f"{pattern} ({count})" for pattern, count in list(series.items())[:6])
+        raise StackError(
+            f"{path}: its files are several series ({shown}); give the pattern of one of them"
+        )
 
 
 def _in_sequence(files: Sequence[Path]) -> list[dict[str, AxisValue]]:

@@ -131,3 +131,19 @@ def test_pictures_of_other_kinds_are_named(tmp_path):
     image(tmp_path / "a1.tif", 1)
     (tmp_path / "overview.jpg").write_bytes(b"x")
     assert any("overview.jpg" in remark for remark in open_stack(tmp_path).remarks)
+
+
+def test_several_series_in_one_folder_are_asked_about(tmp_path):
+    for number in range(3):
+        image(tmp_path / f"a{number}.tif", number)
+        image(tmp_path / f"b{number}.tif", 10 + number)
+    with pytest.raises(StackError, match=r"several series \(a\*\.tif \(3\), b\*\.tif \(3\)\)"):
+        open_stack(tmp_path)
+
+
+def test_images_without_numbers_are_in_the_order_of_their_names(tmp_path):
+    for number, name in enumerate(("after", "before", "mid")):
+        image(tmp_path / f"{name}.tif", number)
+    stack = open_stack(tmp_path)
+    assert numbers_of(stack) == [0, 1, 2]
+    assert any("order of their names" in remark for remark in stack.remarks)
