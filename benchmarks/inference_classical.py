@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.calibration.noise_model import NoiseModel
@@ -119,7 +120,11 @@ def main() -> None:
                     flush=True,
                 )
     hardware = cpu_name(all_cores())
-    write_json(given.out, {"hardware": hardware, "bias": biases, "methods": found})
+    load = round(psutil.getloadavg()[0], 1)
+    write_json(
+        given.out,
+        {"hardware": hardware, "other_load": load, "bias": biases, "methods": found},
+    )
 
 
 if __name__ == "__main__":
