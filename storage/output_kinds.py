@@ -21,6 +21,7 @@ RAW = "raw.ome.zarr"
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 SOFTWARE = "quietscope: "
 """In a TIFF's tag of that name, before the words for what the file is."""
+_OF_A_RUN = (RAW, "frames.jsonl", "events.log")
 _BEGUN_DEMO = (frozenset({"camera.npz"}), frozenset({"camera.npz", "camera.html"}))
 _NDTIFF_SUMMARY, _NDTIFF_MARK, _LARGEST_SUMMARY = 20, 2355492, 16 * 2**20
 _TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -63,7 +64,7 @@ def kind_of_store(attributes: Mapping[str, Any]) -> Kind:
 
 def is_part_of_run(path: Path) -> bool:
     """Whether `path` is one of the stores or files of a run directory."""
-    return kind_of(path.parent) is Kind.RUN
+    return any((path.parent / name).exists() for name in _OF_A_RUN)
 
 
 def _kind_of_folder(path: Path) -> Kind | None:
@@ -80,7 +81,7 @@ def _kind_of_folder(path: Path) -> Kind | None:
         return kind_of_store(_attributes(path))
     if holds("NDTiff.index"):
         return kind_of_store(_summary(path))
-    if holds(RAW, "frames.jsonl", "events.log"):
+    if holds(*_OF_A_RUN):
         return Kind.RUN
     if holds("manifest.json") and holds("model.onnx"):
         return Kind.BUNDLE
