@@ -245,6 +245,7 @@ class LiveDenoiser:
                 self._denoisers,
                 OverflowWatch(lambda: running_core(), self._camera.core),
             )
+            self._frames.prepare()
             self._run.start()
         except BaseException:
             self._run = None
@@ -264,7 +265,7 @@ class LiveDenoiser:
         run = self._run
         assert run is not None  # the block was entered
         self._state = RunState.ENDED
-        theirs = error or self._failures.first
+        theirs = self._failures.of(error)
         try:
             self._final = run.end(theirs, self._read_saved if self._dataset is not None else None)
         finally:
@@ -272,7 +273,7 @@ class LiveDenoiser:
             self._saved.close()
             self._release()
         self._raise_first(run, theirs)
-        if error is None and theirs is not None:
+        if theirs is not None and theirs is not error:
             raise theirs
 
     def _require_space(self) -> None:

@@ -7,6 +7,7 @@ for ever.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ class EngineFailures:
 
     def __init__(self) -> None:
         self.first: BaseException | None = None
+        self._echo: BaseException | None = None
 
     def __enter__(self) -> EngineFailures:
         from pycromanager.acquisition.acquisition_superclass import Acquisition
@@ -42,8 +44,16 @@ class EngineFailures:
 
     def hear(self, exception: BaseException) -> None:
         """Keep the first failure: of a hook that raised, its own exception."""
-        # "exception in image processor: …" was made while the hook's exception was handled.
-        self.first = self.first or exception.__context__ or exception
+        if self.first is None:
+            # "exception in image processor: …" is made while the hook's own is being handled.
+            self.first, self._echo = sys.exc_info()[1] or exception, exception
+
+    def of(self, raised: BaseException | None) -> BaseException | None:
+        """Return what a script was ended by that raised this: of a hook, its own exception.
+
+        None where nothing was raised and no acquisition was aborted.
+        """
+        return self.first if raised is None or raised is self._echo else raised
 
 
 def _telling(engines_own: Callable[..., None], listening: list[EngineFailures]) -> Any:

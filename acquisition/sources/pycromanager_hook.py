@@ -40,7 +40,7 @@ class FrameMaker:
     Parameters
     ----------
     camera
-        What is known of it beforehand; its memory is got ready here where the shape is known.
+        What is known of it beforehand.
     """
 
     def __init__(self, camera: CameraState) -> None:
@@ -49,6 +49,10 @@ class FrameMaker:
         self._pool = FramePool()
         self._first_camera: str | None = None
         self._known: dict[str, _Known] = {}
+
+    def prepare(self) -> None:
+        """Get memory for the first frames ready, where their shape is known."""
+        camera = self._camera
         if camera.frame_shape is not None and camera.pixel_type is not None:
             self._pool.prepare(camera.frame_shape, np.dtype(camera.pixel_type))
 

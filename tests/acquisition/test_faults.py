@@ -538,7 +538,7 @@ def test_an_exception_in_the_users_own_hook(microscope, tmp_path):
                 assert failed.wait(60)
                 time.sleep(1)
 
-    with pytest.raises(Exception, match="my own mistake"):
+    with pytest.raises(RuntimeError, match="my own mistake"):
         whole_run()
     assert failed.is_set()
     numbers = recorded_numbers(run)

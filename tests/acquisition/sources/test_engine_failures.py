@@ -52,7 +52,7 @@ def test_runs_one_after_the_other_leave_pycro_manager_as_it_was(tmp_path):
                     wrapped = Exception(f"exception in image processor: {error}")
                     acquisition_superclass.Acquisition.abort(engine, wrapped)
 
-        with pytest.raises(Exception, match="my own mistake"):
+        with pytest.raises(ZeroDivisionError, match="my own mistake"):
             fail()
         assert (engine.aborted, engine.finished) == (1, 1)
         assert used() == before
