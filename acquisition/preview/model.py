@@ -1,8 +1,8 @@
 """What the preview says: figures judged as traffic lights, in words for a biologist.
 
-Owns the thresholds, the sentences, the averaging that keeps numbers readable, and the judgement
-whether pictures still arrive. Knows no Qt and no pixels, so that all of it can be tested without
-a window. What each figure means is told in docs/preview.md.
+Owns the thresholds, the sentences, and the averaging that keeps numbers readable. Knows no Qt and
+no pixels, so that all of it can be tested without a window. Whether pictures still arrive is
+judged in `stream_watch`. What each figure means is told in docs/preview.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns how that process starts and ends: options, priority, fonts, the place on the screen, the
 picture of the window for a report; and that a failure reaches the acquisition as one line and
-never as a traceback. It imports no Qt before `preview_qt` has said that it can be loaded.
+never as a traceback. It imports no Qt before `qt_platform` has said that it can be loaded.
 """
 
 from __future__ import annotations

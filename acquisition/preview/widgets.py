@@ -1,8 +1,8 @@
-"""The parts of the preview window: colours, lamps, rows of readings, image panels, plots.
+"""The small parts of the preview window: texts, lamps, rows of readings, the verdict.
 
-Owns how things look. Colours suit a dark microscope room: near-black, no pure white in the
-frame, and every traffic light also differs in shape, because red and green look alike to one man
-in twelve. It decides nothing about figures, contrast or the stream.
+Owns how they are drawn. Every traffic light also differs in shape, because red and green look
+alike to one man in twelve. It decides nothing about figures, contrast or the stream; colours are
+in `style`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The preview window itself: what is shown where, and what a click does.
 
 Owns the layout, the clock that looks into the mailbox, and the hands-on controls. The pictures
-come from `preview_mailbox`, contrast from `preview_pixels`, every judgement and sentence from
-`preview_model`; how the parts look is in `preview_widgets`.
+come from `mailbox`, contrast from `display_levels`, every judgement and sentence from `model` and
+`stream_watch`; how the parts look is in `widgets`, `image_panel`, `plots` and `style`.
 """
 
 from __future__ import annotations
