@@ -158,16 +158,11 @@ def _from_images(path: Path, files: Sequence[Path], options: OpenOptions) -> Sta
         present[place] = True
     described = _model(model)
     channels = values.get("channel", [])
-    remarks = (
-        ()
-        if numbered or len(files) == 1
-        else ("its images are taken as time, in the order of their names",)
-    )
-    remarks += (
-        (f"absent: of {len(empty)} files, as {empty[0]}, there is nothing but the name",)
-        if empty
-        else ()
-    )
+    remarks: tuple[str, ...] = ()
+    if not numbered and len(files) > 1:
+        remarks += ("its images are taken as time, in the order of their names",)
+    if empty:
+        remarks += (f"absent: {empty[0]}: {len(empty)} of its files are empty",)
     return Stack(
         path=path,
         sizes=sizes,
