@@ -31,6 +31,8 @@ SIGNIFICANT = 4.0
 """Standard errors from which on a deviation is no accident."""
 STEADY_LAMP = 0.005
 """Flicker, standard deviation over the light, above which it is pointed out."""
+LEAST_SHARE = 1e-4
+"""Smaller ones are no matter to anybody."""
 KNOWN_FACTOR = 0.05
 """Relative half-width up to which the excess noise factor counts as known."""
 
@@ -97,6 +99,8 @@ def _at_most(
 
 
 def _percent(share: float) -> str:
+    if 0 < share < LEAST_SHARE:
+        return f"less than {100 * LEAST_SHARE:.2g} %"
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
@@ -410,7 +414,7 @@ def agreement_with_law(model: GaussianMixtureNoiseModel) -> Check:
         value,
         0.05,
         "The noise grows with light along a straight line, as photon noise does "
-        f"(within {_percent(value)}).",
+        f"({_percent(value)} off).",
         f"The noise departs from the straight line of photon noise by {_percent(value)}.",
         "The gain is as uncertain as that: the camera is not linear, or the light or the scene "
         "changed; look at the residuals in the report.",
@@ -426,7 +430,7 @@ def linearity(levels: Sequence[LevelStatistics], law: PhotonTransfer) -> Check |
         law.nonlinearity,
         0.01,
         "Brightness grows in proportion to exposure time "
-        f"(within {_percent(law.nonlinearity)} of full scale).",
+        f"({_percent(law.nonlinearity)} of full scale off).",
         "Brightness does not grow in proportion to exposure time "
         f"({_percent(law.nonlinearity)} of full scale off).",
         "The light was not constant, or the shutter needs longer than the shortest exposure.",
@@ -454,6 +458,23 @@ def held_out_likelihood(mixture: FloatArray, histogram: FloatArray, gaussian: Fl
         "Gaussian do.",
         f"A plain {rival} predicts pixels that neither saw better than the noise model.",
         "The form of the noise is not right yet: record more repeats or more levels.",
+    )
+
+
+def gain_known(law: PhotonTransfer) -> Check:
+    """Whether noise that grows with light was seen at all."""
+    known = law.gain_known
+    return Check(
+        "gain_known",
+        known,
+        float(known),
+        1.0,
+        "Such a model holds for frames as bright as these alone: give recordings with dark and "
+        "bright parts, or calibrate.",
+        False,
+        "The noise grows with light."
+        if known
+        else "The noise of these frames does not grow with light, so the gain is not known.",
     )
 
 

@@ -34,6 +34,10 @@ def fit_noise(
         str | None,
         typer.Option(metavar="ADU|MAP.tif", help="Known offset instead of dark frames."),
     ] = None,
+    dark_series: Annotated[
+        list[Path] | None,
+        typer.Option(help="Repeats without light at several exposures, for the dark current."),
+    ] = None,
     bootstrap: Annotated[
         bool, typer.Option("--bootstrap", help="Ordinary noisy recordings instead of repeats.")
     ] = False,
@@ -62,15 +66,19 @@ def fit_noise(
     inputs = [stack.path for stack in opened] + [path for path in (dark, offset) if path]
     _require_free(
         [(out, Kind.NOISE_MODEL), (page, Kind.PAGE), (juglab, Kind.NOISE_MODEL)],
-        [*inputs, *(data or [])],
+        [*inputs, *(data or []), *(dark_series or [])],
         overwrite=overwrite,
     )
     if bootstrap:
-        if dark is not None or offset is not None:
-            raise typer.BadParameter("--bootstrap needs repeats for --dark or --offset; leave it")
+        if dark is not None or offset is not None or dark_series:
+            raise typer.BadParameter(
+                "--bootstrap needs repeats for --dark, --dark-series or --offset; leave it"
+            )
         result, summary, model = _bootstrapped(opened, seed)
     else:
-        result, summary, model = _calibrated(opened, dark, offset, open_channel, seed, page, data)
+        result, summary, model = _calibrated(
+            opened, dark, offset, open_channel, seed, page, data, dark_series
+        )
     save_noise_model(model, out, overwrite=overwrite)
     summary.append(f"noise model {out}" + ("" if bootstrap else f", figures {page}"))
     if juglab is not None:
@@ -112,6 +120,7 @@ def _calibrated(
     seed: int,
     page: Path,
     data: list[Path] | None,
+    dark_series: list[Path] | None,
 ) -> tuple[dict[str, Any], list[str], Any]:
     from .fit_camera import fit_camera
     from .report import write_report
@@ -122,6 +131,7 @@ def _calibrated(
             stacks,
             dark=None if dark is None else open_channel(dark),
             offset_adu=None if offset is None else read_offset(offset),
+            dark_series=[open_channel(path) for path in dark_series or []],
             data=[open_channel(path) for path in data or []],
             seed=seed,
             on_progress=lambda step, share: bar.update(
@@ -140,13 +150,14 @@ def _bootstrapped(stacks: list[Stack], seed: int) -> tuple[dict[str, Any], list[
     import time
 
     from .bootstrap import bootstrap_noise_model
+    from .checks import gain_known
 
     begun = time.perf_counter()
     model = bootstrap_noise_model(stacks, seed=seed)
     law = model.photon_transfer
     low, high = model.signal_range_adu
     result: dict[str, Any] = {
-        "gain_adu_per_e": law.gain_adu_per_e,
+        "gain_adu_per_e": law.gain_adu_per_e if law.gain_known else None,
         "offset_adu": None,
         "read_noise_e": None,
         "saturation_adu": law.saturation_adu,
@@ -158,12 +169,14 @@ def _bootstrapped(stacks: list[Stack], seed: int) -> tuple[dict[str, Any], list[
             )
         ],
         "held_out_nll": {},
-        "checks": [],
+        "checks": [gain_known(law).result()],
         "seconds": time.perf_counter() - begun,
     }
     summary = [
         "bootstrapped from ordinary data, not calibrated: good enough to start, no offset known",
-        f"gain          about {law.gain_adu_per_e:.3g} ADU/e⁻",
+        f"gain          about {law.gain_adu_per_e:.3g} ADU/e⁻"
+        if law.gain_known
+        else "gain          not known: in these frames the noise does not grow with light",
         f"signals       {low:.0f} to {high:.0f} ADU, beyond it a straight line",
     ]
     return result, summary, model

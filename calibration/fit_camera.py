@@ -35,6 +35,7 @@ from .likelihood import Codes, mixture_log_likelihood
 from .noise_model import FloatArray, NoiseModel
 from .pixel_maps import PixelMaps, pixel_maps
 from .result import Calibration, LevelResult
+from .sensor_figures import sensor_figures
 from .sound_levels import SoundLevels, sound_levels
 
 MAX_PAIRS = 10_000_000
@@ -50,6 +51,7 @@ def fit_camera(
     offset_adu: float | FloatArray | None = None,
     exposures_ms: Sequence[float | None] | None = None,
     fingerprint: CameraFingerprint | None = None,
+    dark_series: Sequence[Stack] = (),
     data: Sequence[Stack] = (),
     seed: int = 0,
     on_progress: Progress | None = None,
@@ -69,6 +71,8 @@ def fit_camera(
         Exposure of each level; taken from the stacks' own attributes where not given.
     fingerprint
         Camera and setting.
+    dark_series
+        Repeats without light at several exposures, for the dark current.
     data
         Recordings to be denoised: whether their range of intensities is covered is checked.
     seed
@@ -83,7 +87,7 @@ def fit_camera(
     """
     begun = time.perf_counter()
     report = on_progress or (lambda step, share: None)
-    _require_usable(levels, dark, offset_adu)
+    _require_usable(levels, dark, offset_adu, dark_series)
     integer = levels[0].dtype.kind == "u"
     statistics, dark_statistics = _read(levels, dark, exposures_ms, seed, report)
     sound = sound_levels(
@@ -93,13 +97,18 @@ def fit_camera(
         quantised=integer,
     )
     maps = pixel_maps(sound.dark, sound.levels, stuck=sound.stuck) if sound.dark else None
+    usable = maps.usable if maps else sound.usable
+    series = [
+        level_statistics(stack, max_sample=0, exposure_ms=_exposure_ms(stack))
+        for stack in dark_series
+    ]
     law = fit_photon_transfer(
         sound.levels,
         dark=sound.dark,
         offset_adu=offset_adu,
         saturation_adu=sound.saturation_adu,
         saturation_reached=sound.saturation_reached,
-        usable=maps.usable if maps else sound.usable,
+        usable=usable,
         quantised=integer,
     )
     report("fitting the noise model", 0.0)
@@ -128,6 +137,7 @@ def fit_camera(
         histogram=histogram,
         levels=_level_results(sound.levels, noise_model, maps),
         held_out_nll={name: float(values.mean()) for name, values in nll.items()},
+        sensor=sensor_figures(sound.levels, sound.dark, series, law, usable),
         checks=(
             *_checks(sound, noise_model, maps, nll),
             *(checking.coverage_of_data(noise_model, stack) for stack in data),
@@ -138,12 +148,15 @@ def fit_camera(
 
 
 def _require_usable(
-    levels: Sequence[Stack], dark: Stack | None, offset: float | FloatArray | None
+    levels: Sequence[Stack],
+    dark: Stack | None,
+    offset: float | FloatArray | None,
+    dark_series: Sequence[Stack],
 ) -> None:
     if not levels:
         raise CalibrationError("light levels: none given, expected at least one stack of repeats")
     first = levels[0]
-    for stack in [*levels, *([dark] if dark else [])]:
+    for stack in [*levels, *([dark] if dark else []), *dark_series]:
         if stack.frame_shape != first.frame_shape or stack.dtype != first.dtype:
             raise CalibrationError(
                 f"{stack.path}: frames of {stack.frame_shape} {stack.dtype}, expected "
@@ -196,6 +209,11 @@ def _read(
     return statistics, dark_statistics
 
 
+def _exposure_ms(stack: Stack) -> float | None:
+    own = recorded_exposure_ms(stack)
+    return stack.exposure_ms if own is None else own
+
+
 def recorded_exposure_ms(stack: Stack) -> float | None:
     """Return the exposure that `quietscope calibrate` wrote into a stack, if any."""
     own = (stack.attributes or {}).get("quietscope")
@@ -222,7 +240,7 @@ def _pairs(sound: SoundLevels, maps: PixelMaps | None, *, held_out: bool) -> Pai
             signal_observation_pairs(
                 level.sample[:, chosen],
                 light_changes_adu=level.light_changes_adu[:, chosen],
-                frame_pixels=level.pixels,
+                frame_pixels=None if level.light_slope is None else level.pixels,
             )
         )
     return joined(parts)

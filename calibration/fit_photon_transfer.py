@@ -397,7 +397,7 @@ def third_cumulant(
     pairs = signal_observation_pairs(
         level.sample[:, kept],
         light_changes_adu=level.light_changes_adu[:, kept],
-        frame_pixels=level.pixels,
+        frame_pixels=None if level.light_slope is None else level.pixels,
     )
     # Of W repeats about their own mean, the third cumulant is (1 − 1/W)(1 − 2/W) of the true one.
     share = 1 - 1 / pairs.restore

@@ -23,6 +23,10 @@ from .noise_model import FloatArray
 
 CODES = 65536
 MIN_REPEATS = 2
+SOME_PIXELS = 65_536
+TYPICAL_PIXELS = 0.999
+OUTLIER = 2.0
+"""A pixel that changes by more than this many times what typical ones do counts as that much."""
 BLOCK_FRAMES = 32
 """Longest run of frames over which one pixel's signal is taken as constant."""
 
@@ -48,7 +52,8 @@ class LevelStatistics:
         (N,) mean of each frame.
     light_slope
         How a change of light is spread: a pixel changes by (1 + light_slope · (its mean − mean of
-        all)) where the mean of all changes by 1. Measured from the changes themselves.
+        all)) where the mean of all changes by 1. Measured from the changes themselves; None where
+        the light did not change.
     sample
         (N, P) observations of P sampled pixels in time order, for likelihood fits.
     sample_index
@@ -73,7 +78,7 @@ class LevelStatistics:
     half_means_adu: FloatArray
     half_variances_adu2: FloatArray
     frame_means_adu: FloatArray
-    light_slope: float
+    light_slope: float | None
     sample: NDArray[np.float32]
     sample_index: NDArray[np.intp]
     autocorrelation: Autocorrelation
@@ -136,6 +141,8 @@ class LevelStatistics:
     @property
     def light_changes_adu(self) -> FloatArray:
         """(N, P): what the sampled pixels owe to changes of light from frame to frame."""
+        if self.light_slope is None:
+            return np.zeros(self.sample.shape)
         share = 1 + self.light_slope * (self.mean_adu.ravel()[self.sample_index] - self.mean)
         changes: FloatArray = np.outer(self.frame_means_adu - self.frame_means_adu.mean(), share)
         return changes
@@ -150,6 +157,8 @@ class LevelStatistics:
     def flickers(self) -> bool:
         """Whether frame means change more than the pixels' own noise explains."""
         between = float((np.diff(self.frame_means_adu) ** 2).mean() / 2)
+        if self.light_slope is None:
+            return False
         accident = 4 * np.sqrt(3 / self.frames)
         return between > self.variance_of_frame_mean * (1 + float(accident))
 
@@ -246,6 +255,7 @@ class _Accumulator:
         self.frame_means = np.empty(frames)
         self.previous: FloatArray | None = None
         self.older = np.zeros(shape)
+        self.first = self.older
         self.autocorrelation = AutocorrelationSums()
         self.power = 0.0
         self.line_variances = np.zeros(2)
@@ -257,17 +267,32 @@ class _Accumulator:
         self.sums[half] += frame
         self.sum_counts[half] += 1
         self.sample[index] = frame.ravel()[self.index]
-        self.frame_means[index] = frame.mean()
+        self.frame_means[index] = self._robust_mean(frame)
         np.minimum(self.least, frame, out=self.least)
         np.maximum(self.most, frame, out=self.most)
         self._count_codes(pixels)
         if self.previous is not None:
-            self._add_difference(index, half, frame - self.previous)
+            change = float(self.frame_means[index] - self.frame_means[index - 1])
+            self._add_difference(index, half, frame - self.previous, change)
             self.older += self.previous
         self.previous = frame
 
-    def _add_difference(self, index: int, half: int, difference: FloatArray) -> None:
-        change = float(difference.mean())
+    def _robust_mean(self, frame: FloatArray) -> float:
+        """Return the mean of a frame, in which no single pixel weighs more than others do.
+
+        A cosmic ray, or a pixel that jumps, is no change of the light.
+        """
+        if self.previous is None:
+            self.first = frame
+            return float(frame.mean())
+        change = frame - self.first
+        some = np.abs(change.ravel()[self.index[:: 1 + self.index.size // SOME_PIXELS]])
+        limit = OUTLIER * float(np.quantile(some, TYPICAL_PIXELS)) + 1.0
+        return float(self.frame_means[0] + np.clip(change, -limit, limit).mean())
+
+    def _add_difference(
+        self, index: int, half: int, difference: FloatArray, change: float
+    ) -> None:
         square, following = difference**2, change * difference
         self.all_squares += square
         self.all_following += following
@@ -322,9 +347,21 @@ class _Accumulator:
 
         The change of a frame's mean holds 1/P of each pixel's own noise.
         """
+        if not share.any():
+            return squares
         left = squares - 2 * share * following + share**2 * changes
         found: FloatArray = np.maximum(left, 0.0) * share.size / max(share.size - 1, 1)
         return found
+
+    def _light_changes(self) -> bool:
+        """Whether frame means differ by more than the noise of their pixels explains."""
+        frames, pixels = len(self.sample), self.all_squares.size
+        own = float(self.all_squares.mean()) / (2 * (frames - 1)) / pixels
+        between = max(
+            float((np.diff(self.frame_means) ** 2).mean() / 2),
+            float(self.frame_means.var(ddof=1)),
+        )
+        return between > own * (1 + 4 * np.sqrt(3 / frames))
 
     def result(self, exposure_ms: float | None) -> LevelStatistics:
         frames = len(self.sample)
@@ -332,6 +369,9 @@ class _Accumulator:
         total = self.sums.sum(axis=0) / frames
         slope = self._light_slope(total)
         share = 1 + slope * (total - total.mean())
+        if not self._light_changes():
+            # What frame means differ by is the pixels' own noise, and stays theirs.
+            share, slope = np.zeros_like(share), None
         variance = self._variance(
             self.all_squares, self.all_following, self.all_changes, share
         ) / (2 * pair_count)

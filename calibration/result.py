@@ -16,6 +16,7 @@ from .checks import Check
 from .gaussian_mixture import GaussianMixtureNoiseModel
 from .photon_transfer import PhotonTransfer
 from .pixel_maps import PixelMaps
+from .sensor_figures import SensorFigures
 from .straight_line import Interval
 
 
@@ -38,6 +39,7 @@ class Calibration:
     histogram: HistogramNoiseModel
     levels: tuple[LevelResult, ...]
     held_out_nll: dict[str, float]
+    sensor: SensorFigures
     checks: tuple[Check, ...]
     seconds: float
 
@@ -84,6 +86,7 @@ class Calibration:
                 }
                 for level in self.levels
             ],
+            "sensor": self.sensor.result(),
             "held_out_nll": dict(self.held_out_nll),
             "checks": [check.result() for check in self.checks],
             "seconds": self.seconds,
