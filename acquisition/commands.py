@@ -178,14 +178,16 @@ def _run_own(microscope: Microscope, out: Path, frames: int, **options: Any) -> 
     # Counted before they are made: a run that does not fit on the disk is refused at once.
     expected = frames * len(planned_events(microscope, 1))
     _say_what_moves(microscope)
-    simulated = microscope.settings.specimen
-    observe = SpecimenBeforeCamera(microscope).observe if simulated else None
+    specimen = SpecimenBeforeCamera(microscope) if microscope.settings.specimen else None
+    observe, interval_s = None, 0.0
+    if specimen is not None:
+        observe, interval_s = specimen.observe, specimen.least_interval_s()
     planned: dict[str, Any] = {
         "expected_frames": expected,
         "planned_channels": microscope.settings.channels,
     }
     with _stream(microscope, out, expected, **planned, **options) as (stream, show):
-        events = planned_events(microscope, frames)
+        events = planned_events(microscope, frames, least_interval_s=interval_s)
         port = microscope.settings.port
         run_acquisition(stream, events, observe=observe, port=port, on_frames=show)
     return stream.report

@@ -24,6 +24,8 @@ from .microscope.core import Microscope
 PATIENCE_S = 30.0
 """How long a frame may be overdue before the camera counts as stuck."""
 
+_MARKS = "▁▂▃▄▅▆▇█"
+
 Progress = Callable[[str, int, int], None]
 """Called with a line of text, frames done and frames in all."""
 
@@ -210,24 +212,25 @@ class _RunningFigures:
 def photon_transfer_sparkline(levels: Sequence[RecordedLevel], *, width: int = 16) -> str:
     """Draw the photon-transfer curve so far in one line of text, with its slope.
 
-    Each column is a stretch of brightness, its height the variance there.
+    Each column is a stretch of brightness, its height the variance there; both are logarithmic, as
+    the ladder is.
     """
     if not levels:
         return ""
     means = np.array([level.mean_adu for level in levels])
     variances = np.array([level.variance_adu2 for level in levels])
-    columns = np.full(width, np.nan)
-    span = max(float(np.ptp(means)), 1e-9)
-    place = np.minimum(((means - means.min()) / span * width).astype(int), width - 1)
-    for column, variance in zip(place, variances, strict=True):
-        columns[column] = np.nanmax([columns[column], variance])
-    top = float(np.nanmax(columns)) or 1.0
-    marks = "▁▂▃▄▅▆▇█"
-    drawn = "".join(
-        " " if np.isnan(v) else marks[min(int(v / top * len(marks)), len(marks) - 1)]
-        for v in columns
-    )
+    place = _parts(np.log1p(means - means.min()), width)
+    height = _parts(np.log(np.maximum(variances, 1e-3)), len(_MARKS))
+    columns = np.full(width, -1)
+    np.maximum.at(columns, place, height)
+    drawn = "".join(" " if mark < 0 else _MARKS[mark] for mark in columns)
     if len(levels) < 3:
         return drawn
     slope = float(np.polyfit(means, variances, 1)[0])
     return f"{drawn} {slope:.3g} ADU/e⁻"
+
+
+def _parts(values: NDArray[np.float64], parts: int) -> NDArray[np.intp]:
+    """Return in which of so many equal parts of its range each value lies."""
+    share = (values - values.min()) / max(float(np.ptp(values)), 1e-9)
+    return np.minimum((share * parts).astype(np.intp), parts - 1)

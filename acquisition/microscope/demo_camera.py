@@ -32,6 +32,8 @@ PHOTOELECTRONS_PER_MS = 0.4
 """What the brightest structures give."""
 BLUR_PER_UM = 0.4
 """Width of the blur, in pixels, for every micrometre out of focus."""
+PATIENCE = 1.5
+"""Time left to a specimen that is slower than the camera: in a run the machine has more to do."""
 LADDER_EXPOSURE_MS = 50.0
 """Exposure at which an even field is to fill the camera; it knows hundredths of a millisecond."""
 
@@ -94,6 +96,18 @@ class SpecimenBeforeCamera:
         self._focus_um = microscope.focus_um or 0.0
         self._random = np.random.default_rng()
         self._places: dict[tuple[int, int], Specimen] = {}
+
+    def least_interval_s(self) -> float:
+        """Return how far apart time points have to be, so that no frame of the camera is lost.
+
+        0 where the camera's exposure is longer than the specimen takes, which is tried here.
+        """
+        axes = {"Axes": {"time": 0}}
+        self.observe(axes)  # the first one makes the specimen
+        began = time.perf_counter()
+        self.observe(axes)
+        seconds = time.perf_counter() - began
+        return 0.0 if seconds < 0.7 * self._exposure_ms / 1000 else PATIENCE * seconds
 
     @cached_property
     def specimen(self) -> Specimen:

@@ -62,8 +62,12 @@ def planned_planes(microscope: Microscope) -> Planes | None:
     return Planes(origin + start, step, count, focus_um)
 
 
-def planned_events(microscope: Microscope, time_points: int) -> list[Event]:
+def planned_events(
+    microscope: Microscope, time_points: int, *, least_interval_s: float = 0.0
+) -> list[Event]:
     """Return the events of a run: time points × positions × channels × planes.
+
+    `least_interval_s` lies between two time points where a shorter interval was asked for.
 
     Raises
     ------
@@ -77,7 +81,7 @@ def planned_events(microscope: Microscope, time_points: int) -> list[Event]:
     settings = microscope.settings
     planned: dict[str, Any] = {
         "num_time_points": time_points,
-        "time_interval_s": settings.interval_s,
+        "time_interval_s": max(settings.interval_s, least_interval_s),
     }
     planes = planned_planes(microscope)
     if planes is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -106,3 +108,18 @@ def test_the_camera_is_left_as_it_was():
     with open_microscope(MicroscopeSettings()) as after:
         assert after.property_or_none("FastImage") == "0"
         assert after.exposure_ms == 10
+
+
+def test_a_specimen_slower_than_the_camera_keeps_the_camera_waiting(microscope, monkeypatch):
+    """Else the camera's buffer would overflow, and frames of a simulation be lost."""
+    specimen = SpecimenBeforeCamera(microscope)
+    microscope.exposure_ms = 500.0
+    assert SpecimenBeforeCamera(microscope).least_interval_s() == 0
+    observe = specimen.observe
+    monkeypatch.setattr(specimen, "observe", lambda tags: (time.sleep(0.1), observe(tags))[1])
+    interval_s = specimen.least_interval_s()
+    assert 0.14 < interval_s < 1
+    events = planned_events(microscope, 3, least_interval_s=interval_s)
+    assert [event["min_start_time"] for event in events] == pytest.approx(
+        [0, interval_s, 2 * interval_s]
+    )
