@@ -104,7 +104,9 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
     def run(*args: Any, as_json: bool, debug: bool, **kwargs: Any) -> None:
         logging.basicConfig(
             level=logging.DEBUG if debug else logging.WARNING,
-            format="%(levelname)s %(name)s: %(message)s",
+            format="%(levelname)s %(name)s: %(message)s"
+            if debug
+            else "%(levelname)s: %(message)s",
         )
         try:
             outcome = command(*args, **kwargs)

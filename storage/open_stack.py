@@ -85,9 +85,9 @@ def _require_readable(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise StackError(
-            f"{path}: no such file or folder ({type(error).__name__}); give {FORMATS}"
-        ) from error
+        found = isinstance(error, FileNotFoundError | NotADirectoryError)
+        why = "no such file or folder" if found else f"cannot be read ({error.strerror})"
+        raise StackError(f"{path}: {why}; give {FORMATS}") from error
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise StackError(f"{path}: is no file and no folder; copy the recording to a disk first")
 
