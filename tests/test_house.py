@@ -256,7 +256,9 @@ def test_every_module_that_a_text_imports_exists() -> None:
         for file in texts
         for found in statement.finditer(file.read_text(encoding="utf-8"))
         for module in [found[1] or found[3]]
-        if module not in modules and file != Path(__file__)
+        if module not in modules
+        and not (ROOT / f"{module.replace('.', '/')}.py").is_file()  # a benchmark's simulator
+        and file != Path(__file__)
     ]
     assert lost == []
 
