@@ -361,17 +361,15 @@ class _Accumulator:
             float((np.diff(self.frame_means) ** 2).mean() / 2),
             float(self.frame_means.var(ddof=1)),
         )
-        return between > own * (1 + 4 * np.sqrt(3 / frames))
+        return between > own * (1 + 4 * float(np.sqrt(3 / frames)))
 
     def result(self, exposure_ms: float | None) -> LevelStatistics:
         frames = len(self.sample)
         pair_count = frames - 1
         total = self.sums.sum(axis=0) / frames
-        slope = self._light_slope(total)
-        share = 1 + slope * (total - total.mean())
-        if not self._light_changes():
-            # What frame means differ by is the pixels' own noise, and stays theirs.
-            share, slope = np.zeros_like(share), None
+        # What the means of frames in steady light differ by is the pixels' own noise.
+        slope = self._light_slope(total) if self._light_changes() else None
+        share = np.zeros_like(total) if slope is None else 1 + slope * (total - total.mean())
         variance = self._variance(
             self.all_squares, self.all_following, self.all_changes, share
         ) / (2 * pair_count)

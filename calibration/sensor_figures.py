@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import CalibrationError
 from .fit_photon_transfer import exposure_line
@@ -59,10 +60,10 @@ class Spectrum:
         The same along the columns.
     """
 
-    cycles_per_pixel_x: FloatArray
-    along_x: FloatArray
-    cycles_per_pixel_y: FloatArray
-    along_y: FloatArray
+    cycles_per_pixel_x: NDArray[np.floating]
+    along_x: NDArray[np.floating]
+    cycles_per_pixel_y: NDArray[np.floating]
+    along_y: NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,7 +207,7 @@ def _smooth_field(light: FloatArray) -> FloatArray:
 
 
 def _spectrum(picture: FloatArray) -> Spectrum:
-    parts: list[FloatArray] = []
+    parts: list[NDArray[np.floating]] = []
     for axis in (1, 0):
         length = picture.shape[axis]
         lines = picture - picture.mean(axis=axis, keepdims=True)
