@@ -233,4 +233,4 @@ def photon_transfer_sparkline(levels: Sequence[RecordedLevel], *, width: int = 1
 def _parts(values: NDArray[np.float64], parts: int) -> NDArray[np.intp]:
     """Return in which of so many equal parts of its range each value lies."""
     share = (values - values.min()) / max(float(np.ptp(values)), 1e-9)
-    return np.minimum((share * parts).astype(np.intp), parts - 1)
+    return np.asarray(np.minimum(share * parts, parts - 1), np.intp)
