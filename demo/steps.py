@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 
 from ..inference.runtime.providers import Provider
-from ..reporting.console import progress, stderr
+from ..reporting.console import progress, say, stderr
 from ..storage.atomic_output import write_json
 from .scoring import GivenFrames, score_run
 
@@ -188,6 +188,7 @@ def _train(state: DemoState, tell: Tell) -> str:
             camera=state.microscope.fingerprint(),
             accept=True,  # the demo shows what it got, and says what that is worth
             on_progress=_training_progress(tell),
+            on_remark=say,
         )
     )
     library.promote(state.training.bundle.path, "the first model of this library")
@@ -275,7 +276,10 @@ def _retrain(state: DemoState) -> None:
 
     def work(tell: Tell) -> str:
         decision = retrain_once(
-            state.library, seconds=state.train_seconds / 2, on_progress=_training_progress(tell)
+            state.library,
+            seconds=state.train_seconds / 2,
+            on_progress=_training_progress(tell),
+            on_remark=say,
         )
         state.decision = decision.result()
         return f"{state.decision['decision']}: {state.decision['reason']}"

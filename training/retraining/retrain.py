@@ -22,9 +22,11 @@ from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ...calibration.noise_files import load_noise_model
 from ...errors import QuietscopeError
 from ...inference.bundle import Bundle, open_bundle
+from ...inference.errors import FrameMismatchError
 from ...inference.library import Decision as DecisionName
 from ...inference.library import Library
 from ...inference.provenance import recorded_camera
+from ...inference.runtime.camera_pixels import maps_of_frames
 from ...storage.directory_lock import owned
 from ...storage.open_stack import open_stack
 from ...storage.stack import Stack
@@ -290,7 +292,10 @@ def _decide(
 ) -> Decision:
     candidate = result.bundle
     verdict = Verdict(True, "no model was in use yet", {})
-    if not candidate.manifest.accepted:
+    apart = None if current is None else _cannot_compare(candidate, current, stacks[0])
+    if apart is not None:
+        verdict = Verdict(False, apart, {})
+    elif not candidate.manifest.accepted:
         verdict = Verdict(False, result.verdict, candidate.manifest.figures)
     elif current is not None:
         verdict = _compared(candidate, current, stacks, channel, yardstick, seed)
@@ -312,22 +317,28 @@ def _compared(
     yardstick: Yardstick,
     seed: int,
 ) -> Verdict:
-    ours, theirs = candidate.manifest.pixel_type, current.manifest.pixel_type
-    if ours != theirs:
-        return Verdict(
-            False,
-            f"the newest runs are {ours}, the model in use takes {theirs}: they cannot be "
-            "compared; put the candidate in use by hand if the camera was changed on purpose",
-            {},
-        )
     old = _learned_from(current, stacks, channel, candidate.manifest.other_channels)
     try:
         return judge(
             compare(candidate, current, [*stacks, *old], yardstick, channel=channel, seed=seed)
         )
     except QuietscopeError as error:
-        # A night's training is not thrown away because the camera's region was changed.
         return Verdict(False, f"cannot be compared with the model in use: {error}", {})
+
+
+def _cannot_compare(candidate: Bundle, current: Bundle, stack: Stack) -> str | None:
+    ours, theirs = candidate.manifest.pixel_type, current.manifest.pixel_type
+    if ours != theirs:
+        return (
+            f"the newest runs are {ours}, the model in use takes {theirs}: they cannot be "
+            "compared; put the candidate in use by hand if the camera was changed on purpose"
+        )
+    try:
+        maps_of_frames(current, stack.frame_shape, recorded_camera(stack).roi)
+    except FrameMismatchError as error:
+        # A night's training is not thrown away because the camera's region was changed.
+        return f"cannot be compared with the model in use: {error}"
+    return None
 
 
 def _learned_from(
