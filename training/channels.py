@@ -43,7 +43,7 @@ def train_channels(
     *,
     noise_model: GaussianMixtureNoiseModel | None,
     channel: str | None,
-    accept: bool,
+    accept: bool = False,
     overwrite: bool,
     on_progress: Callable[[TrainingProgress], None],
     on_remark: Callable[[str], None],

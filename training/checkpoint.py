@@ -61,8 +61,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: no checkpoint to resume from; start without --resume")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        # Bundles from before other channels were called so.
-        state["options"].setdefault("other_channels", state["options"].pop("companions", ""))
+        if "companions" in state.get("options", {}):  # before other channels were called so
+            state["options"]["other_channels"] = state["options"].pop("companions")
     except Exception as error:  # torch raises whatever the damage provokes
         raise TrainingError(
             f"{path}: the checkpoint cannot be read ({type(error).__name__}); delete it and start "

@@ -36,7 +36,7 @@ from .checkpoint import (
     state_of,
     working_file,
 )
-from .data.audit import require_range
+from .data.audit import require_any, require_range
 from .data.batches import batches
 from .data.noise_correlation import noise_correlation
 from .data.recordings import Recordings, load_recordings
@@ -129,6 +129,7 @@ def train(
     started = time.monotonic()
     out, leads = Path(out), join_workers().leads
     remark = on_remark if on_remark is not None and leads else logger.info
+    require_any(stacks)
     require_apart(out, [stack.path for stack in stacks])
     require_absent(out, overwrite=overwrite, kind=Kind.BUNDLE)
     require_space(out, BUNDLE_BYTES)

@@ -250,7 +250,7 @@ LATE = re.compile(r"the run will take about (\d+) s")
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("algorithm", ["lattice", "pn2v"])
+@pytest.mark.parametrize("algorithm", ["lattice", pytest.param("pn2v", marks=pytest.mark.long)])
 def test_a_budget_of_time_is_kept_or_the_excess_is_said_beforehand(recording, tmp_path, algorithm):
     """The whole of it: a noise model to be estimated, steps, calibration, export, checks."""
     remarks = []

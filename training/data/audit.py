@@ -30,6 +30,12 @@ NOISE_WIDTHS = 4
 """Standard deviations of noise around the calibrated signals in which pixels may lie."""
 
 
+def require_any(stacks: Sequence[Stack]) -> None:
+    """Raise TrainingDataError if there is nothing to learn from."""
+    if not stacks:
+        raise TrainingDataError("no stacks were given; name at least one recording to learn from")
+
+
 def require_alike(stacks: Sequence[Stack]) -> None:
     """Refuse stacks of several pixel types, shapes or channels.
 
@@ -38,8 +44,7 @@ def require_alike(stacks: Sequence[Stack]) -> None:
     TrainingDataError
         With what differs.
     """
-    if not stacks:
-        raise TrainingDataError("no stacks were given; name at least one recording to learn from")
+    require_any(stacks)
     first = stacks[0]
     for stack in stacks:
         if stack.dtype != first.dtype:

@@ -127,16 +127,18 @@ def test_a_bright_channel_of_the_same_structure_helps_a_dim_one(helped, scene, n
     assert together.manifest.figures["parity_max_relative_error"] < 1e-3
 
 
-def gain_db(candidate, current, stack):
+def judged(candidate, current, stack):
     noise_model = load_noise_model(candidate.noise_model_path)
-    scores = compare(candidate, current, [stack], lambda run: noise_model, channel="GFP")
-    return judge(scores).figures["gain_db"]
+    return judge(compare(candidate, current, [stack], lambda run: noise_model, channel="GFP"))
 
 
 def test_retraining_compares_models_with_and_without_other_channels(helped):
     stack, alone, together = helped
-    assert gain_db(together, alone, stack) > 1
-    assert gain_db(alone, together, stack) < -1
+    better, worse = judged(together, alone, stack), judged(alone, together, stack)
+    assert better.promote
+    assert better.figures["gain_adu2"] > 2 * better.figures["least_gain_adu2"]
+    assert not worse.promote
+    assert worse.reason.startswith("worse on")
 
 
 def test_a_channel_of_another_structure_does_no_harm(scene, noise_model, tmp_path):
