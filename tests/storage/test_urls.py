@@ -199,6 +199,7 @@ def test_an_error_of_the_connection_keeps_the_secret(secret):
     assert str(caught.value).startswith("ftp://localhost:1/a.tif: ")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_train_denoise_and_evaluate_take_urls(run_directory, tmp_path):

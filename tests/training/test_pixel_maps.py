@@ -326,10 +326,9 @@ def test_the_part_of_the_maps_that_a_frame_needs(calibrated, region, shape, expe
 # ------------------------------------------------------------------------------- real maps
 
 
+@pytest.mark.long
 @pytest.mark.realdata
-@pytest.mark.parametrize(
-    ("name", "bound"), [pytest.param("storm", 0.5, marks=pytest.mark.long), ("zb20", 0.9)]
-)
+@pytest.mark.parametrize(("name", "bound"), [("storm", 0.5), ("zb20", 0.9)])
 def test_real_maps_make_their_hot_pixels_vanish(real_data, tmp_path, name, bound):
     # Of zb20 no offsets are known: its hot pixels are noisy alone, not bright as well, and the
     # camera's law, which leaves them out, is nearly right for the others.

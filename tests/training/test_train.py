@@ -248,9 +248,10 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 LATE = re.compile(r"the run will take about (\d+) s")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("algorithm", ["lattice", pytest.param("pn2v", marks=pytest.mark.long)])
+@pytest.mark.parametrize("algorithm", ["lattice", "pn2v"])
 def test_a_budget_of_time_is_kept_or_the_excess_is_said_beforehand(recording, tmp_path, algorithm):
     """The whole of it: a noise model to be estimated, steps, calibration, export, checks."""
     remarks = []
@@ -275,7 +276,9 @@ def test_a_budget_that_is_too_short_is_said_before_the_first_step(recording, tmp
     assert run.step > 0
 
 
-@pytest.mark.parametrize("algorithm", ["n2v", "n2v2", "structn2v", "pn2v"])
+@pytest.mark.parametrize(
+    "algorithm", ["n2v", "n2v2", "structn2v", pytest.param("pn2v", marks=pytest.mark.long)]
+)
 def test_every_masked_method_denoises(recording, photoelectrons, tmp_path, algorithm):
     options = dataclasses.replace(QUICK, algorithm=algorithm, steps=350, samples=16)
     truth = OFFSET + GAIN * photoelectrons[23]
@@ -382,6 +385,7 @@ def test_a_single_frame_is_enough_to_start():
 
 
 @pytest.mark.realdata
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_real_photon_counts_are_denoised(real_data, tmp_path):

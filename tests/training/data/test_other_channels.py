@@ -141,6 +141,7 @@ def test_retraining_compares_models_with_and_without_other_channels(helped):
     assert worse.reason.startswith("worse on")
 
 
+@pytest.mark.long
 def test_a_channel_of_another_structure_does_no_harm(scene, noise_model, tmp_path):
     stack = two_channels(structure(2), scene)
     offset = noise_model.photon_transfer.offset_adu

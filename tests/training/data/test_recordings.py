@@ -331,6 +331,7 @@ def test_a_killed_run_over_a_long_recording_resumes_to_the_same_model(tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_peak_memory_does_not_grow_with_the_recording(tmp_path):
