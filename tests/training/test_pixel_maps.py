@@ -217,6 +217,7 @@ def test_a_recording_says_which_part_it_shows(bundles, recording, tmp_path):
     np.testing.assert_array_equal(np.stack([found.frame(i) for i in range(3)]), expected)
 
 
+@pytest.mark.long
 def test_recordings_of_unknown_pixels_are_trained_on_without_maps(
     noise_model, recording, tmp_path
 ):
@@ -232,6 +233,7 @@ def test_recordings_of_unknown_pixels_are_trained_on_without_maps(
     OnnxDenoiser(bundle, (50, 70), provider="cpu").close()  # any size, as ever
 
 
+@pytest.mark.long
 def test_a_camera_of_equal_pixels_gets_a_model_for_any_size(tmp_path):
     equal = Sensor(
         np.full((64, 64), 100.0),

@@ -304,6 +304,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.long
 def test_a_killed_run_over_a_long_recording_resumes_to_the_same_model(tmp_path):
     recording = long_recording(tmp_path / "long.zarr", 700, (128, 128))  # 22 MiB
     options = dataclasses.replace(QUICK, context_frames=1)
