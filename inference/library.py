@@ -388,9 +388,9 @@ def models_in_use(
     near = list(near)
     shelf = Library(library) if library else next(filter(None, map(_library_around, near)), None)
     if shelf is None:
-        places = " nor ".join(str(place) for place in near)
+        places = ", ".join(str(place) for place in near)
         raise InferenceError(
-            f"no --model was given, and {places} lies in no library with a model in use; give "
+            f"no --model was given, and no library with a model in use lies around {places}; give "
             "--model BUNDLE, or --library DIR"
         )
     found = shelf.serving(camera, channels)

@@ -91,10 +91,7 @@ class NDTiffWriter:
         try:
             self._dataset.put_image(named, pixels, _image_metadata(self.stack, named))
         except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{self.path}: cannot be written ({getattr(error, 'strerror', None) or error}); "
-                "check the disk's free space and your right to write there"
-            ) from error
+            raise self._unwritable(error) from error
         self._files[self._dataset.current_writer.filename] = self._dataset.current_writer
         self._written.add(tuple(sorted(axes.items())))
         self.frames_written += 1
@@ -115,11 +112,28 @@ class NDTiffWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._dataset.finish()
-        self._dataset.close()
-        for file in self._files.values():
-            file.reader.close()  # the library forgets it; Windows could not rename the folder
+        try:
+            self._release()
+        except (OSError, ValueError) as failed:
+            self._open.__exit__(type(failed), failed, failed.__traceback__)
+            if error is None:  # the error that is already on its way says more
+                raise self._unwritable(failed) from failed
+            return
         self._open.__exit__(kind, error, trace)
+
+    def _release(self) -> None:
+        try:
+            self._dataset.finish()
+        finally:
+            self._dataset.close()
+            for file in self._files.values():
+                file.reader.close()  # the library forgets it; Windows could not rename the folder
+
+    def _unwritable(self, error: Exception) -> OutputError:
+        return OutputError(
+            f"{self.path}: cannot be written ({getattr(error, 'strerror', None) or error}); check "
+            "the disk's free space and your right to write there"
+        )
 
 
 def named_axes(stack: Stack, axes: Mapping[str, int]) -> dict[str, int | str]:

@@ -136,6 +136,24 @@ def test_what_a_format_cannot_hold_is_refused_and_leaves_nothing(
     assert not (tmp_path / name).exists()
 
 
+def test_a_disk_that_fills_up_at_the_end_leaves_no_half_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ndstorage import NDTiffDataset
+
+    finish = NDTiffDataset.finish
+
+    def full(self: Any) -> None:
+        finish(self)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(NDTiffDataset, "finish", full)
+    form = OutputForm(pixel_type="uint16", ndtiff=True)
+    with pytest.raises(OutputError, match="No space left on device"):
+        export_stack(recording({"time": 2}), tmp_path / "out", form)
+    assert not list(tmp_path.glob("*out*"))
+
+
 def test_smaller_resolutions_are_means_and_validate_elsewhere(tmp_path: Path) -> None:
     import yaozarrs
 
