@@ -178,6 +178,11 @@ class _Bins:
         place = np.searchsorted(edges, signal, side="right")
         count = np.bincount(place, minlength=edges.size + 1)
         sound = np.flatnonzero(count >= 200)
+        if not sound.size:
+            raise CalibrationError(
+                f"bootstrap: {signal.size} pixels are too few to tell noise from structure; give "
+                "more frames, or larger ones"
+            )
         # Thin bins join the nearest sound one.
         nearest = np.abs(np.arange(count.size)[:, None] - sound[None, :]).argmin(axis=1)
         self.place = np.unique(nearest[place], return_inverse=True)[1]

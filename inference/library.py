@@ -123,7 +123,7 @@ class Library:
             If `current.json` is damaged or names a bundle that is not there.
         """
         model = self._pointer().model
-        return None if model is None else self._bundle(model)
+        return None if model is None else self.bundle(model)
 
     def in_use(self) -> tuple[InUse, ...]:
         """Return which model is in use for which channel and camera, in the order of channels.
@@ -135,7 +135,7 @@ class Library:
         """
         pointer = self._pointer()
         if pointer.schema_version == 1 and pointer.model is not None:
-            return (self._as_in_use(read_manifest(self._bundle(pointer.model)), pointer.model),)
+            return (self._as_in_use(read_manifest(self.bundle(pointer.model)), pointer.model),)
         return tuple(sorted(pointer.in_use, key=lambda one: one.channel or ""))
 
     def serving(
@@ -151,7 +151,7 @@ class Library:
             That there will be; None where that is not known.
         """
         return {
-            one.channel or EVERY_CHANNEL: self._bundle(one.model)
+            one.channel or EVERY_CHANNEL: self.bundle(one.model)
             for one in self.in_use()
             if not one.camera.differences(camera)
             and (channels is None or one.channel is None or one.channel in channels)
@@ -334,7 +334,14 @@ class Library:
     def _write(self, pointer: _Pointer) -> None:
         write_json(self.path / CURRENT, pointer.model_dump())
 
-    def _bundle(self, model: str) -> Path:
+    def bundle(self, model: str) -> Path:
+        """Return where a bundle lies that the library names.
+
+        Raises
+        ------
+        BundleError
+            If it is not there.
+        """
         bundle = self.path / model  # an absolute path stays what it is
         if not (bundle / MANIFEST).is_file():
             raise BundleError(
@@ -386,7 +393,7 @@ def models_in_use(
         If there is no library, or nothing in it serves this camera.
     """
     near = list(near)
-    shelf = Library(library) if library else next(filter(None, map(_library_around, near)), None)
+    shelf = Library(library) if library else next(filter(None, map(library_around, near)), None)
     if shelf is None:
         places = ", ".join(str(place) for place in near)
         raise InferenceError(
@@ -410,7 +417,8 @@ def models_in_use(
     return chosen, f"model in use in {shelf.path}: {words}"
 
 
-def _library_around(place: Path) -> Library | None:
+def library_around(place: Path) -> Library | None:
+    """Return the nearest library that a place lies in; None if it lies in none."""
     for folder in (place, *place.absolute().parents):
         if (folder / CURRENT).is_file():
             return Library(folder)

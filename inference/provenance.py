@@ -124,7 +124,7 @@ def provenance_of(stack: Stack) -> Provenance | None:
 
 
 def recorded_camera(stack: Stack) -> CameraFingerprint:
-    """Return what the recording says about its camera; mostly nothing.
+    """Return what the recording says about its camera; mostly nothing, or its name alone.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def recorded_camera(stack: Stack) -> CameraFingerprint:
     """
     said = _said_by(stack).get("camera")
     if not isinstance(said, Mapping):
-        return CameraFingerprint()
+        return CameraFingerprint(camera=stack.camera if stack.camera_is_label else None)
     return _read(CameraFingerprint, said, stack, "its camera record")
 
 

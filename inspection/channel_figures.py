@@ -25,6 +25,7 @@ MOST_SAMPLED = 24
 PIXELS_FOR_MOTION = 200_000
 SMALLEST_EDGE = 16
 """Of smaller frames the bootstrap cannot tell noise from structure."""
+TOO_SMALL = "the frames are too small to tell noise from structure"
 MUCH_SATURATED = 1e-3
 MUCH_CORRELATED = 0.05
 MUCH_MOVED = 0.5
@@ -46,8 +47,9 @@ class ChannelFigures:
     step_adu
         The largest number that all pixels are multiples of, beside an offset: 16 where 12 bits lie
         in the upper ones of 16. None for float pixels.
-    saturated_share
-        Share of the pixels at the end of the scale, or in a pile at the highest value.
+    saturated_share, saturated_pixels
+        Share and number of the sampled pixels at the end of the scale, or in a pile at the highest
+        value.
     zero_share
         Share of the pixels at 0: clipped from below.
     gain_adu_per_e, noise_adu
@@ -68,12 +70,18 @@ class ChannelFigures:
     mean_adu: float
     step_adu: int | None
     saturated_share: float
+    saturated_pixels: int
     zero_share: float
     gain_adu_per_e: float | None
     noise_adu: float | None
     noise_correlation_xy: tuple[float, float] | None
     moved_share: float | None
     why_no_noise: str | None
+
+    @property
+    def too_small(self) -> bool:
+        """Whether the frames hold too little around a pixel to learn from."""
+        return self.why_no_noise == TOO_SMALL
 
     def result(self) -> dict[str, Any]:
         """Return it as JSON; what is not finite is null."""
@@ -129,8 +137,11 @@ def channel_figures(stack: Stack, channel: str) -> ChannelFigures:
     """
     sample = _sample(stack)
     pixels = np.stack(list(sample))
-    repeats = level_statistics(sample) if len(sample) > 1 else None
     noise, gain, why = _noise(sample)
+    # Of frames without noise, or without neighbours, correlations are rounding.
+    tells = len(sample) > 1 and why != TOO_SMALL and bool((pixels[1:] != pixels[:-1]).any())
+    repeats = level_statistics(sample) if tells else None
+    saturated = _saturated(pixels, repeats)
     return ChannelFigures(
         channel=channel,
         frames_sampled=len(sample),
@@ -138,7 +149,8 @@ def channel_figures(stack: Stack, channel: str) -> ChannelFigures:
         highest_adu=float(pixels.max()),
         mean_adu=float(pixels.mean(dtype=np.float64)),
         step_adu=_step(pixels),
-        saturated_share=_saturated(pixels, repeats),
+        saturated_share=saturated / pixels.size,
+        saturated_pixels=saturated,
         zero_share=float((pixels == 0).mean()),
         gain_adu_per_e=gain,
         noise_adu=noise,
@@ -175,11 +187,11 @@ def _step(pixels: NDArray[Any]) -> int | None:
     return int(np.gcd.reduce(np.diff(values)))
 
 
-def _saturated(pixels: NDArray[Any], repeats: LevelStatistics | None) -> float:
+def _saturated(pixels: NDArray[Any], repeats: LevelStatistics | None) -> int:
     highest = pixels.max()
     at_end = pixels.dtype.kind == "u" and highest == np.iinfo(pixels.dtype).max
     piled = repeats is not None and repeats.piled_at_top
-    return float((pixels == highest).mean()) if at_end or piled else 0.0
+    return int((pixels == highest).sum()) if at_end or piled else 0
 
 
 def _moved(repeats: LevelStatistics) -> float:
@@ -189,11 +201,16 @@ def _moved(repeats: LevelStatistics) -> float:
 
 def _noise(sample: Stack) -> tuple[float | None, float | None, str | None]:
     if min(sample.frame_shape) < SMALLEST_EDGE:
-        return None, None, "the frames are too small to tell noise from structure"
+        return None, None, TOO_SMALL
+    mean = np.array([np.mean([frame.mean(dtype=np.float64) for frame in sample])])
     try:
-        model = bootstrap_noise_model([sample])
+        # What has no noise divides by none: that is told below, not as a warning.
+        with np.errstate(all="ignore"):
+            model = bootstrap_noise_model([sample])
+            noise = float(np.sqrt(model.variance(mean)[0]))
     except CalibrationError as error:
         return None, None, f"no noise could be measured ({error})"
-    mean = np.array([np.mean([frame.mean(dtype=np.float64) for frame in sample])])
+    if not isfinite(noise):
+        return None, None, "no noise could be measured: the pixels follow no camera's law"
     gain = model.photon_transfer.gain_adu_per_e
-    return float(np.sqrt(model.variance(mean)[0])), gain if gain > 1e-6 else None, None
+    return noise, gain if gain > 1e-6 else None, None

@@ -15,8 +15,10 @@ import typer
 from ..errors import QuietscopeError, one_line
 from ..reporting.console import Outcome, command_line
 from ..reporting.stack_options import StackOpener, opens_stacks
+from ..storage.output_kinds import Kind, kind_of
 
 if TYPE_CHECKING:
+    from ..inference.library import Library
     from ..storage.stack import Stack
     from .channel_figures import ChannelFigures
 
@@ -33,7 +35,11 @@ def inspect(
         list[Path] | None, typer.Option(help="A calibration: does it fit this recording?")
     ] = None,
     library: Annotated[
-        Path | None, typer.Option(help="A library: do the models in use fit this recording?")
+        Path | None,
+        typer.Option(
+            help="A library: do its models in use, and calibrations beside its runs, fit? "
+            "Without, the one around the recording."
+        ),
     ] = None,
     *,
     open_with: StackOpener,
@@ -49,8 +55,10 @@ def inspect(
         for one, name in zip(single, _labels(opened), strict=False)
         if one.absent < len(one)
     ]
-    calibrations = {str(path): _calibration_fit(path, single[0]) for path in noise_model or []}
-    models = {} if library is None else _models(library, opened)
+    shelf = _library(library, opened)
+    noise_models = [*(noise_model or []), *([] if shelf is None else _noise_models(shelf.path))]
+    calibrations = {str(path): _calibration_fit(path, single[0]) for path in noise_models}
+    models = {} if shelf is None else _models(shelf, opened)
     advice = [*_advice(stack, opened, figures, calibrations, models)]
     result = {
         **_facts(opened),
@@ -104,18 +112,40 @@ def _calibration_fit(path: Path, stack: Stack) -> dict[str, Any]:
     return {"fits": not why, "why": "; ".join(why), "pixels_outside": coverage.value}
 
 
-def _models(library: Path, stack: Stack) -> dict[str, Any]:
-    """Return which models of a library serve this recording; another pixel type is told."""
-    from ..inference.bundle import open_bundle
-    from ..inference.library import Library
+def _library(named: Path | None, stack: Stack) -> Library | None:
+    from ..inference.library import Library, library_around
+
+    if named is not None:
+        return Library(named)
+    return library_around(Path(stack.path)) if Path(stack.path).exists() else None
+
+
+def _noise_models(library: Path) -> list[Path]:
+    """Return the calibrations that lie in a library, beside its runs."""
+    return [path for path in sorted(library.glob("*.npz")) if kind_of(path) is Kind.NOISE_MODEL]
+
+
+def _models(library: Library, stack: Stack) -> dict[str, Any]:
+    """Return for each model in use in a library whether it serves this recording, and why not."""
+    from ..inference.bundle import NOISE_MODEL, open_bundle
     from ..inference.provenance import recorded_camera
 
-    found = Library(library).serving(recorded_camera(stack), stack.channel_labels)
-    told = {}
-    for channel, path in found.items():
-        taken = open_bundle(path).manifest.pixel_type
-        why = "" if taken == stack.dtype.name else f"it takes {taken} pixels"
-        told[path.name] = {"fits": not why, "why": why, "channel": channel}
+    running, told = recorded_camera(stack), {}
+    for one in library.in_use():
+        bundle = open_bundle(library.bundle(one.model))
+        differences = one.camera.differences(running)
+        if one.channel is not None and one.channel not in stack.channel_labels:
+            differences.append(f"it serves the channel {one.channel}")
+        if bundle.manifest.pixel_type != stack.dtype.name:
+            differences.append(f"it takes {bundle.manifest.pixel_type} pixels")
+        calibration = _calibration_fit(bundle.path / NOISE_MODEL, stack)
+        if not differences and not calibration["fits"]:
+            differences.append(f"its calibration does not cover it: {calibration['why']}")
+        told[bundle.path.name] = {
+            "fits": not differences,
+            "why": "; ".join(differences),
+            "channel": one.channel,
+        }
     return told
 
 
@@ -133,8 +163,12 @@ def _advice(
     usable = next((name for name, told in models.items() if told["fits"]), None)
     if usable is not None:
         yield f"next: {command_line('denoise', given, '--out', 'denoised.ome.zarr')} by {usable}"
+    elif any(found.too_small for found in figures):
+        yield "next: as repeats of one scene they serve fit-noise; to train, record larger frames"
     elif len(stack) - stack.absent < FEW_FRAMES:
         yield "next: record more frames; a model learns from dozens"
+    elif not any(found.noise_adu for found in figures):
+        yield "next: give the camera's own frames; there is nothing to denoise in these"
     else:
         fitting = next((name for name, told in calibrations.items() if told["fits"]), None)
         with_model = ["--noise-model", fitting] if fitting else []
@@ -150,7 +184,7 @@ def _lines(stack: Stack, figures: list[ChannelFigures]) -> list[str]:
     axes = " × ".join(f"{name} {size}" for name, size in stack.sizes.items())
     lines = [
         f"{stack.frames_there}: {axes}",
-        f"{width} × {height} pixels of {stack.dtype.name}, {stack.bytes / 2**20:,.0f} MiB in all",
+        f"{width} × {height} pixels of {stack.dtype.name}, {_size_in_memory(stack)} in all",
         _physical(stack),
     ]
     for name, values in stack.axis_values.items():
@@ -175,7 +209,7 @@ def _physical(stack: Stack) -> str:
 def _channel_lines(found: ChannelFigures) -> list[str]:
     lines = [
         f"{found.channel}: {found.lowest_adu:g} to {found.highest_adu:g} ADU, mean "
-        f"{found.mean_adu:.4g}; {found.saturated_share:.2%} saturated"
+        f"{found.mean_adu:.4g}; {_saturation(found)}"
     ]
     if found.noise_adu is not None:
         gain = found.gain_adu_per_e
@@ -189,6 +223,23 @@ def _channel_lines(found: ChannelFigures) -> list[str]:
         moved = "rests" if not found.moved_share else f"moves ({found.moved_share:.2g})"
         lines.append(f"  neighbours correlate {x:.3f} along x, {y:.3f} along y; the scene {moved}")
     return lines
+
+
+def _saturation(found: ChannelFigures) -> str:
+    if not found.saturated_pixels:
+        return "none saturated"
+    share = f" ({found.saturated_share:.2%})" if found.saturated_share >= 1e-4 else ""
+    frames = f"{found.frames_sampled} frame{'s' if found.frames_sampled > 1 else ''}"
+    return f"{found.saturated_pixels:,} saturated{share} in {frames}"
+
+
+def _size_in_memory(stack: Stack) -> str:
+    size = stack.bytes
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:.3g} {unit}"
 
 
 def _fits(told: Mapping[str, Any]) -> list[str]:

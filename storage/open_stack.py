@@ -16,10 +16,12 @@ from ..errors import QuietscopeError
 from .open_options import DEFAULTS, OpenOptions, converted
 from .output_kinds import RAW, ZARR_FILES
 from .readers import folder, ndtiff, ome_zarr, tiff, vendor
+from .readers.tiff_pages import SUFFIXES
 from .stack import Stack, StackError, checked, reason
 from .urls import UrlPath, exists, is_url, joined, local_path, open_file
 
 FORMATS = "OME-Zarr, Zarr, TIFF, NDTiff, a folder of images, or a vendor's file"
+LFS_POINTER = b"version https://git-lfs"
 
 
 class Reader(Protocol):
@@ -75,7 +77,10 @@ def open_stack(path: Path | str, options: OpenOptions = DEFAULTS) -> Stack:
             return _opened(path, reader.read, options)
     if path.is_dir():
         raise StackError(f"{path}: this folder holds no Zarr, no NDTiff and no recorded run")
-    raise StackError(f"{path}: expected a TIFF file, or one of {FORMATS}")
+    raise StackError(
+        f"{path}: {path.suffix or 'a name without an ending'} is no format that is read; save it "
+        f"as OME-TIFF with Fiji, or give {FORMATS}"
+    )
 
 
 def _require_readable(path: Path) -> None:
@@ -90,6 +95,18 @@ def _require_readable(path: Path) -> None:
         raise StackError(f"{path}: {why}; give {FORMATS}") from error
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise StackError(f"{path}: is no file and no folder; copy the recording to a disk first")
+    if stat.S_ISREG(mode) and _is_pointer(path):
+        raise StackError(
+            f"{path}: is a pointer of Git LFS, not the recording; fetch it first (git lfs pull)"
+        )
+
+
+def _is_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:  # its reader says why
+        return False
 
 
 def _opened(path: Path, read: Callable[[Path, OpenOptions], Stack], options: OpenOptions) -> Stack:
@@ -104,7 +121,7 @@ def _opened(path: Path, read: Callable[[Path, OpenOptions], Stack], options: Ope
 
 
 def _read_url(url: str, place: Path, options: OpenOptions) -> Stack:
-    if place.suffix.lower() in tiff.SUFFIXES:
+    if place.suffix.lower() in SUFFIXES:
         return tiff.read_source(place, open_file(url), options)
     for zarr in (url, joined(url, RAW)):
         if any(exists(zarr, name) for name in ZARR_FILES):

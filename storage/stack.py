@@ -61,6 +61,9 @@ class Stack:
         Reads one frame, given an index per axis of `sizes`, in that order.
     pixel_size_yx_um, z_step_um, time_interval_s, exposure_ms, camera
         What the file says; None where it says nothing.
+    camera_is_label
+        Whether `camera` is the name in Micro-Manager's configuration, as calibrations have it,
+        and not a model as other programs write.
     channel_names
         In the order of the channels; () where they have none.
     axis_values
@@ -87,6 +90,7 @@ class Stack:
     channel_names: tuple[str, ...] = ()
     axis_values: Mapping[str, tuple[AxisValue, ...]] = field(default_factory=dict)
     camera: str | None = None
+    camera_is_label: bool = False
     exposure_ms: float | None = None
     attributes: Mapping[str, Any] | None = None
     present: NDArray[np.bool_] | None = None
@@ -187,6 +191,10 @@ class Stack:
         """Return the place of the frame with these axes in the stack's order."""
         position = tuple(axes[name] for name in self.sizes)
         return int(np.ravel_multi_index(position, tuple(self.sizes.values())))
+
+    def with_remarks(self, *remarks: str) -> Stack:
+        """Return the stack with further remarks of its reader."""
+        return replace(self, remarks=(*self.remarks, *remarks))
 
     def frame(self, index: int) -> NDArray[Any]:
         """Read frame `index` as (Y, X).

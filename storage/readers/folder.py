@@ -1,7 +1,8 @@
 """Folders and glob patterns: TIFF stacks as positions, single images (TIFF or PNG) as frames.
 
 Owns what the names of files say: letters with numbers are axes (`t0003_z01`), a number alone is
-the time; numbers left out are absent frames. The pixels of each file are read by its own reader.
+the time; numbers left out are absent frames. Micro-Manager's folders of single images lie in a
+folder for each position. The pixels of each file are read by its own reader.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 
 from ..open_options import OpenOptions
 from ..stack import AxisValue, Stack, StackError, require_sizes
-from . import tiff
+from . import micro_manager, tiff
 from .positions import one_of
+from .tiff_pages import SUFFIXES
 
-IMAGE_SUFFIXES = (*tiff.SUFFIXES, ".png")
+IMAGE_SUFFIXES = (*SUFFIXES, ".png")
 MOST_GAPS = 2
 """Numbers that leave out more than twice as many as are there are labels, not places."""
 LEFT_OUT = {".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
@@ -56,15 +58,40 @@ def claims(path: Path) -> bool:
     """Whether this is a pattern, a folder with images, or a single PNG."""
     if path.is_file():
         return path.suffix.lower() == ".png"
-    return is_pattern(path) or (path.is_dir() and bool(_images(path.iterdir())))
+    if is_pattern(path):
+        return True
+    return path.is_dir() and (bool(_images(path.iterdir())) or bool(_position_folders(path)))
 
 
 def read(path: Path, options: OpenOptions) -> Stack:
     """Open the images of a folder, or those that a pattern names."""
     if path.is_file():
         return _from_images(path, [path], options)
-    named = path.parent.glob(path.name) if is_pattern(path) else path.iterdir()
-    found = sorted(named)
+    if is_pattern(path):
+        return _from_found(path, sorted(path.parent.glob(path.name)), options)
+    found = sorted(path.iterdir())
+    if not _images(found):
+        return _from_positions(path, _position_folders(path), options)
+    stack = _from_found(path, found, options)
+    return micro_manager.described(stack, *micro_manager.metadata_beside(path))
+
+
+def _position_folders(path: Path) -> list[Path]:
+    """Return Micro-Manager's folders of single images, one for each position."""
+    folders = [item for item in path.iterdir() if (item / micro_manager.METADATA_FILE).is_file()]
+    return sorted(
+        (folder for folder in folders if _images(folder.iterdir())),
+        key=lambda folder: _natural(folder.name),
+    )
+
+
+def _from_positions(path: Path, folders: Sequence[Path], options: OpenOptions) -> Stack:
+    inside = replace(options, series=None)
+    stacks = [read(folder, inside) for folder in folders]
+    return replace(one_of(path, stacks, [f.name for f in folders], options), path=path)
+
+
+def _from_found(path: Path, found: Sequence[Path], options: OpenOptions) -> Stack:
     files = _images(found)
     if not files:
         raise StackError(f"{path}: matches no TIFF or PNG file; check the pattern")
@@ -78,7 +105,7 @@ def read(path: Path, options: OpenOptions) -> Stack:
     odd = [name for name in others if Path(name).suffix.lower() in LEFT_OUT]
     if odd:
         remark = f"left out: {len(odd)} files as {odd[0]}, which are not TIFF or PNG"
-        stack = replace(stack, remarks=(*stack.remarks, remark))
+        stack = stack.with_remarks(remark)
     return stack
 
 
@@ -171,6 +198,7 @@ def _from_images(path: Path, files: Sequence[Path], options: OpenOptions) -> Sta
         read=lambda position: read_file(there[position]),
         pixel_size_yx_um=None if described is None else described.pixel_size_yx_um,
         camera=None if described is None else described.camera,
+        camera_is_label=described is not None and described.camera_is_label,
         exposure_ms=None if described is None else described.exposure_ms,
         channel_names=tuple(map(str, channels))
         if any(isinstance(c, str) for c in channels)

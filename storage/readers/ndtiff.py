@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ..open_options import OpenOptions, chosen_series
 from ..stack import AxisValue, Stack, StackError, reason, require_sizes
+from . import micro_manager
 
 INDEX = "NDTiff.index"
 FULL_RESOLUTION = "Full resolution"
@@ -256,36 +257,22 @@ def _described(
             stack,
             remarks=(*stack.remarks, f"its summary cannot be read ({reason(error, stack.path)})"),
         )
-    image = readers.metadata(first)
-    size = _number(image, "PixelSizeUm") or _number(summary, "PixelSizeUm", "PixelSize_um")
-    interval_ms = _number(summary, "Interval_ms")
     channels = grid.get("channel", ())
     named = any(isinstance(value, str) for value in channels)
-    camera = image.get("Camera") or image.get("Core-Camera")
-    return replace(
+    found = replace(
         stack,
-        pixel_size_yx_um=None if size is None else (size, size),
-        z_step_um=_number(summary, "z-step_um"),
-        time_interval_s=interval_ms / 1e3 if interval_ms else None,
         channel_names=tuple(str(value) for value in channels)
         if named
-        else _names(summary, grid) or _names_in_images(readers, images, grid),
+        else micro_manager.channel_names(summary, len(channels))
+        or _names_in_images(readers, images, grid),
         axis_values={
             name: tuple(values)
             for name, values in grid.items()
             if name != "channel" and list(values) != list(range(len(values)))
         },
-        camera=str(camera) if camera else None,
-        exposure_ms=_number(image, "Exposure", "Exposure-ms", "Camera-Exposure"),
         attributes=summary,
     )
-
-
-def _names(summary: Mapping[str, Any], grid: Mapping[str, Sequence[AxisValue]]) -> tuple[str, ...]:
-    names = summary.get("ChNames")
-    if not isinstance(names, list) or len(names) != len(grid.get("channel", ())):
-        return ()
-    return tuple(str(name) for name in names)
+    return micro_manager.described(found, readers.metadata(first), summary)
 
 
 def _names_in_images(
@@ -301,16 +288,6 @@ def _names_in_images(
     said = {i: readers.metadata(image).get("Channel") for i, image in one_of_each.items()}
     names = tuple(str(said.get(i) or "") for i in range(len(grid["channel"])))
     return names if all(names) else ()
-
-
-def _number(said: Mapping[str, Any], *keys: str) -> float | None:
-    for key in keys:
-        try:
-            if (number := float(said[key])) > 0:
-                return number
-        except (KeyError, TypeError, ValueError):
-            continue
-    return None
 
 
 # ----------------------------------------------------------------------- versions 1 and 2
@@ -344,16 +321,15 @@ def _by_library(path: Path, folder: Path, options: OpenOptions) -> Stack:
     weakref.finalize(read_image, dataset.close)
     first = read_image(start)
     summary = dict(dataset.summary_metadata or {})
-    size = _number(summary, "PixelSizeUm", "PixelSize_um")
-    return Stack(
+    names = tuple(str(name) for name in dataset.get_channel_names() or ())
+    found = Stack(
         path=path,
         sizes=sizes,
         frame_shape=(first.shape[0], first.shape[1]),
         dtype=first.dtype,
         read=read_image,
-        pixel_size_yx_um=None if size is None else (size, size),
-        z_step_um=_number(summary, "z-step_um"),
-        channel_names=tuple(str(name) for name in dataset.get_channel_names() or ()),
+        channel_names=names if all(names) else (),
         attributes=json.loads(json.dumps(summary, default=str)),
         present=None if present.all() else present,
     )
+    return micro_manager.described(found, {}, summary)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,22 @@ def one_of(
             "--series"
         )
     return joined(path, images, names)
+
+
+def without_thumbnails(
+    path: Path, stacks: Sequence[Stack], names: Sequence[str], options: OpenOptions
+) -> Stack:
+    """Return the stack of a file; single smaller images beside it are left out with a remark."""
+    if options.series is not None or len({s.frame_shape for s in stacks}) == 1:
+        return one_of(path, stacks, names, options)
+    largest = max(prod(stack.frame_shape) for stack in stacks)
+    main = [i for i, stack in enumerate(stacks) if prod(stack.frame_shape) == largest]
+    others = [i for i in range(len(stacks)) if i not in main]
+    if any(len(stacks[i]) > 1 for i in others):
+        return one_of(path, stacks, names, options)
+    stack = one_of(path, [stacks[i] for i in main], [names[i] for i in main], options)
+    left = described([stacks[i] for i in others], [names[i] or f"series {i}" for i in others])
+    return stack.with_remarks(f"left out: smaller images beside it ({left}); --series chooses")
 
 
 def joined(path: Path, images: Sequence[Stack], names: Sequence[AxisValue]) -> Stack:

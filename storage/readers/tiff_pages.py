@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..stack import StackError, require_sizes
 
+SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".lsm", ".stk")
 ALIGNMENT_BYTES = 4096
 """Between the pixels of a file and what follows them, writers leave at most this."""
 CHECKED_PAGES = 4096

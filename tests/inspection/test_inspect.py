@@ -141,3 +141,26 @@ def test_whether_a_calibration_fits(tmp_path):
     assert found[str(own)]["fits"], found
     assert not found[str(other)]["fits"]
     assert "calibration" in found[str(other)]["why"]
+
+
+def test_frames_without_noise_are_not_advised_to_be_trained_on(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([scene().astype(np.uint16)] * 6))
+    found = CliRunner().invoke(app, ["inspect", str(tmp_path / "a.tif")])
+    assert found.exit_code == 0
+    assert "none saturated" in found.output
+    assert "correlate" not in found.output
+    assert "next: give the camera's own frames" in found.output
+
+
+def test_frames_of_few_pixels_serve_a_calibration_only(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", recording()[:, :3, :3], photometric="minisblack")
+    found = CliRunner().invoke(app, ["inspect", str(tmp_path / "a.tif")])
+    assert found.exit_code == 0
+    assert "next: as repeats of one scene they serve fit-noise" in found.output
+
+
+def test_one_small_frame_is_no_crash(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", recording(1)[0, :16, :16])
+    found = CliRunner().invoke(app, ["inspect", str(tmp_path / "a.tif")])
+    assert found.exit_code == 0
+    assert "next: record more frames" in found.output

@@ -333,9 +333,15 @@ def test_a_folder_of_something_else(tmp_path):
         open_stack(tmp_path)
 
 
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    (tmp_path / "a.czi").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(StackError, match="git lfs pull"):
+        open_stack(tmp_path / "a.czi")
+
+
 def test_a_file_of_something_else(tmp_path):
     (tmp_path / "a.doc").write_bytes(b"x")
-    with pytest.raises(StackError, match="expected a TIFF"):
+    with pytest.raises(StackError, match=r"\.doc is no format that is read"):
         open_stack(tmp_path / "a.doc")
 
 

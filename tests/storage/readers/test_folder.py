@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from itertools import product
+
 import numpy as np
 import pytest
 import tifffile
@@ -147,3 +150,26 @@ def test_images_without_numbers_are_in_the_order_of_their_names(tmp_path):
     stack = open_stack(tmp_path)
     assert numbers_of(stack) == [0, 1, 2]
     assert any("order of their names" in remark for remark in stack.remarks)
+
+
+@pytest.mark.parametrize("ending", ["}", ""])
+def test_micro_manager_s_folders_of_single_images_are_positions(tmp_path, ending):
+    said = {
+        "Summary": {"ChNames": ["DAPI", "GFP"], "z-step_um": 0.5, "Interval_ms": 2000},
+        "Metadata-Pos0/first.tif": {"PixelSizeUm": 0.1083, "Camera": "Cam", "Exposure-ms": 20},
+    }
+    for position in range(2):
+        folder = tmp_path / f"{1 + position}-Pos_000_00{position}"
+        folder.mkdir()
+        text = json.dumps(said).removesuffix("}") + ending  # an aborted one lacks its end
+        (folder / "metadata.txt").write_text(text)
+        for channel, time in product(range(2), range(3)):
+            name = f"img_channel{channel:03}_position{position:03}_time{time:09}_z000.tif"
+            image(folder / name, 100 * position + 10 * channel + time)
+    stack = open_stack(tmp_path)
+    assert dict(stack.sizes) == {"position": 2, "channel": 2, "time": 3}
+    assert numbers_of(stack) == [0, 1, 2, 10, 11, 12, 100, 101, 102, 110, 111, 112]
+    assert stack.axis_values["position"] == ("1-Pos_000_000", "2-Pos_000_001")
+    assert stack.channel_names == ("DAPI", "GFP")
+    assert (stack.pixel_size_um, stack.time_interval_s, stack.exposure_ms) == (0.1083, 2, 20)
+    assert (stack.camera, stack.camera_is_label) == ("Cam", True)

@@ -388,6 +388,14 @@ def test_resolution_tags(tmp_path, unit, per_um):
     assert open_stack(tmp_path / "a.tif").pixel_size_um == pytest.approx(0.1083, rel=1e-4)
 
 
+def test_a_resolution_finer_than_an_atom_is_no_pixel_size(tmp_path):
+    nobody_s = (2**32 - 1, 1)
+    write(tmp_path / "a.tif", frames(2), resolution=(nobody_s, nobody_s), resolutionunit=3)
+    stack = open_stack(tmp_path / "a.tif")
+    assert stack.pixel_size_um is None
+    assert any("less than an atom" in remark for remark in stack.remarks)
+
+
 def test_a_printer_s_resolution_is_no_pixel_size(tmp_path):
     write(tmp_path / "a.tif", frames(5), resolution=(72, 72), resolutionunit="INCH", metadata=None)
     stack = open_stack(tmp_path / "a.tif")
@@ -532,6 +540,22 @@ def test_micro_manager_s_file_that_was_never_finished(tmp_path):
     assert numbers_of(stack) == [1, 2, 3, 4, 5]
     assert stack.channel_names == ("GFP", "RFP")
     assert (stack.camera, stack.exposure_ms, stack.pixel_size_um) == ("Cam", 20.0, 0.1083)
+    assert stack.camera_is_label
+
+
+def test_of_a_finished_file_of_micro_manager_the_camera_is_known(tmp_path):
+    path = tmp_path / "a_MMStack.ome.tif"
+    tifffile.imwrite(
+        path,
+        frames(1),
+        ome=True,
+        photometric="minisblack",
+        metadata={"axes": "TYX", "PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1},
+        extratags=[micro_manager_page(0, 0)],
+    )
+    stack = open_stack(path)
+    assert (stack.camera, stack.camera_is_label, stack.exposure_ms) == ("Cam", True, 20.0)
+    assert stack.pixel_size_um == 0.1  # OME-XML comes first
 
 
 def test_a_chain_of_pages_without_end(tmp_path):
