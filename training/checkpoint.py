@@ -19,7 +19,7 @@ from .errors import TrainingError
 from .options import TrainingOptions
 from .run import LossRow, Run
 
-FORMAT = 2
+FORMAT = 3
 """Of the state; a run that another version left is not resumed."""
 
 
@@ -80,7 +80,11 @@ def identity_of(
     """Return what a run has to have in common with the one that it resumes."""
     chosen = {name: value for name, value in options.record().items() if name != "resume"}
     shown = (f"{stack.path} ({len(stack) - stack.absent} frames)" for stack in recordings.stacks)
-    return chosen | {"recordings": ", ".join(shown), "channel": channel}
+    return chosen | {
+        "recordings": ", ".join(shown),
+        "channel": channel,
+        "truths": ", ".join(str(truth.path) for truth in recordings.truths),
+    }
 
 
 def require_same_run(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -115,8 +119,8 @@ def state_of(run: Run, identity: Mapping[str, Any], recordings: Recordings) -> d
         "step": run.step,
         "elapsed": run.schedule.elapsed,
         "begun": run.schedule.begun,
-        "network": run.learner.network.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
+        "networks": [player.network.state_dict() for player in run.players],
+        "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
         "average": run.average.state_dict(),
         "best": run.best,
         "losses": [asdict(row) for row in run.losses],
@@ -128,8 +132,10 @@ def state_of(run: Run, identity: Mapping[str, Any], recordings: Recordings) -> d
 def restore(run: Run, state: Mapping[str, Any]) -> None:
     """Let a new run stand where the saved one stood."""
     run.step = state["step"]
-    run.learner.network.load_state_dict(state["network"])
-    run.optimizer.load_state_dict(state["optimizer"])
+    for player, weights in zip(run.players, state["networks"], strict=True):
+        player.network.load_state_dict(weights)
+    for optimizer, moments in zip(run.optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(moments)
     run.average.load_state_dict(state["average"])
     run.best = state["best"]
     run.losses = [LossRow(**row) for row in state["losses"]]

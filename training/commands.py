@@ -59,6 +59,17 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak; default by algorithm.")
     ] = None,
+    truth: Annotated[
+        list[str] | None,
+        typer.Option(help="Clean frames of each recording, in its order; may be repeated."),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="n2n: text file of frames that show the same; default: tested."),
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="n2n: l2, l1, l0 or hdr; care: laplace or plain.")
+    ] = None,
     mask_axis: Annotated[
         MaskAxis | None, typer.Option(help="structn2v: x or y; default: measured.")
     ] = None,
@@ -80,7 +91,7 @@ def train(
     *,
     open_with: StackOpener,
 ) -> Outcome:
-    """Train a denoiser on noisy recordings; no clean images needed."""
+    """Train a denoiser on noisy recordings; clean images are needed by some methods only."""
     require_extra("train", "train")
     from .channels import train_channels
     from .display import shown
@@ -102,10 +113,10 @@ def train(
         samples_from=samples_from,  # type: ignore[arg-type]
         other_channels=(*(other_channel or ()), *(companion or ())),
         pixel_maps=pixel_maps,
+        loss=loss,
         memory_mib=memory_mib,
     )
-    if noise_model is not None:
-        require_apart(out, [noise_model])
+    require_apart(out, [path for path in (noise_model, pairs) if path is not None])
     with shown("training") as show:
         trained = train_channels(
             [open_with(path) for path in stacks],
@@ -113,6 +124,8 @@ def train(
             options,
             noise_model=None if noise_model is None else _noise_model(noise_model),
             channel=channel,
+            truths=[open_with(path) for path in truth or ()],
+            pairs=pairs,
             accept=accept,
             overwrite=overwrite,
             on_progress=show,

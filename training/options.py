@@ -57,16 +57,24 @@ class InputPlanes:
         C frames of other channels.
     pixel_maps
         Whether a plane follows that says how noisy each pixel of the camera is.
+    target
+        Whether a last plane, which the network is not given, holds what it is to predict.
     """
 
     context_frames: int = 0
     other_channels: int = 0
     pixel_maps: bool = False
+    target: bool = False
 
     @property
     def further(self) -> int:
-        """Planes in all, without the newest frame."""
+        """Planes in all that the network is given, without the newest frame."""
         return self.context_frames + self.other_channels + self.pixel_maps
+
+    @property
+    def frames(self) -> int:
+        """Planes that hold frames it is given, the newest among them; they come first."""
+        return 1 + self.context_frames + self.other_channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ class TrainingOptions:
     samples_from
         pn2v: the network that samples: blind to the pixel (`lattice`), or masked as the authors'
         (`n2v`), or masked and free of the checkerboard (`n2v2`).
+    loss
+        Of methods that have several; None takes the method's first.
     memory_mib
         Frames kept in memory at a time.
     """
@@ -127,6 +137,7 @@ class TrainingOptions:
     mask_span: int | None = None
     samples: int = 32
     samples_from: SampledNetwork = "lattice"
+    loss: str | None = None
     memory_mib: int = 1024
 
     def __post_init__(self) -> None:

@@ -12,5 +12,8 @@ METHODS: dict[str, str] = {
     "n2v2": "masked:Noise2Void2",
     "structn2v": "masked:StructNoise2Void",
     "pn2v": "sampled:ProbabilisticNoise2Void",
+    "n2n": "n2n:Noise2Noise",
+    "care": "care:ContentAwareRestoration",
+    "dncnn": "dncnn:DenoisingCNN",
 }
 """Name to module of `methods` and Learner in it."""

@@ -6,7 +6,7 @@ writes what came of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -18,9 +18,8 @@ from torch.optim.swa_utils import AveragedModel
 from ..inference.bundle import Bundle
 from .device import Workers
 from .errors import TrainingError
-from .methods.learner import Learner
-from .model.lattice import LatticePrior
-from .model.masking import MaskedPrior
+from .methods.learner import Learner, Player
+from .model.network import Network
 from .options import TrainingOptions
 from .schedule import Schedule
 
@@ -47,10 +46,13 @@ class Run:
     """With what the method chose by the recordings."""
     workers: Workers
     learner: Learner
-    optimizer: Optimizer
+    optimizers: list[Optimizer]
+    """One for each of `players`."""
     average: AveragedModel
     """Of the network's weights: what is validated and, in the end, exported."""
     schedule: Schedule
+    players: Sequence[Player] = ()
+    """Whose weights a step changes, in this order; the last is the learner's network."""
     step: int = 0
     losses: list[LossRow] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -69,9 +71,9 @@ class Run:
         return min((row.validation_loss for row in self.losses), default=float("inf"))
 
     @property
-    def averaged_network(self) -> LatticePrior | MaskedPrior:
+    def averaged_network(self) -> Network:
         """The network with the averaged weights."""
-        return cast("LatticePrior | MaskedPrior", self.average.module)
+        return cast("Network", self.average.module)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

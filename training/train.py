@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..calibration.bootstrap import bootstrap_noise_model
 from ..calibration.fingerprint import CameraFingerprint
@@ -41,9 +42,11 @@ from .data.batches import batches
 from .data.noise_correlation import noise_correlation
 from .data.recordings import Recordings, load_recordings
 from .data.side_inputs import SideInputs, channel_name, one_channel, other_channels_of, place_maps
+from .data.targets import targets_of
 from .device import join_workers
 from .errors import TrainingError
-from .methods import learner_for, learner_of, patch_edge
+from .methods import learner_for, learner_of, patch_edge, require_targets
+from .methods.learner import Player
 from .methods.uncertainty_calibration import calibrate_uncertainty
 from .model.estimator import Estimator
 from .model.noise_likelihood import TabulatedNoise
@@ -81,6 +84,8 @@ def train(
     noise_model: GaussianMixtureNoiseModel | None = None,
     camera: CameraFingerprint | None = None,
     channel: str | None = None,
+    truths: Sequence[Stack] = (),
+    pairs: Path | None = None,
     warm_start: dict[str, Tensor] | None = None,
     accept: bool = False,
     overwrite: bool = False,
@@ -104,6 +109,11 @@ def train(
     channel
         Name or number of the channel where stacks hold several; `options.other_channels` are
         others.
+    truths
+        Clean frames of each stack, for methods that learn from them.
+    pairs
+        File of the frames that show the same, for methods that learn from repeats; without it
+        they are found by a test that nothing moved.
     warm_start
         Network weights to begin with, of a model of the same algorithm, preset and context.
     accept
@@ -130,7 +140,8 @@ def train(
     out, leads = Path(out), join_workers().leads
     remark = on_remark if on_remark is not None and leads else logger.info
     require_any(stacks)
-    require_apart(out, [stack.path for stack in stacks])
+    require_targets(options, truths, pairs)
+    require_apart(out, [stack.path for stack in (*stacks, *truths)])
     require_absent(out, overwrite=overwrite, kind=Kind.BUNDLE)
     require_space(out, BUNDLE_BYTES)
     if options.seconds is None and options.steps is None:
@@ -138,7 +149,9 @@ def train(
     options, channel = _with_names(options, channel, stacks[0])
     # From the first step on: no second training may write the same bundle or its checkpoint.
     with owned(out) if leads else nullcontext():
-        recordings, pixel_maps = read(stacks, options, noise_model, channel, remark)
+        recordings, pixel_maps = read(
+            stacks, options, noise_model, channel, remark, truths=truths, pairs=pairs
+        )
         if noise_model is None:
             remark("no noise model was given: one is estimated from the recordings themselves")
             noise_model = bootstrap_noise_model(recordings.stacks, seed=options.seed)
@@ -191,6 +204,9 @@ def read(
     noise_model: GaussianMixtureNoiseModel | None,
     channel: str | None,
     remark: Remark,
+    *,
+    truths: Sequence[Stack] = (),
+    pairs: Path | None = None,
 ) -> tuple[Recordings, NDArray[np.float32] | None]:
     """Open and audit: return the recordings, and the camera's pixel maps if they are used.
 
@@ -205,6 +221,14 @@ def read(
     if noise_model is not None and options.pixel_maps:
         maps = place_maps(noise_model, stacks, remark)
     whole, parts = maps or (None, [None] * len(stacks))
+    targets = targets_of(
+        learner_of(options.algorithm).target,
+        stacks,
+        [one_channel(truth, channel) for truth in truths],
+        pairs,
+        options.context_frames,
+        remark,
+    )
     recordings = load_recordings(
         stacks,
         context_frames=options.context_frames,
@@ -213,7 +237,7 @@ def read(
         seed=options.seed,
         worker=join_workers().rank,
         seconds=options.seconds,
-        side_inputs=[SideInputs(*known) for known in zip(others, parts, strict=True)],
+        side_inputs=[SideInputs(*known) for known in zip(others, parts, targets, strict=True)],
     )
     if recordings.frames_read < recordings.frames:
         remark(
@@ -291,7 +315,7 @@ def fit(
     )
     _steps(run, recordings, held_out, save, tell)
     take_best(run)
-    run.learner.network = run.averaged_network
+    run.learner.network = estimator.network = run.learner.exported(run.averaged_network)
     calibrate_uncertainty(run.learner, held_out, partial(_rng, options.seed))
     return estimator.cpu().eval(), run
 
@@ -316,17 +340,23 @@ def _new_run(
     workers = join_workers()
     learner = learner_for(options, noise, recordings.inputs)
     learner.posterior.to(workers.device)
-    learner.network.to(workers.device)
-    learner.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    players = learner.players()
+    for player in players:
+        player.network.to(workers.device)
+        player.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if warm_start is not None and _fits(learner.network, warm_start):
         learner.network.load_state_dict(warm_start)
     run = Run(
         options=options,
         workers=workers,
         learner=learner,
-        optimizer=torch.optim.Adam(learner.network.parameters(), fused=True),
+        optimizers=[
+            torch.optim.Adam(player.network.parameters(), betas=player.betas, fused=True)
+            for player in players
+        ],
         average=weight_average(learner.network),
         schedule=schedule,
+        players=players,
     )
     estimator = Estimator(
         run.average.module,
@@ -396,8 +426,10 @@ def _steps(
     with closing(source):
         while progress < 1:
             frames = next(source).to(run.workers.device, non_blocking=True)  # (B, planes, P, P)
-            for group in run.optimizer.param_groups:
-                group["lr"] = peak * learning_rate_share(progress)
+            for player, optimizer in zip(run.players, run.optimizers, strict=True):
+                for group in optimizer.param_groups:
+                    group["lr"] = player.rate * peak * learning_rate_share(progress)
+            run.learner.progress = progress
             rng = _rng(run.options.seed, run.step, run.workers.rank)
             run.recent.append(_step(run, frames, rng))
             run.step += 1
@@ -416,25 +448,39 @@ def _steps(
 
 
 def _step(run: Run, frames: Tensor, rng: torch.Generator) -> float:
-    """Take one step and return its loss; skip it if loss or gradient are not finite."""
-    run.optimizer.zero_grad(set_to_none=True)
-    with run.workers.precision():
-        loss = run.learner.loss(frames, rng)
-    loss.backward()  # type: ignore[no-untyped-call]
-    weights = list(run.learner.network.parameters())
+    """Let each player take one step; return the loss of the last, which is the network's."""
+    value = float("nan")
+    for player, optimizer in zip(run.players, run.optimizers, strict=True):
+        optimizer.zero_grad(set_to_none=True)
+        with run.workers.precision():
+            loss = player.loss(frames, rng)
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = float(loss.detach()) if _moved(run, player, optimizer) else float("nan")
+    run.average.update_parameters(run.learner.network)
+    return value
+
+
+def _moved(run: Run, player: Player, optimizer: Optimizer) -> bool:
+    """Change a player's weights by their gradients; leave them where these are not finite.
+
+    Raises
+    ------
+    TrainingError
+        If that has happened too often.
+    """
+    weights = list(player.network.parameters())
     run.workers.average(p.grad for p in weights if p.grad is not None)
     norm = torch.nn.utils.clip_grad_norm_(weights, LARGEST_GRADIENT_NORM)
-    if not torch.isfinite(norm):
-        run.bad_steps += 1
-        if run.bad_steps > MOST_BAD_STEPS:
-            raise TrainingError(
-                f"the loss was not finite in {run.bad_steps} steps, the last one step {run.step}; "
-                "lower --learning-rate, or check the recordings and the noise model"
-            )
-        return float("nan")
-    run.optimizer.step()
-    run.average.update_parameters(run.learner.network)
-    return float(loss.detach())
+    if torch.isfinite(norm):
+        optimizer.step()
+        return True
+    run.bad_steps += 1
+    if run.bad_steps > MOST_BAD_STEPS:
+        raise TrainingError(
+            f"the loss was not finite in {run.bad_steps} steps, the last one step {run.step}; "
+            "lower --learning-rate, or check the recordings and the noise model"
+        )
+    return False
 
 
 def _rng(seed: int, step: int, rank: int = 0) -> torch.Generator:

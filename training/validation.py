@@ -29,14 +29,25 @@ PATIENT_STEPS = 20
 def held_out_frames(
     recordings: Recordings, estimator: Estimator, stride: int, device: torch.device
 ) -> list[Tensor]:
-    """Return held-out frames (1, planes, Y, X) in network units, Y and X multiples of stride."""
+    """Return held-out frames (1, planes, Y, X) in network units, Y and X multiples of stride.
+
+    The last plane is the target, where the frames themselves do not say what is to be predicted.
+    """
     frames = []
     for sample in recordings.held_out:
         height, width = (edge // stride * stride for edge in sample.observations.shape[1:])
-        crop = (planes.astype(np.float32) for planes in sample.crop(height, width))
-        frames.append(
-            estimator.to_network_units(*(torch.from_numpy(planes).to(device) for planes in crop))
-        )
+        crop = [
+            torch.from_numpy(planes.astype(np.float32)).to(device)
+            for planes in sample.crop(height, width)
+        ]
+        seen = estimator.to_network_units(*crop)
+        if sample.target is not None:
+            target = torch.from_numpy(
+                sample.target[None, None, :height, :width].astype(np.float32)
+            )
+            own = estimator.in_own_units(target.to(device), *crop[1:])
+            seen = torch.cat([seen, own], dim=1)
+        frames.append(seen)
     return frames
 
 

@@ -53,6 +53,9 @@ def batches(
         for plane, (centre_adu, scale_adu) in enumerate(recordings.plane_units):
             patches[:, plane] -= centre_adu
             patches[:, plane] /= scale_adu
+        if recordings.inputs.target:
+            patches[:, -1] -= recordings.centre_adu
+            patches[:, -1] /= recordings.scale_adu
         turned = augmented(patches, rng, transpose=transpose, inputs=recordings.inputs)
         return torch.from_numpy(turned)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import TrainingDataError
 from ..options import InputPlanes
 from .resident_frames import ResidentChunk, ResidentWindow
 
@@ -37,6 +38,7 @@ class PatchSampler:
         self._patch = patch
         self._inputs = inputs
         self._maps: dict[ResidentChunk, _InformationMap] = {}
+        self._resident_chunks: tuple[ResidentChunk, ...] = ()
         self._take(window.resident)
 
     def move(self, drawn: int, progress: float, *, wait: bool) -> None:
@@ -52,10 +54,11 @@ class PatchSampler:
         """Return `count` patches (count, planes, P, P); missing frames are NaN.
 
         The planes are those of `InputPlanes`: frames in ADU, brought to the offset and gain of the
-        camera on the whole where its pixels differ, and then how noisy they are.
+        camera on the whole where its pixels differ, then how noisy they are, then the target.
         """
         edge = self._patch
-        shape = (count, 1 + self._inputs.further, edge, edge)
+        frames = self._inputs.frames
+        shape = (count, 1 + self._inputs.further + self._inputs.target, edge, edge)
         out = np.full(shape, np.nan, dtype=np.float32)
         for patch in out:
             part, row, y, x = self._somewhere(rng)
@@ -67,17 +70,30 @@ class PatchSampler:
             for number, there in enumerate(part.accompanied[row]):
                 if there:
                     patch[first + number] = part.other_channels[row, number][here]
+            target = part.target(row, rng)
+            if target is not None:
+                patch[-1] = part.chunk.side_inputs.brought(target[here])
             if part.chunk.side_inputs.pixel_maps is not None:
                 factor, summand, excess = part.chunk.side_inputs.pixel_maps[:, *here]
-                patch[:-1] = patch[:-1] * factor + summand
-                patch[-1] = excess
+                patch[:frames] = patch[:frames] * factor + summand
+                patch[frames] = excess
+                if target is not None:
+                    patch[-1] = patch[-1] * factor + summand
         return out
 
     def _take(self, resident: Sequence[ResidentChunk]) -> None:
         known = self._maps
+        # Where nothing in memory has a target, what was there before is learned from again.
+        resident = [part for part in resident if part.learned_from] or self._resident_chunks
+        if not resident:
+            raise TrainingDataError(
+                "no two frames of the recordings show the same: something moves between all of "
+                "them; name the pairs that do with --pairs, or train a method that needs none "
+                "(--algorithm lattice)"
+            )
         self._maps = {part: known.get(part) or _InformationMap(part) for part in resident}
         self._resident_chunks = tuple(resident)
-        self._frames = np.cumsum([len(part.targets) for part in resident])
+        self._frames = np.cumsum([len(part.learned_from) for part in resident])
         self._information = np.cumsum([known_map.total for known_map in self._maps.values()])
 
     def _somewhere(self, rng: np.random.Generator) -> tuple[ResidentChunk, int, int, int]:
@@ -87,14 +103,14 @@ class PatchSampler:
             number, frame = _located(self._frames, int(rng.integers(self._frames[-1])))
             part = self._resident_chunks[number]
             y, x = int(rng.integers(most_y + 1)), int(rng.integers(most_x + 1))
-            return part, part.targets[int(frame)], y, x
+            return part, part.learned_from[int(frame)], y, x
         number, amount = _located(self._information, rng.random() * self._information[-1])
         part = self._resident_chunks[number]
         frame, top, left = self._maps[part].cell_at(amount)
         # The patch holds the cell at a random place of its own.
         y = top - int(rng.integers(self._patch - CELL + 1))
         x = left - int(rng.integers(self._patch - CELL + 1))
-        return part, part.targets[frame], min(max(y, 0), most_y), min(max(x, 0), most_x)
+        return part, part.learned_from[frame], min(max(y, 0), most_y), min(max(x, 0), most_x)
 
 
 def _located(cumulative: NDArray[Any], amount: float) -> tuple[int, float]:
@@ -107,7 +123,7 @@ class _InformationMap:
     """How much structure each cell of a chunk's frames holds, added up."""
 
     def __init__(self, chunk: ResidentChunk) -> None:
-        cells = [information(_even(chunk, row)) for row in chunk.targets]
+        cells = [information(_even(chunk, row)) for row in chunk.learned_from]
         self._rows, self._columns = cells[0].shape
         self._cumulative = np.cumsum(cells, dtype=np.float64)
         self.total = float(self._cumulative[-1])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ...inference.bundle import TrainingStack
 from ...inference.side_inputs import side_input_indices
 from ...storage.stack import Stack
+from ..errors import TrainingDataError
 from ..options import InputPlanes
 from .audit import fitting_patch, require_alike, require_contrast
 from .patches import PatchSampler
@@ -31,6 +32,7 @@ from .resident_frames import (
     plan_chunks,
 )
 from .side_inputs import NO_SIDE_INPUTS, Sample, SideInputs
+from .targets import Repeats, Truth, at_rest
 
 HELD_OUT_EDGE = 256
 HELD_OUT_FRAMES = 24
@@ -66,6 +68,8 @@ class Recordings:
         The frames in memory.
     sampler
         Draws patches from them.
+    truths
+        The clean frames of each stack, where they are learned from.
     begun_units
         With which a run that is resumed began, as `units`; where time was short, other frames may
         have been read since.
@@ -81,6 +85,7 @@ class Recordings:
     sampler: PatchSampler
     inputs: InputPlanes
     other_channel_statistics: tuple[PixelStatistics, ...] = ()
+    truths: tuple[Stack, ...] = ()
     begun_units: tuple[tuple[float, float], ...] = ()
 
     @property
@@ -125,7 +130,7 @@ class Recordings:
 
     @property
     def plane_units(self) -> list[tuple[float, float]]:
-        """Centre and scale of each plane of a patch that holds a frame, ADU."""
+        """Centre and scale of each plane of a patch that holds a frame it is seen with, ADU."""
         own = 1 + self.inputs.context_frames
         return [(self.centre_adu, self.scale_adu)] * own + self.other_channel_units
 
@@ -212,7 +217,10 @@ def load_recordings(
     known = dict(zip(stacks, side_inputs or [NO_SIDE_INPUTS] * len(stacks), strict=True))
     first = known[stacks[0]]
     inputs = InputPlanes(
-        context_frames, len(first.other_channels), pixel_maps=first.pixel_maps is not None
+        context_frames,
+        len(first.other_channels),
+        pixel_maps=first.pixel_maps is not None,
+        target=first.target is not None,
     )
     plan = plan_chunks(
         stacks,
@@ -229,6 +237,7 @@ def load_recordings(
     held_out = _held_out_crops(one_pass, stacks, context_frames, np.random.default_rng(seed))
     samples = _samples(one_pass, stacks, context_frames)
     statistics, of_other_channels = one_pass.run(plan)
+    held_out = _with_targets(held_out, known)
     pooled = reduce(PixelStatistics.pooled_with, statistics)
     require_contrast(stacks[0], pooled)
     window.start_reading()
@@ -243,6 +252,7 @@ def load_recordings(
         sampler=PatchSampler(window, patch, inputs),
         inputs=inputs,
         other_channel_statistics=of_other_channels,
+        truths=tuple(s.target.stack for s in known.values() if isinstance(s.target, Truth)),
     )
 
 
@@ -296,7 +306,52 @@ class _OnePass:
             if there is not None:
                 self.want(source, there, out[row], crop)
         maps = side_inputs.pixel_maps
-        return Sample(out, None if maps is None else maps[:, crop[0], crop[1]])
+        return Sample(
+            out,
+            None if maps is None else maps[:, crop[0], crop[1]],
+            self._target(stack, index, context_frames, crop),
+        )
+
+    def with_target(
+        self, stack: Stack, indices: NDArray[np.intp], context_frames: int
+    ) -> Sequence[int]:
+        """Return those of some frames that have a target, of all frames if none of them has."""
+        target = self._side_inputs[stack].target
+        if target is None:
+            return indices.tolist()
+        for these in (indices, stack.present_indices):
+            found = [
+                int(index)
+                for index in these
+                if (
+                    target.candidates(stack, int(index), context_frames)
+                    if isinstance(target, Repeats)
+                    else target.place(stack.axes(int(index))) is not None
+                )
+            ]
+            if found:
+                return found
+        raise TrainingDataError(
+            f"{stack.path}: no frame has another of the same scene ({stack.frames_there} along "
+            f"{dict(stack.sizes)}); give repeats along time, or train a method that needs none "
+            "(--algorithm lattice)"
+        )
+
+    def _target(
+        self, stack: Stack, index: int, context_frames: int, crop: Crop
+    ) -> NDArray[Any] | None:
+        """Return what will be the target of frame `index`; None if it has none."""
+        target = self._side_inputs[stack].target
+        source, there = stack, None
+        if isinstance(target, Truth):
+            source, there = target.stack, target.place(stack.axes(index))
+        if isinstance(target, Repeats):
+            there = next(iter(target.candidates(stack, index, context_frames)), None)
+        if there is None:
+            return None
+        out = np.zeros(np.empty(stack.frame_shape, dtype=bool)[crop].shape, source.dtype)
+        self.want(source, there, out, crop)
+        return out
 
     def run(
         self, plan: ChunkPlan
@@ -315,6 +370,12 @@ class _OnePass:
                 for into, crop in self._wanted.get((stack, index), ()):
                     into[...] = frame[crop]
             found.append(statistics)
+        for stack in {wanting for wanting, _ in self._wanted} - set(stacks):  # the truths
+            for (wanting, index), places in self._wanted.items():
+                if wanting is stack:
+                    frame = stack.frame(index)
+                    for into, crop in places:
+                        into[...] = frame[crop]
         own, others = found[: len(self._side_inputs)], found[len(self._side_inputs) :]
         count = len(others) // len(own)
         pooled = [reduce(PixelStatistics.pooled_with, others[k::count]) for k in range(count)]
@@ -336,12 +397,38 @@ class _OnePass:
 
 def _held_out_crops(
     reading: _OnePass, stacks: Sequence[Stack], context_frames: int, rng: np.random.Generator
-) -> tuple[Sample, ...]:
-    places = [(stack, int(index)) for stack in stacks for index in held_out_frames(stack)]
+) -> list[tuple[Stack, Sample]]:
+    """Return what will be the held-out samples, each with the stack it is of."""
+    places = [
+        (stack, int(index))
+        for stack in stacks
+        for index in reading.with_target(stack, held_out_frames(stack), context_frames)
+    ]
     chosen = np.linspace(0, len(places) - 1, min(HELD_OUT_FRAMES, len(places))).round().astype(int)
-    return tuple(
-        reading.observations(stack, index, context_frames, _crop(stack, rng))
+    return [
+        (stack, reading.observations(stack, index, context_frames, _crop(stack, rng)))
         for stack, index in (places[i] for i in chosen)
+    ]
+
+
+def _with_targets(
+    samples: Sequence[tuple[Stack, Sample]], known: Mapping[Stack, SideInputs]
+) -> tuple[Sample, ...]:
+    """Return samples that were read, without those whose target shows something else."""
+    found = []
+    for stack, sample in samples:
+        side_inputs = known[stack]
+        if sample.target is None:
+            found.append(sample)
+            continue
+        repeats = side_inputs.target
+        tested = isinstance(repeats, Repeats) and repeats.tested
+        if not tested or at_rest(sample.observations[0], sample.target):
+            found.append(replace(sample, target=side_inputs.brought(sample.target)))
+    return tuple(found) or tuple(
+        # A curve of losses that motion raises a little is better than none.
+        sample
+        for _, sample in samples
     )
 
 

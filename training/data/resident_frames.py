@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ...inference.side_inputs import side_input_indices
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
 from .side_inputs import NO_SIDE_INPUTS, SideInputs
+from .targets import Repeats, Truth, at_rest
 
 HELD_OUT_SHARE = 0.1
 FEW_FRAMES = 4
@@ -79,7 +81,9 @@ class Chunk:
     def nbytes(self) -> int:
         """Size in memory."""
         frames = len(self.indices) * (1 + len(self.side_inputs.other_channels))
-        return frames * frame_bytes(self.stack)
+        truth = self.side_inputs.target
+        true_bytes = truth.bytes_for(len(self.indices)) if isinstance(truth, Truth) else 0
+        return frames * frame_bytes(self.stack) + true_bytes
 
 
 def frame_bytes(stack: Stack) -> int:
@@ -102,11 +106,15 @@ class ResidentChunk:
         (N, C, Y, X) frames of the other channels.
     accompanied
         (N, C) whether there is such a frame.
+    truths
+        (M, Y, X) true frames; `truth_of` (N,) says which of them belongs to a frame, −1 for none.
     """
 
     def __init__(self, chunk: Chunk, context_frames: int) -> None:
         stack = chunk.stack
         self.chunk = chunk
+        self._context_frames = context_frames
+        self._known: dict[tuple[int, int], bool] = {}
         self.pixels: NDArray[Any] = np.empty(
             (len(chunk.indices), *stack.frame_shape), dtype=stack.dtype
         )
@@ -121,16 +129,56 @@ class ResidentChunk:
             (len(self.pixels), len(others), *stack.frame_shape), dtype=stack.dtype
         )
         self.accompanied = np.zeros(self.other_channels.shape[:2], dtype=bool)
+        self.truths, self.truth_of, self._truths_wanted = _truths(chunk)
 
-    @property
-    def targets(self) -> range:
-        """The rows to learn from."""
-        return range(self.chunk.lead, len(self.pixels))
+    @cached_property
+    def learned_from(self) -> list[int]:
+        """The rows to learn from: all that have a target where there are targets."""
+        rows = range(self.chunk.lead, len(self.pixels))
+        target = self.chunk.side_inputs.target
+        if isinstance(target, Truth):
+            return [row for row in rows if self.truth_of[row] >= 0]
+        if isinstance(target, Repeats):
+            return [row for row in rows if self._has_partner(row, target)]
+        return list(rows)
+
+    def target(self, row: int, rng: np.random.Generator) -> NDArray[Any] | None:
+        """Return what is to be predicted of a row, (Y, X) ADU; None if that is its own pixels."""
+        target = self.chunk.side_inputs.target
+        if isinstance(target, Truth):
+            return self.truths[self.truth_of[row]]  # type: ignore[no-any-return]
+        if isinstance(target, Repeats):
+            candidates = self._candidates(row, target)
+            order = (candidates[place] for place in rng.permutation(len(candidates)))
+            partner = next(other for other in order if self._alike(row, other, target))
+            return self.pixels[partner]  # type: ignore[no-any-return]
+        return None
+
+    def _has_partner(self, row: int, repeats: Repeats) -> bool:
+        return any(self._alike(row, r, repeats) for r in self._candidates(row, repeats))
+
+    @cached_property
+    def _row_of(self) -> dict[int, int]:
+        return {index: row for row, index in enumerate(self.chunk.indices.tolist())}
+
+    def _candidates(self, row: int, repeats: Repeats) -> list[int]:
+        """Return the rows that may show what a row shows."""
+        index = int(self.chunk.indices[row])
+        named = repeats.candidates(self.chunk.stack, index, self._context_frames)
+        return [self._row_of[other] for other in named if other in self._row_of]
+
+    def _alike(self, row: int, other: int, repeats: Repeats) -> bool:
+        """Whether two rows show the same; tested when it is first asked."""
+        pair = (min(row, other), max(row, other))
+        if pair not in self._known:
+            self._known[pair] = not repeats.tested or at_rest(*(self.pixels[r] for r in pair))
+        return self._known[pair]
 
     def read(self) -> ResidentChunk:
         """Read the pixels from the stack; return itself."""
         for stack, index, into in self.wanted():
             into[...] = stack.frame(index)
+        _ = self.learned_from  # here, where nobody waits for it
         return self
 
     def wanted(self) -> Iterator[tuple[Stack, int, NDArray[Any]]]:
@@ -142,6 +190,26 @@ class ResidentChunk:
                 self.accompanied[row, place] = there is not None
                 if there is not None:
                     yield other.stack, there, self.other_channels[row, place]
+        for truth, index, row in self._truths_wanted:
+            yield truth, index, self.truths[row]
+
+
+def _truths(chunk: Chunk) -> tuple[NDArray[Any], NDArray[np.int64], list[tuple[Stack, int, int]]]:
+    """Return room for the true frames of a chunk, which belongs to which row, and what to read.
+
+    One true frame of many repeats is held once.
+    """
+    truth = chunk.side_inputs.target
+    truth_of = np.full(len(chunk.indices), -1, dtype=np.int64)
+    if not isinstance(truth, Truth):
+        return np.empty((0, *chunk.stack.frame_shape), np.float32), truth_of, []
+    places: dict[int, int] = {}
+    for row, index in enumerate(chunk.indices.tolist()):
+        place = truth.place(chunk.stack.axes(index))
+        if place is not None:
+            truth_of[row] = places.setdefault(place, len(places))
+    room = np.empty((len(places), *chunk.stack.frame_shape), truth.stack.dtype)
+    return room, truth_of, [(truth.stack, place, row) for place, row in places.items()]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

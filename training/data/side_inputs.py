@@ -1,4 +1,4 @@
-"""What a model is given besides a channel's own frames: other channels, and the camera's pixels.
+"""What a model learns from besides a channel's own frames: other channels, pixel maps, targets.
 
 Owns the choice of a stack's channel and of its other channels, and which part of the camera's maps
 belongs to a stack. Reading and drawing is done in `recordings`, `resident_frames` and `patches`.
@@ -19,6 +19,7 @@ from ...inference.provenance import recorded_camera
 from ...inference.side_inputs import Moment, arrives_earlier, index_at, side_inputs
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
+from .targets import Repeats, Truth
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,10 +57,17 @@ class SideInputs:
         Its other channels, in the order of the model's input.
     pixel_maps
         (3, Y, X) of `PixelMaps.correction` for its frames; None if all pixels count alike.
+    target
+        What is to be predicted of its frames; None where the frames themselves say.
     """
 
     other_channels: tuple[OtherChannel, ...] = ()
     pixel_maps: NDArray[np.float32] | None = None
+    target: Truth | Repeats | None = None
+
+    def brought(self, target: NDArray[Any]) -> NDArray[Any]:
+        """Return pixels of a target as bright as the frames, ADU."""
+        return self.target.brought(target) if isinstance(self.target, Truth) else target
 
 
 NO_SIDE_INPUTS = SideInputs()
@@ -75,10 +83,13 @@ class Sample:
         (1 + T + C, Y, X) in the camera's pixel type; missing frames are zeros.
     pixel_maps
         (3, Y, X) of these pixels, where they count each as its own.
+    target
+        (Y, X) ADU of what is to be predicted, where the frames themselves do not say.
     """
 
     observations: NDArray[Any]
     pixel_maps: NDArray[np.float32] | None = None
+    target: NDArray[Any] | None = None
 
     def crop(self, height: int, width: int) -> tuple[NDArray[Any], ...]:
         """Return the upper left of it, as the graph takes it."""

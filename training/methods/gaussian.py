@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ..model.posterior import START_SPREAD, GaussianPosterior, marginal_nll
-from .learner import Learner
+from .learner import PredictingLearner
 from .uncertainty_calibration import calibrate_variance
 
 
-class GaussianLearner(Learner):
+class GaussianLearner(PredictingLearner):
     """A learner with a Gaussian prior."""
 
     posterior: GaussianPosterior

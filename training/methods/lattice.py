@@ -21,6 +21,7 @@ class LatticeLearner(GaussianLearner):
 
     network: LatticePrior
     learning_rate = 4e-3
+    sees_its_pixel = False
 
     def __init__(
         self, options: TrainingOptions, noise: TabulatedNoise, inputs: InputPlanes

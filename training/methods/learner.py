@@ -8,22 +8,50 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.noise_correlation import NoiseCorrelation
-from ..model.lattice import LatticePrior
-from ..model.masking import MaskedPrior, MaskPlan
+from ..model.masking import MaskPlan
+from ..model.network import Network
 from ..model.noise_likelihood import TabulatedNoise
-from ..model.posterior import GaussianPosterior, SampledPosterior
+from ..model.posterior import Posterior
 from ..options import InputPlanes, TrainingOptions
 
 LATTICE_PATCH = 96
 """Pixels: a third of it is what the network sees of a patch, and its pooling needs 32."""
 MASKED_PATCH = 64
 """Pixels, as in N2V."""
+
+
+TargetKind = Literal["pixel", "repeat", "truth"]
+"""What a network learns from: pixels of its own frames that it does not see, another noisy frame
+of the same scene, or clean frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """A network that is trained, by a loss of its own.
+
+    Attributes
+    ----------
+    network
+        Whose weights a step changes.
+    loss
+        What it minimises, as `Learner.loss`.
+    rate
+        Its learning rate, relative to the run's.
+    betas
+        Of Adam.
+    """
+
+    network: nn.Module
+    loss: Callable[[Tensor, torch.Generator], Tensor]
+    rate: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 class Learner(ABC):
@@ -39,17 +67,22 @@ class Learner(ABC):
         What the network is given.
     """
 
-    network: LatticePrior | MaskedPrior
-    posterior: GaussianPosterior | SampledPosterior
+    network: Network
+    posterior: Posterior
     inputs: InputPlanes
     learning_rate: ClassVar[float]
     """Peak of the schedule, where none was asked for."""
-    mask: MaskPlan | None = None
-    """How pixels are hidden; None for the lattice, which hides them by what it is."""
+    target: ClassVar[TargetKind] = "pixel"
+    losses: ClassVar[tuple[str, ...]] = ()
+    """The names that `--loss` may have, the first by default; () where there is no choice."""
     outputs = 2
     """Of the network, per pixel."""
     transpose = True
     """Whether patches may be transposed: not where the noise has a direction."""
+    sees_its_pixel = True
+    """Whether the network sees the pixel itself when it is used."""
+    progress = 0.0
+    """The share of the run that is done, told by the loop before each step."""
 
     @abstractmethod
     def __init__(
@@ -92,20 +125,44 @@ class Learner(ABC):
         """Return the loss on held-out frames; less is better."""
 
     @abstractmethod
+    def calibrate_prior(self, frames: Sequence[Tensor], rng: torch.Generator) -> None:
+        """Fit on held-out frames what the posterior holds for the network's own uncertainty."""
+
+    def players(self) -> Sequence[Player]:
+        """Return whose weights a step changes, one after the other; the network itself is last."""
+        return (Player(self.network, self.loss),)
+
+    def exported(self, network: Network) -> Network:
+        """Return the trained network as it is exported."""
+        return network
+
+    def seen(self, frames: Tensor) -> Tensor:
+        """Return the planes that the network is given: all but the target, which comes last."""
+        return frames[:, : 1 + self.inputs.further]
+
+    def excess(self, frames: Tensor) -> Tensor | None:
+        """Return the plane that says how noisy each pixel is, None where all are alike."""
+        if not self.inputs.pixel_maps:
+            return None
+        return frames[:, self.inputs.frames : self.inputs.frames + 1]
+
+
+class PredictingLearner(Learner):
+    """A learner whose network predicts noisy pixels that it does not see while it is trained.
+
+    What it predicts wrongly there tells how uncertain it is: E[(x − μ)²] is the sum of its own
+    variance and the noise's.
+    """
+
+    mask: MaskPlan | None = None
+    """How pixels are hidden; None where what is predicted is hidden by other means."""
+
+    @abstractmethod
     def hidden(self, frames: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return hidden observations, the network's outputs there, and their excess.
 
         Of a lattice (B, 1, P/3, P/3), (B, C, P/3, P/3) and so on; else (M, 1), (M, C).
         """
-
-    @abstractmethod
-    def calibrate_prior(self, frames: Sequence[Tensor], rng: torch.Generator) -> None:
-        """Fit on held-out frames what the posterior holds for the network's own uncertainty."""
-
-    @property
-    def sees_its_pixel(self) -> bool:
-        """Whether the network sees the pixel itself when it is used; while trained none does."""
-        return self.mask is not None
 
     def predict_hidden(
         self, frames: Tensor, rng: torch.Generator
@@ -113,7 +170,3 @@ class Learner(ABC):
         """Return hidden observations; mean, variance ratio and noise variance predicted there."""
         target, predicted, excess = self.hidden(frames, rng)
         return target, *self.posterior.prior(predicted, excess)
-
-    def excess(self, frames: Tensor) -> Tensor | None:
-        """Return the plane that says how noisy each pixel is, None where all are alike."""
-        return frames[:, -1:] if self.inputs.pixel_maps else None

@@ -16,7 +16,7 @@ from ..model.masking import MaskedPrior, MaskPlan, hidden_pixels
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import START_SPREAD, SampledPosterior
 from ..options import InputPlanes, TrainingOptions
-from .learner import LATTICE_PATCH, MASKED_PATCH, Learner
+from .learner import LATTICE_PATCH, MASKED_PATCH, PredictingLearner
 from .uncertainty_calibration import calibrate_spread
 
 SAMPLED_PIXELS = 2_048
@@ -27,7 +27,7 @@ NLL_SHARE = 0.1
 few pixels and under a mixture with narrow parts its gradient is noisy: the mean would suffer."""
 
 
-class ProbabilisticNoise2Void(Learner):
+class ProbabilisticNoise2Void(PredictingLearner):
     """The learner of `pn2v`.
 
     On the lattice the samples know nothing of the pixel's own noise, so that weighing them by the
@@ -35,6 +35,7 @@ class ProbabilisticNoise2Void(Learner):
     is used: the observation then counts twice.
     """
 
+    network: LatticePrior | MaskedPrior
     posterior: SampledPosterior
     learning_rate = 4e-3
 
@@ -52,6 +53,7 @@ class ProbabilisticNoise2Void(Learner):
                 outputs=options.samples,
             )
             self.mask = MaskPlan(options.masked_pixel_fraction)
+        self.sees_its_pixel = self.mask is not None
         self.posterior = SampledPosterior(noise)
         self.outputs = options.samples
         # Apart from the start: samples that agree learn the same and stay together.

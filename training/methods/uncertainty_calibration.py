@@ -21,8 +21,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from ..model.noise_likelihood import TabulatedNoise
-from ..model.posterior import GaussianPosterior, SampledPosterior
-from .learner import Learner
+from ..model.posterior import GaussianPosterior, Posterior, SampledPosterior
+from .learner import Learner, PredictingLearner
 
 MOST_PIXELS = 500_000
 PROBE = 0.1
@@ -68,7 +68,7 @@ def calibrate_uncertainty(
 
 @torch.no_grad()
 def calibrate_variance(
-    learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
+    learner: PredictingLearner, frames: Sequence[Tensor], rng: torch.Generator
 ) -> tuple[float, float]:
     """Fit gain and floor of the variance ratio on held-out frames; set them in the posterior.
 
@@ -92,7 +92,7 @@ def calibrate_variance(
 
 @torch.no_grad()
 def calibrate_spread(
-    learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
+    learner: PredictingLearner, frames: Sequence[Tensor], rng: torch.Generator
 ) -> NDArray[np.float64]:
     """Bring samples as near to their mean as held-out residuals say, by brightness.
 
@@ -125,7 +125,7 @@ def correct_uncertainty(
     posterior.correct(torch.ones_like(posterior.noise.variances))
     found = _ByBrightness(posterior.noise)
     for frame in _some(frames, learner):
-        found.add(*_risk(learner, frame, rng))
+        found.add(*_error(learner, frame, rng))
     least = LEAST_CORRECTION_SEEN if learner.sees_its_pixel else 1.0
     gains = found.gains(least, LARGEST_CORRECTION)
     posterior.correct(found.table(gains))
@@ -144,7 +144,7 @@ def _evenly(frames: Sequence[Tensor], count: int) -> Sequence[Tensor]:
 
 
 def _residuals(
-    learner: Learner, frames: Tensor, rng: torch.Generator
+    learner: PredictingLearner, frames: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the law's noise variance at hidden pixels and, in units of it, three things there.
 
@@ -192,6 +192,25 @@ class _ByBrightness:
         return torch.from_numpy(np.interp(self._spreads, self._knots, gains)).to(self._like)
 
 
+def _error(
+    learner: Learner, frames: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the noise's standard deviation, the squared error, the stated variance.
+
+    The error is known where there is a truth, and by Stein elsewhere.
+    """
+    if learner.target != "truth":
+        return _risk(learner, learner.seen(frames), rng)
+    seen, truth = learner.seen(frames), frames[:, -1:]
+    excess, predicted = learner.excess(seen), learner.network(seen)
+    estimate, variance = _by_strips(learner.posterior, seen[:, :1], predicted, excess)
+    return (
+        learner.posterior.prior(predicted, excess)[2].sqrt(),
+        (estimate - truth) ** 2,
+        variance,
+    )
+
+
 def _risk(learner: Learner, frames: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Return the noise's standard deviation, the squared error by Stein, the stated variance."""
     excess = learner.excess(frames)
@@ -208,7 +227,7 @@ def _risk(learner: Learner, frames: Tensor, rng: torch.Generator) -> tuple[Tenso
 
 
 def _by_strips(
-    posterior: GaussianPosterior | SampledPosterior,
+    posterior: Posterior,
     observation: Tensor,
     predicted: Tensor,
     excess: Tensor | None,
@@ -235,7 +254,7 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
     """
     posterior = learner.posterior
     surest = []
-    for frame in _evenly(frames, PROBED_FRAMES):
+    for frame in map(learner.seen, _evenly(frames, PROBED_FRAMES)):
         excess = learner.excess(frame)
         mean, ratio, noise = posterior.prior(learner.network(frame), excess)
         law = posterior.noise.variance(mean)

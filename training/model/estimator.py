@@ -58,9 +58,7 @@ class Estimator(nn.Module):
 
     def to_network_units(self, observations: Tensor, pixel_maps: Tensor | None = None) -> Tensor:
         """Return the network's planes; a further frame of all zeros is missing and stays zero."""
-        corrected = observations
-        if pixel_maps is not None:
-            corrected = observations * pixel_maps[:, :1] + pixel_maps[:, 1:2]
+        corrected = _corrected(observations, pixel_maps)
         first = observations.shape[1] - len(self.other_channel_units)
         parts = [(corrected[:, :first] - self.centre_adu) / self.scale_adu]
         for place, (centre_adu, scale_adu) in enumerate(self.other_channel_units, start=first):
@@ -74,3 +72,12 @@ class Estimator(nn.Module):
         if pixel_maps is not None:
             planes.append(pixel_maps[:, 2:].expand(len(frames), -1, -1, -1))
         return torch.cat(planes, dim=1) if len(planes) > 1 else frames
+
+    def in_own_units(self, pixels: Tensor, pixel_maps: Tensor | None = None) -> Tensor:
+        """Return pixels of the channel itself, ADU, in network units."""
+        return (_corrected(pixels, pixel_maps) - self.centre_adu) / self.scale_adu
+
+
+def _corrected(pixels: Tensor, pixel_maps: Tensor | None) -> Tensor:
+    """Return pixels as they would be were those of the camera alike."""
+    return pixels if pixel_maps is None else pixels * pixel_maps[:, :1] + pixel_maps[:, 1:2]

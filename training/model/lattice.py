@@ -8,10 +8,11 @@ Noise2Fast (Lequyer et al. 2022, doi:10.1038/s42256-022-00547-8).
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ..options import NetworkPlan
+from .network import Network
 from .unet import UNet
 
 PERIOD = 3
@@ -20,7 +21,7 @@ every second would be a quarter."""
 _CENTRE = PERIOD * PERIOD // 2
 
 
-class LatticePrior(nn.Module):
+class LatticePrior(Network):
     """Predicts each pixel from everything but the sub-lattice it belongs to.
 
     The image is taken apart into the sub-lattices of a 3×3 grid. One network, at a third of the

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..options import NetworkPlan
+from .network import Network
 from .unet import UNet
 
 REACH = 5
@@ -46,7 +47,7 @@ class MaskPlan:
     span_x: int = 0
 
 
-class MaskedPrior(nn.Module):
+class MaskedPrior(Network):
     """The U-Net at full resolution, with mean and spread (or K samples) as its head."""
 
     def __init__(

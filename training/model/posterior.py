@@ -7,6 +7,7 @@ samples (PN2V). Network units throughout.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,26 @@ START_SPREAD = 0.7
 """What the network's second output should be before training: half the noise's variance."""
 
 
+class Posterior(nn.Module, ABC):
+    """Turns the observation and the network's outputs into the signal's mean and variance."""
+
+    noise: TabulatedNoise
+
+    @abstractmethod
+    def correct(self, gain: Tensor) -> None:
+        """State variances larger by `gain`, (G,) over the noise table; estimates stay."""
+
+    @abstractmethod
+    def prior(
+        self, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the outputs say alone: mean, ratio of its variance to the noise's, noise."""
+
+    def figures(self) -> dict[str, float | None]:
+        """Return what a manifest keeps of it."""
+        return {}
+
+
 def marginal_nll(observation: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """Return −log N(observation; mean, variance), elementwise.
 
@@ -30,7 +51,7 @@ def marginal_nll(observation: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     return 0.5 * ((observation - mean) ** 2 / variance + torch.log(2 * math.pi * variance))
 
 
-class GaussianPosterior(nn.Module):
+class GaussianPosterior(Posterior):
     """A network output of (mean, spread) as a Gaussian prior.
 
     The prior's variance is spread² times the noise's. A logarithm of the variance would do as
@@ -99,8 +120,15 @@ class GaussianPosterior(nn.Module):
         own = self.noise.variance(mean, excess)
         return mean, ratio * law / own, own
 
+    def figures(self) -> dict[str, float | None]:
+        """Return what was fitted on held-out frames."""
+        return {
+            "variance_ratio_gain": float(self.ratio_gain),
+            "variance_ratio_floor": float(self.ratio_floor),
+        }
 
-class SampledPosterior(nn.Module):
+
+class SampledPosterior(Posterior):
     """A network output of K samples of the signal, weighted by the observation (PN2V).
 
     Krull et al. 2020, doi:10.3389/fcomp.2020.00005. The mean of the outputs is that of the
@@ -154,3 +182,10 @@ class SampledPosterior(nn.Module):
         mean, samples = self.samples(predicted)
         own = self.noise.variance(mean, excess)
         return mean, samples.var(1, keepdim=True) / own, own
+
+    def figures(self) -> dict[str, float | None]:
+        """Return what was fitted on held-out frames."""
+        return {
+            "least_sample_spread": float(self.spread.min()),
+            "variance_ratio_floor": float(self.ratio_floor),
+        }

@@ -20,7 +20,9 @@ YOUNG_STEPS = 9
 
 def weight_average(network: nn.Module) -> AveragedModel:
     """Return the average, as a module that `update_parameters` brings up to date."""
-    average = AveragedModel(network, multi_avg_fn=_towards)
+    # Running statistics of a normalisation are averaged with the weights that they belong to.
+    average = AveragedModel(network, multi_avg_fn=_towards, use_buffers=True)
+    average.module.eval()
     # The copy that it starts from counts as the first; otherwise the next would replace it.
     average.n_averaged.fill_(1)
     return average

@@ -39,7 +39,6 @@ from ..data.recordings import Recordings
 from ..data.side_inputs import Sample
 from ..errors import ExportError
 from ..model.estimator import Estimator
-from ..model.posterior import GaussianPosterior, SampledPosterior
 from ..model.unet import parameter_count
 from ..options import TrainingOptions
 from ..run import OVERFITTED_NATS, Run, TrainingResult
@@ -124,7 +123,7 @@ def write_bundle(
                     "resident_frames": float(recordings.resident_frames),
                     "peak_rss_mb": peak_rss_mb(),
                     **usefulness.figures(),
-                    **_variance_figures(run.learner.posterior),
+                    **run.learner.posterior.figures(),
                 },
             ),
         )
@@ -274,12 +273,3 @@ def _camera_of(
     if pixel_maps is None:
         return camera
     return camera.model_copy(update={"roi": noise_model.fingerprint.roi})
-
-
-def _variance_figures(
-    posterior: GaussianPosterior | SampledPosterior,
-) -> dict[str, float | None]:
-    floor = {"variance_ratio_floor": float(posterior.ratio_floor)}
-    if isinstance(posterior, SampledPosterior):
-        return {"least_sample_spread": float(posterior.spread.min()), **floor}
-    return {"variance_ratio_gain": float(posterior.ratio_gain), **floor}

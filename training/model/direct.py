@@ -1,0 +1,100 @@
+"""Networks whose own output is the estimate, learned from clean frames: what they state with it.
+
+Owns the estimate without an uncertainty, the one with a Laplace scale, and the network that adds
+what it finds to the frame. Network units throughout.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .network import Network
+from .noise_likelihood import TabulatedNoise
+from .posterior import Posterior
+
+LEAST_SCALE = 1e-3
+"""Of a Laplace law, in network units: the authors' of CARE."""
+
+
+class Residual(Network):
+    """A network whose first output is a correction of the newest frame."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.stride = network.stride
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return the network's outputs (N, C, Y, X), the frame added to the first."""
+        predicted = self.network(frames)
+        return torch.cat([frames[:, :1] + predicted[:, :1], predicted[:, 1:]], dim=1)
+
+
+class PlainEstimate(Posterior):
+    """The network's output is the estimate; of its uncertainty nothing is known, and 0 stated."""
+
+    def __init__(self, noise: TabulatedNoise) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def forward(
+        self, observation: Tensor, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return mean and variance, (N, 1, Y, X) each."""
+        mean = predicted[:, :1]
+        return mean, torch.zeros_like(mean)
+
+    def correct(self, gain: Tensor) -> None:
+        """Nothing is stated that could be corrected."""
+
+    def prior(
+        self, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean, no variance, and the noise's variance."""
+        mean = predicted[:, :1]
+        return mean, torch.zeros_like(mean), self.noise.variance(mean, excess)
+
+
+class LaplaceEstimate(Posterior):
+    """The network's outputs are the median of a Laplace law and its scale b; its variance is 2b².
+
+    Weigert et al. 2018, doi:10.1038/s41592-018-0216-7.
+    """
+
+    stated_gain: Tensor
+
+    def __init__(self, noise: TabulatedNoise) -> None:
+        super().__init__()
+        self.noise = noise
+        # Fitted on held-out frames after training.
+        self.register_buffer("stated_gain", torch.ones_like(noise.variances))
+
+    def forward(
+        self, observation: Tensor, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return mean and variance, (N, 1, Y, X) each."""
+        mean, scale = self.law(predicted)
+        return mean, 2 * scale**2 * self.noise.interpolated(self.stated_gain, mean)
+
+    def law(self, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return median and scale for outputs (N, 2, …), (N, 1, …) each."""
+        return predicted[:, :1], functional.softplus(predicted[:, 1:]) + LEAST_SCALE
+
+    def correct(self, gain: Tensor) -> None:
+        """State variances larger by `gain`, (G,) over the noise table; estimates stay."""
+        self.stated_gain.copy_(gain)
+
+    def prior(
+        self, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean, the ratio of its variance to the noise's, and the noise's variance."""
+        mean, scale = self.law(predicted)
+        own = self.noise.variance(mean, excess)
+        return mean, 2 * scale**2 / own, own
+
+
+def laplace_nll(truth: Tensor, median: Tensor, scale: Tensor) -> Tensor:
+    """Return −log of the Laplace density, elementwise."""
+    return (truth - median).abs() / scale + torch.log(2 * scale)
