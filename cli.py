@@ -23,10 +23,12 @@ from .calibration.commands import COMMANDS as CALIBRATION
 from .demo.commands import demo
 from .doctor.commands import doctor
 from .errors import QuietscopeError
+from .gui.commands import COMMANDS as WINDOW
 from .inference.commands import COMMANDS as INFERENCE
 from .inference.models_commands import COMMANDS as MODELS
 from .inspection.commands import COMMANDS as INSPECTION
 from .reporting.console import Outcome, stderr
+from .reporting.told import begin_telling, tell
 from .storage.atomic_output import jsonable
 from .training.commands import COMMANDS as TRAINING
 
@@ -46,7 +48,7 @@ app = typer.Typer(
     help="Live denoising for Micro-Manager: see the clean image while the microscope runs.",
     epilog=EPILOG,
     context_settings={"auto_envvar_prefix": ENVIRONMENT},
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -60,6 +62,7 @@ def _show_version(requested: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -71,7 +74,18 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        _open_window_or_help(context)
+
+
+def _open_window_or_help(context: typer.Context) -> None:
+    """Open the window, as nothing was asked for; where none can be opened, say what there is."""
+    from .gui.window.application import no_window, open_window
+
+    if no_window():
+        typer.echo(context.get_help())
+        return
+    raise typer.Exit(open_window())
 
 
 JsonOption = Annotated[
@@ -108,18 +122,23 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
             if debug
             else "%(levelname)s: %(message)s",
         )
+        begin_telling()
         try:
             outcome = command(*args, **kwargs)
         except QuietscopeError as error:
+            tell("ended", status=1, error=str(error))
             if debug:
                 raise
             stderr.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
+            tell("ended", status=1, cancelled=True)
             stderr.print("stopped by the user; what was recorded so far is kept")
             raise typer.Exit(1) from error
+        status = 1 if outcome.failed else outcome.status
+        tell("ended", status=status, result=jsonable(outcome.result), summary=outcome.summary)
         _print(outcome, as_json=as_json)
-        if status := 1 if outcome.failed else outcome.status:
+        if status:
             raise typer.Exit(status)
 
     signature = inspect.signature(command, eval_str=True)
@@ -147,7 +166,7 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
 
 
 PANELS: dict[str, Mapping[str, Command]] = {
-    "Start here": {"demo": demo, "doctor": doctor},
+    "Start here": {**WINDOW, "demo": demo, "doctor": doctor},
     "At the microscope": ACQUISITION,
     "From recordings of repeats": CALIBRATION,
     "Models": {**TRAINING, **MODELS},

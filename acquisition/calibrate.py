@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..reporting.console import Outcome, command_line, progress, say
+from ..reporting.told import tell
 from ..storage.atomic_output import require_absent, require_apart
 from ..storage.output_kinds import Kind
+from .level_recorder import RecordedLevel
 from .light_ladder import (
     FRAMES_PER_LEVEL,
     LEVELS,
@@ -101,6 +103,7 @@ def calibrate(
             overwrite=overwrite,
             prompt=ask,
             on_progress=show,
+            on_level=_tell_level,
         ) as ladder:
             bar.update(task, completed=levels * frames_per_level, visible=False)
             calibration = _fit(ladder, opened, seed, bar)
@@ -116,6 +119,10 @@ def calibrate(
     }
     summary = [*calibration.summary(), f"noise model {out}, figures {page}"]
     return Outcome(result, [*summary, *_next(microscope, out)])
+
+
+def _tell_level(name: str, level: RecordedLevel) -> None:
+    tell("level", name=name, mean_adu=level.mean_adu, variance_adu2=level.variance_adu2)
 
 
 def _next(microscope: MicroscopeSettings, out: Path) -> list[str]:

@@ -15,11 +15,12 @@ from ..calibration.fingerprint import CameraFingerprint
 from ..inference.library import models_in_use
 from ..inference.model_choice import LibraryOption, ModelOption, Models, parse_models
 from ..reporting.console import Outcome, command_line, progress, say
+from ..reporting.told import is_told, tell
 from ..storage.atomic_output import require_apart
 from .calibrate import calibrate
 from .microscope.bridge import is_acquiring, running_acquisition
 from .microscope.core import MicroscopeSettings
-from .microscope.introduction import introduction
+from .microscope.introduction import description, introduction
 from .microscope.options import takes_microscope
 
 if TYPE_CHECKING:
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 
 DEFAULT_FRAMES = 100
 FOLLOW_PAUSE_S = 0.2
+TOLD = (
+    "frames_delivered",
+    "frames_recorded",
+    "frames_denoised",
+    "frames_skipped_live",
+    "frames_missing",
+    "frame_rate_hz",
+)
+"""Counts of a run that are told while it lasts."""
 
 OutOption = Annotated[Path, typer.Option(help="Run directory to create.")]
 FramesOption = Annotated[
@@ -66,11 +76,18 @@ def record(
     frames: FramesOption = None,
     follow: FollowOption = False,
     saved_in: SavedInOption = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Show the live window.")] = False,
     overwrite: OverwriteOption = False,
 ) -> Outcome:
     """Record frames to OME-Zarr, every one of them counted."""
     report = _acquire(
-        microscope, out, frames, follow=follow, saved_in=saved_in, overwrite=overwrite
+        microscope,
+        out,
+        frames,
+        follow=follow,
+        saved_in=saved_in,
+        preview=preview,
+        overwrite=overwrite,
     )
     bundle = Path("models") / out.stem
     following = command_line("train", out, "--out", bundle)
@@ -261,6 +278,7 @@ def _stream(
 
         def show(done: int) -> None:
             bar.update(recording, completed=done)
+            _tell_counts(stream)
 
         def show_completion(done: int, to_do: int) -> None:
             bar.update(recording, description="denoising skipped frames", total=to_do)
@@ -270,6 +288,12 @@ def _stream(
             output=out, mode="sink", microscope=microscope, on_progress=show_completion, **options
         ) as stream:
             yield stream, show
+
+
+def _tell_counts(stream: LiveDenoiser) -> None:
+    if is_told():
+        report = stream.report
+        tell("counts", least_interval_s=0.3, **{name: report[name] for name in TOLD})
 
 
 def _chosen_models(
@@ -332,7 +356,18 @@ def _bad_verdict(report: dict[str, Any]) -> list[str]:
     return []
 
 
+@takes_microscope
+def camera(*, microscope: MicroscopeSettings) -> Outcome:
+    """Say which camera answers, how it is set, and which channels there are."""
+    from .microscope.core import open_microscope
+
+    with open_microscope(microscope) as opened:
+        result = description(opened)
+        return Outcome(result, [introduction(opened)])
+
+
 COMMANDS: dict[str, Callable[..., Outcome]] = {
+    "camera": camera,
     "calibrate": takes_microscope(calibrate),
     "record": record,
     "live": live,

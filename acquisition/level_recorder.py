@@ -40,6 +40,9 @@ class RecordedLevel:
     saturated_share: float
 
 
+OnLevel = Callable[[str, RecordedLevel], None]
+
+
 @dataclass(slots=True)
 class _Inbox:
     """Frames of the level that is being recorded, from pycro-manager's thread to ours."""
@@ -60,6 +63,7 @@ class LevelRecorder:
         frames: int,
         levels: int,
         on_progress: Progress | None,
+        on_level: OnLevel | None = None,
     ) -> None:
         self.microscope = microscope
         self.directory = directory
@@ -67,6 +71,7 @@ class LevelRecorder:
         self.levels = levels
         self.done: list[RecordedLevel] = []
         self._report = on_progress or (lambda line, done, total: None)
+        self._tell_level = on_level or (lambda name, level: None)
         self._inbox = _Inbox()
         self._acquisition: Any = None
         self._sent = 0
@@ -135,6 +140,7 @@ class LevelRecorder:
             self._acquire(self.frames, take)
         found = figures.result(setting)
         self.done.append(found)
+        self._tell_level(name, found)
         return found
 
     def _line(self, name: str, figures: _RunningFigures) -> str:

@@ -20,12 +20,13 @@ from typing import Literal
 import numpy as np
 
 from ..reporting.console import stderr
+from ..reporting.told import ask, is_told
 from ..storage.atomic_output import require_absent, require_space
 from ..storage.directory_lock import owned
 from ..storage.output_kinds import Kind
 from ..storage.stack import Stack
 from .errors import AcquisitionError, MicroscopeError
-from .level_recorder import LevelRecorder, Progress, RecordedLevel
+from .level_recorder import LevelRecorder, OnLevel, Progress, RecordedLevel
 from .microscope.core import Microscope
 from .microscope.demo_camera import show_even_field
 
@@ -105,6 +106,7 @@ def record_ladder(
     overwrite: bool = False,
     prompt: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
+    on_level: OnLevel | None = None,
 ) -> Iterator[LadderRecording]:
     """Record a ladder of light levels and yield its stacks; settings are put back at the end.
 
@@ -125,6 +127,8 @@ def record_ladder(
         Shows a sentence and returns when the person is ready.
     on_progress
         Called with a line of text, frames done and frames in all.
+    on_level
+        Called with the name and the figures of a level once it was recorded.
 
     Raises
     ------
@@ -139,7 +143,9 @@ def record_ladder(
         with microscope.temporarily():
             if microscope.settings.simulated:
                 show_even_field(microscope)
-            recorder = LevelRecorder(microscope, directory, frames_per_level, levels, on_progress)
+            recorder = LevelRecorder(
+                microscope, directory, frames_per_level, levels, on_progress, on_level
+            )
             with recorder.running():
                 recording = _record(recorder, microscope, light, dark, prompt or wait_for_enter)
         yield recording
@@ -359,6 +365,9 @@ def _exposures_by_trial_ms(
 
 def wait_for_enter(sentence: str) -> None:
     """Show `sentence` and return when the person has pressed Enter."""
+    if is_told():
+        ask(sentence)
+        return
     stderr.print(f"{sentence}, then press Enter.")
     try:
         input()

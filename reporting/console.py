@@ -1,7 +1,7 @@
 """What a command says: progress on standard error, its result on standard output.
 
 Owns the one rich console and the `Outcome` that every command function returns. Does not
-decide anything and knows no package.
+decide anything and knows no package. Where a window started the command, `told` says both to it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from .told import is_told, tell
 
 stderr = Console(stderr=True, highlight=False)
 """Progress and remarks go here, so that standard output stays one JSON object under --json."""
@@ -50,6 +53,7 @@ class Outcome:
 
 def say(line: str) -> None:
     """Print one line for a person on standard error, as it stands."""
+    tell("say", text=line)
     stderr.print(line, markup=False, soft_wrap=True)
 
 
@@ -58,9 +62,28 @@ def command_line(*words: object) -> str:
     return subprocess.list2cmdline(["quietscope", *map(str, words)])
 
 
+class _ToldProgress(Progress):
+    """A display whose every step is also told to the program that started the command."""
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Update a task."""
+        super().update(task_id, **changes)
+        task = self._tasks[task_id]
+        at_an_end = task.finished or "total" in changes or "description" in changes
+        tell(
+            "progress",
+            least_interval_s=0.0 if at_an_end else 0.1,
+            task=task.description,
+            completed=task.completed,
+            total=task.total,
+            note=task.fields.get("note", ""),
+        )
+
+
 def progress() -> Progress:
     """Return a progress display on standard error with counts and the time left."""
-    return Progress(
+    kind = _ToldProgress if is_told() else Progress
+    return kind(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),

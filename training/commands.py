@@ -10,7 +10,7 @@ import typer
 
 from ..errors import require_extra
 from ..inference.bundle import Preset
-from ..reporting.console import Outcome, say, stderr
+from ..reporting.console import Outcome, say
 from ..reporting.stack_options import StackOpener, opens_stacks
 from ..storage.atomic_output import require_apart
 from .options import MaskAxis, TrainingOptions
@@ -129,7 +129,7 @@ def train(
             accept=accept,
             overwrite=overwrite,
             on_progress=show,
-            on_remark=_remark,
+            on_remark=say,
         )
     results = {name: found.result() for name, found in trained.items()}
     lines = [line for result in results.values() for line in _train_summary(result)]
@@ -171,7 +171,7 @@ def retrain(
                 noise_model=camera,
                 channel=channel,
                 on_progress=show,
-                on_remark=_remark,
+                on_remark=say,
             )
 
         decision = one_round(seconds) if window is None else run_overnight(window, one_round)
@@ -229,10 +229,6 @@ def _train_summary(result: dict[str, Any]) -> list[str]:
         f"{result['resident_frames']} of {result['frames']} frames in memory at a time, "
         f"{result['peak_rss_mb']:.0f} MB at most",
     ]
-
-
-def _remark(text: str) -> None:
-    stderr.print(text, markup=False, soft_wrap=True)
 
 
 COMMANDS: dict[str, Callable[..., Outcome]] = {

@@ -5,6 +5,7 @@ Owns the drawing; nothing of it appears where standard error is no terminal.
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..reporting.console import progress, stderr
+from ..reporting.told import is_told, tell
 
 if TYPE_CHECKING:
     from .output.preview import Preview
@@ -34,6 +36,10 @@ WITH_GREYS = ("256", "truecolor")
 @contextmanager
 def shown(description: str) -> Iterator[Callable[[TrainingProgress], None]]:
     """Show a run for the length of the block; yield what to call with its progress."""
+    if is_told():
+        tell("progress", task="reading the recordings", completed=0, total=100, note="")
+        yield _Teller(description)
+        return
     if not stderr.is_terminal or os.environ.get("RANK", "0") != "0":
         yield lambda state: None  # a log file, or a process that only helps under torchrun
         return
@@ -52,6 +58,49 @@ def shown(description: str) -> Iterator[Callable[[TrainingProgress], None]]:
                 live.update(Group(bar, tile(state.preview, stderr)))
 
         yield show
+
+
+class _Teller:
+    """Tells the program that started the command how far a run is; each tile once."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._preview: Preview | None = None
+
+    def __call__(self, state: TrainingProgress) -> None:
+        tell(
+            "training",
+            step=state.step,
+            progress=state.progress,
+            seconds_left=state.seconds_left,
+            loss=_finite(state.loss),
+            validation_loss=_finite(state.validation_loss),
+        )
+        tell(
+            "progress",
+            task=self._description,
+            completed=100 * state.progress,
+            total=100,
+            note=f"step {state.step}",
+        )
+        if state.preview is not None and state.preview is not self._preview:
+            self._preview = state.preview
+            tell(
+                "tile",
+                step=state.step,
+                shape=state.preview.raw.shape,
+                raw=_as_text(state.preview.raw),
+                denoised=_as_text(state.preview.denoised),
+            )
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else value
+
+
+def _as_text(image: NDArray[Any]) -> str:
+    """Return an image as base64 of little-endian float32."""
+    return base64.b64encode(np.ascontiguousarray(image, "<f4").tobytes()).decode("ascii")
 
 
 def losses_in_words(state: TrainingProgress) -> str:

@@ -1,6 +1,8 @@
-"""The first line of a command at the microscope: which camera it uses, and why that one."""
+"""What a microscope is, in words and as JSON: which camera, why that one, and how it is set."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from .core import Microscope
 
@@ -29,3 +31,27 @@ def introduction(microscope: Microscope, *, sees: str = "") -> str:
     )
     why = "" if settings.demo else ", because neither --attach nor --mm-dir was given"
     return f"camera: Micro-Manager's demo camera, a simulation{why}: {what}, {shown}"
+
+
+def description(microscope: Microscope) -> dict[str, Any]:
+    """Return how the camera is set and what the microscope has, as JSON."""
+    fingerprint = microscope.fingerprint()
+    return {
+        "camera": microscope.camera,
+        "model": fingerprint.camera,
+        "simulated": microscope.has_demo_camera,
+        "version": microscope.version,
+        "frame_shape": list(microscope.frame_shape),
+        "pixel_type": microscope.pixel_type,
+        "bit_depth": microscope.bit_depth,
+        "binning": microscope.binning,
+        "roi": list(microscope.roi),
+        "exposure_ms": microscope.exposure_ms,
+        "pixel_size_um": microscope.pixel_size_um,
+        "channel_group": microscope.channel_group,
+        "channels": microscope.channel_presets(),
+        "focus_um": microscope.focus_um,
+        "has_stage": microscope.stage_um is not None,
+        "shutter": microscope.shutter,
+        "fingerprint": fingerprint.model_dump(mode="json"),
+    }

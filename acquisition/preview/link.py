@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from ...reporting.told import is_told, tell
 from ..errors import AcquisitionError
 from .mailbox import MailboxWriter, ReaderState
 
@@ -98,7 +99,7 @@ class PreviewLink:
         pixel_size_um
             Width of a pixel in the specimen, for the scale bar.
         """
-        if reason := missing_screen():
+        if not is_told() and (reason := missing_screen()):
             return cls(None, reason)
         about = {
             "title": title,
@@ -110,6 +111,9 @@ class PreviewLink:
         try:
             mailbox = MailboxWriter.create(frame_shape, pixel_type, about)
             link = cls(mailbox)
+            if is_told():  # the program that reads this has a window of its own
+                tell("preview", mailbox=str(mailbox.path))
+                return link
             link._window = _WindowProcess(window_command(mailbox.path))
         except Exception as error:  # whatever goes wrong here must not touch the run
             logger.debug("no preview", exc_info=True)

@@ -51,6 +51,7 @@ def _run(reader: MailboxReader, options: argparse.Namespace) -> int:
     if options.snapshot is not None:
         return _snapshot(window, reader, options.snapshot, options.size)
     _place(window)
+    window.closed.connect(application.exit)  # quit() would close this window once more
     window.show()
     reader.report(ReaderState.SHOWN)
     return application.exec()
@@ -84,11 +85,11 @@ def _application(reader: MailboxReader) -> QApplication:
     qInstallMessageHandler(hear)
     application = QApplication(["quietscope"])
     application.setApplicationDisplayName("quietscope")
-    _provide_fonts()
+    provide_fonts()
     return application
 
 
-def _provide_fonts() -> None:
+def provide_fonts() -> None:
     """Let a bare server without fonts draw text all the same: matplotlib brings some."""
     from PySide6.QtGui import QFont, QFontDatabase
     from PySide6.QtWidgets import QApplication

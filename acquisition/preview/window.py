@@ -13,10 +13,9 @@ from typing import Any
 
 import psutil
 from numpy.typing import NDArray
-from PySide6.QtCore import QDateTime, QRectF, QStandardPaths, Qt, QTimer
+from PySide6.QtCore import QDateTime, QRectF, QStandardPaths, Qt, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import (
-    QApplication,
     QButtonGroup,
     QComboBox,
     QFileDialog,
@@ -74,12 +73,19 @@ class PreviewWindow(QWidget):
         Where the pictures come from; the window closes it.
     still
         True for a picture of the window: no clock, no state of the run.
+    embedded
+        Whether it is a part of another window, which decides on its size and its end.
     """
 
-    def __init__(self, reader: MailboxReader, *, still: bool = False) -> None:
+    closed = Signal()
+
+    def __init__(
+        self, reader: MailboxReader, *, still: bool = False, embedded: bool = False
+    ) -> None:
         super().__init__()
         self._reader = reader
         self._still = still
+        self._embedded = embedded
         # One contrast per channel, kept while another one is looked at.
         self._channel = ""
         self._contrast = SharedContrast()
@@ -114,7 +120,8 @@ class PreviewWindow(QWidget):
     def _build(self) -> None:
         title = str(self._reader.about.get("title") or "")
         self.setWindowTitle(f"{title} – quietscope" if title else "quietscope")
-        self.setMinimumSize(1000, 640)
+        if not self._embedded:
+            self.setMinimumSize(1000, 640)
         page = QVBoxLayout(self)
         page.setContentsMargins(0, 0, 0, 0)
         page.setSpacing(0)
@@ -254,7 +261,8 @@ class PreviewWindow(QWidget):
                 self.show_picture(picture)
         if time.monotonic() - self._last_words_s > WORDS_INTERVAL_S:
             self.refresh()
-        if self._reader.please_close or self._over_and_unseen():
+        asked_to_go = self._reader.please_close and not self._embedded
+        if asked_to_go or self._over_and_unseen():
             self.close()
             return
         spent_s = time.process_time() - self._cpu_s  # with what Qt painted since the last tick
@@ -263,6 +271,8 @@ class PreviewWindow(QWidget):
 
     def _over_and_unseen(self) -> bool:
         # Without a screen nobody could ever close the window.
+        if self._embedded:
+            return False
         unseen = QGuiApplication.platformName() in ("offscreen", "minimal")
         return unseen and self.stream_state() in (StreamState.ENDED, StreamState.LOST)
 
@@ -388,6 +398,13 @@ class PreviewWindow(QWidget):
             if widget is not None:
                 widget.setProperty("text", value)
 
+    def show_camera_alone(self) -> None:
+        """Show the camera's images and nothing about a model: for a run without one."""
+        self.side.hide()
+        self.denoised_panel.hide()
+        for button in self.extra.buttons():
+            button.hide()
+
     # -- what a person does ---------------------------------------------------------------
 
     def fit(self) -> None:
@@ -495,7 +512,7 @@ class PreviewWindow(QWidget):
         self._reader.report(ReaderState.CLOSED_BY_USER if by_user else ReaderState.SHOWN)
         self._reader.close(remove=self._reader.ended or not self._writer.alive())
         super().closeEvent(event)
-        QApplication.exit()  # quit() would close this window once more
+        self.closed.emit()
 
 
 class _Process:

@@ -1,0 +1,128 @@
+"""What the steps know in common: her microscope, and what of hers fits it.
+
+Owns the choice of the calibration, recording and model that the next step works with. Whether
+something fits a camera is decided by `calibration` and `inference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...calibration.fingerprint import CameraFingerprint
+from ...calibration.kept_models import KeptModel, kept_models
+from ...errors import QuietscopeError
+from ..remembered import (
+    JOBS,
+    MicroscopeChoice,
+    Remembered,
+    recall,
+    remember,
+    state_folder,
+)
+from ..workspace import Workspace
+
+
+class Facts:
+    """The shared state of the steps. Used from the window's thread alone.
+
+    Attributes
+    ----------
+    microscope
+        What `quietscope camera` said; None while nothing is connected.
+    calibrations
+        The noise models in her folder, the newest first, each with whether it fits.
+    calibration
+        The one that training uses; None estimates the noise from the recording itself.
+    recording
+        What the next training learns from.
+    models
+        The models in use for this camera, by channel.
+    complaint
+        What could not be written down or read, in a sentence.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or state_folder()
+        self.remembered: Remembered = recall(self.folder)
+        self.microscope: Mapping[str, Any] | None = None
+        self.calibrations: list[KeptModel] = []
+        self.calibration: Path | None = None
+        self.recording: Path | None = None
+        self.models: dict[str, Path] = {}
+        self.complaint = ""
+        self.at_microscope = ""
+        """Which step has the camera just now; "" for none."""
+
+    @property
+    def workspace(self) -> Workspace:
+        """Her folder."""
+        return Workspace(self.remembered.workspace)
+
+    @property
+    def jobs(self) -> Path:
+        """Where job folders are kept: not in her folder, whose disk may be full."""
+        return self.folder / JOBS
+
+    @property
+    def choice(self) -> MicroscopeChoice:
+        """Which microscope she chose."""
+        return self.remembered.microscope or MicroscopeChoice()
+
+    def remember(self, **changes: Any) -> None:
+        """Write down what is to be known tomorrow."""
+        self.remembered = self.remembered.model_copy(update=changes)
+        self.complaint = remember(self.folder, self.remembered)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the demo camera is connected."""
+        return bool(self.microscope and self.microscope["simulated"])
+
+    @property
+    def camera(self) -> CameraFingerprint:
+        """The camera as it is set; nothing of it is known while none is connected."""
+        if self.microscope is None:
+            return CameraFingerprint()
+        return CameraFingerprint.model_validate(self.microscope["fingerprint"])
+
+    @property
+    def channels(self) -> list[str]:
+        """The channels that can be chosen."""
+        return [] if self.microscope is None else list(self.microscope["channels"])
+
+    def connect(self, microscope: Mapping[str, Any]) -> None:
+        """Take what was found, and look for what of hers fits it."""
+        self.microscope = microscope
+        self.look_again()
+        fitting = [kept.path for kept in self.calibrations if kept.fits]
+        self.calibration = fitting[0] if fitting else None
+
+    def look_again(self) -> None:
+        """Read her folder anew: another program may have added to it."""
+        self.complaint = ""
+        try:
+            self.calibrations = kept_models(self.workspace.cameras, self.camera)
+        except OSError as error:
+            self.complaint = str(error)
+        self.find_models()
+        recorded = self.workspace.recorded()
+        if self.recording not in recorded:
+            self.recording = recorded[0] if recorded else None
+
+    def find_models(self) -> None:
+        """Read which models are in use for this camera."""
+        self.models = {}
+        if self.microscope is None:
+            return
+        try:
+            self.models = self.workspace.library.serving(self.camera)
+        except QuietscopeError as error:
+            self.complaint = str(error)
+
+    def move_to(self, folder: Path) -> None:
+        """Use another folder from now on; what lies in the old one stays there."""
+        self.remember(workspace=folder)
+        if self.microscope is not None:
+            self.connect(self.microscope)
