@@ -174,7 +174,10 @@ PANELS: dict[str, Mapping[str, Command]] = {
 }
 """Under which heading `--help` shows the commands of each package."""
 
-GROUPS = {"models": "The models of a library: which are in use, and how that came about."}
+GROUPS = {
+    "models": "The models of a library: which are in use, and how that came about.",
+    "schedule": "Retraining every night, as the operating system's own job.",
+}
 
 
 def _add_commands(to: typer.Typer) -> None:

@@ -23,6 +23,7 @@ from ..errors import QuietscopeError, one_line
 from ..inference.model_choice import Models
 from ..inference.runtime.providers import Provider
 from ..storage.atomic_output import RESERVE_BYTES, OutputError, require_apart, require_space
+from ..storage.live_sessions import live_session
 from .errors import AcquisitionError, MissingFramesError
 from .microscope.core import Microscope, running_core
 from .sources.ask_camera import ask_camera
@@ -235,6 +236,7 @@ class LiveDenoiser:
         self._require_space()
         self._directory.claim(overwrite=self._options.overwrite)
         try:
+            self._engine.enter_context(live_session())
             self._engine.enter_context(camera_tags_on_images())
             self._engine.enter_context(self._failures)
             self._engine.enter_context(self._java)

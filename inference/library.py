@@ -8,6 +8,7 @@ the model in use, with its history. Does not train, does not compare, and never 
     library/
         monday/raw.ome.zarr …      runs, anywhere below up to two levels deep
         models/20260101-0200/      model bundles
+        nights/2026-01-01.html     what became of a night
         current.json               which of them are in use, and how that came about
 """
 
@@ -32,6 +33,8 @@ from .model_choice import EVERY_CHANNEL
 
 CURRENT = "current.json"
 MODELS = "models"
+NIGHTS = "nights"
+"""What nights of retraining leave: records, pages, a log."""
 
 LOCK_WAIT_S = 10.0
 """A decision takes milliseconds: who waits longer than this waits for a program that hangs."""
@@ -89,6 +92,11 @@ class Library:
     def models_dir(self) -> Path:
         """Where model bundles are kept."""
         return self.path / MODELS
+
+    @property
+    def last_page(self) -> Path | None:
+        """The page that the last night left; None before the first."""
+        return max((self.path / NIGHTS).glob("????-??-??.html"), default=None)
 
     def runs(self) -> list[Path]:
         """Return the run directories, the newest recording first.
@@ -156,6 +164,16 @@ class Library:
             if not one.camera.differences(camera)
             and (channels is None or one.channel is None or one.channel in channels)
         }
+
+    def bundle_of(self, one: InUse) -> Path:
+        """Return where the bundle lies that is in use.
+
+        Raises
+        ------
+        BundleError
+            If it is not there.
+        """
+        return self._bundle(one.model)
 
     def history(self) -> tuple[LibraryEntry, ...]:
         """Return every decision that was recorded, oldest first."""

@@ -38,13 +38,17 @@ def list_models(library: LibraryOption) -> Outcome:
         f"no model in {shelf.models_dir}; train one with `quietscope train … --out "
         f"{shelf.models_dir / 'NAME'}`, or by `quietscope retrain --library {library}`"
     ]
-    return Outcome({"library": str(library), "models": rows}, lines)
+    page = shelf.last_page
+    if page is not None:
+        lines.append(f"how they came about: {page}")
+    last_page = None if page is None else str(page)
+    return Outcome({"library": str(library), "models": rows, "last_page": last_page}, lines)
 
 
 def show_model(model: ModelArgument, library: LibraryOption) -> Outcome:
     """Show what a model is, what it was trained on, its figures and its history."""
     shelf = _library(library)
-    bundle = open_bundle(_place(shelf, model))
+    bundle = open_bundle(place_of_model(shelf, model))
     manifest = bundle.manifest
     row = _row(shelf, bundle.path, shelf.in_use())
     name = row["model"]
@@ -79,7 +83,7 @@ def use_model(
 ) -> Outcome:
     """Put a model in use for its camera and channel, in one step."""
     shelf = _library(library)
-    bundle = open_bundle(_place(shelf, model))
+    bundle = open_bundle(place_of_model(shelf, model))
     if not force:
         _require_known_camera(shelf, bundle)
     shelf.promote(bundle.path, "put in use by hand", accept=accept)
@@ -99,7 +103,7 @@ def rename_model(
 ) -> Outcome:
     """Give a model another name. What has a name of its own is never pruned."""
     shelf = _library(library)
-    target = shelf.rename(_place(shelf, model), name)
+    target = shelf.rename(place_of_model(shelf, model), name)
     return Outcome({"model": str(target)}, [str(target)])
 
 
@@ -132,7 +136,14 @@ def _library(path: Path) -> Library:
     return Library(path)
 
 
-def _place(shelf: Library, model: str) -> Path:
+def place_of_model(shelf: Library, model: str) -> Path:
+    """Return where a bundle lies that is named by its name in a library or by its path.
+
+    Raises
+    ------
+    InferenceError
+        If there is none.
+    """
     inside = shelf.models_dir / model
     if (inside / MANIFEST).is_file():
         return inside

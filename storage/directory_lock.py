@@ -134,13 +134,18 @@ def owned(*paths: Path | str, wait_s: float = HANDOVER_S) -> Iterator[None]:
 
 def is_owned(path: Path | str) -> bool:
     """Whether a program writes there at this moment."""
+    return holder_of(path) is not None
+
+
+def holder_of(path: Path | str) -> str | None:
+    """Return who writes there at this moment, in words; None if nobody does."""
     lock = DirectoryLock(path)
     try:
         lock.acquire(wait_s=0)
     except OutputError:
-        return True
+        return _holder(_beside(_protected(lock.path)))
     lock.release()
-    return False
+    return None
 
 
 def _protected(path: Path) -> Path:

@@ -102,6 +102,12 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return once
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _computer_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let no live session of another test, or of a person, be seen: training would wait for it."""
+    os.environ["QUIETSCOPE_STATE"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def trained_bundle(made_once: Callable[..., Path]) -> Path:
     """Give the bundle of a real training, of two steps: what is exported, not what it is worth."""

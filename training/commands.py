@@ -10,14 +10,18 @@ import typer
 
 from ..errors import require_extra
 from ..inference.bundle import Preset
+from ..inference.library import Library
 from ..reporting.console import Outcome, say
 from ..reporting.stack_options import StackOpener, opens_stacks
 from ..storage.atomic_output import require_apart
+from .errors import TrainingError
 from .options import MaskAxis, TrainingOptions
 from .registry import METHODS
+from .retraining.comparison_command import COMMANDS as COMPARISON
+from .retraining.schedule_commands import COMMANDS as SCHEDULE
 
 if TYPE_CHECKING:
-    from .retraining.retrain import Decision
+    from .retraining.window import Window
 
 
 def _method(name: str) -> str:
@@ -148,36 +152,70 @@ def retrain(
     at: Annotated[str | None, typer.Option(help="Every day at HH:MM …")] = None,
     until: Annotated[str | None, typer.Option(help="… done by HH:MM.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Budget with --once.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Budget of steps instead.")] = None,
-    noise_model: Annotated[Path | None, typer.Option(help="Of the camera.")] = None,
-    channel: Annotated[str | None, typer.Option(help="Name or number, if several.")] = None,
+    steps: Annotated[int | None, typer.Option(help="With --once: steps instead.")] = None,
+    noise_model: Annotated[Path | None, typer.Option(help="With --once: of the camera.")] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="With --once: this one alone, by name or number.")
+    ] = None,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="With --at: run after each night, given its record as JSON."
+        ),
+    ] = None,
 ) -> Outcome:
     """Train on the newest recordings; use the result only if it is better."""
     require_extra("train", "retrain")
-    from .display import shown
-    from .retraining.overnight import Window, run_overnight
-    from .retraining.retrain import retrain_once
+    from .retraining.window import Window
 
     window = Window.chosen(once=once, at=at, until=until)
-    seconds = None if minutes is None else 60 * minutes
-    camera = None if noise_model is None else _noise_model(noise_model)
-    with shown("retraining") as show:
+    if window is not None:
+        _only_with_once(minutes=minutes, steps=steps, noise_model=noise_model, channel=channel)
+        return _every_night(library, window, notify)
+    if notify is not None:
+        raise TrainingError("--notify belongs to --at and --until; leave it out with --once")
+    from .display import shown
+    from .retraining.giving_way import GiveWay
+    from .retraining.retrain import Request, retrain_slots, weightiest
 
-        def one_round(budget: float | None) -> Decision:
-            return retrain_once(
-                library,
-                seconds=budget if steps is None else None,
-                steps=steps,
-                noise_model=camera,
-                channel=channel,
-                on_progress=show,
-                on_remark=say,
+    with shown("retraining") as show:
+        request = Request(
+            seconds=None if minutes is None else 60 * minutes,
+            steps=steps,
+            noise_model=None if noise_model is None else _noise_model(noise_model),
+            between_steps=GiveWay(),
+            on_progress=show,
+            on_remark=say,
+        )
+        decisions = retrain_slots(Library(library), request, channel)
+    return Outcome(
+        result={
+            **weightiest(decisions).result(),
+            "decisions": [decision.named_result() for decision in decisions],
+        },
+        summary=[line for decision in decisions for line in decision.lines()],
+    )
+
+
+def _only_with_once(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise TrainingError(
+                f"{option} belongs to --once: a night shares its time among all cameras and "
+                "channels; leave it out"
             )
 
-        decision = one_round(seconds) if window is None else run_overnight(window, one_round)
+
+def _every_night(library: Path, window: Window, notify: str | None) -> Outcome:
+    from .retraining.overnight import run_overnight
+    from .retraining.service import Night
+
+    record = run_overnight(Night(library, window, notify))
     return Outcome(
-        result=decision.result(),
-        summary=[f"{decision.decision}: {decision.reason}", f"in use: {decision.current}"],
+        result=record.model_dump(mode="json"),
+        summary=[record.headline()],
+        failed=record.state == "failed",
     )
 
 
@@ -235,4 +273,6 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "train": train,
     "retrain": retrain,
     "bioimage": bioimage,
+    **SCHEDULE,
+    **COMPARISON,
 }

@@ -6,7 +6,7 @@ writes what came of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -84,6 +84,14 @@ class Run:
             yield
         finally:
             self.learner.network = live
+
+
+BetweenSteps = Callable[[Run, Callable[[], None]], None]
+"""Called with a run before each of its steps, and with what writes its checkpoint."""
+
+
+def go_on(run: Run, save: Callable[[], None]) -> None:
+    """Take the next step: nobody else wants the computer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,10 @@ class Schedule:
         """Seconds since the run began, those before a resume included."""
         return time.monotonic() - self._started
 
+    def leave_out(self, seconds: float) -> None:
+        """Let the last `seconds` not count: the run stood still."""
+        self._started += seconds
+
     @property
     def is_used_up(self) -> bool:
         """Whether the budget is gone, export not counted."""

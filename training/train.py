@@ -56,7 +56,7 @@ from .output.export_onnx import load_exporter
 from .output.finishing_time import finishing_seconds
 from .output.write_bundle import write_bundle
 from .progress import TrainingProgress, Watcher, unwatched
-from .run import Run, TrainingResult
+from .run import BetweenSteps, Run, TrainingResult, go_on
 from .schedule import Schedule, learning_rate_share
 from .validation import VALIDATIONS, held_out_frames, overfits, take_best, validate
 
@@ -89,6 +89,7 @@ def train(
     warm_start: dict[str, Tensor] | None = None,
     accept: bool = False,
     overwrite: bool = False,
+    between_steps: BetweenSteps = go_on,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     on_remark: Remark | None = None,
 ) -> TrainingResult | None:
@@ -120,6 +121,8 @@ def train(
         Let the model be put in use even if it is no better than its input or a blur.
     overwrite
         Replace what stands at `out`.
+    between_steps
+        Called before every step; may wait, or end the run by an exception.
     on_progress, on_remark
         Called now and then with how far the run is, and with what a person should know.
 
@@ -167,6 +170,7 @@ def train(
             checkpoint=working,
             channel=channel,
             warm_start=warm_start,
+            between_steps=between_steps,
             on_progress=on_progress,
             on_remark=remark,
         )
@@ -256,6 +260,7 @@ def fit(
     checkpoint: Path | None = None,
     channel: str | None = None,
     warm_start: dict[str, Tensor] | None = None,
+    between_steps: BetweenSteps = go_on,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     on_remark: Remark = logger.info,
 ) -> tuple[Estimator, Run]:
@@ -277,6 +282,8 @@ def fit(
         What the recordings show; a run of another channel is not resumed.
     warm_start
         Weights to begin with.
+    between_steps
+        Called before every step.
     on_progress, on_remark
         Called now and then.
 
@@ -313,7 +320,7 @@ def fit(
     held_out = held_out_frames(
         recordings, estimator, run.learner.network.stride, run.workers.device
     )
-    _steps(run, recordings, held_out, save, tell)
+    _steps(run, recordings, held_out, save, partial(between_steps, run, save), tell)
     take_best(run)
     run.learner.network = estimator.network = run.learner.exported(run.averaged_network)
     calibrate_uncertainty(run.learner, held_out, partial(_rng, options.seed))
@@ -409,6 +416,7 @@ def _steps(
     recordings: Recordings,
     held_out: Sequence[Tensor],
     save: Callable[[], None],
+    between_steps: Callable[[], None],
     tell: Callable[[float], None],
 ) -> None:
     """Take steps until the budget is used, or held-out frames are predicted worse and worse."""
@@ -425,6 +433,7 @@ def _steps(
     )
     with closing(source):
         while progress < 1:
+            between_steps()
             frames = next(source).to(run.workers.device, non_blocking=True)  # (B, planes, P, P)
             for player, optimizer in zip(run.players, run.optimizers, strict=True):
                 for group in optimizer.param_groups:

@@ -1,146 +1,60 @@
-"""When retraining happens: every night, between two times of day.
+"""The service in the foreground: every night, until it is stopped (APScheduler).
 
-Owns the clock arithmetic and the schedule (APScheduler). What one round does is in `retrain`.
+Owns its schedule. The clock's arithmetic is in `window`, what a night does in `service`; the
+operating system's own job, which needs no terminal, is written by `scheduling`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from ...errors import QuietscopeError
-from ...reporting.console import stderr
-from ..errors import TrainingError
-from .retrain import Decision
+from ...reporting.console import say
+from .night_record import NightRecord
+from .service import Night, run_night, serving
 
 logger = logging.getLogger(__name__)
 
-COMPARISON_SHARE = 0.1
-"""Of the window: kept for comparing candidate and model in use."""
-SHORTEST_SECONDS = 60.0
-"""Below which a round is not begun: reading and export alone take half of it."""
 
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """From `start` to `end`, local time; an end before the start is on the next day."""
-
-    start: time
-    end: time
-
-    @classmethod
-    def chosen(cls, *, once: bool, at: str | None, until: str | None) -> Window | None:
-        """Return the window that the options stand for, None for `--once`.
-
-        Raises
-        ------
-        TrainingError
-            If the options contradict each other or are no times of day.
-        """
-        if once and (at or until):
-            raise TrainingError("--once was given together with --at or --until; give one of them")
-        if once:
-            return None
-        if at is None or until is None:
-            raise TrainingError("give --once, or both --at HH:MM and --until HH:MM")
-        window = cls(_time_of_day("--at", at), _time_of_day("--until", until))
-        if window.start == window.end:
-            raise TrainingError(f"--at {at} and --until {until} leave no time; choose a later end")
-        return window
-
-    def seconds(self, now: datetime) -> float:
-        """Return the seconds from `now` to the next `end`, as they really pass.
-
-        `now` without a time zone is local time. A night on which the clocks change is an hour
-        longer or shorter than the clock says.
-        """
-        end = datetime.combine(now.date(), self.end, tzinfo=now.tzinfo)
-        if end.replace(tzinfo=None) <= now.replace(tzinfo=None):
-            end += timedelta(days=1)
-        return max(0.0, end.timestamp() - now.timestamp())
-
-    def left(self, now: datetime) -> float:
-        """Return the seconds that are left of the window, 0 outside of it.
-
-        A round that was missed because the computer slept or the service stood still may begin
-        late, but never outside.
-        """
-        clock = now.time().replace(tzinfo=None)
-        if self.start < self.end:
-            inside = self.start <= clock < self.end
-        else:
-            inside = clock >= self.start or clock < self.end
-        return self.seconds(now) if inside else 0.0
-
-    def night(self, now: datetime) -> date:
-        """Return the day on which the window began that `now` lies in.
-
-        Clocks that are set back show the start twice in one night.
-        """
-        crossed = self.start >= self.end and now.time() < self.start
-        return now.date() - timedelta(days=crossed)
-
-
-def _time_of_day(option: str, text: str) -> time:
-    try:
-        return datetime.strptime(text, "%H:%M").time()
-    except ValueError as error:
-        raise TrainingError(f"{option} is {text!r}, expected a time of day as HH:MM") from error
-
-
-def run_overnight(window: Window, one_round: Callable[[float], Decision]) -> Decision:
-    """Run a round at every start of the window until the process is interrupted.
-
-    Parameters
-    ----------
-    window
-        When.
-    one_round
-        Trains, given its budget in seconds, and decides. If it fails, the failure is shown and
-        the next night is another try.
+def run_overnight(night: Night) -> NightRecord:
+    """Make a night's rounds at every start of the window until the process is interrupted.
 
     Returns
     -------
-    Decision
-        The last round's.
+    NightRecord
+        The last night's.
 
     Raises
     ------
+    QuietscopeError
+        If the library is none, or is served already.
     KeyboardInterrupt
-        If interrupted before a round was done.
+        If interrupted before a night was done.
     """
-    scheduler, decisions = _scheduler(), []
-    done: set[date] = set()
+    scheduler, records = _scheduler(), []
 
-    def night() -> None:
-        now = datetime.now()
-        left = window.left(now)
-        if left < SHORTEST_SECONDS or window.night(now) in done:
-            stderr.print(f"{now:%H:%M} is no time to retrain; the next round is tomorrow")
-            return
-        done.add(window.night(now))
+    def one_night() -> None:
         try:
-            decision = one_round((1 - COMPARISON_SHARE) * left)
+            record = run_night(night, say=say)
         except QuietscopeError as error:
-            logger.exception("the round failed")
-            stderr.print(f"this round failed: {error}", markup=False, soft_wrap=True)
+            logger.exception("the night failed")
+            say(f"this night failed: {error}")
             return
-        decisions.append(decision)
-        stderr.print(f"{decision.decision}: {decision.reason}", markup=False, soft_wrap=True)
+        if record is not None:
+            records.append(record)
+            say(record.headline())
 
-    scheduler.add_job(night, "cron", hour=window.start.hour, minute=window.start.minute)
-    stderr.print(
-        f"retraining every day at {window.start:%H:%M} until {window.end:%H:%M}; stop with Ctrl+C"
-    )
-    try:
-        scheduler.start()
-    except (KeyboardInterrupt, SystemExit):
-        if not decisions:
-            raise
-    return decisions[-1]
+    window = night.window
+    scheduler.add_job(one_night, "cron", hour=window.start.hour, minute=window.start.minute)
+    with serving(night.library):
+        say(f"retraining every day at {window.start:%H:%M} until {window.end:%H:%M}; Ctrl+C ends")
+        try:
+            scheduler.start()
+        except (KeyboardInterrupt, SystemExit):
+            if not records:
+                raise
+    return records[-1]
 
 
 def _scheduler() -> Any:

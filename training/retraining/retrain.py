@@ -1,8 +1,9 @@
-"""The model is retrained on what was recorded, and replaced only by a better one.
+"""The models are retrained on what was recorded, and replaced only by better ones.
 
-Owns one round of retraining: choose recordings, train a candidate, have it compared with the model
-in use, promote or keep. Which runs may teach is decided in `run_audit`, which model is better in
-`gate`, when rounds happen in `overnight`; the pointer itself belongs to `inference.library`.
+Owns one round of retraining: see what is new in a slot, train a candidate, have it compared with
+the model in use, promote or keep. Which slots there are is told by `slots`, which runs may teach
+by `run_audit`, which of them do by `run_choice`, which model is better by `gate`, when rounds
+happen by `overnight`; the pointer itself belongs to `inference.library`.
 """
 
 from __future__ import annotations
@@ -32,21 +33,30 @@ from ...storage.open_stack import open_stack
 from ...storage.stack import Stack
 from ..checkpoint import load_checkpoint
 from ..data.side_inputs import one_channel, other_channels_of
+from ..errors import TrainingError
 from ..options import TrainingOptions
 from ..progress import TrainingProgress
-from ..run import TrainingResult, in_one_process
+from ..run import BetweenSteps, go_on, in_one_process
 from ..train import train
-from . import run_audit
-from .gate import Verdict, Yardstick, compare, judge
+from . import begun, run_audit, run_choice
+from .comparison import Yardstick, compare
+from .drift import drift_in
+from .gate import Verdict, judge
+from .giving_way import WindowEndedError
+from .looked_at import LookedAt, Refused, SlotMemory, remember
+from .slots import FEWEST_FRAMES, Slot, setting_of, slots_of, stacks_of
 
 logger = logging.getLogger(__name__)
 
-NEWEST_RUNS = 8
-"""Of a week, with a run a day and some spare: what is trained on in one round."""
-FEWEST_FRAMES = 8
-"""Of a run; of fewer none is held out that stays the same."""
+OFFERED_RUNS = 24
+"""The newest of a slot, among which is chosen: a few weeks, with a run a day."""
 OLD_RUNS = 4
-"""Compared too, of those that the model in use was trained on and that are not so new."""
+"""Compared too, of those that the model in use has learned from and the candidate has not."""
+LEAST_NEW_SHARE = 0.05
+"""Of the frames that the model in use has learned from: fewer new ones teach it nothing, unless
+its picture has drifted."""
+FROM_SCRATCH_EVERY = 5
+"""Trainings of a slot at night: a network that only ever goes on keeps its first mistakes."""
 NETWORK_OPTIONS = ("algorithm", "preset", "context_frames", "samples", "samples_from")
 """On which the shape of the weights depends."""
 KEPT_OPTIONS = ("pixel_maps", "samples", "samples_from")
@@ -55,13 +65,19 @@ KEPT_OPTIONS = ("pixel_maps", "samples", "samples_from")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What became of one round."""
+    """What became of one slot in one round."""
 
     decision: DecisionName
     reason: str
     candidate: Path | None
     current: Path | None
     figures: dict[str, float | None]
+    channel: str | None = None
+    camera: str = ""
+    before: Path | None = None
+    """The model that was in use when the round began."""
+    runs: tuple[str, ...] = ()
+    """That the candidate learned from."""
 
     def result(self) -> dict[str, Any]:
         """Return the JSON object of the `retrain` command."""
@@ -73,6 +89,43 @@ class Decision:
             "figures": self.figures,
         }
 
+    def lines(self) -> list[str]:
+        """Return the decision for a person."""
+        about = " ".join(filter(None, [self.channel, self.camera]))
+        return [
+            f"{about + ': ' if about else ''}{self.decision}: {self.reason}",
+            f"in use: {self.current}",
+        ]
+
+    def named_result(self) -> dict[str, Any]:
+        """Return the same with the channel and the camera that it is about."""
+        return {**self.result(), "channel": self.channel, "camera": self.camera}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """How rounds are to be made; see `retrain_once`.
+
+    Attributes
+    ----------
+    since_last
+        Leave a slot alone of which nothing is new since its last training, whatever became of it;
+        otherwise since the model in use was trained. And begin from scratch now and then.
+    """
+
+    seconds: float | None = None
+    steps: int | None = None
+    options: TrainingOptions | None = None
+    noise_model: GaussianMixtureNoiseModel | None = None
+    since_last: bool = False
+    between_steps: BetweenSteps = go_on
+    on_progress: Callable[[TrainingProgress], None] | None = None
+    on_remark: Callable[[str], None] | None = None
+
+    def remark(self, line: str) -> None:
+        """Tell a person, or the log."""
+        (self.on_remark or logger.info)(line)
+
 
 def retrain_once(
     library: Path,
@@ -82,23 +135,29 @@ def retrain_once(
     options: TrainingOptions | None = None,
     noise_model: GaussianMixtureNoiseModel | None = None,
     channel: str | None = None,
+    between_steps: BetweenSteps = go_on,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     on_remark: Callable[[str], None] | None = None,
 ) -> Decision:
-    """Train a candidate on the library's newest runs and promote it if it is better.
+    """Train candidates on the library's newest runs and promote those that are better.
+
+    One round for each camera, setting and channel; what is returned is the decision that matters
+    most, and `retrain_slots` returns all of them.
 
     Parameters
     ----------
     library
         The directory of runs and models.
     seconds, steps
-        The budget of the candidate's training; exactly one, or neither for the default.
+        The budget of each candidate's training; exactly one, or neither for the default.
     options
         Further choices; None takes those of the model in use, or the defaults.
     noise_model
         Of the camera; None takes the calibrated one of the model in use, or bootstraps one.
     channel
-        Where runs hold several; None takes that of the model in use.
+        Leaves out all others.
+    between_steps
+        As in `train`.
     on_progress, on_remark
         As in `train`.
 
@@ -108,129 +167,274 @@ def retrain_once(
         If the library is none, another program retrains it, or the model in use is damaged. What
         was in use stays in use.
     """
-    shelf = Library(Path(library))
+    request = Request(
+        seconds=seconds,
+        steps=steps,
+        options=options,
+        noise_model=noise_model,
+        between_steps=between_steps,
+        on_progress=on_progress,
+        on_remark=on_remark,
+    )
+    return weightiest(retrain_slots(Library(Path(library)), request, channel))
+
+
+def retrain_slots(shelf: Library, request: Request, channel: str | None = None) -> list[Decision]:
+    """Make one round for each slot of a library; see `retrain_once`."""
     shelf.runs()  # what is no library is refused before a lock is put there
     with owned(shelf.models_dir):
-        return _one_round(
-            shelf, options, seconds, steps, noise_model, channel, on_progress, on_remark
-        )
+        decisions = go_on_with_begun(shelf, request)
+        decisions += [one_round(shelf, slot, request) for slot in slots_of(shelf, channel)]
+    if not decisions:
+        decisions = [skip(shelf, None, f"no run with at least {FEWEST_FRAMES} frames can be read")]
+    return decisions
 
 
-def _one_round(
+def weightiest(decisions: Sequence[Decision]) -> Decision:
+    """Return the first promotion, else the first model that was kept, else the first."""
+    order: tuple[DecisionName, ...] = ("promoted", "kept")
+    for name in order:
+        for decision in decisions:
+            if decision.decision == name:
+                return decision
+    return decisions[0]
+
+
+def go_on_with_begun(shelf: Library, request: Request) -> list[Decision]:
+    """Train to the end what earlier rounds have begun, and judge it."""
+    decisions = []
+    for candidate, what in begun.unjudged(shelf):
+        stacks = _opened(shelf, what.runs)
+        if not stacks:
+            begun.forget(candidate)  # its runs have gone: nothing to go on with
+            continue
+        slot = _slot_of(shelf, stacks[0], what.channel)
+        try:
+            decision = _candidate_round(
+                shelf, slot, stacks, what.training_options(candidate), request, candidate
+            )
+        except WindowEndedError:
+            raise
+        except TrainingError as error:
+            request.remark(f"{candidate.name} cannot be gone on with: {error}; begun anew")
+            begun.forget(candidate)
+            continue
+        decisions.append(decision)
+    return decisions
+
+
+def _opened(shelf: Library, runs: Sequence[str]) -> list[Stack]:
+    try:
+        return [open_stack(shelf.path / run) for run in runs]
+    except QuietscopeError:
+        return []
+
+
+def _slot_of(shelf: Library, whole: Stack, channel: str | None) -> Slot:
+    for slot in slots_of(shelf, channel):
+        if slot.channel == channel and slot.holds(whole):
+            return slot
+    return Slot(channel, recorded_camera(whole))
+
+
+def one_round(shelf: Library, slot: Slot, request: Request) -> Decision:
+    """Make one round for a slot; the library's models are owned by this program.
+
+    Raises
+    ------
+    QuietscopeError
+        If the model in use is damaged, or training fails.
+    WindowEndedError
+        If there is no more time; the next round goes on with what was begun.
+    """
+    current = None if slot.current is None else open_bundle(slot.current)
+    options = _options(request.options, current, request.seconds, request.steps)
+    found = _look(shelf, slot, current, options, request)
+    if found.reason is not None:
+        return skip(shelf, slot, found.reason)
+    return _candidate_round(shelf, slot, found.stacks, options, request, _new_name(shelf))
+
+
+def another_round(shelf: Library, decision: Decision, request: Request) -> Decision:
+    """Train further on the runs of an earlier round, from the model that is in use by now."""
+    stacks = _opened(shelf, decision.runs)
+    slot = _slot_of(shelf, stacks[0], decision.channel)
+    current = None if slot.current is None else open_bundle(slot.current)
+    options = _options(request.options, current, request.seconds, request.steps)
+    return _candidate_round(shelf, slot, stacks, options, request, _new_name(shelf))
+
+
+def skip(shelf: Library, slot: Slot | None, reason: str) -> Decision:
+    """Record that a slot was left alone, and why."""
+    shelf.keep(None, reason, decision="skipped")
+    if slot is None:
+        return Decision("skipped", reason, None, None, {})
+    return Decision(
+        "skipped",
+        reason,
+        None,
+        slot.current,
+        {},
+        channel=slot.channel,
+        camera=slot.camera_words,
+        before=slot.current,
+    )
+
+
+# ------------------------------------------------------------------------ what there is to learn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """The runs to learn from, or why there are none."""
+
+    stacks: list[Stack]
+    reason: str | None = None
+
+
+def _look(
     shelf: Library,
-    options: TrainingOptions | None,
-    seconds: float | None,
-    steps: int | None,
-    noise_model: GaussianMixtureNoiseModel | None,
-    channel: str | None,
-    on_progress: Callable[[TrainingProgress], None] | None,
-    on_remark: Callable[[str], None] | None,
-) -> Decision:
-    current_path = shelf.current()
-    current = None if current_path is None else open_bundle(current_path)
-    channel = channel or (current.manifest.channel if current else None)
-    options = _options(options, current, seconds, steps)
-    refused: list[str] = []
+    slot: Slot,
+    current: Bundle | None,
+    options: TrainingOptions,
+    request: Request,
+) -> _Found:
+    memory = LookedAt.of(shelf).slot(slot.key)
+    known = _learned(current)
+    refused: dict[str, Refused] = {}
 
     def fit(whole: Stack, own: Stack) -> bool:
-        why = _why_unfit(own, current)
+        name, frames = str(own.path), len(own) - own.absent
+        if known.get(name) == frames:
+            return True  # was looked at before it was learned from
+        before = memory.refused.get(name)
+        same = before is not None and before.frames == frames
+        why = before.why if before is not None and same else run_audit.why_unfit(own)
         if why is not None:
-            refused.append(f"{whole.path}: {why}")
+            refused[name] = Refused(frames=frames, why=why)
         return why is None
 
-    stacks = newest_stacks(shelf, channel, options.other_channels, fit)
-    reason = _nothing_new([one_channel(stack, channel) for stack in stacks], current)
-    if not stacks and options.other_channels and newest_stacks(shelf, channel):
-        reason = f"no run can be read that holds the channels {', '.join(options.other_channels)}"
-    for line in refused:
-        (on_remark or logger.info)(f"{line}; it is left out")
+    offered = stacks_of(shelf, slot, options.other_channels, fit, OFFERED_RUNS)
+    if refused.keys() - memory.refused.keys():
+        merged = {**memory.refused, **refused}
+        remember(shelf, slot.key, memory.model_copy(update={"refused": merged}))
+    left_out = [f"{name}: {found.why}" for name, found in refused.items()]
+    for line in left_out:
+        request.remark(f"{line}; it is left out")
+    pairs = [(whole, one_channel(whole, slot.channel)) for whole in offered]
+    seen = {**known, **(memory.trained_on if request.since_last else {})}
+    new = [pair for pair in pairs if not _is_known(pair[1], seen)]
+    old = [pair for pair in pairs if _is_known(pair[1], seen)]
+    reason = _why_not(shelf, slot, options, pairs, new, known)
     if reason is not None:
-        reason = "; ".join([reason, *refused])
-        shelf.keep(None, reason, decision="skipped")
-        return Decision("skipped", reason, None, current_path, {})
-    calibrated = noise_model or _calibrated(current)
-    candidate = in_one_process(
-        train(
-            stacks,
-            _new_name(shelf),
-            options,
-            noise_model=calibrated,
-            # Named, so that no other camera's frames are given to it.
-            camera=None if calibrated else _camera(stacks[0]),
-            channel=channel,
-            warm_start=_warm_start(current, options),
-            on_progress=on_progress,
-            on_remark=on_remark,
-        )
-    )
-    yardstick = partial(run_audit.yardstick, calibrated=calibrated, seed=options.seed)
-    return _decide(shelf, candidate, current, stacks, channel, yardstick, options.seed)
+        return _Found([], "; ".join([reason, *left_out]))
+    return _Found(run_choice.chosen(new, old))
 
 
-def newest_stacks(
+def _why_not(
     shelf: Library,
-    channel: str | None,
-    other_channels: Sequence[str] = (),
-    fit: Callable[[Stack, Stack], bool] = lambda whole, own: True,
-) -> list[Stack]:
-    """Return the newest runs that belong together: camera, region, shape and type are one.
+    slot: Slot,
+    options: TrainingOptions,
+    pairs: Sequence[tuple[Stack, Stack]],
+    new: Sequence[tuple[Stack, Stack]],
+    known: dict[str, int],
+) -> str | None:
+    if not pairs:
+        if options.other_channels and stacks_of(shelf, slot, most=1):
+            names = ", ".join(options.other_channels)
+            return f"no run can be read that holds the channels {names}"
+        return f"no run with at least {FEWEST_FRAMES} frames that can be read"
+    if not new:
+        return "no run was recorded since the last training"
+    frames = sum(len(own) - own.absent for _, own in new)
+    learned = sum(known.values())
+    if frames < LEAST_NEW_SHARE * learned:
+        if (drift := drift_in([whole for whole, _ in new], slot.channel)) is None:
+            return (
+                f"only {frames} new frames, under {LEAST_NEW_SHARE:.0%} of the {learned} that the "
+                "model in use has learned from"
+            )
+        logger.info("%s", drift)
+    return None
 
-    They are those of the newest of all that are fit: `fit` is asked of a whole run and of its
-    channel. The runs are whole; each has the channel and the other channels.
-    """
-    stacks: list[Stack] = []
-    for run in shelf.runs():
-        if len(stacks) == NEWEST_RUNS:
-            break
-        try:
-            whole = open_stack(run)
-            stack = one_channel(whole, channel)
-            other_channels_of(whole, channel, other_channels)
-            alike = not stacks or _alike(whole, stacks[0])
-        except QuietscopeError:
-            continue  # an unreadable or unfinished run must not stop the night
-        enough = len(stack) - stack.absent >= FEWEST_FRAMES
-        if alike and enough and stack.sizes.get("channel", 1) == 1 and fit(whole, stack):
-            stacks.append(whole)
-    return stacks
+
+def _learned(current: Bundle | None) -> dict[str, int]:
+    """Return the runs that a model has learned from, and how many frames each had."""
+    if current is None:
+        return {}
+    return {
+        part.path: part.recorded_frames or part.frames for part in current.manifest.training.stacks
+    }
 
 
-def _alike(one: Stack, other: Stack) -> bool:
-    same = _setting(one) == _setting(other)
-    return same and not recorded_camera(one).differences(recorded_camera(other))
+def _is_known(own: Stack, known: dict[str, int]) -> bool:
+    return known.get(str(own.path)) == len(own) - own.absent
+
+
+# ------------------------------------------------------------------------------- the candidate
+
+
+def _candidate_round(
+    shelf: Library,
+    slot: Slot,
+    stacks: Sequence[Stack],
+    options: TrainingOptions,
+    request: Request,
+    candidate: Path,
+) -> Decision:
+    """Train a candidate, or go on with it, and decide."""
+    current = None if slot.current is None else open_bundle(slot.current)
+    calibrated = request.noise_model or _calibrated(current)
+    if not begun.is_trained(candidate):
+        begun.note(shelf, candidate, [stack.path for stack in stacks], slot.channel, options)
+        memory = LookedAt.of(shelf).slot(slot.key)
+        scratch = request.since_last and (memory.trainings + 1) % FROM_SCRATCH_EVERY == 0
+        in_one_process(
+            train(
+                stacks,
+                candidate,
+                options,
+                noise_model=calibrated,
+                # Named, so that no other camera's frames are given to it.
+                camera=None if calibrated else _camera(stacks[0]),
+                channel=slot.channel,
+                warm_start=None if scratch else _warm_start(current, options),
+                between_steps=request.between_steps,
+                on_progress=request.on_progress,
+                on_remark=request.on_remark,
+            )
+        )
+        _remember_training(shelf, slot, memory, stacks)
+    yardstick = partial(run_audit.yardstick, calibrated=calibrated, seed=options.seed)
+    decision = _decide(
+        shelf, slot, open_bundle(candidate), current, stacks, yardstick, options.seed
+    )
+    begun.forget(candidate)
+    return replace(
+        decision,
+        channel=slot.channel,
+        camera=slot.camera_words,
+        before=slot.current,
+        runs=tuple(shelf.name_of(Path(stack.path)) for stack in stacks),
+    )
+
+
+def _remember_training(
+    shelf: Library, slot: Slot, memory: SlotMemory, stacks: Sequence[Stack]
+) -> None:
+    own = [one_channel(stack, slot.channel) for stack in stacks]
+    learned = {str(stack.path): len(stack) - stack.absent for stack in own}
+    update = {
+        "trainings": memory.trainings + 1,
+        "trained_on": {**memory.trained_on, **learned},
+    }
+    remember(shelf, slot.key, memory.model_copy(update=update))
 
 
 def _camera(stack: Stack) -> CameraFingerprint | None:
     """Return what a run says of its camera, None if that is nothing."""
     said = recorded_camera(stack)
     return None if said == CameraFingerprint() else said
-
-
-def _why_unfit(own: Stack, current: Bundle | None) -> str | None:
-    """Return why a run must not teach the next model, None if it may."""
-    if current is not None:
-        differs = run_audit.other_camera(own, current.manifest.camera)
-        if differs is not None:
-            return f"another camera or setting than the model in use belongs to ({differs})"
-    return run_audit.why_unfit(own)
-
-
-def _setting(stack: Stack) -> tuple[object, ...]:
-    return stack.frame_shape, stack.dtype, recorded_camera(stack).roi
-
-
-def _nothing_new(stacks: Sequence[Stack], current: Bundle | None) -> str | None:
-    if not stacks:
-        return f"no run with at least {FEWEST_FRAMES} frames that can be read"
-    if current is None:
-        return None
-    known = {
-        (part.path, part.recorded_frames or part.frames)
-        for part in current.manifest.training.stacks
-    }
-    if all((str(stack.path), len(stack) - stack.absent) in known for stack in stacks):
-        return "no run was recorded since the model in use was trained"
-    return None
 
 
 def _options(
@@ -283,30 +487,38 @@ def _warm_start(current: Bundle | None, options: TrainingOptions) -> dict[str, T
 
 def _decide(
     shelf: Library,
-    result: TrainingResult,
+    slot: Slot,
+    candidate: Bundle,
     current: Bundle | None,
     stacks: Sequence[Stack],
-    channel: str | None,
     yardstick: Yardstick,
     seed: int,
 ) -> Decision:
-    candidate = result.bundle
     verdict = Verdict(True, "no model was in use yet", {})
     apart = None if current is None else _cannot_compare(candidate, current, stacks[0])
     if apart is not None:
         verdict = Verdict(False, apart, {})
     elif not candidate.manifest.accepted:
-        verdict = Verdict(False, result.verdict, candidate.manifest.figures)
+        verdict = Verdict(False, _no_better(candidate), candidate.manifest.figures)
     elif current is not None:
-        verdict = _compared(candidate, current, stacks, channel, yardstick, seed)
+        verdict = _compared(candidate, current, stacks, slot.channel, yardstick, seed)
+    figures = dict(verdict.figures)
     if verdict.promote:
         shelf.promote(candidate.path, verdict.reason, verdict.figures)
-        return Decision(
-            "promoted", verdict.reason, candidate.path, candidate.path, dict(verdict.figures)
-        )
+        return Decision("promoted", verdict.reason, candidate.path, candidate.path, figures)
     shelf.keep(candidate.path, verdict.reason, verdict.figures)
     in_use = None if current is None else current.path
-    return Decision("kept", verdict.reason, candidate.path, in_use, dict(verdict.figures))
+    return Decision("kept", verdict.reason, candidate.path, in_use, figures)
+
+
+def _no_better(candidate: Bundle) -> str:
+    figures = candidate.manifest.figures
+    errors = [figures.get(f"held_out_mse_{of}adu2") for of in ("", "input_", "blur_")]
+    words = ", ".join("?" if error is None else f"{error:.3g}" for error in errors)
+    return (
+        "the candidate is no better than the raw frames or a blur of them: squared errors of "
+        f"candidate, raw frames and blur are {words} ADU²"
+    )
 
 
 def _compared(
@@ -320,7 +532,8 @@ def _compared(
     old = _learned_from(current, stacks, channel, candidate.manifest.other_channels)
     try:
         return judge(
-            compare(candidate, current, [*stacks, *old], yardstick, channel=channel, seed=seed)
+            compare(candidate, current, [*stacks, *old], yardstick, channel=channel, seed=seed),
+            candidate,
         )
     except QuietscopeError as error:
         return Verdict(False, f"cannot be compared with the model in use: {error}", {})
@@ -358,6 +571,6 @@ def _learned_from(
             other_channels_of(whole, channel, other_channels)
         except QuietscopeError:
             continue  # archived since
-        if _setting(whole) == _setting(stacks[0]):
+        if setting_of(whole) == setting_of(stacks[0]):
             old.append(whole)
     return old

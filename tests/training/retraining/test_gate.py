@@ -14,7 +14,8 @@ from quietscope.calibration.noise_files import load_noise_model
 from quietscope.errors import QuietscopeError
 from quietscope.inference.bundle import open_bundle
 from quietscope.storage.stack import stack_from_array
-from quietscope.training.retraining.gate import RunScore, compare, judge
+from quietscope.training.retraining.comparison import RunScore, compare
+from quietscope.training.retraining.gate import judge
 from quietscope.training.retraining.run_audit import other_camera, why_unfit, yardstick
 
 SHAPE = (96, 112)

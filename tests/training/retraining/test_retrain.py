@@ -22,8 +22,9 @@ from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.errors import TrainingError
 from quietscope.training.options import TrainingOptions
-from quietscope.training.retraining.overnight import Window
-from quietscope.training.retraining.retrain import _nothing_new, newest_stacks, retrain_once
+from quietscope.training.retraining.retrain import _is_known, _learned, retrain_once
+from quietscope.training.retraining.slots import slots_of, stacks_of
+from quietscope.training.retraining.window import Window
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -136,13 +137,12 @@ def test_the_candidate_is_promoted_only_if_it_is_better(tmp_path):
     assert not (set(better.result()) ^ {"decision", "reason", "candidate", "current", "figures"})
 
 
-@pytest.mark.parametrize("sabotage", ["constant", "hot", "noise", "other camera"])
+@pytest.mark.parametrize("sabotage", ["constant", "hot", "noise"])
 def test_a_sabotaged_night_changes_nothing(sabotage, tmp_path, make_bundle):
     """The model in use stays, and the reason names the run; nothing is trained."""
     record(tmp_path, "monday", 0)
     shelf = Library(tmp_path)
-    named = {"camera": "A"}
-    shutil.copytree(make_bundle("first", **named), shelf.models_dir / "first")
+    shutil.copytree(make_bundle("first", camera="A"), shelf.models_dir / "first")
     shelf.promote(shelf.models_dir / "first", "by hand")
     record(tmp_path, "tuesday", 1, sabotage=sabotage)
     shutil.rmtree(tmp_path / "monday")
@@ -152,15 +152,28 @@ def test_a_sabotaged_night_changes_nothing(sabotage, tmp_path, make_bundle):
     assert shelf.current() == shelf.models_dir / "first"
 
 
+def test_another_camera_is_a_slot_of_its_own(tmp_path, make_bundle):
+    """What it recorded never takes the place of the first camera's model."""
+    shelf = Library(tmp_path)
+    shutil.copytree(make_bundle("first", camera="A"), shelf.models_dir / "first")
+    shelf.promote(shelf.models_dir / "first", "by hand")
+    record(tmp_path, "tuesday", 1, sabotage="other camera")
+    first, other = slots_of(shelf)
+    assert (first.current, other.current) == (shelf.models_dir / "first", None)
+    assert (first.camera.camera, other.camera.camera) == ("A", "B")
+    assert stacks_of(shelf, first) == []
+    assert len(stacks_of(shelf, other)) == 1
+
+
 def test_runs_of_one_region_belong_together(tmp_path):
     for seed, (name, x) in enumerate({"a": 0, "b": 0, "c": 80}.items()):
         record(tmp_path, name, seed, frames=8, roi=(x, 0, 80, 64))
         os.utime(tmp_path / name / "raw.ome.zarr", (seed, seed))
-    names = [stack.path.parent.name for stack in newest_stacks(Library(tmp_path), None)]
-    assert names == ["c"]
+    shelf = Library(tmp_path)
+    (slot,) = slots_of(shelf)
+    assert [stack.path.parent.name for stack in stacks_of(shelf, slot)] == ["c"]
     shutil.rmtree(tmp_path / "c")
-    names = [stack.path.parent.name for stack in newest_stacks(Library(tmp_path), None)]
-    assert names == ["b", "a"]
+    assert [stack.path.parent.name for stack in stacks_of(shelf, slot)] == ["b", "a"]
 
 
 def test_a_run_that_was_learned_from_in_part_is_not_new():
@@ -169,10 +182,10 @@ def test_a_run_that_was_learned_from_in_part_is_not_new():
         path="long", frames=12, recorded_frames=30, frame_shape=(8, 8), sha256="0" * 64
     )
     manifest = SimpleNamespace(training=SimpleNamespace(stacks=(learned,)))
-    current = SimpleNamespace(manifest=manifest)
-    assert "no run was recorded since" in _nothing_new([stack], current)
+    known = _learned(SimpleNamespace(manifest=manifest))
+    assert _is_known(stack, known)
     longer = stack_from_array(np.zeros((31, 8, 8), np.uint16), path="long")
-    assert _nothing_new([longer], current) is None
+    assert not _is_known(longer, known)
 
 
 def test_missing_other_channels_are_named(tmp_path):

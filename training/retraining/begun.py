@@ -1,0 +1,87 @@
+"""A candidate that was begun and not yet judged: what the next night needs to go on with it.
+
+Owns the note that lies beside the candidate's checkpoint from before the first step until after
+the decision. A night that is killed, or ends before the training does, leaves it; what it names is
+then trained to the end, or judged where only that is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...inference.bundle import MANIFEST
+from ...inference.library import Library
+from ...storage.atomic_output import write_json
+from ...storage.bounded_text import read_text
+from ..checkpoint import working_file
+from ..options import TrainingOptions
+
+SUFFIX = ".begun.json"
+
+
+class Begun(BaseModel):
+    """What was begun."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    channel: str | None
+    runs: tuple[str, ...]
+    """Whole runs, as absolute paths or relative to the library."""
+    options: dict[str, Any]
+
+    def training_options(self, candidate: Path) -> TrainingOptions:
+        """Return the choices, resuming where there is a checkpoint."""
+        named = {**self.options, "other_channels": tuple(self.options["other_channels"])}
+        return TrainingOptions(**{**named, "resume": working_file(candidate).is_file()})
+
+
+def note(
+    shelf: Library,
+    candidate: Path,
+    runs: Sequence[Path | str],
+    channel: str | None,
+    options: TrainingOptions,
+) -> None:
+    """Write down what is begun."""
+    begun = Begun(
+        channel=channel,
+        runs=tuple(shelf.name_of(Path(run)) for run in runs),
+        options={**asdict(options), "resume": False},
+    )
+    write_json(_note_of(candidate), begun.model_dump(mode="json"))
+
+
+def unjudged(shelf: Library) -> list[tuple[Path, Begun]]:
+    """Return the candidates that were begun and not judged, oldest first.
+
+    A note that cannot be read is taken away: it is worth no night that stands still.
+    """
+    found = []
+    for file in sorted(shelf.models_dir.glob(f"*{SUFFIX}")):
+        candidate = file.with_name(file.name.removesuffix(SUFFIX))
+        try:
+            found.append((candidate, Begun.model_validate_json(read_text(file))))
+        except (OSError, ValueError, ValidationError):
+            forget(candidate)
+    return found
+
+
+def is_trained(candidate: Path) -> bool:
+    """Whether only the decision is missing."""
+    return (candidate / MANIFEST).is_file()
+
+
+def forget(candidate: Path) -> None:
+    """Take the note away, and the checkpoint: it was judged, or cannot be gone on with."""
+    _note_of(candidate).unlink(missing_ok=True)
+    working_file(candidate).unlink(missing_ok=True)
+
+
+def _note_of(candidate: Path) -> Path:
+    return candidate.with_name(f"{candidate.name}{SUFFIX}")

@@ -1,0 +1,69 @@
+"""What earlier nights have looked at, so that no night repeats another.
+
+Owns the file that says which runs were trained on last in each slot, which were refused and why,
+and how often each slot was trained. Losing it costs one night of doing it again, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...inference.library import Library
+from ...storage.atomic_output import write_json
+from ...storage.bounded_text import read_text
+
+FILE = "looked_at.json"
+
+
+class Refused(BaseModel):
+    """A run that may not teach, as it was when it was looked at."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    frames: int
+    why: str
+
+
+class SlotMemory(BaseModel):
+    """What is known of one slot."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    trainings: int = 0
+    trained_on: dict[str, int] = {}
+    """Run to frames."""
+    refused: dict[str, Refused] = {}
+
+
+class LookedAt(BaseModel):
+    """Everything that is remembered of a library."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    slots: Mapping[str, SlotMemory] = {}
+
+    @classmethod
+    def of(cls, shelf: Library) -> LookedAt:
+        """Return what is remembered; nothing where that cannot be read."""
+        try:
+            return cls.model_validate_json(read_text(_file(shelf)))
+        except (OSError, ValueError, ValidationError):
+            return cls()
+
+    def slot(self, key: str) -> SlotMemory:
+        """Return what is known of a slot."""
+        return self.slots.get(key, SlotMemory())
+
+
+def remember(shelf: Library, key: str, memory: SlotMemory) -> None:
+    """Replace what is known of one slot."""
+    known = LookedAt.of(shelf)
+    slots = {**known.slots, key: memory}
+    write_json(_file(shelf), {"slots": {k: m.model_dump() for k, m in slots.items()}})
+
+
+def _file(shelf: Library) -> Path:
+    return shelf.models_dir / FILE
