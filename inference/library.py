@@ -165,16 +165,6 @@ class Library:
             and (channels is None or one.channel is None or one.channel in channels)
         }
 
-    def bundle_of(self, one: InUse) -> Path:
-        """Return where the bundle lies that is in use.
-
-        Raises
-        ------
-        BundleError
-            If it is not there.
-        """
-        return self._bundle(one.model)
-
     def history(self) -> tuple[LibraryEntry, ...]:
         """Return every decision that was recorded, oldest first."""
         return self._pointer().history

@@ -31,6 +31,7 @@ from ...storage.bounded_text import read_text
 from ...storage.directory_lock import DirectoryLock, holder_of, owned
 from ...storage.live_sessions import state_folder, who_is_live
 from ..errors import TrainingError
+from .micro_manager import micro_manager_watched
 from .night_record import (
     DecisionRecord,
     NightRecord,
@@ -155,7 +156,7 @@ def _worked(
     try:
         _end_what_was_left(night.library)
         require_space(night.library, NIGHT_BYTES)
-        with log_kept(night.library) as log, _turn(until, say):
+        with log_kept(night.library) as log, micro_manager_watched(), _turn(until, say):
             _wait_for_the_microscope(until, say)
             ended = supervise(
                 command,

@@ -60,9 +60,7 @@ class Slot:
         several = whole.sizes.get("channel", 1) > 1
         if self.channel is None:
             return not several
-        # A recording that does not name its only channel may show any.
-        unnamed = not several and not whole.channel_names
-        return unnamed or self.channel in (*whole.channel_labels, *_numbers(whole))
+        return _may_show(whole, self.channel)
 
 
 def slots_of(shelf: Library, channel: str | None = None) -> list[Slot]:
@@ -80,7 +78,7 @@ def slots_of(shelf: Library, channel: str | None = None) -> list[Slot]:
     QuietscopeError
         If the library is none, or its pointer is damaged.
     """
-    slots = [Slot(one.channel, one.camera, shelf.bundle_of(one)) for one in shelf.in_use()]
+    slots = [Slot(one.channel, one.camera, shelf.bundle(one.model)) for one in shelf.in_use()]
     wanted = {channel}
     for whole in _opened(shelf):
         for name in _channels(whole, channel):
@@ -137,13 +135,14 @@ def _opened(shelf: Library) -> Iterator[Stack]:
 def _channels(whole: Stack, wanted: str | None) -> list[str | None]:
     """Return the channels of a run as models name them; None for one that needs no name."""
     count = whole.sizes.get("channel", 1)
+    if count == 1:
+        known = wanted is None or _may_show(whole, wanted)
+        return [wanted] if known else []
     if wanted is not None:
         try:
-            return [channel_name(whole, wanted) if count > 1 else wanted]
+            return [channel_name(whole, wanted)]
         except TrainingDataError:
             return []
-    if count == 1:
-        return [None]
     return [channel_name(whole, str(number)) for number in range(count)]
 
 
@@ -152,8 +151,11 @@ def _serves(slot: Slot, channel: str | None, whole: Stack) -> bool:
     return slot.holds(whole) and (slot.channel == channel or not several)
 
 
-def _numbers(whole: Stack) -> list[str]:
-    return [str(number) for number in range(whole.sizes.get("channel", 1))]
+def _may_show(whole: Stack, channel: str) -> bool:
+    """Whether a run has a channel; one that does not name its only channel may show any."""
+    count = whole.sizes.get("channel", 1)
+    unnamed = count == 1 and not whole.channel_names
+    return unnamed or channel in (*whole.channel_labels, *map(str, range(count)))
 
 
 def _is_enough(own: Stack) -> bool:

@@ -44,6 +44,7 @@ from quietscope.calibration.errors import CameraMismatchError
 from quietscope.cli import app
 from quietscope.doctor.attached import QUESTIONS
 from quietscope.storage.directory_lock import is_owned
+from quietscope.storage.live_sessions import who_is_live
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.written_frames import written_frames
 
@@ -871,3 +872,27 @@ def test_ctrl_c_brings_everything_back(micro_manager, tmp_path):
         assert "stopped by the user" in said
         assert (microscope.exposure_ms, microscope.roi, microscope.focus_um) == before
         microscope.core.set_position("Z", 0.0)
+
+
+@pytest.mark.long
+def test_its_own_imaging_is_seen_as_a_live_session(tmp_path, monkeypatch):
+    """So that training gives way to people who do not use quietscope at the moment."""
+    monkeypatch.setenv("QUIETSCOPE_STATE", str(tmp_path / "state"))
+    theirs = MicroManager(tmp_path / "theirs")
+    program = [sys.executable, "-m", "quietscope.acquisition.microscope.watch", str(theirs.port)]
+    watching = subprocess.Popen(program, stderr=subprocess.DEVNULL)
+    try:
+        for what in ("live", "acquiring"):
+            theirs.switch(what, True)
+            wait_for(who_is_live)
+            theirs.switch(what, False)
+            wait_for(lambda: who_is_live() is None)
+        theirs.switch("live", True)
+        wait_for(who_is_live)
+        theirs.crash()
+        assert watching.wait(20) == 1
+        assert who_is_live() is None
+    finally:
+        watching.kill()
+        watching.wait()
+        theirs.crash()

@@ -1,0 +1,229 @@
+"""What is trained for whom, on which runs, and why nothing is where nothing is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from quietscope.inference.bundle import TrainingStack, open_bundle, read_manifest
+from quietscope.inference.library import Library
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter
+from quietscope.storage.stack import stack_from_array
+from quietscope.training.data.side_inputs import one_channel
+from quietscope.training.retraining import begun, run_choice
+from quietscope.training.retraining.drift import drift_in
+from quietscope.training.retraining.looked_at import LookedAt
+from quietscope.training.retraining.retrain import Request, one_round, weightiest
+from quietscope.training.retraining.slots import slots_of, stacks_of
+
+SHAPE = (48, 56)
+
+
+def scene(brightness=1.0, width=3.0, seed=5):
+    rough = gaussian_filter(np.random.default_rng(seed).random(SHAPE), width)
+    rough = (rough - rough.min()) / np.ptp(rough)
+    return brightness * (40 + 400 * rough)
+
+
+def frames(signal, count=16, seed=0):
+    return np.random.default_rng(seed).poisson(signal, (count, *SHAPE)).astype(np.uint16)
+
+
+def record(library, name, *, camera="A", channels=None, pixels=None, verdict=None):
+    about = {"quietscope": {"camera": {"camera": camera}}}
+    pixels = frames(scene()) if pixels is None else pixels
+    names = [None] if channels is None else channels
+    with OmeZarrWriter(
+        library / name / "raw.ome.zarr",
+        frame_shape=SHAPE,
+        dtype="uint16",
+        attributes=about,
+    ) as writer:
+        for time, frame in enumerate(pixels):
+            for channel in names:
+                writer.write(frame, {"time": time} | ({"channel": channel} if channel else {}))
+    if verdict is not None:
+        report = {"verdict": verdict, "verdict_by_channel": {"": verdict}}
+        (library / name / "report.json").write_text(json.dumps(report), encoding="utf-8")
+
+
+@pytest.fixture
+def in_use(tmp_path, make_bundle):
+    """Put a model in use that has learned from some runs."""
+
+    def put(name="first", *, learned=(), channel=None, camera="A", radius=1):
+        shelf = Library(tmp_path / "lib")
+        place = shelf.models_dir / name
+        made = make_bundle(name, channel=channel, camera=camera, radius=radius)
+        shutil.copytree(made, place)
+        if learned:
+            manifest = read_manifest(place)
+            stacks = tuple(
+                TrainingStack(
+                    path=str(own.path),
+                    frames=len(own),
+                    recorded_frames=len(own),
+                    frame_shape=own.frame_shape,
+                    sha256="0" * 64,
+                )
+                for own in learned
+            )
+            record_of = manifest.training.model_copy(update={"stacks": stacks})
+            text = manifest.model_copy(update={"training": record_of}).model_dump_json()
+            (place / "manifest.json").write_text(text, encoding="utf-8")
+        shelf.promote(place, "by hand")
+        return shelf
+
+    return put
+
+
+# --------------------------------------------------------------------------------- slots
+
+
+def test_each_channel_and_each_camera_is_a_slot(tmp_path):
+    record(tmp_path, "monday", channels=["DAPI", "GFP"])
+    record(tmp_path, "tuesday", channels=["GFP"], camera="B")
+    record(tmp_path, "wednesday")
+    found = {(slot.channel, slot.camera.camera) for slot in slots_of(Library(tmp_path))}
+    assert found == {("DAPI", "A"), ("GFP", "A"), (None, "B"), (None, "A")}
+    named = slots_of(Library(tmp_path), "DAPI")
+    assert [(slot.channel, slot.camera.camera) for slot in named] == [("DAPI", "A")]
+
+
+def test_a_model_in_use_keeps_its_slot_without_a_run(tmp_path, in_use):
+    shelf = in_use(channel="GFP")
+    record(shelf.path, "monday", channels=["DAPI", "GFP"])
+    gfp, dapi = slots_of(shelf)
+    assert (gfp.channel, gfp.current) == ("GFP", shelf.models_dir / "first")
+    assert (dapi.channel, dapi.current) == ("DAPI", None)
+    assert len(stacks_of(shelf, gfp)) == len(stacks_of(shelf, dapi)) == 1
+
+
+def test_a_run_of_another_named_channel_teaches_it_nothing(tmp_path, in_use):
+    shelf = in_use(channel="GFP")
+    record(shelf.path, "monday", channels=["DAPI"])
+    assert stacks_of(shelf, slots_of(shelf)[0]) == []
+
+
+# -------------------------------------------------------------------------- why nothing is done
+
+
+def looked(shelf, **how):
+    slot = slots_of(shelf)[0]
+    return one_round(shelf, slot, Request(seconds=1.0, **how))
+
+
+def test_nothing_new_is_said_at_once(tmp_path, in_use):
+    record(tmp_path / "lib", "monday")
+    shelf = Library(tmp_path / "lib")
+    (stack,) = stacks_of(shelf, slots_of(shelf)[0])
+    in_use(learned=[one_channel(stack, None)])
+    found = looked(shelf)
+    assert (found.decision, found.candidate) == ("skipped", None)
+    assert "no run was recorded since the last training" in found.reason
+
+
+def test_a_few_new_frames_wait_unless_the_picture_has_drifted(tmp_path, in_use):
+    library = tmp_path / "lib"
+    record(library, "monday", pixels=frames(scene(), count=200))
+    shelf = Library(library)
+    (stack,) = stacks_of(shelf, slots_of(shelf)[0])
+    in_use(learned=[one_channel(stack, None)])
+    record(library, "tuesday", pixels=frames(scene(), count=9))
+    assert "only 9 new frames" in looked(shelf).reason
+    good = {"word": "good", "headline": "as it should be"}
+    (library / "tuesday" / "report.json").write_text(json.dumps({"verdict": good}), "utf-8")
+    assert "only 9 new frames" in looked(shelf).reason
+    bad = {"word": "bad", "headline": "structure is removed"}
+    (library / "tuesday" / "report.json").write_text(
+        json.dumps({"verdict": good, "verdict_by_channel": {"": bad}}), "utf-8"
+    )
+    new = stacks_of(shelf, slots_of(shelf)[0])[:1]
+    assert "structure is removed" in drift_in(new, None)
+    with pytest.raises(Exception, match=r"budget|seconds"):
+        looked(shelf)  # it would be trained: there is only no time for it
+
+
+def test_what_was_refused_is_not_looked_at_twice(tmp_path, monkeypatch):
+    record(tmp_path, "monday", pixels=np.full((12, *SHAPE), 100, np.uint16))
+    shelf = Library(tmp_path)
+    first = looked(shelf)
+    assert "monday" in first.reason
+    assert "one grey" in first.reason
+    (memory,) = LookedAt.of(shelf).slots.values()
+    assert len(memory.refused) == 1
+    monkeypatch.setattr("quietscope.training.retraining.run_audit.why_unfit", None)
+    assert looked(shelf).reason == first.reason
+    (shelf.models_dir / "looked_at.json").write_text("{", encoding="utf-8")
+    assert LookedAt.of(shelf).slots == {}
+
+
+def test_the_weightiest_decision_stands_for_all(tmp_path):
+    skipped = looked(Library(_with_run(tmp_path)))
+    kept, promoted = (replace(skipped, decision=name) for name in ("kept", "promoted"))
+    assert weightiest([skipped, kept, promoted, kept]) is promoted
+    assert weightiest([skipped, kept]) is kept
+
+
+def _with_run(library):
+    record(library, "monday", pixels=np.full((12, *SHAPE), 100, np.uint16))
+    return library
+
+
+# -------------------------------------------------------------------------- which runs teach
+
+
+def test_runs_are_chosen_for_what_they_cover():
+    """A week of one dim specimen does not crowd out the one bright evening, nor last month's."""
+    dim = [stack_from_array(frames(scene(), seed=n), path=f"dim {n}") for n in range(10)]
+    bright = stack_from_array(frames(scene(30.0)), path="bright")
+    fine = stack_from_array(frames(scene(1.0, width=1.0)), path="fine")
+    old = [stack_from_array(frames(scene(5.0), seed=n), path=f"old {n}") for n in range(5)]
+    new = [*dim, bright, fine]
+    chosen = run_choice.chosen([(s, s) for s in new], [(s, s) for s in old])
+    names = [str(stack.path) for stack in chosen]
+    assert names[0] == "dim 0", "the newest comes first"
+    assert {"bright", "fine"} <= set(names)
+    assert sum(name.startswith("old") for name in names) == run_choice.MOST_OLD
+    assert len(names) == run_choice.MOST_NEW + run_choice.MOST_OLD
+
+
+def test_where_little_is_new_more_of_the_old_is_learned_again():
+    new = stack_from_array(frames(scene()), path="new")
+    old = [stack_from_array(frames(scene(n + 1.0)), path=f"old {n}") for n in range(10)]
+    chosen = run_choice.chosen([(new, new)], [(s, s) for s in old])
+    assert len(chosen) == run_choice.MOST_NEW + run_choice.MOST_OLD
+    assert chosen[0] is new
+
+
+# ------------------------------------------------------------------- what was begun and not judged
+
+
+def test_what_is_begun_is_noted_and_can_be_gone_on_with(tmp_path, make_bundle):
+    from quietscope.training.options import TrainingOptions
+
+    shelf = Library(tmp_path)
+    shelf.models_dir.mkdir()
+    candidate = shelf.models_dir / "20260301-220000"
+    options = TrainingOptions(preset="fast", seconds=60.0, other_channels=("DAPI",))
+    run = tmp_path / "monday" / "raw.ome.zarr"
+    begun.note(shelf, candidate, [run], "GFP", options)
+    ((found, what),) = begun.unjudged(shelf)
+    assert found == candidate
+    assert what.runs == ("monday/raw.ome.zarr",), "a library may be moved to another disk"
+    assert what.training_options(candidate) == options
+    candidate.with_name(f"{candidate.name}.unfinished.pt").touch()
+    assert what.training_options(candidate).resume
+    assert not begun.is_trained(candidate)
+    shutil.copytree(make_bundle(), candidate)
+    assert begun.is_trained(candidate)
+    begun.forget(candidate)
+    assert begun.unjudged(shelf) == []
+    (shelf.models_dir / "x.begun.json").write_text("{", encoding="utf-8")
+    assert begun.unjudged(shelf) == []
+    assert open_bundle(candidate)
