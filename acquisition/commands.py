@@ -336,6 +336,10 @@ def _summary(report: dict[str, Any]) -> list[str]:
             f"{report['frames_not_of_the_models_camera']} frames were not denoised: the camera "
             "was set otherwise than for the model"
         )
+    lines += [
+        f"a newer model came into use meanwhile, which the next run takes: {newer}"
+        for newer in report.get("newer_models", {}).values()
+    ]
     lines += _bad_verdict(report)
     if report["simulated"]:
         lines.append(

@@ -33,6 +33,7 @@ from .denoise_stage import DenoiseStage
 from .denoised_stores import DenoisedStores
 from .disk_sync import DiskSync
 from .frame import Frame
+from .newer_models import NewerModels
 from .overflow_watch import OverflowWatch
 from .part import Part, PixelSize
 from .recorder import Recorder
@@ -79,6 +80,7 @@ class ActiveRun:
         self._overflow = overflow
         self._errors: list[BaseException] = []
         self._verdicts = VerdictWatch(directory.log)
+        self._newer = NewerModels(denoisers.bundles, directory.log)
         self._view = View(
             self.counts,
             self._verdicts,
@@ -130,6 +132,7 @@ class ActiveRun:
             raise
         self._recorder.start()
         self._disk_sync.start()
+        self._newer.start()
 
     def _build_sessions(self) -> None:
         """Warm the models up before the first frame, where the frame's shape is known."""
@@ -191,6 +194,7 @@ class ActiveRun:
         self._attempt(self._await_denoiser)
         self._view.finish()
         self._verdicts.end()
+        self._attempt(self._newer.close)
         self._keep(self._denoise_stage.error or self._denoise_stage.misfit)
         if theirs is None and self._options.complete_afterwards and self._denoiser_is_free:
             self._attempt(lambda: self._complete(read_saved))
@@ -355,6 +359,7 @@ class ActiveRun:
             **self._trust(),
             **self._verdicts.result(),
             "models_without_frames": self._denoisers.names_without_frames(),
+            "newer_models": dict(self._newer.found),
             "seconds": (time.perf_counter_ns() - self._began_ns) / 1e9,
             "seconds_to_first_denoised_frame": (first_ns - self._began_ns) / 1e9
             if first_ns

@@ -34,6 +34,7 @@ from ...storage.stack import Stack
 from ..checkpoint import load_checkpoint
 from ..data.side_inputs import one_channel, other_channels_of
 from ..errors import TrainingError
+from ..methods import learner_of
 from ..options import TrainingOptions
 from ..progress import TrainingProgress
 from ..run import BetweenSteps, go_on, in_one_process
@@ -249,10 +250,19 @@ def one_round(shelf: Library, slot: Slot, request: Request) -> Decision:
     """
     current = None if slot.current is None else open_bundle(slot.current)
     options = _options(request.options, current, request.seconds, request.steps)
+    if learner_of(options.algorithm).target == "truth":
+        return skip(shelf, slot, _needs_truth(options.algorithm))
     found = _look(shelf, slot, current, options, request)
     if found.reason is not None:
         return skip(shelf, slot, found.reason)
     return _candidate_round(shelf, slot, found.stacks, options, request, _new_name(shelf))
+
+
+def _needs_truth(algorithm: str) -> str:
+    return (
+        f"the model in use was trained by {algorithm}, from clean frames that recordings do not "
+        "hold; put one in use that learns from noisy ones"
+    )
 
 
 def another_round(shelf: Library, decision: Decision, request: Request) -> Decision:

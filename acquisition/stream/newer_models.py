@@ -1,0 +1,96 @@
+"""Whether a newer model has come into use while a run lasts.
+
+Owns the looking, now and then and away from every frame, and what is said. A run keeps the models
+that it began with, so that all of its frames are denoised alike; the next one takes the newer.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ...errors import QuietscopeError
+from ...inference.bundle import Bundle
+from ...inference.library import Library, library_around
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 30.0
+"""Models change once a night, and a look reads one small file."""
+
+
+class NewerModels:
+    """Looks after the library that each of a run's models lies in.
+
+    Parameters
+    ----------
+    bundles
+        The models of the run, by the names of their channels.
+    log
+        Gets a line for each that is newer.
+    look_every_s
+        Between two looks.
+    """
+
+    def __init__(
+        self,
+        bundles: Mapping[str, Bundle],
+        log: Callable[[str], None],
+        *,
+        look_every_s: float = LOOK_EVERY_S,
+    ) -> None:
+        self._log, self._look_every_s = log, look_every_s
+        self._watched = {
+            name: (shelf, bundle)
+            for name, bundle in bundles.items()
+            if (shelf := library_around(bundle.path)) is not None
+        }
+        self._before = {name: _in_use(*pair) for name, pair in self._watched.items()}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, name="quietscope newer models")
+        self.found: dict[str, str] = {}
+        """The newer models, by the names of their channels."""
+
+    def start(self) -> None:
+        """Begin to look, where there is a library to look at."""
+        if self._watched:
+            self._thread.start()
+
+    def close(self) -> None:
+        """Look a last time and stop."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+            self._look()
+
+    def _look_on(self) -> None:
+        while not self._over.wait(self._look_every_s):
+            self._look()
+
+    def _look(self) -> None:
+        for name, (shelf, bundle) in self._watched.items():
+            now = _in_use(shelf, bundle)
+            if now is None or now in (self._before[name], bundle.path):
+                continue
+            if self.found.get(name) == str(now):
+                continue
+            self.found[name] = str(now)
+            channel = "" if bundle.manifest.channel is None else f" of {bundle.manifest.channel}"
+            self._log(
+                f"a newer model{channel} is ready: {now.name}; this run keeps {bundle.path.name}, "
+                "and the next one takes the newer"
+            )
+
+
+def _in_use(shelf: Library, bundle: Bundle) -> Path | None:
+    """Return the model that is in use for what a bundle is for; None if that is not known."""
+    manifest = bundle.manifest
+    try:
+        for one in shelf.in_use():
+            if one.serves_as(manifest.channel, manifest.camera):
+                return shelf.bundle(one.model)
+    except (QuietscopeError, OSError) as error:  # no reason to disturb a run
+        logger.debug("the library %s cannot be asked: %s", shelf.path, error)
+    return None
