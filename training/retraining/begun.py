@@ -7,6 +7,8 @@ then trained to the end, or judged where only that is missing.
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +20,12 @@ from ...inference.bundle import MANIFEST
 from ...inference.library import Library
 from ...storage.atomic_output import write_json
 from ...storage.bounded_text import read_text
+from ...storage.directory_lock import is_owned
 from ..checkpoint import working_file
 from ..options import TrainingOptions
 
 SUFFIX = ".begun.json"
+_STAGED = re.compile(r"\.(?P<name>.+?)(?:\.unfinished\.pt|\.begun\.json)?\.[0-9a-f]{8}\.partial")
 
 
 class Begun(BaseModel):
@@ -70,6 +74,21 @@ def unjudged(shelf: Library) -> list[tuple[Path, Begun]]:
         except (OSError, ValueError, ValidationError):
             forget(candidate)
     return found
+
+
+def sweep(shelf: Library) -> None:
+    """Delete what killed trainings left half written among the models: a year of it fills a disk.
+
+    What somebody writes at this moment stays.
+    """
+    for half in shelf.models_dir.glob(".*.partial"):
+        named = _STAGED.fullmatch(half.name)
+        if named is None or is_owned(shelf.models_dir / named["name"]):
+            continue
+        if half.is_dir():
+            shutil.rmtree(half, ignore_errors=True)
+        else:
+            half.unlink(missing_ok=True)
 
 
 def is_trained(candidate: Path) -> bool:

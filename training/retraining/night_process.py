@@ -21,6 +21,7 @@ from ...errors import QuietscopeError, one_line
 from ...inference.library import Library
 from ...storage.atomic_output import jsonable
 from ...storage.directory_lock import owned
+from . import begun
 from .giving_way import GiveWay, WindowEndedError
 from .retrain import (
     Decision,
@@ -64,6 +65,7 @@ def night(library: Path, until: float, tell: Tell, request: Request) -> int:
     shelf = Library(library)
     shelf.runs()
     with owned(shelf.models_dir):
+        begun.sweep(shelf)
         try:
             for decision in go_on_with_begun(shelf, request):
                 tell(_told(decision))

@@ -184,6 +184,7 @@ def retrain_slots(shelf: Library, request: Request, channel: str | None = None) 
     """Make one round for each slot of a library; see `retrain_once`."""
     shelf.runs()  # what is no library is refused before a lock is put there
     with owned(shelf.models_dir):
+        begun.sweep(shelf)
         decisions = go_on_with_begun(shelf, request)
         decisions += [one_round(shelf, slot, request) for slot in slots_of(shelf, channel)]
     if not decisions:

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from quietscope.inference.bundle import TrainingStack, open_bundle, read_manifest
 from quietscope.inference.library import Library
+from quietscope.storage.directory_lock import owned
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.data.side_inputs import one_channel
@@ -227,3 +228,16 @@ def test_what_is_begun_is_noted_and_can_be_gone_on_with(tmp_path, make_bundle):
     (shelf.models_dir / "x.begun.json").write_text("{", encoding="utf-8")
     assert begun.unjudged(shelf) == []
     assert open_bundle(candidate)
+
+
+def test_what_killed_trainings_left_half_written_goes_and_nothing_else(tmp_path, make_bundle):
+    shelf = Library(tmp_path)
+    shutil.copytree(make_bundle(), shelf.models_dir / "good")
+    for name in ("dead", "busy"):
+        (shelf.models_dir / f".{name}.0123abcd.partial").mkdir()
+    (shelf.models_dir / ".dead.unfinished.pt.0123abcd.partial").touch()
+    (shelf.models_dir / "mine.partial").touch()
+    with owned(shelf.models_dir / "busy"):
+        begun.sweep(shelf)
+        left = {path.name for path in shelf.models_dir.iterdir()}
+    assert left == {"good", ".busy.0123abcd.partial", ".busy.lock", "mine.partial"}
