@@ -9,6 +9,7 @@ happen by `overnight`; the pointer itself belongs to `inference.library`.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -46,6 +47,7 @@ from .gate import Verdict, judge
 from .giving_way import WindowEndedError
 from .looked_at import LookedAt, Refused, SlotMemory, remember
 from .slots import FEWEST_FRAMES, Slot, setting_of, slots_of, stacks_of
+from .window import SHORTEST_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +152,8 @@ def retrain_once(
     library
         The directory of runs and models.
     seconds, steps
-        The budget of each candidate's training; exactly one, or neither for the default.
+        The budget: time of all candidates together, or steps of each; exactly one, or neither for
+        the default.
     options
         Further choices; None takes those of the model in use, or the defaults.
     noise_model
@@ -186,10 +189,19 @@ def retrain_slots(shelf: Library, request: Request, channel: str | None = None) 
     with owned(shelf.models_dir):
         begun.sweep(shelf)
         decisions = go_on_with_begun(shelf, request)
-        decisions += [one_round(shelf, slot, request) for slot in slots_of(shelf, channel)]
+        slots, ends = slots_of(shelf, channel), time.monotonic() + (request.seconds or 0.0)
+        for number, slot in enumerate(slots):
+            decisions.append(one_round(shelf, slot, _share(request, ends, len(slots) - number)))
     if not decisions:
         decisions = [skip(shelf, None, f"no run with at least {FEWEST_FRAMES} frames can be read")]
     return decisions
+
+
+def _share(request: Request, ends: float, slots: int) -> Request:
+    """Return the request with one slot's share of the time that is left; steps are each one's."""
+    if request.seconds is None or slots == 1:
+        return request
+    return replace(request, seconds=max((ends - time.monotonic()) / slots, SHORTEST_SECONDS))
 
 
 def weightiest(decisions: Sequence[Decision]) -> Decision:
