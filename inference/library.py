@@ -3,6 +3,8 @@
 Owns `current.json`, which is replaced in one step and names for each camera, setting and channel
 the model in use, with its history. Does not train, does not compare, and never deletes a run.
 
+For whoever shows it: `Library.models`, `in_use`, `history` and `last_page` return plain data.
+
 ::
 
     library/

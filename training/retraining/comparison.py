@@ -299,10 +299,15 @@ def _measured(
         bias=_bias(residual, raw, part)[np.newaxis],
         bands=_bands(residual, part)[np.newaxis],
         stated_adu2=np.array([(stated**2).mean()]),
-        explained=np.array([(_seen_noise(part) - (out[1] ** 2).mean()) / (removed**2).mean()]),
+        explained=np.array([_explained(removed, out[1], part)]),
         correlation=np.array([lag_one_correlation(removed) or 0.0]),
         seconds=np.array([seconds]),
     )
+
+
+def _explained(removed: NDArray[np.float64], stated: NDArray[np.float32], part: Split) -> float:
+    found = float((removed**2).mean())
+    return (_seen_noise(part) - float((stated**2).mean())) / found if found > 0 else np.nan
 
 
 def _seen_noise(part: Split) -> float:

@@ -113,9 +113,8 @@ def interval(scores: Sequence[RunScore], seed: int = 0) -> Interval:
 def _units(score: RunScore) -> NDArray[np.float64]:
     """Return what is drawn of a run, (n, 3): means of frames, or of places of the only ones."""
     by_frame = score.by_frame()
-    if len(by_frame) > 2:
-        return by_frame.mean(axis=1)
-    return by_frame.mean(axis=0)
+    found: NDArray[np.float64] = by_frame.mean(axis=1 if len(by_frame) > 2 else 0)
+    return found
 
 
 def _relative(means: NDArray[np.float64]) -> float:

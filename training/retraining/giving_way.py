@@ -122,10 +122,11 @@ class GiveWay:
 
 def move(run: Run, device: torch.device) -> None:
     """Let everything that a run computes with lie on `device`; nothing happens if it does."""
-    run.learner.network.to(device)
+    for player in run.players:
+        player.network.to(device)
     run.average.to(device)
     run.best = {name: value.to(device) for name, value in run.best.items()}
-    for state in run.optimizer.state.values():
-        for name, value in state.items():
-            if isinstance(value, torch.Tensor):
-                state[name] = value.to(device)
+    for optimizer in run.optimizers:
+        for state in optimizer.state.values():
+            moved = {name: v.to(device) for name, v in state.items() if torch.is_tensor(v)}
+            state.update(moved)

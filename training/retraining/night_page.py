@@ -49,7 +49,7 @@ def write_night_page(library: Path, record: NightRecord) -> Path:
     page = Page(f"The night of {record.night}", record.headline())
     page.tiles(_tiles(record))
     page.checks(
-        [(_light(one), _name(one), f"{one.decision}: {one.reason}") for one in record.decisions]
+        [(_light(one), one.about(), f"{one.decision}: {one.reason}") for one in record.decisions]
     )
     if record.failure is not None:
         page.checks([("red", "the night failed", record.failure)])
@@ -77,12 +77,8 @@ def _light(one: DecisionRecord) -> Light:
     return LIGHTS.get(one.decision, "amber")
 
 
-def _name(one: DecisionRecord) -> str:
-    return ", ".join(filter(None, [one.channel, one.camera])) or "the model"
-
-
 def _section(page: Page, library: Path, one: DecisionRecord) -> None:
-    page.heading(_name(one))
+    page.heading(one.about())
     page.text(f"{one.decision}: {one.reason}")
     if one.runs:
         page.text(f"Learned from {', '.join(str(Path(run).parent) for run in one.runs)}.")

@@ -51,6 +51,10 @@ class DecisionRecord(BaseModel):
     figures: dict[str, float | None] = {}
     runs: tuple[str, ...] = ()
 
+    def about(self) -> str:
+        """Return the channel and the camera in words."""
+        return ", ".join(filter(None, [self.channel, self.camera])) or "the model"
+
 
 class NightRecord(BaseModel):
     """One night.
@@ -84,7 +88,7 @@ class NightRecord(BaseModel):
             return f"failed: {self.failure}"
         if self.state == "running":
             return f"running since {self.started:%H:%M}"
-        words = "; ".join(f"{d.channel or 'model'} {d.decision}" for d in self.decisions)
+        words = "; ".join(f"{one.about()} {one.decision}" for one in self.decisions)
         if self.state == "unfinished":
             return "; ".join([*filter(None, [words]), "goes on the next night"])
         return words or "nothing was looked at"

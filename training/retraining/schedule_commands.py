@@ -197,10 +197,7 @@ def _state_lines(state: ScheduleState) -> list[str]:
         lines.append(f"at work now: {state.served_by}")
     if state.last is not None:
         lines.append(f"last night ({state.last.night}): {state.last.headline()}")
-        lines += [
-            f"  {one.channel or 'model'} {one.camera}: {one.decision}, {one.reason}"
-            for one in state.last.decisions
-        ]
+        lines += [f"  {one.about()}: {one.decision}, {one.reason}" for one in state.last.decisions]
         lines += [f"  {remark}" for remark in state.last.remarks]
         if state.last.page is not None:
             lines.append(f"page: {state.last.page}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from quietscope.calibration.noise_files import load_noise_model
 from quietscope.errors import QuietscopeError
 from quietscope.inference.bundle import open_bundle
 from quietscope.storage.stack import stack_from_array
-from quietscope.training.retraining.comparison import RunScore, compare
-from quietscope.training.retraining.gate import judge
+from quietscope.training.retraining.comparison import ModelMeasures, RunScore, compare
+from quietscope.training.retraining.gate import interval, judge
 from quietscope.training.retraining.run_audit import other_camera, why_unfit, yardstick
 
 SHAPE = (96, 112)
@@ -140,6 +141,78 @@ def test_each_of_these_stops_a_candidate_alone(scores, said):
     assert not verdict.promote
     assert said in verdict.reason
     assert "\n" not in verdict.reason
+
+
+def test_a_gain_has_to_exceed_its_own_uncertainty_over_runs():
+    """Two runs that gain and one that may lose as much: that is a draw, not a gain."""
+    sure = interval([score(8.0, 10.0), score(8.2, 10.0), score(7.9, 10.0)])
+    assert 0.1 < sure.low < sure.gain < sure.high < 0.3
+    doubtful = [score(6.0, 10.0), score(9.99, 10.0), score(9.99, 10.0)]
+    assert interval(doubtful).low < interval([doubtful[0]] * 3).low
+    assert interval([score(np.nan, 10.0)]).low == -np.inf
+
+
+def measures(**changed):
+    """Return what an honest model of a quick network gives on four frames."""
+    rng = np.random.default_rng(3)
+    honest = {
+        "bias": 0.002 * rng.standard_normal((4, 5)),
+        "bands": np.array([4.0, 3.0, 2.0, 1.0, 1.0, 1.0]) * (1 + 0.05 * rng.random((4, 6))),
+        "stated_adu2": np.full(4, 9.0),
+        "explained": np.full(4, 1.0),
+        "correlation": 0.01 * rng.standard_normal(4),
+        "seconds": np.full(4, 0.05),
+    }
+    return ModelMeasures(**{**honest, **changed})
+
+
+@pytest.mark.parametrize(
+    ("defect", "said"),
+    [
+        ({}, None),
+        ({"bias": np.array([[0, 0, 0, 0, 0.2]] * 4)}, "biased by 2.% .* brightest"),
+        ({"bias": np.array([[-0.2, 0, 0, 0, 0]] * 4)}, "biased by 2.% .* darkest"),
+        ({"correlation": np.full(4, 0.4)}, "structure is lost"),
+        ({"stated_adu2": np.full(4, 1.0)}, "times what it states"),
+        ({"stated_adu2": np.full(4, 100.0)}, "times what it states"),
+        ({"bands": np.array([[4.0, 3, 2, 1, 1, 3]] * 4)}, "ring 6 of 6 .* adds texture"),
+        ({"seconds": np.full(4, 0.2)}, "live would fall behind"),
+    ],
+)
+def test_a_better_score_redeems_no_red_check(defect, said):
+    scored = replace(score(8.0, 10.0), measures=(measures(**defect), measures()))
+    verdict = judge([scored])
+    assert verdict.promote == (said is None)
+    if said is not None:
+        assert re.search(said, verdict.reason)
+    assert verdict.figures["current_z"] == pytest.approx((10 / 9) ** 0.5, rel=0.05)
+
+
+def test_a_defect_that_the_model_in_use_has_as_well_stops_nothing():
+    both = measures(correlation=np.full(4, 0.4), bias=np.full((4, 5), 0.3))
+    assert judge([replace(score(8.0, 10.0), measures=(both, both))]).promote
+
+
+def test_a_graph_that_is_not_what_was_trained_is_not_promoted(make_bundle):
+    bundle = open_bundle(make_bundle())
+    figures = {"parity_max_relative_error": 0.02}
+    wrong = replace(bundle, manifest=bundle.manifest.model_copy(update={"figures": figures}))
+    verdict = judge([score(8.0, 10.0)], wrong)
+    assert not verdict.promote
+    assert "differs from what was trained" in verdict.reason
+
+
+def test_what_is_measured_is_what_is_true(make_bundle, signal):
+    """A constant added to every pixel is the bias; a filter that blurs loses the fine rings."""
+    sharp, soft = (open_bundle(make_bundle(n, radius=r)) for n, r in (("a", 0), ("b", 4)))
+    stack = stack_from_array(counted(10 * signal, frames=40), path="bright")
+    (found,) = compare(sharp, soft, [stack], lambda run: yardstick(run, None, seed=0))
+    identity, blurred = found.measures
+    assert abs(identity.bias.mean(axis=0)).max() < 0.05, "the raw frame has no bias"
+    assert blurred.bias.mean(axis=0)[-1] < -0.1, "a blur takes from the brightest"
+    noise = found.means[2]
+    assert identity.bands.mean(axis=0) == pytest.approx(np.full(6, noise), rel=0.3)
+    assert blurred.bands.mean(axis=0)[0] > 5 * blurred.bands.mean(axis=0)[-1]
 
 
 def test_a_filter_that_blurs_too_much_loses_whoever_is_asked(make_bundle, good):

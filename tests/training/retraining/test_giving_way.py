@@ -103,6 +103,6 @@ def test_everything_that_is_computed_with_leaves_the_device(trained):
         *run.learner.network.parameters(),
         *run.average.parameters(),
         *run.best.values(),
-        *(v for s in run.optimizer.state.values() for v in s.values()),
+        *(v for o in run.optimizers for s in o.state.values() for v in s.values()),
     ]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
