@@ -83,6 +83,7 @@ class PreviewLink:
         title: str,
         saturation_adu: float | None = None,
         pixel_size_um: float | None = None,
+        run: Path | None = None,
     ) -> PreviewLink:
         """Start the window's process and return at once; never raises.
 
@@ -98,6 +99,8 @@ class PreviewLink:
             The highest value that the camera can give; by default that of the pixel type.
         pixel_size_um
             Width of a pixel in the specimen, for the scale bar.
+        run
+            The run directory, where its frames are recorded, so that one can look back.
         """
         if not is_told() and (reason := missing_screen()):
             return cls(None, reason)
@@ -106,6 +109,7 @@ class PreviewLink:
             "pixel_type": pixel_type,
             "saturation_adu": saturation_adu,
             "pixel_size_um": pixel_size_um,
+            "run": None if run is None else str(run.absolute()),
         }
         mailbox = None
         try:

@@ -6,13 +6,17 @@ Owns what they show of a picture, and their controls. What a person does with th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyqtgraph as pg
+from numpy.typing import NDArray
 from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtWidgets import QCheckBox, QComboBox
 
 from .display_levels import CONTRAST_RULES, Limits, SharedContrast, histogram, histogram_edges
 from .mailbox import Picture
+from .region_trace import RegionTrace
 from .style import ACCENT, RAW_COLOUR
 from .widgets import coloured, label, plot, titled
 
@@ -118,3 +122,47 @@ def _words(picture: Picture, row: int, column: int | None) -> str:
             value += f" ± {picture.uncertainty[row, column]:.2g}"
         words.append(coloured(f"denoised {value}", ACCENT))
     return "&nbsp;&nbsp; ".join(words)
+
+
+class TracePlot:
+    """The brightness of a region over time, with the band in which the denoised one lies."""
+
+    def __init__(self) -> None:
+        self.plot = plot()
+        self._raw = self.plot.plot(pen=pg.mkPen(RAW_COLOUR, width=1), connect="finite")
+        self._upper, self._lower = pg.PlotCurveItem(pen=None), pg.PlotCurveItem(pen=None)
+        self._band = pg.FillBetweenItem(self._upper, self._lower, brush=pg.mkBrush(ACCENT + "44"))
+        self.plot.addItem(self._band)
+        self.denoised = self.plot.plot(pen=pg.mkPen(ACCENT, width=2), connect="finite")
+        self.text = label("muted")
+        self.text.setTextFormat(Qt.TextFormat.RichText)
+        self.widget = titled([label("section", "REGION OVER TIME"), None, self.text], self.plot)
+        self.widget.setToolTip(
+            "Mean of the region. The band is the widest that its uncertainty can be: as if the "
+            "errors of all its pixels were the same."
+        )
+
+    def show(self, trace: RegionTrace) -> None:
+        """Show the moments so far."""
+        times, raw, denoised, uncertainty = trace.curves().T
+        self._raw.setData(times, raw)
+        self.denoised.setData(times, denoised)
+        known = np.isfinite(denoised) & np.isfinite(uncertainty)
+        self._upper.setData(times[known], (denoised + uncertainty)[known])
+        self._lower.setData(times[known], (denoised - uncertainty)[known])
+        self._band.setVisible(bool(known.any()))
+        if times.size:
+            self._range(times, [raw, (denoised + uncertainty)[known], denoised - uncertainty])
+            words = [coloured(f"camera {raw[-1]:.5g}", RAW_COLOUR)]
+            if np.isfinite(denoised[-1]):
+                sure = f" ± {uncertainty[-1]:.2g}" if np.isfinite(uncertainty[-1]) else ""
+                words.append(coloured(f"denoised {denoised[-1]:.5g}{sure}", ACCENT))
+            self.text.setText("&nbsp;&nbsp; ".join(words))
+
+    def _range(self, times: NDArray[np.float64], curves: Sequence[NDArray[np.float64]]) -> None:
+        values = np.concatenate(curves)
+        values = values[np.isfinite(values)]
+        self.plot.setXRange(times[0], max(times[-1], times[0] + 1), padding=0)
+        if values.size:
+            low, high = float(values.min()), float(values.max())
+            self.plot.setYRange(low, max(high, low + 1e-3), padding=0.1)

@@ -12,6 +12,8 @@ import statistics
 from collections import deque
 from enum import IntEnum
 
+import psutil
+
 from .model import Grade
 from .wording import duration
 
@@ -75,3 +77,24 @@ class StreamWatch:
             StreamState.ENDED: ("Acquisition finished – last image", Grade.UNKNOWN),
             StreamState.LOST: ("The acquisition program has stopped", Grade.BAD),
         }[state]
+
+
+class WriterProcess:
+    """Whether the program that feeds the mailbox still runs."""
+
+    def __init__(self, pid: int) -> None:
+        try:
+            self._process: psutil.Process | None = psutil.Process(pid)
+        except psutil.Error:
+            self._process = None
+
+    def alive(self) -> bool:
+        """Return whether it does."""
+        try:
+            return (
+                self._process is not None
+                and self._process.is_running()
+                and self._process.status() != psutil.STATUS_ZOMBIE
+            )
+        except psutil.Error:
+            return False

@@ -6,6 +6,8 @@ What is drawn with them is in `widgets` and `image_panel`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,6 +92,13 @@ def style_sheet(scale: float) -> str:
     """
 
 
+def coloured_table(*stops: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Return (256, 3) uint8: from the first colour to the last, and that of saturation last."""
+    table = _gradient(list(stops))
+    table[-1] = _SATURATED_COLOUR
+    return table
+
+
 def grey_table() -> NDArray[np.uint8]:
     """Return (256, 3) uint8: greys, and the colour of saturated pixels last."""
     table = np.repeat(np.linspace(0, 255, GREYS)[:, None], 3, axis=1)
@@ -112,3 +121,20 @@ def _gradient(stops: list[tuple[int, int, int]]) -> NDArray[np.uint8]:
         np.interp(np.arange(256), positions, channel) for channel in zip(*stops, strict=True)
     ]
     return np.stack(channels, axis=1).round().astype(np.uint8)
+
+
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+TABLES: Mapping[str, Callable[[], NDArray[np.uint8]]] = {
+    "Grey": grey_table,
+    "Grey, inverted": lambda: coloured_table(WHITE, BLACK),
+    "Green": lambda: coloured_table(BLACK, (0, 158, 115), (190, 255, 225)),
+    "Magenta": lambda: coloured_table(BLACK, (204, 80, 167), (255, 214, 240)),
+    "Blue": lambda: coloured_table(BLACK, (40, 120, 210), (200, 230, 255)),
+    "Orange": lambda: coloured_table(BLACK, (213, 110, 20), (255, 230, 190)),
+    "Heat": lambda: coloured_table(
+        (0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)
+    ),
+}
+"""Colours of a channel. The single ones are those that colour-blind eyes tell apart (Okabe & Ito
+2008), and each grows steadily in brightness, as does Heat (inferno)."""

@@ -2,56 +2,34 @@
 
 Owns the layout, the clock that looks into the mailbox, and the hands-on controls. The pictures
 come from `mailbox`, contrast from `display_levels`, every judgement and sentence from `model` and
-`stream_watch`; how the parts look is in `widgets`, `image_panel`, `plots` and `style`.
+`stream_watch`; how the parts look is in `tool_bar`, `image_row`, `plots`, `side_panel`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psutil
-from numpy.typing import NDArray
-from PySide6.QtCore import QDateTime, QRectF, QStandardPaths, Qt, QTimer, Signal
+from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
-from PySide6.QtWidgets import (
-    QButtonGroup,
-    QComboBox,
-    QFileDialog,
-    QFormLayout,
-    QFrame,
-    QHBoxLayout,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
-from .display_levels import (
-    CONTRAST_RULES,
-    Limits,
-    SharedContrast,
-    percentile_limits,
-    saturation,
-    symmetric_limits,
-    telling_row,
-)
-from .image_panel import ImagePanel
+from .contrast_control import ContrastControl
+from .display_levels import telling_row
+from .image_row import UNCERTAINTY, ImageRow
 from .mailbox import MailboxReader, Picture, ReaderState
 from .model import FigureAverage, Grade, run_lines, speed_readings, trust_readings, verdict
-from .plots import ContrastPlot, ProfilePlot
-from .stream_watch import StreamState, StreamWatch
-from .style import difference_table, grey_table, style_sheet, uncertainty_table
-from .widgets import (
-    Lamp,
-    Pill,
-    ReadingRow,
-    StateLine,
-    VerdictCard,
-    label,
-    later,
-    rule,
-)
+from .picture_file import ask_and_save
+from .plots import ProfilePlot, TracePlot
+from .region_trace import RegionTrace
+from .side_panel import SidePanel
+from .stream_watch import StreamState, StreamWatch, WriterProcess
+from .style import TABLES, style_sheet
+from .time_line import LookBack
+from .tool_bar import ToolBar
+from .verdict_history import VerdictHistory
+from .widgets import Lamp, StateLine, later
 
 SIDE_WIDTH, PLOT_HEIGHT = 326, 104
 """In pixels, at the smallest text size."""
@@ -86,21 +64,20 @@ class PreviewWindow(QWidget):
         self._reader = reader
         self._still = still
         self._embedded = embedded
-        # One contrast per channel, kept while another one is looked at.
+        # Colours and history of each channel, kept while another one is looked at.
         self._channel = ""
-        self._contrast = SharedContrast()
-        self._contrasts = {self._channel: self._contrast}
+        self._tables = {self._channel: next(iter(TABLES))}
+        self._histories = {self._channel: VerdictHistory()}
         self._average = FigureAverage()
         self._watch = StreamWatch()
-        self._writer = _Process(reader.writer_pid)
+        self._writer = WriterProcess(reader.writer_pid)
         self._picture: Picture | None = None
         self._shape: tuple[int, ...] = ()
-        self._pixel_size_um: float | None = reader.about.get("pixel_size_um")
-        self._saturation_adu: float | None = reader.about.get("saturation_adu")
         self._row = 0
         self._column: int | None = None
         self._held = False
-        self._last_picture_s = time.monotonic()
+        self._trace: RegionTrace | None = None
+        self._last_picture_s = self._began_s = time.monotonic()
         self._last_words_s = 0.0
         self._last_plots_s = 0.0
         self._cpu_s = time.process_time()
@@ -118,144 +95,103 @@ class PreviewWindow(QWidget):
     # -- layout ---------------------------------------------------------------------------
 
     def _build(self) -> None:
-        title = str(self._reader.about.get("title") or "")
+        about = self._reader.about
+        title = str(about.get("title") or "")
         self.setWindowTitle(f"{title} – quietscope" if title else "quietscope")
         if not self._embedded:
             self.setMinimumSize(1000, 640)
+        self.bar = ToolBar(title or "Live preview")
+        self.bar.pill.setVisible(not self._still)
+        self.state_line = StateLine()
+        self.images = ImageRow()
+        self.images.about(about.get("pixel_size_um"), about.get("saturation_adu"))
+        self.side = SidePanel()
+        self._name_parts()
         page = QVBoxLayout(self)
         page.setContentsMargins(0, 0, 0, 0)
         page.setSpacing(0)
-        page.addWidget(self._build_bar(title or "Live preview"))
-        self.state_line = StateLine()
+        page.addWidget(self.bar)
         page.addWidget(self.state_line)
         middle = QHBoxLayout()
         middle.setSpacing(0)
         middle.addLayout(self._build_images(), 1)
-        middle.addWidget(self._build_side())
+        middle.addWidget(self.side)
         page.addLayout(middle, 1)
 
-    def _build_bar(self, title: str) -> QWidget:
-        bar = QFrame()
-        bar.setObjectName("bar")
-        self.title = label("title", title)
-        self.pill = Pill()
-        self.badge = label("badge", "SIMULATION")
-        self.badge.setToolTip("This specimen is computed, not seen by a camera.")
-        self.badge.setVisible(False)
-        self.pill.setVisible(not self._still)
-        row = QHBoxLayout(bar)
-        row.setContentsMargins(14, 8, 14, 8)
-        row.setSpacing(12)
-        for widget in (self.title, self.badge, self.pill):
-            row.addWidget(widget)
-        self.channel_box = QComboBox()
-        self.channel_box.setToolTip("The channel that is shown; all of them are recorded.")
-        self.channel_box.setVisible(False)
-        self.channel_box.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        row.addWidget(self.channel_box)
-        row.addStretch(1)
-        self.extra = QButtonGroup(self)
-        for index, (text, tip) in enumerate(
-            [
-                ("Removed", "A third image: what the denoiser took out. It should be pure noise."),
-                ("Uncertainty", "A third image: how sure each pixel is. Bright is unsure."),
-            ]
-        ):
-            button = QPushButton(text)
-            button.setCheckable(True)
-            button.setToolTip(tip)
-            self.extra.addButton(button, index)
-            row.addWidget(button)
-        self.extra.setExclusive(False)
-        self.hold_button = QPushButton("Hold")
-        self.hold_button.setCheckable(True)
-        self.hold_button.setToolTip("Keep this picture on the screen (space bar); the run goes on")
-        self.fit_button = QPushButton("Fit")
-        self.fit_button.setToolTip("Show the whole image (F, or double-click it)")
-        self.save_button = QPushButton("Save picture…")
-        self.save_button.setToolTip("Save this window as a PNG picture (S)")
-        for button in (self.hold_button, self.fit_button, self.save_button):
-            row.addWidget(button)
-        for any_button in bar.findChildren(QPushButton):
-            any_button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        return bar
+    def _name_parts(self) -> None:
+        """Give the parts that a click changes a short name."""
+        self.pill, self.badge, self.extra = self.bar.pill, self.bar.badge, self.bar.extra
+        self.channel_box, self.hold_button = self.bar.channel_box, self.bar.hold
+        self.panels = self.images.panels
+        self.raw_panel, self.denoised_panel, self.extra_panel = self.panels
+        self.verdict_card = self.side.verdict_card
+        self.trust_rows, self.speed_rows = self.side.trust_rows, self.side.speed_rows
 
     def _build_images(self) -> QVBoxLayout:
-        greys = grey_table()
-        self.raw_panel = ImagePanel("Camera", "raw", greys)
-        self.denoised_panel = ImagePanel("Denoised", "same contrast", greys)
-        self.extra_panel = ImagePanel("Removed", "camera minus denoised", difference_table())
-        self.panels = (self.raw_panel, self.denoised_panel, self.extra_panel)
-        row = QHBoxLayout()
-        row.setSpacing(10)
-        for panel in self.panels:
-            row.addWidget(panel, 1)
-            panel.moved.connect(self._show_range)
-        self.extra_panel.setVisible(False)
-        self.raw_panel.message.setText("Waiting for the first image")
+        self.contrast = ContrastControl()
+        self.contrast_plot, self.profile_plot = self.contrast.plot, ProfilePlot()
+        self.trace_plot = TracePlot()
+        self.trace_plot.widget.setVisible(False)
+        run = self._reader.about.get("run")
+        self.look_back = LookBack(None if run is None or self._still else Path(str(run)))
         below = QHBoxLayout()
         below.setSpacing(10)
-        self.contrast_plot, self.profile_plot = ContrastPlot(), ProfilePlot()
-        below.addWidget(self.contrast_plot.widget, 1)
-        below.addWidget(self.profile_plot.widget, 1)
+        for part in (self.contrast_plot, self.profile_plot, self.trace_plot):
+            below.addWidget(part.widget, 1)
         column = QVBoxLayout()
         column.setContentsMargins(12, 10, 12, 8)
-        column.setSpacing(10)
-        column.addLayout(row, 1)
+        column.setSpacing(8)
+        column.addWidget(self.images, 1)
+        column.addWidget(self.look_back.time_line)
         column.addLayout(below)
         return column
 
-    def _build_side(self) -> QWidget:
-        self.side = QFrame()
-        self.side.setObjectName("side")
-        self.verdict_card = VerdictCard()
-        self.trust_rows = [ReadingRow() for _ in range(4)]
-        self.speed_rows = [ReadingRow(lamp=False) for _ in range(5)]
-        self.run_form = QFormLayout()
-        self.run_form.setVerticalSpacing(3)
-        self.run_form.setHorizontalSpacing(12)
-        column = QVBoxLayout(self.side)
-        column.setContentsMargins(14, 12, 14, 10)
-        column.setSpacing(9)
-        column.addWidget(self.verdict_card)
-        for row in self.trust_rows:
-            column.addWidget(row)
-        column.addWidget(rule())
-        speed = QVBoxLayout()
-        speed.setSpacing(4)
-        for row in self.speed_rows:
-            speed.addWidget(row)
-        column.addLayout(speed)
-        column.addStretch(1)
-        column.addWidget(rule())
-        column.addLayout(self.run_form)
-        return self.side
-
     def _connect(self) -> None:
-        self.extra.idClicked.connect(self._choose_extra)
-        self.channel_box.textActivated.connect(self._reader.want_channel)
-        self.hold_button.toggled.connect(self.hold)
-        self.fit_button.clicked.connect(later(self.fit))
-        self.save_button.clicked.connect(later(self._ask_and_save))
-        self.contrast_plot.auto_box.toggled.connect(self._toggle_automatic)
-        self.contrast_plot.rule_box.currentIndexChanged.connect(self._choose_rule)
-        self.contrast_plot.levels.sigRegionChanged.connect(later(self._levels_dragged))
+        bar = self.bar
+        bar.extra.idClicked.connect(self._choose_extra)
+        bar.channel_box.textActivated.connect(self._reader.want_channel)
+        bar.table_box.textActivated.connect(self._choose_table)
+        bar.wipe.toggled.connect(self._wipe)
+        bar.trace.toggled.connect(self._toggle_trace)
+        bar.hold.toggled.connect(self.hold)
+        bar.fit.clicked.connect(later(self.fit))
+        bar.save.clicked.connect(later(self._ask_and_save))
+        self.contrast.changed.connect(self._draw_images)
+        self.images.region_moved.connect(self._begin_trace)
+        self.look_back.found.connect(lambda picture: self._show(picture, 0.0))
+        self.look_back.changed.connect(self.refresh)
         for panel in self.panels:
             panel.pointed.connect(self._point_at)
             panel.fit_asked.connect(self.fit)
-        for key, action in (
-            ("Space", self.hold_button.toggle),
-            ("F", self.fit),
-            ("S", self._ask_and_save),
-            ("A", self.contrast_plot.auto_box.toggle),
-        ):
+        for key, action in self._keys().items():
             QShortcut(QKeySequence(key), self, action)
+
+    def _keys(self) -> dict[str, Callable[[], object]]:
+        removed, uncertainty = self.extra.buttons()
+        keys: dict[str, Callable[[], object]] = {
+            "Space": self.bar.hold.toggle,
+            "F": self.fit,
+            "S": self._ask_and_save,
+            "A": self.contrast_plot.auto_box.toggle,
+            "R": removed.click,
+            "U": uncertainty.click,
+            "W": self.bar.wipe.toggle,
+            "T": self.bar.trace.toggle,
+            "L": self._next_table,
+            "Left": lambda: self.look_back.go(-1),
+            "Right": lambda: self.look_back.go(1),
+            "Home": self.look_back.return_to_now,
+        }
+        if not self._embedded:  # the window around it has its own
+            keys["F11"] = self.toggle_full_screen
+        return keys
 
     # -- the clock ------------------------------------------------------------------------
 
     def _tick(self) -> None:
         # A window that nobody sees leaves the picture in the mailbox: the writer then copies less.
-        if not self.isMinimized() and not self._held:
+        seen = not self.isMinimized() and (self.isVisible() or not self._embedded)
+        if seen and not self._held and not self.look_back.active:
             picture = self._reader.take()
             if picture is not None:
                 self.show_picture(picture)
@@ -288,12 +224,16 @@ class PreviewWindow(QWidget):
         since_last = now - self._last_picture_s
         self._last_picture_s = now
         self._watch.arrived(now)
-        self._picture = picture
         self._turn_to_channel(picture)
         self._average.add(picture.figures, since_last)
-        self._contrast.follow(
-            picture.raw if picture.denoised is None else picture.denoised, since_last
-        )
+        if self._trace is not None:
+            self._trace.add(picture, now - self._began_s)
+        self._show(picture, since_last)
+
+    def _show(self, picture: Picture, since_last: float) -> None:
+        now = time.monotonic()
+        self._picture = picture
+        self.contrast.follow(picture, since_last)
         new_shape = picture.raw.shape != self._shape
         if new_shape:
             self._shape = picture.raw.shape
@@ -301,8 +241,9 @@ class PreviewWindow(QWidget):
             self._row, self._column = telling_row(shown), None
         self._draw_images()
         if new_shape or now - self._last_plots_s > PLOTS_INTERVAL_S:
-            self._draw_histogram()
+            self.contrast.draw()
             self._draw_profile(now - self._last_plots_s)
+            self._draw_trace()
             self._last_plots_s = now
         if new_shape:
             self.fit()
@@ -311,111 +252,71 @@ class PreviewWindow(QWidget):
         channel = str(picture.figures.get("channel") or "")
         if channel != self._channel:
             self._channel = channel
-            self._contrast = self._contrasts.setdefault(channel, SharedContrast())
+            self.contrast.turn_to(channel)
+            self.look_back.channel = channel
+            self._histories.setdefault(channel, VerdictHistory())
             self._average = FigureAverage()
-            self.contrast_plot.show_rule(self._contrast)
+            self._choose_table(self._tables.setdefault(channel, next(iter(TABLES))))
+            self._begin_trace()
         known = self.channel_box.count()
         if len(picture.channels) > known:
             self.channel_box.addItems(picture.channels[known:])
             self.channel_box.setVisible(len(picture.channels) > 1)
 
     def _draw_images(self) -> None:
-        picture = self._picture
-        if picture is None:
-            return
-        limits = self._contrast.limits
-        pixel_size_um = None if self._pixel_size_um is None else self._pixel_size_um * picture.step
-        self.raw_panel.message.setText("")
-        self.raw_panel.hint.setText(
-            "raw" if picture.step == 1 else f"raw, one pixel in {picture.step} shown"
-        )
-        saturation_adu = saturation(picture.raw.dtype.name, self._saturation_adu)
-        common = (limits, picture.raw, saturation_adu)
-        self.raw_panel.show_image(picture.raw, *common, pixel_size_um)
-        self.denoised_panel.show_image(picture.denoised, *common)
-        self.denoised_panel.message.setText(
-            "" if picture.denoised is not None else "No model denoises this run"
-        )
-        if self.extra_panel.isVisibleTo(self):
-            self._draw_extra(picture)
-        for panel in self.panels:
-            panel.show_row(self._row)
-
-    def _draw_extra(self, picture: Picture) -> None:
-        panel = self.extra_panel
-        image: NDArray[Any] | None
-        if self.extra.checkedId() == 1:
-            image = picture.uncertainty
-            limits = Limits(0.0, 1.0)
-            if image is not None:
-                limits = Limits(0.0, max(percentile_limits(image, CONTRAST_RULES[0]).high, 1e-6))
-            panel.hint.setText(f"0 to {limits.high:.3g} ADU")
-        else:
-            image = None if picture.denoised is None else picture.raw - picture.denoised
-            limits = Limits(-1.0, 1.0) if image is None else symmetric_limits(image)
-            panel.hint.setText(f"± {limits.high:.3g} ADU, should be pure noise")
-        panel.message.setText("" if image is not None else "Waiting for the next image")
-        panel.show_image(image, limits)
-
-    def _draw_histogram(self) -> None:
         if self._picture is not None:
-            self.contrast_plot.show(self._picture, self._contrast.limits)
+            self.images.draw(self._picture, self.contrast.limits, self._row)
 
     def _draw_profile(self, since_last: float = 0.0) -> None:
         if self._picture is not None:
             self._row = min(self._row, self._picture.raw.shape[0] - 1)
             self.profile_plot.show(self._picture, self._row, self._column, since_last)
 
+    def _draw_trace(self) -> None:
+        if self._trace is not None:
+            self.trace_plot.show(self._trace)
+
     def refresh(self) -> None:
         """Write all words and numbers anew."""
         now = time.monotonic()
         self._last_words_s = now
         figures = self._average.figures
-        readings = trust_readings(figures, self._contrast.limits.span if self._picture else 0.0)
-        for row, reading in zip(self.trust_rows, readings, strict=True):
-            row.show_reading(reading)
+        readings = trust_readings(figures, self.contrast.limits.span if self._picture else 0.0)
         denoised = self._picture is None or self._picture.denoised is not None
-        self.verdict_card.show_verdict(verdict(readings, denoised=denoised))
-        for row, reading in zip(self.speed_rows, speed_readings(figures), strict=True):
-            row.show_reading(reading)
-        self._show_run(run_lines(figures))
+        if not self.look_back.active:
+            judged = verdict(readings, denoised=denoised)
+            self.side.show_trust(readings, judged)
+            self._note_verdict(judged.grade, judged.headline)
+        self.side.show_speed(speed_readings(figures))
+        self.side.show_run(run_lines(figures))
         self.badge.setVisible(bool(figures.get("simulated")))
         words, grade = self._watch.words(self.stream_state(), now)
-        if self._held:
+        if self.look_back.active:
+            words, grade = "Looking back – the run goes on", Grade.CARE
+        elif self._held:
             words, grade = "Held – press space to go on", Grade.CARE
         self.pill.show_state(words, grade)
         self.state_line.show_grade(Grade.UNKNOWN if self._still else grade)
 
-    def _show_run(self, lines: list[tuple[str, str]]) -> None:
-        if self.run_form.rowCount() != len(lines):
-            while self.run_form.rowCount():
-                self.run_form.removeRow(0)
-            for name, value in lines:
-                self.run_form.addRow(label("muted", name), label("muted", value))
-        for index, (_, value) in enumerate(lines):
-            item = self.run_form.itemAt(index, QFormLayout.ItemRole.FieldRole)
-            widget = None if item is None else item.widget()
-            if widget is not None:
-                widget.setProperty("text", value)
+    def _note_verdict(self, grade: Grade, headline: str) -> None:
+        history, figures = self._histories[self._channel], self._average.figures
+        elapsed, frame = figures.get("elapsed_s"), figures.get("frame_index")
+        if isinstance(elapsed, int | float) and isinstance(frame, int):
+            history.add(grade, headline, float(elapsed), frame)
+        self.side.show_history(history)
 
     def show_camera_alone(self) -> None:
         """Show the camera's images and nothing about a model: for a run without one."""
         self.side.hide()
         self.denoised_panel.hide()
-        for button in self.extra.buttons():
+        for button in (*self.extra.buttons(), self.bar.wipe, self.bar.trace):
             button.hide()
 
     # -- what a person does ---------------------------------------------------------------
 
     def fit(self) -> None:
         """Show the whole image in every panel."""
-        for panel in self.panels:
-            panel.fit()
-
-    def _show_range(self, rectangle: QRectF) -> None:
-        for panel in self.panels:
-            if panel is not self.sender():
-                panel.show_range(rectangle)
+        self.images.fit()
 
     def hold(self, held: bool) -> None:
         """Keep the picture on the screen, or go on."""
@@ -432,39 +333,54 @@ class PreviewWindow(QWidget):
         """Show a third image: 0 what was removed, 1 the uncertainty, -1 none."""
         for button in self.extra.buttons():
             button.setChecked(self.extra.id(button) == which)
-        self._reader.want_uncertainty(which == 1)
-        self.extra_panel.name.setText("Uncertainty" if which == 1 else "Removed")
-        self.extra_panel.set_table(uncertainty_table() if which == 1 else difference_table())
-        self.extra_panel.setVisible(which >= 0)
+        self.images.show_extra(which)
+        self._want_uncertainty()
         self._draw_images()
         # Once the layout has given the panels their new widths.
         QTimer.singleShot(0, self, self.fit)
 
-    def _toggle_automatic(self, automatic: bool) -> None:
-        if automatic:
-            self._contrast.set_automatic()
-            self._follow_at_once()
+    def _want_uncertainty(self) -> None:
+        self._reader.want_uncertainty(self.images.extra == UNCERTAINTY or self._trace is not None)
+
+    def _wipe(self, on: bool) -> None:
+        self.images.wipe(on)
+        QTimer.singleShot(0, self, self.fit)
+
+    def _toggle_trace(self, on: bool) -> None:
+        self.images.show_region(on)
+        self.profile_plot.widget.setVisible(not on)
+        self.trace_plot.widget.setVisible(on)
+        self._trace = None
+        if on:
+            self._begin_trace()
+        self._want_uncertainty()
+
+    def _begin_trace(self) -> None:
+        if self.bar.trace.isChecked():
+            self._trace = RegionTrace(self.images.region())
+            self._draw_trace()
+
+    def _choose_table(self, name: str) -> None:
+        self._tables[self._channel] = name
+        self.bar.table_box.setCurrentText(name)
+        self.images.set_colours(TABLES[name]())
+
+    def _next_table(self) -> None:
+        names = list(TABLES)
+        here = names.index(self._tables[self._channel])
+        self._choose_table(names[(here + 1) % len(names)])
+
+    def toggle_full_screen(self) -> None:
+        """Fill the screen with the images, or go back."""
+        whole = not self.isFullScreen()
+        self.side.setVisible(not whole)
+        if whole:
+            self.showFullScreen()
         else:
-            self._contrast.set_by_hand(*self._contrast.limits)
+            self.showNormal()
+        QTimer.singleShot(0, self, self.fit)
 
-    def _choose_rule(self, index: int) -> None:
-        self._contrast.set_automatic(CONTRAST_RULES[index])
-        self.contrast_plot.auto_box.setChecked(True)
-        self._follow_at_once()
-
-    def _follow_at_once(self) -> None:
-        if self._picture is not None:
-            shown = self._picture.denoised
-            self._contrast.follow(self._picture.raw if shown is None else shown, 0.0)
-            self._draw_images()
-            self._draw_histogram()
-
-    def _levels_dragged(self) -> None:
-        low, high = self.contrast_plot.levels.getRegion()
-        self._contrast.set_by_hand(low, high)
-        self.contrast_plot.auto_box.setChecked(False)
-        self._draw_images()
-        self.contrast_plot.show_limits(Limits(low, high))
+    # -- the mouse over an image ----------------------------------------------------------
 
     def _point_at(self, x: float, y: float) -> None:
         if self._picture is None:
@@ -472,19 +388,13 @@ class PreviewWindow(QWidget):
         height, width = self._picture.raw.shape
         if 0 <= x < width and 0 <= y < height:
             self._row, self._column = int(y), int(x)
-            for panel in self.panels:
-                panel.show_row(self._row)
+            self.images.mark_row(self._row)
             self._draw_profile()
 
     def _ask_and_save(self) -> None:
-        picture = self.grab()  # before the dialog: this very moment
-        folder = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.PicturesLocation)
-        stamp = QDateTime.currentDateTime().toString("yyyy-MM-dd HH-mm-ss")
-        place = Path(folder) if Path(folder).is_dir() else Path.home()
-        suggestion = str(place / f"quietscope {stamp}.png")
-        path, _ = QFileDialog.getSaveFileName(self, "Save picture", suggestion, "Picture (*.png)")
-        if path and not picture.save(path, "PNG"):
-            self.pill.show_state(f"{path} could not be written", Grade.BAD)
+        problem = ask_and_save(self)
+        if problem:
+            self.pill.show_state(problem, Grade.BAD)
             self._last_words_s = time.monotonic() + 4  # leave it there long enough to be read
 
     def resizeEvent(self, event: QResizeEvent) -> None:
@@ -499,7 +409,7 @@ class PreviewWindow(QWidget):
             self._scale = scale
             self.setStyleSheet(style_sheet(scale))
             self.side.setFixedWidth(round(SIDE_WIDTH * scale))
-            for plot in (self.contrast_plot, self.profile_plot):
+            for plot in (self.contrast_plot, self.profile_plot, self.trace_plot):
                 plot.plot.setFixedHeight(round(PLOT_HEIGHT * scale))
             for lamp in self.findChildren(Lamp):
                 lamp.set_scale(scale)
@@ -508,28 +418,9 @@ class PreviewWindow(QWidget):
     def closeEvent(self, event: QCloseEvent) -> None:
         """Tell the acquisition that nobody looks any more, and tidy up."""
         self._clock.stop()
+        self.look_back.close()
         by_user = not self._reader.please_close and not self._over_and_unseen()
         self._reader.report(ReaderState.CLOSED_BY_USER if by_user else ReaderState.SHOWN)
         self._reader.close(remove=self._reader.ended or not self._writer.alive())
         super().closeEvent(event)
         self.closed.emit()
-
-
-class _Process:
-    """Whether the program that feeds the mailbox still runs."""
-
-    def __init__(self, pid: int) -> None:
-        try:
-            self._process: psutil.Process | None = psutil.Process(pid)
-        except psutil.Error:
-            self._process = None
-
-    def alive(self) -> bool:
-        try:
-            return (
-                self._process is not None
-                and self._process.is_running()
-                and self._process.status() != psutil.STATUS_ZOMBIE
-            )
-        except psutil.Error:
-            return False

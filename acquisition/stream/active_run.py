@@ -89,6 +89,7 @@ class ActiveRun:
             preview=options.preview,
             saturation_adu=camera.saturation_adu,
             pixel_size_um=camera.pixel_size_um,
+            run=directory.path if options.record else None,
         )
         self._stores = DenoisedStores(directory, self._denoised_attributes)
         self._denoise_stage = DenoiseStage(

@@ -7,6 +7,7 @@ how the window looks is written in `preview`, what the figures mean in `inferenc
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from numpy import float32
@@ -43,6 +44,8 @@ class View:
         Whether to open a window; without one the trust figures are measured all the same.
     saturation_adu, pixel_size_um
         Of the camera.
+    run
+        Where its frames are recorded; None where somebody else does.
 
     Attributes
     ----------
@@ -60,6 +63,7 @@ class View:
         preview: bool,
         saturation_adu: float | None,
         pixel_size_um: float | None,
+        run: Path | None = None,
     ) -> None:
         self._counts = counts
         self._verdicts = verdicts
@@ -68,6 +72,7 @@ class View:
         self._wanted = preview
         self._saturation_adu = saturation_adu
         self._pixel_size_um = pixel_size_um
+        self._run = run
         self._link: PreviewLink | None = None
         self._began = time.monotonic()
         self._next_trust: dict[str, float] = {}
@@ -133,6 +138,7 @@ class View:
                 title=self._title,
                 saturation_adu=self._saturation_adu,
                 pixel_size_um=self._pixel_size_um,
+                run=self._run,
             )
         return self._link
 

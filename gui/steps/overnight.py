@@ -6,6 +6,7 @@ library's own.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from .step import Step, StepSnapshot, StepState
 
 AT, UNTIL = "23:00", "06:00"
 MINUTES_NOW = 10
+LOOK_S = 5.0
 GRADES = {"promoted": Grade.GOOD, "rolled back": Grade.CARE}
 WORDS = {
     "promoted": "New model in use",
@@ -60,6 +62,9 @@ class Overnight(Step):
         super().__init__(*arguments)
         self.at, self.until = AT, UNTIL
         self.now = False
+        self._found: list[Path] = []
+        self._looked_in: Path | None = None
+        self._next_look = 0.0
 
     def choose(self, *, at: str | None = None, until: str | None = None) -> None:
         """Change the window of time."""
@@ -94,10 +99,15 @@ class Overnight(Step):
         return ""
 
     def _runs(self) -> list[Path]:
-        try:
-            return self.facts.workspace.library.runs()
-        except (QuietscopeError, OSError):
-            return []
+        """Return the recordings, looked for now and then: her disk may be slow."""
+        if time.monotonic() > self._next_look or self._looked_in != self.facts.workspace.path:
+            self._looked_in = self.facts.workspace.path
+            self._next_look = time.monotonic() + LOOK_S
+            try:
+                self._found = self.facts.workspace.library.runs()
+            except (QuietscopeError, OSError):
+                self._found = []
+        return self._found
 
     def line(self) -> str:
         """Return whether something will happen tonight."""

@@ -159,7 +159,7 @@ def test_saturated_pixels_are_marked_in_both_images(window, writer, until):
 def test_contrast_by_hand_and_back(window, writer, until):
     put(writer)
     assert until(lambda: writer.taken)
-    automatic = window._contrast.limits
+    automatic = window.contrast.limits
     window.contrast_plot.levels.setRegion((200, 300))
     assert not window.contrast_plot.auto_box.isChecked()
     put(writer)
@@ -168,7 +168,7 @@ def test_contrast_by_hand_and_back(window, writer, until):
     window.contrast_plot.auto_box.setChecked(True)
     assert window.denoised_panel._limits == pytest.approx(automatic, rel=0.01)
     window.contrast_plot.rule_box.setCurrentIndex(2)
-    assert window._contrast.limits == pytest.approx((120, 420), abs=2)
+    assert window.contrast.limits == pytest.approx((120, 420), abs=2)
 
 
 def test_the_mouse_shows_pixel_and_profile(window, writer, until):
@@ -228,10 +228,10 @@ def test_a_channel_can_be_chosen_and_keeps_its_contrast(window, writer, until):
     put(writer, {**FIGURES, "channel": "DAPI"}, channels=["GFP", "DAPI"])
     assert until(lambda: writer.taken)
     assert window.contrast_plot.auto_box.isChecked()
-    assert window._contrast.limits != (200, 300)
+    assert window.contrast.limits != (200, 300)
     put(writer, {**FIGURES, "channel": "GFP"}, channels=["GFP", "DAPI"])
     assert until(lambda: writer.taken)
-    assert window._contrast.limits == (200, 300)
+    assert window.contrast.limits == (200, 300)
     assert not window.contrast_plot.auto_box.isChecked()
 
 

@@ -1,0 +1,75 @@
+"""The contrast of each channel, and what a person does to it.
+
+Owns which limits hold for the channel that is looked at. The rules are in `display_levels`, the
+histogram in `plots`.
+"""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QObject, Signal
+
+from .display_levels import CONTRAST_RULES, Limits, SharedContrast
+from .mailbox import Picture
+from .plots import ContrastPlot
+from .widgets import later
+
+
+class ContrastControl(QObject):
+    """One contrast per channel, kept while another one is looked at."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plot = ContrastPlot()
+        self._now = SharedContrast()
+        self._of_channel = {"": self._now}
+        self._picture: Picture | None = None
+        self.plot.auto_box.toggled.connect(self._toggle_automatic)
+        self.plot.rule_box.currentIndexChanged.connect(self._choose_rule)
+        self.plot.levels.sigRegionChanged.connect(later(self._levels_dragged))
+
+    @property
+    def limits(self) -> Limits:
+        """Black and white, ADU."""
+        return self._now.limits
+
+    def turn_to(self, channel: str) -> None:
+        """Use the contrast of another channel."""
+        self._now = self._of_channel.setdefault(channel, SharedContrast())
+        self.plot.show_rule(self._now)
+
+    def follow(self, picture: Picture, since_last: float) -> None:
+        """Let automatic limits follow a picture."""
+        self._picture = picture
+        self._now.follow(picture.raw if picture.denoised is None else picture.denoised, since_last)
+
+    def draw(self) -> None:
+        """Draw the histogram of the picture that was followed last."""
+        if self._picture is not None:
+            self.plot.show(self._picture, self.limits)
+
+    def _toggle_automatic(self, automatic: bool) -> None:
+        if automatic:
+            self._now.set_automatic()
+            self._follow_at_once()
+        else:
+            self._now.set_by_hand(*self._now.limits)
+
+    def _choose_rule(self, index: int) -> None:
+        self._now.set_automatic(CONTRAST_RULES[index])
+        self.plot.auto_box.setChecked(True)
+        self._follow_at_once()
+
+    def _follow_at_once(self) -> None:
+        if self._picture is not None:
+            self.follow(self._picture, 0.0)
+            self.changed.emit()
+            self.draw()
+
+    def _levels_dragged(self) -> None:
+        low, high = self.plot.levels.getRegion()
+        self._now.set_by_hand(low, high)
+        self.plot.auto_box.setChecked(False)
+        self.changed.emit()
+        self.plot.show_limits(Limits(low, high))

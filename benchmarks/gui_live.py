@@ -1,0 +1,215 @@
+"""What the window costs a live run, and whether it ever stands still.
+
+Runs the demo camera at 512² through `quietscope live`, first alone, then seen in the window, for
+the same number of images, and compares the rate of the acquisition. In the window a heartbeat of
+10 ms measures how long the event loop was held up, memory is read every second, and the pictures
+that came to the screen are counted. What the loop's own thread worked between two beats tells a
+window that stands still from a computer that is busy with something else. The model is a small
+box filter, so that the denoiser keeps up: what is measured is the window.
+
+    python benchmarks/gui_live.py --seconds 120
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from PySide6.QtCore import QTimer
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication
+
+from quietscope.acquisition.preview.process import provide_fonts
+from quietscope.calibration.fingerprint import CameraFingerprint
+from quietscope.gui.job import Job
+from quietscope.gui.session import Session
+from quietscope.gui.window.main_window import MainWindow
+from quietscope.inference.bundle import Manifest, TrainingRecord, new_bundle, seal
+from quietscope.storage.atomic_output import write_json
+
+SIDE, EXPOSURE_MS = 512, 50.0
+BEAT_MS = 10
+
+
+def small_bundle(path: Path) -> Path:
+    """Write a bundle whose network is a 3×3 mean."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "kernel": np.full((1, 1, 3, 3), 1 / 9, np.float32),
+        "margins": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
+        "share": np.array(1 / 9, np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["observations"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Pad", ["x", "margins"], ["padded"], mode="edge"),
+        helper.make_node("Conv", ["padded", "kernel"], ["denoised"]),
+        helper.make_node("Mul", ["denoised", "share"], ["variance"]),
+        helper.make_node("Sqrt", ["variance"], ["uncertainty"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mean",
+        [helper.make_tensor_value_info("observations", TensorProto.UINT16, ["n", 1, "y", "x"])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, "y", "x"])
+            for name in ("denoised", "uncertainty")
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    with new_bundle(path) as staging:
+        onnx.save(model, str(staging / "model.onnx"))
+        np.savez(
+            staging / "noise_model.npz",
+            trained_weight=np.array([[0, 0], [np.log(0.25), np.log(65535)], [0, 0]]),
+            min_signal=np.array([0.0]),
+            max_signal=np.array([65535.0]),
+            min_sigma=np.array([0.5]),
+        )
+        record = TrainingRecord(
+            stacks=(), steps=0, seconds=0.0, seed=0, parameters=9, validation_loss=None
+        )
+        seal(
+            staging,
+            Manifest(
+                algorithm="lattice",
+                preset="fast",
+                context_frames=0,
+                pixel_type="uint16",
+                camera=CameraFingerprint(),
+                noise_model="bootstrapped",
+                training=record,
+            ),
+        )
+    return path
+
+
+def words(folder: Path, bundle: Path, name: str, frames: int) -> list[str]:
+    """Return the command; the camera's own pictures, which cost it less than a specimen."""
+    out = ["live", "--out", str(folder / name), "--model", str(bundle)]
+    camera = ["--demo", "--no-specimen", "--exposure-ms", f"{EXPOSURE_MS:g}"]
+    return [*out, *camera, "--frames", str(frames)]
+
+
+def alone(folder: Path, bundle: Path, frames: int) -> dict[str, Any]:
+    """Run without a window."""
+    command = [sys.executable, "-P", "-m", "quietscope.cli"]
+    asked = [*words(folder, bundle, "alone", frames), "--no-preview", "--json"]
+    done = subprocess.run([*command, *asked], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return dict(json.loads(done.stdout))
+
+
+def in_window(folder: Path, bundle: Path, frames: int) -> dict[str, Any]:
+    """Run seen in the window; return the run's report and what the window measured of itself."""
+    session = Session(folder / "state")
+    session.facts.remember(workspace=folder / "quietscope", appearance="dark")
+    window = MainWindow(session)
+    window.resize(1280, 720)
+    window.show()
+    asked = [*words(folder, bundle, "seen", frames), "--preview"]
+    session.live.adopt(Job.start(session.facts.jobs, "live", asked))
+    window.go_to("live")
+    beats, own, memory, pictures = [], [], [], set()
+
+    def beat() -> None:
+        beats.append(time.perf_counter())
+        own.append(time.thread_time())
+
+    heart = QTimer()
+    heart.setInterval(BEAT_MS)
+    heart.timeout.connect(beat)
+    process, next_look, first_s = psutil.Process(), 0.0, 0.0
+    while session.live.busy:
+        QTest.qWait(20)
+        view = window.pages["live"].view.preview
+        if view is None or view._picture is None:
+            continue
+        if not first_s:  # from the first picture on: the beginning builds the view
+            first_s = time.perf_counter()
+            heart.start()
+        pictures.add(view._picture.figures.get("frame_index"))
+        if time.perf_counter() > next_look:
+            memory.append(process.memory_info().rss / 2**20)
+            next_look = time.perf_counter() + 1
+    seen_s = time.perf_counter() - first_s
+    report = dict(session.live.report)
+    error = session.live.error
+    window.close()
+    if error:
+        raise SystemExit(error)
+    gaps, work = 1000 * np.diff(beats), 1000 * np.diff(own)
+    settled = memory[min(10, len(memory) // 4) :]
+    return {
+        **report,
+        "pictures_per_second": len(pictures) / seen_s,
+        "loop_held_up_ms": {
+            "p50": float(np.percentile(gaps, 50)),
+            "p99": float(np.percentile(gaps, 99)),
+            "p99.9": float(np.percentile(gaps, 99.9)),
+            "max": float(gaps.max()),
+        },
+        "held_up_over_100_ms": int((gaps > 100).sum()),
+        "own_work_between_beats_ms": {
+            "p99": float(np.percentile(work, 99)),
+            "max": float(work.max()),
+        },
+        "memory_mb": {"begin": settled[0], "end": settled[-1], "most": max(settled)},
+    }
+
+
+def main() -> None:
+    """Measure and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each of the two runs")
+    parser.add_argument("--out", type=Path, help="also write the result here")
+    options = parser.parse_args()
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    frames = round(options.seconds * 1000 / EXPOSURE_MS)
+    _application = QApplication(["quietscope"])
+    provide_fonts()
+    load = [os.getloadavg()[0]] if hasattr(os, "getloadavg") else []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        bundle = small_bundle(folder / "mean")
+        without = alone(folder, bundle, frames)
+        seen = in_window(folder, bundle, frames)
+    load += [os.getloadavg()[0]] if hasattr(os, "getloadavg") else []
+    names = ("frame_rate_hz", "frames_delivered", "frames_recorded", "frames_missing", "hook_ms")
+    measured = (
+        "pictures_per_second",
+        "loop_held_up_ms",
+        "held_up_over_100_ms",
+        "own_work_between_beats_ms",
+        "memory_mb",
+    )
+    result = {
+        "hardware": f"{psutil.cpu_count()} CPU cores",
+        "load_average_before_and_after": load,
+        "frame_shape": [SIDE, SIDE],
+        "exposure_ms": EXPOSURE_MS,
+        "seconds_per_run": options.seconds,
+        "alone": {name: without[name] for name in names},
+        "seen": {name: seen[name] for name in (*names, *measured)},
+        "rate_seen_over_alone": seen["frame_rate_hz"] / without["frame_rate_hz"],
+    }
+    print(json.dumps(result, indent=2))
+    if options.out:
+        write_json(options.out, result)
+
+
+if __name__ == "__main__":
+    main()
