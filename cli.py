@@ -20,6 +20,7 @@ from rich.markup import escape
 from . import __version__
 from .acquisition.commands import COMMANDS as ACQUISITION
 from .calibration.commands import COMMANDS as CALIBRATION
+from .comparison.commands import COMMANDS as COMPARISON
 from .demo.commands import demo
 from .doctor.commands import doctor
 from .errors import QuietscopeError
@@ -170,7 +171,11 @@ PANELS: dict[str, Mapping[str, Command]] = {
     "At the microscope": ACQUISITION,
     "From recordings of repeats": CALIBRATION,
     "Models": {**TRAINING, **MODELS},
-    "Recordings, and how well and fast they are denoised": {**INSPECTION, **INFERENCE},
+    "Recordings, and how well and fast they are denoised": {
+        **INSPECTION,
+        **INFERENCE,
+        **COMPARISON,
+    },
 }
 """Under which heading `--help` shows the commands of each package."""
 

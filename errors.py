@@ -8,6 +8,7 @@ QuietscopeError
 ├── calibration.CalibrationError   also ValueError    light levels, noise models, fingerprints
 ├── inference.InferenceError       also RuntimeError  bundles, sessions, frames that do not fit
 ├── training.TrainingError         also RuntimeError  data, budgets, checkpoints, export
+├── comparison.ComparisonError     also RuntimeError  methods that are unknown, what cannot begin
 └── acquisition.AcquisitionError   also RuntimeError  the core, the camera, the stream
 
 Each message is one line and says what was given, what was expected and what to do. The
@@ -26,6 +27,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "cluster": ("distributed",),
     "classical": ("pywt",),
     "bm3d": ("bm3d",),
+    "microssim": ("microssim",),
     "bioimage": ("bioimageio.spec",),
     "vendor": ("nd2", "liffile", "pylibCZIrw"),
 }

@@ -18,8 +18,10 @@ from .errors import InferenceError
 from .model_choice import LibraryOption, ModelOption, parse_models
 
 if TYPE_CHECKING:
+    from ..calibration.noise_model import NoiseModel
     from ..storage.stack import Stack
     from ..storage.writers.open_writer import OutputForm
+    from .evaluation.evaluate import Evaluation
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
 
@@ -41,6 +43,25 @@ PyramidOption = Annotated[
 ]
 ForceOption = Annotated[
     bool, typer.Option(help="Use a model of another camera or setting; recorded in the result.")
+]
+MethodOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="A filter without training instead of a model: mean, gaussian, median, "
+        "bilateral, wiener, lee, lee-sigma, wavelet, non-local-means, total-variation, bm3d.",
+    ),
+]
+AveragedOption = Annotated[
+    int, typer.Option(min=1, help="--method: filter the mean of the last so many frames.")
+]
+StrengthOption = Annotated[
+    float | None,
+    typer.Option(help="--method: without, told from a noisy frame of the channel."),
+]
+MethodNoiseModelOption = Annotated[
+    Path | None,
+    typer.Option(help="--method: of the camera (.npz); without, the noise is estimated."),
 ]
 
 
@@ -72,25 +93,10 @@ def denoise(
         str | None,
         typer.Option(help="Dask scheduler (tcp://…), or `local` for processes on this machine."),
     ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="A filter without training instead of a model: mean, gaussian, median, "
-            "bilateral, wiener, lee, lee-sigma, wavelet, non-local-means, total-variation, bm3d.",
-        ),
-    ] = None,
-    frames: Annotated[
-        int, typer.Option(min=1, help="--method: filter the mean of the last so many frames.")
-    ] = 1,
-    strength: Annotated[
-        float | None,
-        typer.Option(help="--method: without, told from the first noisy frame of a channel."),
-    ] = None,
-    noise_model: Annotated[
-        Path | None,
-        typer.Option(help="--method: of the camera (.npz); without, the noise is estimated."),
-    ] = None,
+    method: MethodOption = None,
+    frames: AveragedOption = 1,
+    strength: StrengthOption = None,
+    noise_model: MethodNoiseModelOption = None,
     *,
     open_with: StackOpener,
 ) -> Outcome:
@@ -114,11 +120,7 @@ def denoise(
         )
         strengths = (f"{name} {found}" for name, found in result["method"]["strengths"].items())
         return _denoised(result, [f"{method}, strength of channel {', '.join(strengths)}"], out)
-    if (frames, strength, noise_model) != (1, None, None):
-        raise InferenceError(
-            "--frames, --strength and --noise-model belong to --method; name one, or leave them "
-            "out (a model brings its own)"
-        )
+    _require_no_filter_options(frames, strength, noise_model)
     run: Callable[..., dict[str, Any]] = denoise_stack
     if scheduler is not None:
         _require_plain(open_with)
@@ -198,7 +200,9 @@ def export(
 @opens_stacks
 def evaluate(
     stack: StackArgument,
-    model: Annotated[Path, typer.Option(help="The bundle to score.")],
+    model: Annotated[
+        Path | None, typer.Option(help="The bundle to score.", show_default=False)
+    ] = None,
     truth: Annotated[
         str | None, typer.Option(help="The true signal: one frame, or one per frame.")
     ] = None,
@@ -213,22 +217,51 @@ def evaluate(
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     force: ForceOption = False,
+    method: MethodOption = None,
+    frames: AveragedOption = 1,
+    strength: StrengthOption = None,
+    noise_model: MethodNoiseModelOption = None,
+    channel: Annotated[
+        str | None, typer.Option(help="--method: name or number, if there are several.")
+    ] = None,
     *,
     open_with: StackOpener,
 ) -> Outcome:
-    """Score a model on a stack whose truth is known."""
+    """Score a model, or a filter without training, on a stack whose truth is known."""
     from .evaluation.evaluate import evaluate as score
+    from .evaluation.evaluate_method import evaluate_method
 
-    with _progress("scoring") as on_progress:
-        result = score(
-            open_with(stack),
-            model,
-            truth=None if truth is None else open_with(truth),
-            static=static,
-            provider=provider,  # type: ignore[arg-type]
-            precision=precision,  # type: ignore[arg-type]
+    if (model is None) == (method is None):
+        raise InferenceError(
+            "evaluate scores a model or a method: give either --model BUNDLE or --method NAME"
+        )
+    run: Callable[..., Evaluation]
+    if method is None:
+        _require_no_filter_options(frames, strength, noise_model)
+        if channel is not None:
+            raise InferenceError("--channel belongs to --method; a model knows its own channel")
+        run = partial(
+            score,
+            bundle_or_denoiser=model,
+            provider=provider,
+            precision=precision,
             threads=threads,
             force=force,
+        )
+    else:
+        run = partial(
+            evaluate_method,
+            method=method,
+            averaged_frames=frames,
+            strength=strength,
+            noise_model=None if noise_model is None else _noise_model(noise_model),
+            channel=channel,
+        )
+    with _progress("scoring") as on_progress:
+        result = run(
+            open_with(stack),
+            truth=None if truth is None else open_with(truth),
+            static=static,
             figures=figures,
             on_progress=on_progress,
         ).result()
@@ -291,10 +324,25 @@ def _require_only_method(**given: object) -> None:
         )
 
 
+def _require_no_filter_options(
+    frames: int, strength: float | None, noise_model: Path | None
+) -> None:
+    if (frames, strength, noise_model) != (1, None, None):
+        raise InferenceError(
+            "--frames, --strength and --noise-model belong to --method; name one, or leave them "
+            "out (a model brings its own)"
+        )
+
+
+def _noise_model(path: Path) -> NoiseModel:
+    from ..calibration.noise_files import load_noise_model
+
+    return load_noise_model(path)
+
+
 def _denoised_by_method(
     stack: Stack, method: str, out: Path, *, noise_model: Path | None, **options: Any
 ) -> dict[str, Any]:
-    from ..calibration.noise_files import load_noise_model
     from .bundle import file_sha256
     from .offline.denoise_by_method import denoise_by_method
 
@@ -303,7 +351,7 @@ def _denoised_by_method(
             stack,
             method,
             out,
-            noise_model=None if noise_model is None else load_noise_model(noise_model),
+            noise_model=None if noise_model is None else _noise_model(noise_model),
             noise_model_sha256=None if noise_model is None else file_sha256(noise_model),
             on_progress=on_progress,
             **options,
@@ -379,6 +427,13 @@ def _scores(result: dict[str, Any], figures: Path | None) -> list[str]:
     ):
         if result[key] is not None:
             lines.append(f"{text}: {result[key]:.3f}")
+    if (method := result.get("method")) is not None:
+        lines.append(
+            f"{method['name']} of the mean of {method['frames']} frames"
+            if method["frames"] > 1
+            else f"{method['name']} of single frames"
+        )
+        lines[-1] += f", strength {method['strength']:g}"
     lines += [*_beside_trivial(result), *result["remarks"]]
     if figures is not None:
         lines.append(f"maps: {figures}")
@@ -398,8 +453,12 @@ def _beside_trivial(result: dict[str, Any]) -> list[str]:
             f", {mean:.2f} dB by the mean of the frames that the model is given, blurred "
             f"(σ {result['running_mean_sigma_px']:g} px)"
         )
+    method = result.get("method")
+    what = "the model" if method is None else method["name"]
     if gain > 0:
-        lines.append(f"the model is {gain:.2f} dB better than the best of these")
+        lines.append(f"{what} is {gain:.2f} dB better than the best of these")
+    elif method is not None:
+        lines.append(f"{what} is no better than the best of these ({gain:.2f} dB)")
     else:
         lines.append(
             f"the model is no better than the best of these ({gain:.2f} dB); train longer, on "

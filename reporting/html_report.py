@@ -41,8 +41,11 @@ figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; border-ra
 table { border-collapse: collapse; margin: .8rem 0; font-size: .95rem; }
 th, td { text-align: left; padding: .35rem 1.2rem .35rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; } td.number { font-variant-numeric: tabular-nums; }
+ul.remarks { max-width: 46rem; padding-left: 1.1rem; } ul.remarks li { margin: .35rem 0; }
 ul.checks { list-style: none; padding: 0; } ul.checks li { margin: .45rem 0; }
 .light { display: inline-block; min-width: 4.2rem; font-weight: 600; }
+.wide { width: min(96vw, 110rem); margin-left: 50%; transform: translateX(-50%); }
+.scroll { overflow-x: auto; }
 .green { color: var(--green); } .amber { color: var(--amber); } .red { color: var(--red); }
 """
 
@@ -71,6 +74,15 @@ class Page:
             for value, label in tiles
         )
         self._parts.append(f'<div class="tiles">{cells}</div>')
+
+    def bullets(self, items: Sequence[str]) -> None:
+        """Add a list of sentences."""
+        listed = "".join(f"<li>{escape(item)}</li>" for item in items)
+        self._parts.append(f'<ul class="remarks">{listed}</ul>')
+
+    def markup(self, html: str) -> None:
+        """Add HTML as it stands; whoever makes it escapes what comes from outside."""
+        self._parts.append(html)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Add a table."""

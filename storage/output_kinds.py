@@ -17,6 +17,8 @@ from typing import Any
 
 RAW = "raw.ome.zarr"
 """What a run directory records."""
+COMPARISON_SETTINGS = "comparison_settings.json"
+"""What every comparison begins with."""
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 SOFTWARE = "quietscope: "
@@ -41,6 +43,7 @@ class Kind(Enum):
     PAGE = "a page of figures"
     PACKAGE = "a model package"
     FIGURE = "a figure"
+    COMPARISON = "a comparison"
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -75,6 +78,8 @@ def _kind_of_folder(path: Path) -> Kind | None:
 
     if holds("library") or _names(path) in _BEGUN_DEMO:
         return Kind.DEMO
+    if holds(COMPARISON_SETTINGS):
+        return Kind.COMPARISON
     if holds("current.json", "models"):
         return Kind.LIBRARY
     if holds(*ZARR_FILES):

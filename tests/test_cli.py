@@ -19,7 +19,7 @@ from quietscope.cli import app
 
 PROMISED = {
     "demo", "calibrate", "fit-noise", "record", "train", "live", "denoise", "evaluate", "bench",
-    "retrain", "doctor", "inspect",
+    "retrain", "doctor", "inspect", "compare",
 }  # fmt: skip
 
 

@@ -35,6 +35,7 @@ NOT_THE_HOUSE = {"tests", "benchmarks", "examples", "docs", "packaging", "build"
 STOREYS = (
     {"cli"},
     {"gui"},
+    {"comparison"},
     {"demo", "doctor", "inspection"},
     {"acquisition", "training"},
     {"inference"},
@@ -206,7 +207,8 @@ def test_every_package_is_shipped(tmp_path: Path) -> None:
     expected = {
         f"{HOUSE}/{file.relative_to(ROOT).as_posix()}" for file in modules_of(ROOT).values()
     }
-    assert shipped == expected | {f"{HOUSE}/py.typed"}
+    beside = {f"{HOUSE}/comparison/viewer.{kind}" for kind in ("css", "html", "js")}
+    assert shipped == expected | beside | {f"{HOUSE}/py.typed"}
 
 
 def _not_of_the_house(folder: str, names: list[str]) -> set[str]:

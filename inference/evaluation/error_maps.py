@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...storage.atomic_output import new_file
 from ...storage.output_kinds import Kind
-from .metrics import psnr_db, ssim_map
+from .metrics import psnr_db, ssim_gaussian_map
 
 SHOWN_PX = 512
 """Edge of the largest part that is drawn."""
@@ -42,10 +42,11 @@ def draw_error_maps(
 
     Notes
     -----
-    SSIM shows lost or invented structure, the root-squared error |image − truth| also errors of
-    intensity; neither shows what the other does. What was removed has to look like noise:
-    structure in it was lost. Of frames larger than `SHOWN_PX` only the part with the largest
-    error is drawn: made smaller, every image would look less noisy than it is.
+    SSIM (Gaussian window of 11 pixels) shows lost or invented structure, the root-squared error
+    |image − truth| also errors of intensity; neither shows what the other does. What was removed
+    has to look like noise: structure in it was lost. Of frames larger than `SHOWN_PX` only the
+    part with the largest error is drawn: made smaller, every image would look less noisy than it
+    is.
     """
     from matplotlib.figure import Figure
 
@@ -66,7 +67,7 @@ def draw_error_maps(
         removed,
     )
     for row, (name, image) in enumerate((("raw", raw), ("denoised", denoised))):
-        similarity, local = ssim_map(image, truth)
+        similarity, local = ssim_gaussian_map(image, truth)
         scored = f"{name}, ADU (PSNR {psnr_db(image, truth):.2f} dB)"
         _image(figure, axes[row, 1], image[part], scored, *grey)
         _image(

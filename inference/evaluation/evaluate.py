@@ -7,9 +7,8 @@ truth are in `trust`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from math import sqrt
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +65,8 @@ class Evaluation:
         What ran, None for denoisers outside ONNX Runtime.
     remarks
         What a person should know: how the camera differs, whether the scene moved.
+    method
+        Of a filter without training: `name`, `frames` whose mean it is given, `strength`.
     """
 
     frames: tuple[FrameScores, ...]
@@ -77,6 +78,7 @@ class Evaluation:
     running_mean: BestBlur | None = None
     provider: str | None = None
     remarks: tuple[str, ...] = ()
+    method: Mapping[str, str | int | float | None] | None = None
 
     def mean(self, score: str) -> float:
         """Return the mean of one score over the frames."""
@@ -90,7 +92,7 @@ class Evaluation:
 
     def result(self) -> dict[str, Any]:
         """Return the JSON object of `quietscope evaluate`."""
-        scores = ("psnr_db", "psnr_raw_db", "ssim", "ssim_raw", "nrmse")
+        scores = [field.name for field in fields(FrameScores) if field.name != "index"]
         return {
             **{name: self.mean(name) for name in scores},
             "frames": len(self.frames),
@@ -104,6 +106,7 @@ class Evaluation:
             "running_mean_sigma_px": self.running_mean and self.running_mean.sigma_px,
             "gain_over_trivial_db": self.gain_over_trivial_db,
             "provider": self.provider,
+            "method": None if self.method is None else dict(self.method),
             "remarks": list(self.remarks),
         }
 
@@ -158,8 +161,9 @@ def evaluate(
     Notes
     -----
     PSNR is 10·log10(range² / MSE) with the truth's own max − min as range, in float64, for each
-    frame, then averaged. NRMSE is the root of the MSE over the same range. SSIM follows Wang et
-    al. 2004 (doi:10.1109/TIP.2003.819861) with a 7×7 window and the same range. If the model knows
+    frame, then averaged. NRMSE is the root of the MSE over the same range. `ssim` follows Wang et
+    al. 2004 (doi:10.1109/TIP.2003.819861) with a 7×7 window and the same range; other definitions
+    carry their own in their names, and `metrics` says what they are. If the model knows
     every pixel of the camera, raw frames are taken with the offset and gain of each pixel
     corrected, as the model sees them, also where their mean is the truth.
     """
@@ -169,7 +173,7 @@ def evaluate(
         used = [model] if isinstance(model, Path | str) else []
         used += [model.path] if isinstance(model, Bundle) else []
         require_apart(figures, [stack.path, *([truth.path] if truth else []), *used])
-    denoiser, models, noise_model, remarks = _prepared(
+    denoiser, models, noise_model, remarks = prepared(
         stack, bundle_or_denoiser, noise_model, provider, precision, threads, force
     )
     try:
@@ -222,15 +226,22 @@ def _chosen(
     return chosen
 
 
-def _prepared(
+def prepared(
     stack: Stack,
     model: Bundle | Path | str | Denoiser,
-    noise_model: NoiseModel | None,
-    provider: Provider,
-    precision: Precision,
-    threads: int | None,
-    force: bool,
+    noise_model: NoiseModel | None = None,
+    provider: Provider = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    force: bool = False,
 ) -> tuple[Denoiser, ChannelModels | None, NoiseModel | None, list[str]]:
+    """Open a model for a stack, if it fits; a denoiser of one's own is taken as it is.
+
+    Returns
+    -------
+    The denoiser; which channels it is for; the noise model, by default its own; and how the camera
+    differs, where that was forced.
+    """
     if not isinstance(model, Bundle | Path | str):
         return model, None, noise_model, []
     from ...calibration.noise_files import load_noise_model
@@ -251,15 +262,12 @@ def _prepared(
 
 
 def _means(scoring: Scoring, remarks: list[str]) -> Evaluation:
-    expected = sum(scoring.expected_adu2)
     return Evaluation(
         frames=tuple(scoring.scores),
-        variance_ratio=sum(scoring.found_adu2) / expected if expected > 0 else None,
-        residual_correlation=float(np.mean(scoring.correlations))
-        if scoring.correlations
-        else None,
-        uncertainty_z_std=sqrt(float(np.mean(scoring.z_squares))) if scoring.z_squares else None,
-        ms_per_frame=1e3 * float(np.median(scoring.seconds)),
+        variance_ratio=scoring.variance_ratio,
+        residual_correlation=scoring.residual_correlation,
+        uncertainty_z_std=scoring.uncertainty_z_std,
+        ms_per_frame=scoring.ms_per_frame,
         gaussian=scoring.gaussian.best(),
         running_mean=scoring.running_mean.best(),
         provider=scoring.provider,
@@ -281,6 +289,7 @@ def _draw(evaluation: Evaluation, scoring: Scoring, folder: Path) -> None:
     }
     for name, scores in chosen.items():
         raw = scoring.denoise(scores.index)[0]
+        assert scoring.references is not None
         truth = scoring.references.of(scores.index, scoring.preceding_frames).signal
         draw_error_maps(
             folder / f"{name}_frame_{scores.index:04d}.png",

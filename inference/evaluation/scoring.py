@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,15 @@ from ..observation_reader import ObservationReader
 from ..runtime.camera_pixels import CameraPixels
 from ..side_inputs import other_channel_numbers, side_input_indices
 from ..trust import NoiseVariance, lag_one_correlation, residual_variances
-from .metrics import nrmse, psnr_db, ssim_map
+from .metrics import (
+    frc_resolution_px,
+    nrmse,
+    nrmse_euclidean,
+    psnr_db,
+    scale_invariant_psnr_db,
+    ssim_gaussian_map,
+    ssim_map,
+)
 from .references import Reference, References
 from .trivial_competitors import BlurCompetitor
 
@@ -36,17 +45,28 @@ class FrameScores:
     ssim: float
     ssim_raw: float
     nrmse: float
+    ssim_gaussian_11px: float
+    ssim_raw_gaussian_11px: float
+    nrmse_euclidean: float
+    si_psnr_db: float
+    frc_resolution_px: float
 
 
 @dataclass(eq=False)
 class Scoring:
-    """Denoise and score, one frame at a time; what `Evaluation` takes the means of."""
+    """Denoise and score, one frame at a time; what `Evaluation` takes the means of.
+
+    After each frame `estimate` and `residual` (raw − denoised) are the frame's.
+    """
 
     stack: Stack
     denoiser: Denoiser
-    references: References
+    references: References | None
+    """None where the truth is not known: then there are no scores, only what needs none."""
     noise_variance: NoiseVariance | None
     pixels: CameraPixels
+    with_blurs: bool = True
+    """Whether the trivial competitors are scored beside each frame."""
     scores: list[FrameScores] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     expected_adu2: list[float] = field(default_factory=list)
@@ -56,6 +76,7 @@ class Scoring:
     other_channels: tuple[int, ...] = field(init=False)
     reader: ObservationReader = field(init=False)
     estimate: NDArray[np.float32] = field(init=False)
+    residual: FloatImage = field(init=False)
     provider: str | None = field(init=False)
     gaussian: BlurCompetitor = field(default_factory=BlurCompetitor)
     running_mean: BlurCompetitor = field(default_factory=BlurCompetitor)
@@ -95,19 +116,21 @@ class Scoring:
     def add(self, index: int) -> None:
         """Denoise and score frame `index`."""
         frames = self.denoise(index)
-        raw = frames[0]
-        reference = self.references.of(index, self.preceding_frames)
-        denoised = self.estimate[0].astype(np.float64)
-        self.scores.append(_score(index, raw, denoised, reference.signal))
-        self.gaussian.add(raw, reference.signal)
-        if self.preceding_frames:
-            self.running_mean.add(np.mean(frames, axis=0), reference.signal)
-        residual = raw - denoised
-        if (correlation := lag_one_correlation(residual)) is not None:
+        raw, denoised = frames[0], self.estimate[0].astype(np.float64)
+        if self.references is not None:
+            reference = self.references.of(index, self.preceding_frames)
+            self.scores.append(_score(index, raw, denoised, reference.signal))
+            if self.with_blurs:
+                self.gaussian.add(raw, reference.signal)
+                if self.preceding_frames:
+                    self.running_mean.add(np.mean(frames, axis=0), reference.signal)
+            self._add_z(denoised, reference)
+        self.residual = raw - denoised
+        if (correlation := lag_one_correlation(self.residual)) is not None:
             self.correlations.append(correlation)
         if self.noise_variance is not None:
             expected, found = residual_variances(
-                residual,
+                self.residual,
                 denoised,
                 self.estimate[1],
                 self.noise_variance,
@@ -115,7 +138,27 @@ class Scoring:
             )
             self.expected_adu2.append(expected)
             self.found_adu2.append(found)
-        self._add_z(denoised, reference)
+
+    @property
+    def variance_ratio(self) -> float | None:
+        """Variance found in the residuals over that which the noise model expects there."""
+        expected = sum(self.expected_adu2)
+        return sum(self.found_adu2) / expected if expected > 0 else None
+
+    @property
+    def residual_correlation(self) -> float | None:
+        """Lag-1 correlation of the residuals, mean over the frames."""
+        return float(np.mean(self.correlations)) if self.correlations else None
+
+    @property
+    def uncertainty_z_std(self) -> float | None:
+        """Standard deviation of the error over what was stated; None where nothing was."""
+        return sqrt(float(np.mean(self.z_squares))) if self.z_squares else None
+
+    @property
+    def ms_per_frame(self) -> float:
+        """Time in the denoiser, median."""
+        return 1e3 * float(np.median(self.seconds))
 
     def _add_z(self, denoised: FloatImage, reference: Reference) -> None:
         stated = self.estimate[1].astype(np.float64) ** 2
@@ -139,4 +182,9 @@ def _score(index: int, raw: FloatImage, denoised: FloatImage, truth: FloatImage)
         ssim=ssim_map(denoised, truth)[0],
         ssim_raw=ssim_map(raw, truth)[0],
         nrmse=nrmse(denoised, truth),
+        ssim_gaussian_11px=ssim_gaussian_map(denoised, truth)[0],
+        ssim_raw_gaussian_11px=ssim_gaussian_map(raw, truth)[0],
+        nrmse_euclidean=nrmse_euclidean(denoised, truth),
+        si_psnr_db=scale_invariant_psnr_db(denoised, truth),
+        frc_resolution_px=frc_resolution_px(denoised, truth),
     )

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ...calibration.noise_model import NoiseModel
@@ -20,6 +19,7 @@ from ...storage.directory_lock import owned
 from ...storage.stack import Stack
 from ...storage.writers.open_writer import OutputForm, require_form
 from ..classical.denoiser import ClassicalDenoiser
+from ..classical.settled_strength import settle_strength
 from ..observation_reader import ObservationReader
 from ..provenance import Provenance
 from ..runtime.pipeline import BlockingLane, FramePipeline
@@ -48,8 +48,8 @@ def denoise_by_method(
     stack
         What to denoise. Absent frames are left out.
     method, frames, strength, noise_model
-        See `ClassicalDenoiser`. A strength that is not given is chosen on the first frame of each
-        channel and kept, so that a recording does not flicker.
+        See `ClassicalDenoiser`. A strength that is not given is chosen once for each channel and
+        kept, so that a recording does not flicker; see `settle_strength`.
     out, resume, overwrite, form, on_progress
         See `denoise_stack`.
     noise_model_sha256
@@ -136,18 +136,14 @@ class _MethodFrames:
         return self._reader.read(index, self._frames - 1)
 
     def strengths(self) -> dict[str, float | None]:
-        """Return the strength for each channel; one that was not given is chosen now.
+        """Return the strength for each channel; one that was not given is settled now.
 
-        Always on the channel's first frame, so that a run that is gone on with chooses the same.
+        Always on the same frame, so that a run that is gone on with chooses the same.
         """
-        firsts: dict[int, int] = {}
-        for index in in_reading_order(self._stack, None):
-            if self._stack.is_present(index):
-                firsts.setdefault(self._stack.axes(index).get("channel", 0), index)
-        estimate = np.empty((2, *self._stack.frame_shape), np.float32)
+        indices = list(in_reading_order(self._stack, None))
         for number, denoiser in enumerate(self._denoisers.values()):
-            if denoiser.strength is None and number in firsts:
-                denoiser.denoise(self.observations(firsts[number]), estimate)
+            own = (i for i in indices if self._stack.axes(i).get("channel", 0) == number)
+            settle_strength(denoiser, self._stack, own)
         return {name: denoiser.strength for name, denoiser in self._denoisers.items()}
 
     def close(self) -> None:

@@ -58,6 +58,7 @@ MAKERS = {
     Kind.PAGE: lambda path: text(path, "<!doctype html><html></html>"),
     Kind.FIGURE: lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"),
     Kind.PACKAGE: lambda path: archive(path, "rdf.yaml", "model.onnx"),
+    Kind.COMPARISON: lambda path: text(path / "comparison_settings.json"),
 }
 
 

@@ -1,0 +1,409 @@
+"""Compare every method on one recording, from top to bottom.
+
+Owns the order of things: divide, train what must be trained, score, keep each row as it is known,
+advise, draw. Training is `training.train`'s business, scoring `score`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..calibration.bootstrap import bootstrap_noise_model
+from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
+from ..errors import QuietscopeError, one_line, require_extra
+from ..inference.bundle import Preset, open_bundle
+from ..inference.classical.denoiser import ClassicalDenoiser
+from ..inference.classical.settled_strength import settle_strength
+from ..inference.denoiser import Denoiser, KnowsPixels
+from ..inference.evaluation.evaluate import prepared
+from ..inference.evaluation.evaluate_method import one_channel
+from ..inference.evaluation.references import require_one_truth
+from ..inference.runtime.providers import all_cores, cpu_name
+from ..inspection.channel_figures import channel_figures
+from ..storage.atomic_output import require_absent, require_apart, write_json
+from ..storage.directory_lock import owned
+from ..storage.output_kinds import Kind
+from ..storage.stack import Stack
+from .advice import Advice, Scene, advice
+from .contestants import RAW, Contestant, contestants
+from .division import Division, divided
+from .errors import ComparisonError
+from .peak_memory import PeakMemory
+from .remarks import remarks_on
+from .rows import PAGE, RESULT, ComparisonFolder, Row
+from .score import Measured, Ruler, measured
+
+DEFAULT_MINUTES = 5.0
+DEFAULT_FRAMES = 5
+MOST_SCORED = 8
+Remark = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonOptions:
+    """The choices of one comparison.
+
+    Attributes
+    ----------
+    methods
+        Names of filters and algorithms; see `contestants`.
+    models
+        Bundles that were trained before.
+    frames
+        How many frames those see that are given more than one.
+    seconds
+        Budget of each training.
+    preset, seed
+        Of each training.
+    most_scored
+        How many frames are scored at most.
+    """
+
+    methods: tuple[str, ...] = ("all",)
+    models: tuple[Path, ...] = ()
+    frames: int = DEFAULT_FRAMES
+    seconds: float = 60 * DEFAULT_MINUTES
+    preset: Preset = "live"
+    seed: int = 0
+    most_scored: int = MOST_SCORED
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonProgress:
+    """How far a comparison is: rows done and in total, who is at work, and the time left."""
+
+    done: int
+    total: int
+    name: str
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes
+    ----------
+    folder
+        Where it is kept.
+    rows
+        Of all contestants, those left out at the end.
+    advice
+        Which one to take.
+    remarks
+        What a person should know before believing it.
+    facts
+        Of recording, ruler and machine.
+    """
+
+    folder: Path
+    rows: tuple[Row, ...]
+    advice: Advice
+    remarks: tuple[str, ...]
+    facts: dict[str, Any]
+
+    @property
+    def page(self) -> Path:
+        """The page for a person."""
+        return self.folder / PAGE
+
+    def result(self) -> dict[str, Any]:
+        """Return the JSON object of `quietscope compare`, as `comparison.json` has it."""
+        return {
+            **self.facts,
+            "rows": [row.result() for row in self.rows],
+            "ranking": list(self.advice.ranking),
+            "chosen": self.advice.chosen,
+            "advice": self.advice.sentence,
+            "based_on": self.advice.based_on,
+            "remarks": list(self.remarks),
+            "page": str(self.page),
+        }
+
+
+def compare(
+    stack: Stack,
+    out: Path | str,
+    options: ComparisonOptions | None = None,
+    *,
+    truth: Stack | None = None,
+    static: bool = False,
+    noise_model: GaussianMixtureNoiseModel | None = None,
+    channel: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[ComparisonProgress], None] | None = None,
+    on_remark: Remark | None = None,
+) -> Comparison:
+    """Train, score and rank methods on one recording; write `comparison.json` and a page.
+
+    Parameters
+    ----------
+    stack
+        Noisy frames. The last fifth is scored and trained by nobody, unless there are too few.
+    out
+        A folder for rows, trained models, result and page.
+    options
+        The choices.
+    truth, static
+        As of `evaluate`; neither where the truth is not known.
+    noise_model
+        Of the camera, the same for all; estimated from the recording where not given.
+    channel
+        Name or number of one of several.
+    resume
+        Go on with what a killed comparison left: rows that are there stay, an unfinished training
+        goes on.
+    overwrite
+        Replace a comparison that is there.
+    on_progress, on_remark
+        Called now and then with how far it is, and with what a person should know.
+
+    Raises
+    ------
+    ComparisonError
+        If a name is unknown, or no contestant could be scored.
+    OutputError
+        If `out` cannot be written.
+    """
+    began = time.monotonic()
+    options, out = options or ComparisonOptions(), Path(out)
+    if truth is not None:
+        require_one_truth(stack, truth, static=static)
+    taking_part = contestants(options.methods, options.models, options.frames)
+    if any(one.kind == "trained" for one in taking_part):
+        require_extra("train", "comparing methods that are trained")
+    require_apart(out, [stack.path, *([truth.path] if truth else []), *options.models])
+    if not resume:
+        require_absent(out, overwrite=overwrite, kind=Kind.COMPARISON)
+    remark = on_remark or (lambda text: None)
+    stack, truth = one_channel(stack, channel), truth and one_channel(truth, channel)
+    with owned(out):
+        division = divided(stack, options.most_scored)
+        folder = ComparisonFolder(out)
+        folder.begin(
+            _settings(stack, truth, static, division, options, noise_model),
+            resume=resume,
+            overwrite=overwrite,
+        )
+        noise = noise_model or bootstrap_noise_model([division.training], seed=options.seed)
+        shown = division.scored[len(division.scored) // 2]
+        ruler = Ruler(stack, division.scored, shown, truth, static, noise)
+        watch = _Watch(taking_part, options.seconds, on_progress)
+        contest = _Contest(ruler, division, options, folder, watch, remark)
+        rows = [contest.row(one) for one in taking_part]
+        return _concluded(folder, rows, contest, calibrated=noise_model is not None, began=began)
+
+
+def _settings(
+    stack: Stack,
+    truth: Stack | None,
+    static: bool,
+    division: Division,
+    options: ComparisonOptions,
+    noise_model: GaussianMixtureNoiseModel | None,
+) -> dict[str, Any]:
+    """Return what rows of one comparison have in common; methods can be added to it."""
+    return {
+        "stack": str(stack.path),
+        "axes": dict(stack.sizes),
+        "truth": str(truth.path) if truth is not None else "static" if static else None,
+        "scored_frames": list(division.scored),
+        "minutes_each": options.seconds / 60,
+        "preset": options.preset,
+        "seed": options.seed,
+        "noise_model": None
+        if noise_model is None
+        else float(noise_model.photon_transfer.gain_adu_per_e),
+    }
+
+
+@dataclass
+class _Watch:
+    """Knows how long things take, and tells how much time is left."""
+
+    waiting: list[Contestant]
+    seconds_each: float
+    tell: Callable[[ComparisonProgress], None] | None
+    total: int = field(init=False)
+    took: list[float] = field(default_factory=list)
+    """Of the rows that need no training, seconds each."""
+
+    def __post_init__(self) -> None:
+        self.waiting = list(self.waiting)
+        self.total = len(self.waiting)
+
+    def at(self, contestant: Contestant, seconds_left: float = 0.0) -> None:
+        """Tell who is at work, and how long that one still needs."""
+        if self.tell is None:
+            return
+        quick = sum(self.took) / len(self.took) if self.took else 1.0
+        trainings = sum(one.kind == "trained" for one in self.waiting[1:])
+        ahead = trainings * (self.seconds_each + quick)
+        ahead += (len(self.waiting[1:]) - trainings) * quick
+        done = self.total - len(self.waiting)
+        self.tell(ComparisonProgress(done, self.total, contestant.name, seconds_left + ahead))
+
+    def finished(self, seconds: float | None) -> None:
+        """Count one as done; `seconds` that it took where it needed no training."""
+        self.waiting.pop(0)
+        if seconds is not None:
+            self.took.append(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Contest:
+    """Turns contestants into rows, one after the other."""
+
+    ruler: Ruler
+    division: Division
+    options: ComparisonOptions
+    folder: ComparisonFolder
+    watch: _Watch
+    remark: Remark
+
+    def row(self, contestant: Contestant) -> Row:
+        """Return what a contestant is worth, of an earlier run or by scoring it now."""
+        kept = self.folder.kept(contestant)
+        if kept is not None:
+            self.watch.finished(None)
+            return kept
+        self.watch.at(contestant, self.options.seconds if contestant.kind == "trained" else 0.0)
+        began = time.perf_counter()
+        try:
+            row, found = self._scored(contestant)
+        except QuietscopeError as error:
+            row, found = Row(contestant, left_out=one_line(error)), None
+            self.remark(f"{contestant.name} is left out: {one_line(error)}")
+        self.folder.keep(row, found)
+        quick = contestant.kind != "trained" and found is not None
+        self.watch.finished(time.perf_counter() - began if quick else None)
+        return row
+
+    def _scored(self, contestant: Contestant) -> tuple[Row, Measured]:
+        with PeakMemory() as training_memory:
+            facts = self._trained(contestant)
+        with PeakMemory() as memory:
+            denoiser, about = self._opened(contestant)
+            with closing(denoiser):
+                found = measured(self.ruler, denoiser)
+        facts |= about | {"peak_rss_mb": memory.mb}
+        if contestant.kind == "trained":
+            facts["training_peak_rss_mb"] = training_memory.mb
+        facts["states_uncertainty"] = bool(found.picture.estimate[1].any())
+        return Row(contestant, found.figures, found.per_frame, facts, found.remarks), found
+
+    def _trained(self, contestant: Contestant) -> dict[str, Any]:
+        """Train what must be trained and is not there yet."""
+        if contestant.kind != "trained":
+            return {}
+        from .train_contestant import trained_facts
+
+        return trained_facts(
+            contestant,
+            self.folder.bundle(contestant),
+            self.division.training,
+            self.options.seconds,
+            preset=self.options.preset,
+            seed=self.options.seed,
+            noise_model=self.ruler.noise_model,
+            on_seconds_left=lambda left: self.watch.at(contestant, left),
+            on_remark=lambda text: self.remark(f"{contestant.name}: {text}"),
+        )
+
+    def _opened(self, contestant: Contestant) -> tuple[Denoiser, dict[str, Any]]:
+        stack = self.ruler.stack
+        if contestant.kind == "filter":
+            filter_ = ClassicalDenoiser(
+                contestant.method,
+                stack.frame_shape,
+                frames=contestant.frames,
+                noise_model=self.ruler.noise_model,
+            )
+            training = self.division.training
+            settle_strength(filter_, training, map(int, training.present_indices))
+            return filter_, {"frames": filter_.frames, "strength": filter_.strength}
+        own = contestant.kind == "trained"
+        bundle = open_bundle(self.folder.bundle(contestant) if own else Path(contestant.method))
+        manifest = bundle.manifest
+        denoiser, _, _, forced = prepared(stack, bundle, self.ruler.noise_model)
+        return denoiser, {
+            "frames": 1 + manifest.context_frames,
+            "algorithm": manifest.algorithm,
+            "preset": manifest.preset,
+            "parameters": manifest.training.parameters,
+            "training_steps": manifest.training.steps,
+            "training_minutes": manifest.training.seconds / 60,
+            "model_sha256": bundle.model_sha256,
+            "bundle": str(bundle.path),
+            "pixel_maps": isinstance(denoiser, KnowsPixels) and denoiser.pixel_maps is not None,
+            **({"remarks_on_model": forced} if forced else {}),
+        }
+
+
+def _concluded(
+    folder: ComparisonFolder,
+    rows: Sequence[Row],
+    contest: _Contest,
+    *,
+    calibrated: bool,
+    began: float,
+) -> Comparison:
+    """Rank, advise, and write result and page."""
+    from .page import write_page
+
+    ruler, division = contest.ruler, contest.division
+    there = [row for row in rows if row.left_out is None]
+    if not any(row.contestant.method != RAW for row in there):
+        reasons = "; ".join(f"{row.name}: {row.left_out}" for row in rows if row.left_out)
+        raise ComparisonError(
+            f"{ruler.stack.path}: nothing could be compared with the raw frames ({reasons}); "
+            "name other --methods or --models"
+        )
+    scene = _scene(division.training)
+    advised = advice(there, knows_truth=ruler.knows_truth, frames=len(ruler.scored), scene=scene)
+    order = {name: place for place, name in enumerate(advised.ranking)}
+    ranked = sorted(rows, key=lambda row: order.get(row.name, len(order)))
+    comparison = Comparison(
+        folder=folder.path,
+        rows=tuple(ranked),
+        advice=advised,
+        remarks=tuple(
+            remarks_on(there, ruler, scene, zero_shot=division.zero_shot, calibrated=calibrated)
+        ),
+        facts={
+            "stack": str(ruler.stack.path),
+            "frame_shape": list(ruler.stack.frame_shape),
+            "frames_scored": list(ruler.scored),
+            "frame_shown": ruler.shown,
+            "zero_shot": division.zero_shot,
+            "truth": None
+            if not ruler.knows_truth
+            else "mean of the other repeats"
+            if ruler.static
+            else str(ruler.truth and ruler.truth.path),
+            "ranked_by": "PSNR" if ruler.knows_truth else "held-out error",
+            "noise_model": "calibrated" if calibrated else "bootstrapped",
+            "noise_correlation_xy": scene.noise_correlation_xy,
+            "moved_share": scene.moved_share,
+            "minutes_each": contest.options.seconds / 60,
+            "hardware": cpu_name(all_cores()),
+            "seconds": time.monotonic() - began,
+        },
+    )
+    write_page(comparison, folder, ruler)
+    write_json(folder.path / RESULT, comparison.result())
+    return comparison
+
+
+def _scene(stack: Stack) -> Scene:
+    figures = channel_figures(stack, "")
+    moves = figures.moved_share
+    # What moves looks like shared noise.
+    still = moves is not None and moves < 0.5
+    return Scene(figures.noise_correlation_xy if still else None, moves)

@@ -1,0 +1,192 @@
+"""A comparison of two filters and a model: its result, its page, and that a killed one goes on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
+from quietscope.cli import app
+from quietscope.comparison.compare import ComparisonOptions, compare
+from quietscope.comparison.contestants import contestants
+from quietscope.comparison.division import divided
+from quietscope.comparison.errors import ComparisonError
+from quietscope.comparison.rows import ComparisonFolder
+from quietscope.inference.classical.methods import METHODS as FILTERS
+from quietscope.storage.atomic_output import OutputError
+from quietscope.storage.ome_zarr_writer import OmeZarrWriter
+from quietscope.storage.stack import stack_from_array
+from quietscope.training.registry import METHODS as ALGORITHMS
+
+SHAPE, FRAMES = (64, 64), 20
+NAMES = ("gaussian", "total-variation")
+
+
+def noisy():
+    specimen = Specimen(SHAPE, CameraLaw(0.5, 100.0, 2.0))
+    return np.stack([specimen.observe(index) for index in range(FRAMES)])
+
+
+@pytest.fixture(scope="module")
+def compared(made_once, trained_bundle):
+    def make(path):
+        stack = stack_from_array(noisy())
+        options = ComparisonOptions(NAMES, (trained_bundle,), frames=3, most_scored=3)
+        compare(stack, path, options, static=True)
+
+    return made_once("compared", make)
+
+
+@pytest.fixture(scope="module")
+def result(compared):
+    return json.loads((compared / "comparison.json").read_text(encoding="utf-8"))
+
+
+def test_every_contestant_has_its_figures(result):
+    rows = {row["name"]: row for row in result["rows"]}
+    assert set(rows) == {
+        "raw",
+        "mean of 3",
+        *NAMES,
+        *(f"{name}, 3 frames" for name in NAMES),
+        "trained",
+    }
+    assert all(row["left_out"] is None for row in rows.values())
+    for row in rows.values():
+        assert {
+            "psnr_db", "ssim", "ssim_gaussian_11px", "nrmse", "nrmse_euclidean", "si_psnr_db",
+            "frc_resolution_px", "held_out_mse_adu2", "held_out_nll", "residual_flatness",
+            "ms_per_frame", "peak_rss_mb", "uncertainty_z_std",
+        } <= row.keys()  # fmt: skip
+        assert len(row["per_frame"]["psnr_db"]) == 3
+    assert rows["gaussian"]["psnr_db"] > rows["raw"]["psnr_db"] + 3
+    assert rows["trained"]["uncertainty_z_std"] is not None
+    assert rows["trained"]["parameters"] > 0
+    assert rows["gaussian"]["strength"] > 0
+    assert result["ranking"] == [row["name"] for row in result["rows"]]
+    assert result["ranking"][-1] in {"raw", "trained", "mean of 3"}
+
+
+def test_it_ends_with_advice_and_what_that_rests_on(result):
+    assert result["chosen"] in result["ranking"]
+    assert result["advice"].startswith(f"Take {result['chosen']}")
+    assert "PSNR against the truth, on 3 frames" in result["based_on"]
+    assert result["truth"] == "mean of the other repeats"
+    assert result["noise_model"] == "bootstrapped"
+
+
+def test_the_page_is_whole_and_holds_the_pictures(compared, result):
+    """What the browser unpacks is what was estimated, to a 65,535th of the range."""
+    page = (compared / "comparison.html").read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(https?:)?//', page)
+    assert result["advice"].split(":")[0] in page
+    found = re.search(r'id="viewer-data">(.*?)</script>', page, re.DOTALL)
+    data = json.loads(found[1])
+    assert [one["name"] for one in data["pictures"]][:2] == ["raw", "truth"]
+    named = {one["name"]: one for one in data["pictures"]}
+    gaussian = next(c for c in contestants(NAMES, (), 1) if c.name == "gaussian")
+    expected = ComparisonFolder(compared).picture(gaussian).estimate[0]
+    high, low = np.split(
+        np.frombuffer(zlib.decompress(base64.b64decode(named["gaussian"]["pixels"])), np.uint8), 2
+    )
+    share = (high.astype(int) * 256 + low) / 65535
+    values = data["low"] + share.reshape(SHAPE) * (data["high"] - data["low"])
+    np.testing.assert_allclose(values, expected, atol=(data["high"] - data["low"]) / 65535)
+
+
+def test_scored_frames_are_trained_on_by_nobody():
+    stack = stack_from_array(noisy())
+    division = divided(stack, 3)
+    assert not division.zero_shot
+    assert not set(division.scored) & set(division.training.present_indices.tolist())
+    assert len(division.training.present_indices) == 16
+    few = divided(stack_from_array(noisy()[:4]), 3)
+    assert few.zero_shot
+    assert len(few.training.present_indices) == 4
+
+
+def test_a_killed_comparison_goes_on(tmp_path):
+    """Rows that are there stay as they are; what is missing is measured; methods can be added."""
+    stack, out = stack_from_array(noisy()), tmp_path / "out"
+    options = ComparisonOptions(("gaussian",), frames=1, most_scored=2)
+    first = compare(stack, out, options)
+    assert first.result()["truth"] is None
+    assert "psnr_db" not in first.rows[0].figures
+    (out / "rows" / "filter-gaussian.json").unlink()
+    (out / "comparison.json").unlink()
+    before = (out / "rows" / "filter-raw.json").stat().st_mtime_ns
+    more = ComparisonOptions(("gaussian", "median"), frames=1, most_scored=2)
+    with pytest.raises(OutputError, match="already exists"):
+        compare(stack, out, more)
+    again = compare(stack, out, more, resume=True)
+    assert (out / "rows" / "filter-raw.json").stat().st_mtime_ns == before
+    assert {row.name for row in again.rows} == {"raw", "gaussian", "median"}
+    old, new = (
+        next(row for row in found.rows if row.name == "gaussian") for found in (first, again)
+    )
+    assert new.figures["held_out_mse_adu2"] == old.figures["held_out_mse_adu2"]
+    with pytest.raises(ComparisonError, match="seed is 1, the comparison was begun with 0"):
+        compare(stack, out, ComparisonOptions(("gaussian",), seed=1, most_scored=2), resume=True)
+    with pytest.raises(ComparisonError, match="holds no comparison to resume"):
+        compare(stack, tmp_path / "other", more, resume=True)
+
+
+def test_what_cannot_take_part_is_left_out_and_said(tmp_path, make_bundle):
+    """A model of other pixels does not stop the others."""
+    said = []
+    model = make_bundle(pixel_type="uint8")
+    options = ComparisonOptions(("gaussian",), (model,), frames=1, most_scored=2)
+    found = compare(stack_from_array(noisy()), tmp_path / "out", options, on_remark=said.append)
+    left = next(row for row in found.rows if row.name == "model")
+    assert "takes uint8" in left.left_out
+    assert "model is left out" in said[0]
+    assert "takes uint8" in found.page.read_text(encoding="utf-8")
+
+
+def test_all_is_what_the_registries_hold():
+    named = {(one.kind, one.method) for one in contestants(("all",), (), 5)}
+    assert {name for kind, name in named if kind == "filter"} == set(FILTERS)
+    assert {name for kind, name in named if kind == "trained"} == set(ALGORITHMS)
+    assert len({one.key for one in contestants(("all",), (), 5)}) == 2 * len(named)
+    with pytest.raises(ComparisonError, match="method is 'best'"):
+        contestants(("best",), (), 1)
+
+
+def test_the_command_prints_the_advice(tmp_path):
+    with OmeZarrWriter(tmp_path / "raw.ome.zarr", frame_shape=SHAPE, dtype="uint16") as writer:
+        for index, frame in enumerate(noisy()):
+            writer.write(frame, {"time": index})
+    arguments = [
+        "compare",
+        str(tmp_path / "raw.ome.zarr"),
+        "--methods",
+        "gaussian",
+        "--frames",
+        "1",
+    ]
+    arguments += ["--test-frames", "2", "--out", str(tmp_path / "a b"), "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["chosen"] == "gaussian"
+    inside = CliRunner().invoke(app, [*arguments[:-3], "--out", str(tmp_path)])
+    assert inside.exit_code == 1
+
+
+@pytest.mark.long
+def test_a_method_is_trained_and_scored(tmp_path):
+    options = ComparisonOptions(("lattice",), frames=1, seconds=5, preset="fast", most_scored=2)
+    said = []
+    found = compare(
+        stack_from_array(noisy()), tmp_path / "out", options, static=True, on_progress=said.append
+    )
+    row = next(row for row in found.rows if row.name == "lattice")
+    assert row.left_out is None
+    assert row.facts["training_minutes"] > 0
+    assert any(state.name == "lattice" and state.seconds_left > 0 for state in said)
+    assert '"curves": [{"name": "lattice"' in found.page.read_text(encoding="utf-8")
