@@ -29,14 +29,16 @@ from ..storage.atomic_output import require_absent, require_apart, write_json
 from ..storage.directory_lock import owned
 from ..storage.output_kinds import Kind
 from ..storage.stack import Stack
-from .advice import Advice, Scene, advice
+from .advice import Scene, advice
 from .contestants import RAW, Contestant, contestants
 from .division import Division, divided
 from .errors import ComparisonError
 from .peak_memory import PeakMemory
 from .remarks import remarks_on
-from .rows import PAGE, RESULT, ComparisonFolder, Row
+from .result import Comparison
+from .rows import RESULT, ComparisonFolder, Row
 from .score import Measured, Ruler, measured
+from .train_contestant import trained_facts
 
 DEFAULT_MINUTES = 5.0
 DEFAULT_FRAMES = 5
@@ -81,49 +83,6 @@ class ComparisonProgress:
     total: int
     name: str
     seconds_left: float
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A finished comparison.
-
-    Attributes
-    ----------
-    folder
-        Where it is kept.
-    rows
-        Of all contestants, those left out at the end.
-    advice
-        Which one to take.
-    remarks
-        What a person should know before believing it.
-    facts
-        Of recording, ruler and machine.
-    """
-
-    folder: Path
-    rows: tuple[Row, ...]
-    advice: Advice
-    remarks: tuple[str, ...]
-    facts: dict[str, Any]
-
-    @property
-    def page(self) -> Path:
-        """The page for a person."""
-        return self.folder / PAGE
-
-    def result(self) -> dict[str, Any]:
-        """Return the JSON object of `quietscope compare`, as `comparison.json` has it."""
-        return {
-            **self.facts,
-            "rows": [row.result() for row in self.rows],
-            "ranking": list(self.advice.ranking),
-            "chosen": self.advice.chosen,
-            "advice": self.advice.sentence,
-            "based_on": self.advice.based_on,
-            "remarks": list(self.remarks),
-            "page": str(self.page),
-        }
 
 
 def compare(
@@ -302,8 +261,6 @@ class _Contest:
         """Train what must be trained and is not there yet."""
         if contestant.kind != "trained":
             return {}
-        from .train_contestant import trained_facts
-
         return trained_facts(
             contestant,
             self.folder.bundle(contestant),

@@ -22,7 +22,7 @@ from .rows import ComparisonFolder, Row
 from .viewer import viewer
 
 if TYPE_CHECKING:
-    from .compare import Comparison
+    from .result import Comparison
     from .score import Picture, Ruler
 
 SHOWN_PX = 1024

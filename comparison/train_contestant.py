@@ -1,7 +1,7 @@
 """Train one contestant within its share of the time.
 
 Owns the options of its training, and that a finished or half-finished one of an earlier run is
-taken up. Imports torch; nothing else here does.
+taken up. A computer without torch compares what needs no training: it is imported when it is used.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from typing import Any
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..inference.bundle import MANIFEST, Preset
 from ..storage.stack import Stack
-from ..training.checkpoint import working_file
 from ..training.options import TrainingOptions
-from ..training.run import in_one_process
-from ..training.train import train
 from .contestants import Contestant
 
 
@@ -35,6 +32,10 @@ def trained_facts(
     """Train a contestant if its bundle is not there yet; return what there is to say of it."""
     if (bundle / MANIFEST).is_file():
         return {}
+    from ..training.checkpoint import working_file
+    from ..training.run import in_one_process
+    from ..training.train import train
+
     options = TrainingOptions(
         algorithm=contestant.method,
         preset=preset,
