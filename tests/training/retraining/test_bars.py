@@ -1,0 +1,54 @@
+"""What a facility asks of a night, by the benchmark's own walk at its smallest size."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "retraining_bars.py"
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500), pytest.mark.usefixtures("one_thread")]
+
+
+@pytest.fixture(scope="module")
+def bars():
+    spec = importlib.util.spec_from_file_location("retraining_bars", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["retraining_bars"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["retraining_bars"]
+
+
+def given(**changed):
+    return Namespace(**{"times": 1, "steps": 300, "night_s": 25.0, "seed": 0, **changed})
+
+
+def test_another_specimen_and_light_bring_a_better_model(bars, tmp_path):
+    found = bars.change(tmp_path, given(steps=500))
+    assert found["met"], found
+
+
+def test_nothing_new_is_skipped(bars, tmp_path):
+    found = bars.nothing(tmp_path, given(times=2))
+    assert found["decision"] == found["night"] == "skipped"
+    assert found["last_db"] >= found["first_db"] - 0.1
+
+
+def test_sabotage_is_never_promoted(bars, tmp_path):
+    found = bars.sabotage(tmp_path, given())
+    assert found["promoted"] == 0, found
+
+
+def test_a_night_that_is_killed_goes_on_and_nothing_is_broken(bars, tmp_path):
+    found = bars.kills(tmp_path, given(times=3))
+    assert found["failures"] == []
+
+
+def test_a_live_session_has_the_cores_within_two_seconds(bars, tmp_path):
+    found = bars.give_way(tmp_path, given(times=2, night_s=75.0))
+    assert found["met"], found
