@@ -16,6 +16,7 @@ import typer
 from ..reporting.console import Outcome, command_line, progress, say
 from ..reporting.told import tell
 from ..storage.atomic_output import require_absent, require_apart
+from ..storage.live_sessions import live_session
 from ..storage.output_kinds import Kind
 from .level_recorder import RecordedLevel
 from .light_ladder import (
@@ -79,7 +80,8 @@ def calibrate(
         require_absent(keep_stacks, overwrite=overwrite, kind=Kind.LIGHT_LEVELS)
     begun = time.perf_counter()
     # An even field is what is needed: the demo camera has one, and no specimen stands before it.
-    with open_microscope(replace(microscope, specimen=False)) as opened, progress() as bar:
+    opening = open_microscope(replace(microscope, specimen=False))
+    with live_session(), opening as opened, progress() as bar:
         say(introduction(opened, sees="an even field in its mode Noise"))
         for channel in microscope.channels:
             opened.set_channel(channel)

@@ -11,6 +11,7 @@ import typer
 
 from ..calibration.fingerprint import CameraFingerprint
 from ..reporting.console import Outcome
+from ..storage.directory_lock import owned
 from ..storage.open_stack import open_stack
 from ..storage.stack import StackError
 from .bundle import MANIFEST, Bundle, open_bundle, read_manifest
@@ -117,8 +118,9 @@ def prune_models(
     sizes = {bundle: _bytes(bundle) for bundle in unused}
     megabytes = sum(sizes.values()) / 1e6
     if yes:
-        for bundle in unused:
-            shutil.rmtree(bundle)
+        with owned(shelf.models_dir):  # a night may be about to judge one of them
+            for bundle in unused:
+                shutil.rmtree(bundle)
     what = "freed" if yes else "would be freed; pass --yes to delete them"
     lines = [f"{bundle.name}  {sizes[bundle] / 1e6:.1f} MB" for bundle in unused]
     summary = f"{len(unused)} models never in use, {megabytes:.1f} MB {what}"

@@ -29,12 +29,12 @@ from ...inference.library import Decision as DecisionName
 from ...inference.library import Library
 from ...inference.provenance import recorded_camera
 from ...inference.runtime.camera_pixels import maps_of_frames
+from ...storage.atomic_output import OutputError
 from ...storage.directory_lock import owned
 from ...storage.open_stack import open_stack
 from ...storage.stack import Stack
 from ..checkpoint import load_checkpoint
 from ..data.side_inputs import one_channel, other_channels_of
-from ..errors import TrainingError
 from ..methods import learner_of
 from ..options import TrainingOptions
 from ..progress import TrainingProgress
@@ -227,9 +227,9 @@ def go_on_with_begun(shelf: Library, request: Request) -> list[Decision]:
             decision = _candidate_round(
                 shelf, slot, stacks, what.training_options(candidate), request, candidate
             )
-        except WindowEndedError:
+        except (WindowEndedError, OutputError):  # nothing is wrong with what was begun
             raise
-        except TrainingError as error:
+        except QuietscopeError as error:
             request.remark(f"{candidate.name} cannot be gone on with: {error}; begun anew")
             begun.forget(candidate)
             continue

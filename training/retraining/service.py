@@ -128,7 +128,8 @@ def run_night(
     now = now or datetime.now().astimezone()
     left = night.window.left(now)
     if left < SHORTEST_SECONDS:
-        say(f"{now:%H:%M} is outside of {night.window}; the next night begins at that time")
+        start = night.window.next_start(now)
+        say(f"{now:%H:%M} is outside of {night.window}; the next night begins at {start:%H:%M}")
         return None
     before = night_of(night.library, night.window.night(now))
     if before is not None and before.state == "done":

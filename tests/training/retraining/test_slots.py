@@ -16,10 +16,16 @@ from quietscope.storage.directory_lock import owned
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.data.side_inputs import one_channel
+from quietscope.training.options import TrainingOptions
 from quietscope.training.retraining import begun, run_choice
 from quietscope.training.retraining.drift import drift_in
 from quietscope.training.retraining.looked_at import LookedAt
-from quietscope.training.retraining.retrain import Request, one_round, weightiest
+from quietscope.training.retraining.retrain import (
+    Request,
+    go_on_with_begun,
+    one_round,
+    weightiest,
+)
 from quietscope.training.retraining.slots import slots_of, stacks_of
 
 SHAPE = (48, 56)
@@ -206,8 +212,6 @@ def test_where_little_is_new_more_of_the_old_is_learned_again():
 
 
 def test_what_is_begun_is_noted_and_can_be_gone_on_with(tmp_path, make_bundle):
-    from quietscope.training.options import TrainingOptions
-
     shelf = Library(tmp_path)
     shelf.models_dir.mkdir()
     candidate = shelf.models_dir / "20260301-220000"
@@ -228,6 +232,33 @@ def test_what_is_begun_is_noted_and_can_be_gone_on_with(tmp_path, make_bundle):
     (shelf.models_dir / "x.begun.json").write_text("{", encoding="utf-8")
     assert begun.unjudged(shelf) == []
     assert open_bundle(candidate)
+
+
+def test_a_candidate_that_was_trained_and_not_judged_is_judged_first(
+    tmp_path, in_use, make_bundle
+):
+    """The night before was killed in between."""
+    shelf = in_use("soft", radius=6)
+    record(shelf.path, "monday", pixels=frames(scene(), count=20))
+    candidate = shelf.models_dir / "20260301-220000"
+    shutil.copytree(make_bundle("sharp", radius=1, camera="A"), candidate)
+    manifest = read_manifest(candidate).model_copy(update={"accepted": True})
+    (candidate / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+    run = shelf.path / "monday" / "raw.ome.zarr"
+    begun.note(shelf, candidate, [run], None, TrainingOptions(preset="fast", seconds=60.0))
+    (decision,) = go_on_with_begun(shelf, Request())
+    assert (decision.decision, decision.before) == ("promoted", shelf.models_dir / "soft")
+    assert shelf.current() == candidate
+    assert begun.unjudged(shelf) == []
+
+
+def test_what_was_begun_on_runs_that_have_gone_is_forgotten(tmp_path):
+    shelf = Library(tmp_path)
+    shelf.models_dir.mkdir()
+    gone = tmp_path / "gone" / "raw.ome.zarr"
+    begun.note(shelf, shelf.models_dir / "x", [gone], None, TrainingOptions(seconds=60.0))
+    assert go_on_with_begun(shelf, Request()) == []
+    assert begun.unjudged(shelf) == []
 
 
 def test_what_killed_trainings_left_half_written_goes_and_nothing_else(tmp_path, make_bundle):
