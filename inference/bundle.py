@@ -12,6 +12,7 @@ version. Knows neither how a model is trained nor how it is run.
         checkpoint.pt     weights for resuming and retraining (loaded with weights_only=True)
         golden.npz        a piece of a frame and the answer that every machine has to give
         losses.csv        the training curve
+        trust_reference.json  what held-out frames looked like, and what was removed from them
         report.html       the same for a person
 """
 
@@ -47,6 +48,7 @@ CHECKPOINT = "checkpoint.pt"
 GOLDEN_OUTPUT = "golden.npz"
 LOSSES = "losses.csv"
 REPORT = "report.html"
+TRUST_REFERENCE = "trust_reference.json"
 REQUIRED_FILES = (MODEL, NOISE_MODEL)
 MOST_FILES = 64
 LARGEST_FILE_BYTES = 2 * 2**30
@@ -147,6 +149,11 @@ class Bundle:
     def checkpoint_path(self) -> Path | None:
         """The weights to train on from; None if the bundle holds none whose hash it knows."""
         return self.path / CHECKPOINT if CHECKPOINT in self.manifest.sha256 else None
+
+    @property
+    def trust_reference_path(self) -> Path | None:
+        """What held-out frames of the training looked like; None in bundles of before."""
+        return self.path / TRUST_REFERENCE if TRUST_REFERENCE in self.manifest.sha256 else None
 
     @property
     def noise_model_path(self) -> Path:

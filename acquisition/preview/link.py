@@ -156,7 +156,7 @@ class PreviewLink:
         self,
         raw: NDArray[Any],
         denoised: NDArray[Any] | None,
-        figures: Mapping[str, float | int | str | None],
+        figures: Mapping[str, Any],
         uncertainty: NDArray[Any] | None = None,
     ) -> None:
         """Offer a picture to the window: never waits, never raises, copies what it takes.
@@ -196,7 +196,7 @@ class PreviewLink:
         channel: str,
         raw: NDArray[Any],
         denoised: NDArray[Any] | None,
-        figures: Mapping[str, float | int | str | None],
+        figures: Mapping[str, Any],
         uncertainty: NDArray[Any] | None,
     ) -> None:
         if self._window is not None and self._window.gone:
@@ -214,7 +214,7 @@ class PreviewLink:
         self._costs_s.append(time.perf_counter() - now)
         self._due = now + max(SHORTEST_INTERVAL_S, statistics.median(self._costs_s) / COPY_SHARE)
 
-    def _noted_channel(self, figures: Mapping[str, float | int | str | None]) -> str:
+    def _noted_channel(self, figures: Mapping[str, Any]) -> str:
         channel = str(figures.get("channel") or "")
         if channel and channel not in self._channels and len(self._channels) < MAX_CHANNELS:
             self._channels.append(channel)
@@ -233,7 +233,7 @@ class PreviewLink:
         self,
         *,
         keep_window: bool = True,
-        figures: Mapping[str, float | int | str | None] | None = None,
+        figures: Mapping[str, Any] | None = None,
     ) -> None:
         """Say that the run is over. The window stays with the last picture until it is closed.
 
@@ -293,7 +293,7 @@ class PreviewLink:
 def render_snapshot(
     raw: NDArray[Any],
     denoised: NDArray[Any] | None,
-    figures: Mapping[str, float | int | str | None],
+    figures: Mapping[str, Any],
     png_path: Path | str,
     *,
     uncertainty: NDArray[Any] | None = None,

@@ -8,34 +8,28 @@ judged in `stream_watch`. What each figure means is told in docs/preview.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ...inference.trust.verdict import PATTERN, PLACES, REMOVED, TRAINING, Grade
 from .wording import count, duration, percent, shortened, three_digits
 
 NOISE_SHARE_GOOD, NOISE_SHARE_CARE = 0.90, 0.75
-"""Share of what was removed that is camera noise: good from here, then care, then bad."""
+"""Share of what was removed that is camera noise: good from here, then care, then bad. Where
+frames were judged against what their model was measured to do, that counts instead."""
 NOISE_LEFT_CARE = 1.3
 """The noise expected is this many times what was removed: some is still in the picture."""
 PATTERN_GOOD, PATTERN_CARE = 0.06, 0.15
 """Correlation of neighbouring pixels in what was removed."""
+ALTERNATION_GOOD = 0.2
+"""Neighbours that differ more than by chance: whatever smooths does so to that extent."""
 UNCERTAINTY_GOOD, UNCERTAINTY_CARE = 0.08, 0.20
 """Typical error of a pixel as a share of the brightness range shown."""
 SATURATION_GOOD, SATURATION_CARE = 1e-5, 5e-3
 """Share of pixels at the camera's limit: a lone hot pixel is no fault of the light."""
 DELAY_GOOD_MS, DELAY_CARE_MS = 200.0, 1000.0
 AVERAGING_S = 1.5
-
-
-class Grade(IntEnum):
-    """How good a figure is, shown as a traffic light; the higher, the worse."""
-
-    UNKNOWN = 0
-    GOOD = 1
-    CARE = 2
-    BAD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +48,10 @@ class Reading:
         How good it is.
     headline
         The verdict on the picture if this figure is the worst one.
+    cause
+        Name of the cause, for programs; None if it has none.
+    order
+        Of causes that were found, the lowest explains the others.
     """
 
     name: str
@@ -61,6 +59,8 @@ class Reading:
     sentence: str
     grade: Grade
     headline: str = ""
+    cause: str | None = None
+    order: int = 0
 
     @property
     def explanation(self) -> str:
@@ -77,6 +77,15 @@ _EXPLANATIONS = {
         "Camera noise differs at random from pixel to pixel. If neighbouring pixels of what was "
         "removed resemble each other, edges or fine structure went with the noise. "
         "0 is none, 1 is complete."
+    ),
+    PLACES: (
+        "What was removed is looked through at the sizes that structures have, in this frame and "
+        "summed over the last ones. Places at which more is missing, or more was added, than "
+        "noise and this model ever make are counted, and circled with Doubts."
+    ),
+    TRAINING: (
+        "Brightness, contrast and structure of the camera's image against those of the frames "
+        "that the model was trained on."
     ),
     "Uncertainty": (
         "The model's own estimate of its error, for a typical pixel; in brackets as a share of "
@@ -140,16 +149,20 @@ def trust_readings(figures: Mapping[str, Any], shown_span_adu: float) -> list[Re
     shown_span_adu
         Brightness range between black and white on the screen, ADU.
     """
+    found, known = _findings(figures), bool(figures.get("training_record"))
     return [
-        _removed(number(figures, "residual_explained")),
-        _pattern(number(figures, "residual_correlation")),
+        _with_finding(_removed(number(figures, "residual_explained")), found, known),
+        _with_finding(_pattern(number(figures, "residual_correlation")), found, known),
+        _with_finding(_places(found), found, known),
+        _with_finding(_training(found, known), found, known),
         _uncertainty(number(figures, "uncertainty_adu_median"), shown_span_adu),
         _saturation(number(figures, "saturated_share")),
     ]
 
 
 def verdict(readings: Iterable[Reading], *, denoised: bool = True) -> Reading:
-    """Return the one judgement of the picture: that of the worst figure."""
+    """Return the one judgement of the picture: that of the worst figure, by its first cause."""
+    readings = list(readings)
     worst = max(readings, key=lambda reading: reading.grade)
     if not denoised:
         sentence = "No model denoises this run; the camera's images are recorded as they are."
@@ -157,6 +170,10 @@ def verdict(readings: Iterable[Reading], *, denoised: bool = True) -> Reading:
     if worst.grade is Grade.UNKNOWN:
         sentence = "The figures appear with the first denoised image."
         return Reading("Verdict", "", sentence, Grade.UNKNOWN, "Not judged yet")
+    causes = [reading for reading in readings if reading.cause and reading.grade >= Grade.CARE]
+    if causes and any(reading.grade is worst.grade for reading in causes):
+        first = min(causes, key=lambda reading: reading.order)
+        return replace(first, name="Verdict", value="", grade=worst.grade)
     if worst.grade is Grade.GOOD:
         sentence = "What was removed is camera noise, and the light is right."
         return Reading("Verdict", "", sentence, Grade.GOOD, "You can trust this picture")
@@ -212,8 +229,58 @@ def device_words(provider: str) -> str:
     return known.get(provider.lower().removesuffix("executionprovider"), provider)
 
 
+def _findings(figures: Mapping[str, Any]) -> list[Reading] | None:
+    """Return what was found wrong, the cause first; None where frames were not judged so."""
+    found = figures.get("findings")
+    if not isinstance(found, list):
+        return None
+    return [
+        Reading(
+            name=str(one.get("subject", "")),
+            value=str(one.get("value", "")),
+            sentence=str(one.get("sentence", "")),
+            grade=_GRADES.get(str(one.get("grade")), Grade.CARE),
+            headline=str(one.get("headline", "")),
+            cause=str(one.get("cause", "")),
+            order=order,
+        )
+        for order, one in enumerate(found)
+        if isinstance(one, Mapping)
+    ]
+
+
+_GRADES = {"good": Grade.GOOD, "care": Grade.CARE, "bad": Grade.BAD}
+
+
+def _with_finding(reading: Reading, found: Sequence[Reading] | None, known: bool) -> Reading:
+    """Return what was found of this figure, judged against the record of the model's training.
+
+    Where there is a record and nothing was found, a figure is as it is with a right model.
+    """
+    for one in found or ():
+        if one.name == reading.name:
+            return one
+    if found is not None and known and reading.grade >= Grade.CARE:
+        sentence = "As with this model on the frames that it was trained on."
+        return replace(reading, sentence=sentence, grade=Grade.GOOD, headline="")
+    return reading
+
+
+def _places(found: Sequence[Reading] | None) -> Reading:
+    if found is None:
+        return Reading(PLACES, "–", "Not looked for.", Grade.UNKNOWN)
+    return Reading(PLACES, "nothing", "No place stands out of the noise.", Grade.GOOD)
+
+
+def _training(found: Sequence[Reading] | None, known: bool) -> Reading:
+    if found is None or not known:
+        sentence = "This model does not say what it was trained on."
+        return Reading(TRAINING, "not known", sentence, Grade.UNKNOWN)
+    return Reading(TRAINING, "yes", "Like the frames that it was trained on.", Grade.GOOD)
+
+
 def _removed(share: float | None) -> Reading:
-    name = "What was removed"
+    name = REMOVED
     if share is None or share <= 0:
         return Reading(name, "–", "Needs a noise model of this camera.", Grade.UNKNOWN)
     if share > NOISE_LEFT_CARE:
@@ -235,10 +302,12 @@ def _removed(share: float | None) -> Reading:
 
 
 def _pattern(correlation: float | None) -> Reading:
-    name = "Pattern in it"
+    name = PATTERN
     if correlation is None:
         return Reading(name, "–", "Needs a denoised picture.", Grade.UNKNOWN)
-    grade = _graded(abs(correlation), PATTERN_GOOD, PATTERN_CARE)
+    grade = _graded(correlation, PATTERN_GOOD, PATTERN_CARE)
+    if correlation < -ALTERNATION_GOOD:
+        grade = Grade.CARE
     value, sentence, headline = {
         Grade.GOOD: ("none", "It is random from pixel to pixel, as noise is.", ""),
         Grade.CARE: (

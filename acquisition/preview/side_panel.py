@@ -11,7 +11,8 @@ from PySide6.QtCore import QRectF
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QFormLayout, QFrame, QVBoxLayout, QWidget
 
-from .model import Grade, Reading
+from ...inference.trust.verdict import Grade
+from .model import Reading
 from .style import BORDER, GRADE_COLOURS
 from .verdict_history import Span, VerdictHistory
 from .widgets import ReadingRow, VerdictCard, label, rule

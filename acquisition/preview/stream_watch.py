@@ -14,7 +14,7 @@ from enum import IntEnum
 
 import psutil
 
-from .model import Grade
+from ...inference.trust.verdict import Grade
 from .wording import duration
 
 STALL_PATIENCE_S = 3.0

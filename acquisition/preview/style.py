@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from ...inference.trust.verdict import Grade
 from .display_levels import GREYS
-from .model import Grade
 
 BACKGROUND = "#0b0d10"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .model import Grade
+from ...inference.trust.verdict import Grade
 from .wording import duration
 
 SETTLED_S = 2.0

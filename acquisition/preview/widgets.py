@@ -22,7 +22,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from .model import Grade, Reading
+from ...inference.trust.verdict import Grade
+from .model import Reading
 from .style import BACKGROUND, BORDER, GRADE_COLOURS, MUTED, TEXT
 
 

@@ -15,11 +15,12 @@ from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
+from ...inference.trust.verdict import Grade
 from .contrast_control import ContrastControl
 from .display_levels import telling_row
 from .image_row import UNCERTAINTY, ImageRow
 from .mailbox import MailboxReader, Picture, ReaderState
-from .model import FigureAverage, Grade, run_lines, speed_readings, trust_readings, verdict
+from .model import FigureAverage, run_lines, speed_readings, trust_readings, verdict
 from .picture_file import ask_and_save
 from .plots import ProfilePlot, TracePlot
 from .region_trace import RegionTrace

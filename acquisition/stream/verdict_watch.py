@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ..preview.model import FigureAverage, Grade, Reading, trust_readings, verdict
+from ...inference.trust.verdict import Grade
+from ..preview.model import FigureAverage, Reading, trust_readings, verdict
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Verdict:
         """Return it as reports take it."""
         return {
             "word": self.reading.grade.name.lower(),
+            "cause": self.reading.cause,
             "headline": self.reading.headline,
             "sentence": self.reading.sentence,
             "since_frame": self.since_frame,

@@ -7,9 +7,11 @@ how the window looks is written in `preview`, what the figures mean in `inferenc
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
@@ -17,7 +19,9 @@ from ...calibration.noise_files import load_noise_model
 from ...inference.bundle import Bundle
 from ...inference.denoiser import Denoiser
 from ...inference.runtime.camera_pixels import CameraPixels
-from ...inference.trust import NoiseVariance, TrustFigures
+from ...inference.trust.figures import TrustFigures
+from ...inference.trust.judge import FrameJudge
+from ...inference.trust.noise_variance import NoiseVariance
 from ...storage.axis_map import channel_of
 from ..preview.display_levels import CONTRAST_RULES, percentile_limits
 from ..preview.link import PreviewLink
@@ -27,6 +31,8 @@ from .part import Recorded
 from .verdict_watch import VerdictWatch
 
 TRUST_INTERVAL_S = 0.2
+TRUST_SHARE = 0.05
+"""Of the time of the thread that denoises, what judging may take at most."""
 
 
 class View:
@@ -76,8 +82,9 @@ class View:
         self._link: PreviewLink | None = None
         self._began = time.monotonic()
         self._next_trust: dict[str, float] = {}
-        self._noise: dict[str, Any] = {}
-        self.trust: dict[str, dict[str, float | None]] = {}
+        self._noise: dict[str, NoiseVariance] = {}
+        self._judges: dict[tuple[str, str], FrameJudge] = {}
+        self.trust: dict[str, dict[str, Any]] = {}
 
     @property
     def reason(self) -> str:
@@ -95,13 +102,14 @@ class View:
 
         `channel` names its model; what is shown is named as the store names it.
         """
-        (frame, part, _), raw = recorded, recorded.frame.pixels
+        (frame, part, place), raw = recorded, recorded.frame.pixels
         model = denoisers.model(channel)
         stored = channel_of(frame.axes)
         name = "" if stored is None else str(stored)
         if estimate is not None:
             denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
-            self._measure_trust(name, raw, estimate, model, denoiser, frame.index)
+            where = (part.number, place.position, place.z)
+            self._measure_trust(name, raw, estimate, model, denoiser, frame.index, where)
         if not self._wanted:
             return
         link = self._link_for(raw)
@@ -150,25 +158,44 @@ class View:
         model: Any,
         denoiser: Denoiser,
         frame_index: int,
+        where: Hashable,
     ) -> None:
         now = time.monotonic()
         if now < self._next_trust.get(channel, 0.0):
             return
-        self._next_trust[channel] = now + TRUST_INTERVAL_S * max(1, len(self._next_trust))
         noise_variance = self._noise_variance(model)
+        pixels = CameraPixels.of(denoiser, noise_variance)
         figures = TrustFigures.measure(
             raw,
             estimate[0],
             estimate[1],
             noise_variance,
             saturation_adu=self._saturation_adu,
-            pixels=CameraPixels.of(denoiser, noise_variance),
+            pixels=pixels,
         )
-        self.trust[channel] = figures.result()
+        self.trust[channel] = {**figures.result()}
+        judge = self._judge(channel, model)
+        if judge is not None:
+            judged = judge.add(raw, estimate[0], estimate[1], pixels=pixels, place=where)
+            self.trust[channel] |= judged.result()
         shown = percentile_limits(estimate[0], CONTRAST_RULES[0])
         self._verdicts.add(channel, self.trust[channel], shown.span, frame_index)
+        interval = max(TRUST_INTERVAL_S, (time.monotonic() - now) / TRUST_SHARE)
+        self._next_trust[channel] = now + interval * max(1, len(self._next_trust))
 
-    def _noise_variance(self, model: Any) -> Any:
+    def _judge(self, channel: str, model: Any) -> FrameJudge | None:
+        noise = self._noise_variance(model)
+        if noise is None:
+            return None
+        key = (channel, model.model_sha256)
+        if key not in self._judges:
+            limit = self._saturation_adu
+            self._judges[key] = FrameJudge.of_bundle(
+                model, noise, saturation_adu=np.inf if limit is None else limit
+            )
+        return self._judges[key]
+
+    def _noise_variance(self, model: Any) -> NoiseVariance | None:
         if not isinstance(model, Bundle):
             return None
         if model.model_sha256 not in self._noise:
@@ -179,7 +206,7 @@ class View:
 
     def _figures(
         self, channel: str, recorded: Recorded, denoisers: ChannelDenoisers, model: Any
-    ) -> dict[str, float | int | str | None]:
+    ) -> dict[str, Any]:
         frame, counts = recorded.frame, self._counts
         return {
             "frame_index": frame.index,

@@ -24,6 +24,7 @@ from ...inference.bundle import (
     MODEL,
     NOISE_MODEL,
     REPORT,
+    TRUST_REFERENCE,
     Bundle,
     Manifest,
     PixelType,
@@ -45,6 +46,7 @@ from ..run import OVERFITTED_NATS, Run, TrainingResult
 from .export_onnx import export_graph
 from .preview import Preview, PreviewTile
 from .report import write_losses, write_report
+from .trust_record import write_trust_record
 from .usefulness import Usefulness, usefulness_of
 
 
@@ -103,6 +105,14 @@ def write_bundle(
         write_losses(staging / LOSSES, [asdict(row) for row in run.losses])
         record = _record(run, recordings, parameter_count(estimator.network), seconds)
         facts = _facts(run, recordings, noise_model, record, parity)
+        write_trust_record(
+            staging / TRUST_REFERENCE,
+            estimator,
+            recordings.held_out,
+            noise_model,
+            context_frames=run.options.context_frames,
+            seed=run.options.seed,
+        )
         _write_report(staging / REPORT, estimator, recordings, facts, run, usefulness)
         manifest = seal(
             staging,

@@ -1,7 +1,8 @@
 """What the denoiser did to one frame, in figures that a person can judge while it runs.
 
-Owns the comparison of what was removed (the residual) with what the noise model says a camera
-adds. Needs no ground truth; the scores that need one are in `evaluation.evaluate`.
+Owns the four averages over a frame that reports have always held. Needs no ground truth; the
+scores that need one are in `evaluation.evaluate`, what a loss at single places says is in
+`local_evidence`, and what all of it means in `verdict`.
 """
 
 from __future__ import annotations
@@ -13,48 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration.noise_model import NoiseModel
-from .runtime.camera_pixels import CameraPixels
+from ..runtime.camera_pixels import CameraPixels
+from .noise_variance import NoiseVariance
 
 ALIKE = CameraPixels()
 SAMPLED_PIXELS = 65_536
 """Enough for a ratio that is good to 1 %, few enough for less than a millisecond."""
-
-_GRID = 2048
-_BELOW = np.linspace(-0.1, 0, 20, endpoint=False)
-_ABOVE = np.linspace(1, 11, 201)[1:]
-"""Shares of the calibrated range: a frame brighter than the calibration is judged all the same."""
-
-
-class NoiseVariance:
-    """Var[observation | signal] of a noise model as a table, fast enough for every frame.
-
-    Parameters
-    ----------
-    noise_model
-        Any noise model. The table is densest at low signals, where the variance bends, and goes
-        on beyond the calibrated range, where the model follows photon transfer.
-
-    Attributes
-    ----------
-    signal_adu, variance_adu2
-        The table, (G,) each.
-    least_variance_adu2
-        Without light.
-    """
-
-    def __init__(self, noise_model: NoiseModel) -> None:
-        low, high = noise_model.signal_range_adu
-        self.signal_adu = low + (high - low) * np.concatenate(
-            [_BELOW, np.linspace(0, 1, _GRID) ** 2, _ABOVE]
-        )
-        self.variance_adu2 = np.asarray(noise_model.variance(self.signal_adu), np.float64)
-        self.least_variance_adu2 = noise_model.least_variance_adu2
-
-    def __call__(self, signal: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the variance in ADU² at `signal` in ADU, elementwise."""
-        variance: NDArray[np.float64] = np.interp(signal, self.signal_adu, self.variance_adu2)
-        return variance
 
 
 @dataclass(frozen=True, slots=True)
