@@ -7,6 +7,7 @@ is settled in `display_levels`, which images there are in `window`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from PySide6.QtWidgets import (
 )
 
 from .display_levels import Limits, nice_scale_bar, screen_greys, visible_part
-from .style import BACKGROUND, TEXT
+from .style import BACKGROUND, INVENTED, LOST, TEXT
 from .widgets import label
 
 
@@ -89,6 +90,8 @@ class ImagePanel(QWidget):
         self.row_line.setPen(pg.mkPen(QColor(94, 200, 181, 95), width=1))
         self.row_line.setVisible(False)
         self.box.addItem(self.row_line, ignoreBounds=True)
+        self.places = pg.ScatterPlotItem(pxMode=False)
+        self.box.addItem(self.places, ignoreBounds=True)
         self.message = label("overlay", "", wrap=True)
         self.message.setParent(self.view)
         self.message.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -180,6 +183,24 @@ class ImagePanel(QWidget):
         self.row_line.setVisible(row is not None and self._image is not None)
         if row is not None and self._image is not None:
             self.row_line.setLine(0, row + 0.5, self._image.shape[1], row + 0.5)
+
+    def show_places(self, places: Sequence[Sequence[float]], step: int) -> None:
+        """Circle places (y, x, radius, strength) of the camera frame, of which `step` are shown.
+
+        Those where something was removed in one colour, where something was added in the other.
+        """
+        self.places.setData(
+            [
+                {
+                    "pos": ((x + 0.5) / step, (y + 0.5) / step),
+                    "size": 4 * radius / step,
+                    "pen": pg.mkPen(LOST if strength > 0 else INVENTED, width=2),
+                    "brush": None,
+                    "symbol": "o" if strength > 0 else "s",
+                }
+                for y, x, radius, strength in places
+            ]
+        )
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Keep what lies over the image in place."""

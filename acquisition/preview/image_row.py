@@ -55,6 +55,7 @@ class ImageRow(QWidget):
         self._picture: Picture | None = None
         self._region_is_placed = False
         self._limits = Limits(0.0, 1.0)
+        self._doubts = False
         line = pg.mkPen(ACCENT, width=2)
         self.wipe_line = pg.InfiniteLine(angle=90, movable=True, pen=line)
         self.wipe_line.setVisible(False)
@@ -101,6 +102,8 @@ class ImageRow(QWidget):
             image = wiped(picture, round(self.wipe_line.value()))
             scale_um = self._pixel_size_um and self._pixel_size_um * picture.step
         self.denoised_panel.show_image(image, self._limits, picture.raw, saturation_adu, scale_um)
+        places = picture.figures.get("places") if self._doubts else None
+        self.denoised_panel.show_places(places or [], picture.step)
 
     def _draw_extra(self, picture: Picture) -> None:
         panel = self.extra_panel
@@ -132,6 +135,11 @@ class ImageRow(QWidget):
         self.extra_panel.name.setText("Uncertainty" if unsure else "Removed")
         self.extra_panel.set_table(uncertainty_table() if unsure else difference_table())
         self.extra_panel.setVisible(which >= 0)
+
+    def show_doubts(self, on: bool) -> None:
+        """Circle the places at which picture and camera do not agree."""
+        self._doubts = on
+        self._draw_denoised()
 
     @property
     def wiping(self) -> bool:

@@ -65,7 +65,7 @@ class SidePanel(QFrame):
         self.verdict_card = VerdictCard()
         self.history = HistoryStrip()
         self.history_words = label("small", wrap=True)
-        self.trust_rows = [ReadingRow() for _ in range(4)]
+        self.trust_rows = [ReadingRow() for _ in range(6)]
         self.speed_rows = [ReadingRow(lamp=False) for _ in range(5)]
         self.run_form = QFormLayout()
         self.run_form.setVerticalSpacing(3)

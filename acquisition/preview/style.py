@@ -38,6 +38,8 @@ ACCENT = "#5ec8b5"
 RAW_COLOUR = "#87929c"
 
 
+LOST, INVENTED = "#f0a35a", "#6aa9ff"
+"""Places where something was removed, and where something was added."""
 GRADE_COLOURS = {
     Grade.UNKNOWN: "#5b6670",
     Grade.GOOD: "#45b584",

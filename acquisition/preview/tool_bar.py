@@ -39,6 +39,11 @@ class ToolBar(QFrame):
         for index, (text, tip) in enumerate(EXTRAS):
             self.extra.addButton(self._switch(text, tip), index)
         self.wipe = self._switch("Wipe", "One image: camera left of the line, denoised right (W)")
+        self.doubts = self._switch(
+            "Doubts",
+            "Circle where something was removed (orange), and where the picture says more than the "
+            "camera's image (blue) (D)",
+        )
         self.trace = self._switch("Trace", "The brightness of a region over time (T)")
         self.hold = self._switch(
             "Hold", "Keep this picture on the screen (space bar); the run goes on"
@@ -54,7 +59,14 @@ class ToolBar(QFrame):
             row.addWidget(shown)
         row.addStretch(1)
         row.addWidget(self.table_box)
-        for button in (*self.extra.buttons(), self.wipe, self.trace, self.hold, self.fit):
+        for button in (
+            *self.extra.buttons(),
+            self.doubts,
+            self.wipe,
+            self.trace,
+            self.hold,
+            self.fit,
+        ):
             row.addWidget(button)
         row.addWidget(self.save)
         for part in (*self.findChildren(QPushButton), *self.findChildren(QComboBox)):

@@ -152,6 +152,7 @@ class PreviewWindow(QWidget):
         bar.extra.idClicked.connect(self._choose_extra)
         bar.channel_box.textActivated.connect(self._reader.want_channel)
         bar.table_box.textActivated.connect(self._choose_table)
+        bar.doubts.toggled.connect(self.images.show_doubts)
         bar.wipe.toggled.connect(self._wipe)
         bar.trace.toggled.connect(self._toggle_trace)
         bar.hold.toggled.connect(self.hold)
@@ -176,6 +177,7 @@ class PreviewWindow(QWidget):
             "A": self.contrast_plot.auto_box.toggle,
             "R": removed.click,
             "U": uncertainty.click,
+            "D": self.bar.doubts.toggle,
             "W": self.bar.wipe.toggle,
             "T": self.bar.trace.toggle,
             "L": self._next_table,
@@ -310,7 +312,8 @@ class PreviewWindow(QWidget):
         """Show the camera's images and nothing about a model: for a run without one."""
         self.side.hide()
         self.denoised_panel.hide()
-        for button in (*self.extra.buttons(), self.bar.wipe, self.bar.trace):
+        bar = self.bar
+        for button in (*self.extra.buttons(), bar.doubts, bar.wipe, bar.trace):
             button.hide()
 
     # -- what a person does ---------------------------------------------------------------

@@ -19,6 +19,7 @@ from .residuals import Image, halved
 
 TILE_PX = 128
 OCTAVES = 4
+LEAST_POWER = 1e-6
 LEAST_SHARE = 0.03
 """Of the noise's power: what is left of structure below it is not known."""
 
@@ -56,7 +57,7 @@ def domain_features(raw: Image, sigma_adu: Image, floor_adu: float) -> Features:
             half = coarser
         grid = coarser
     band: Image = half - gaussian_filter(half, 1.2, mode="nearest", truncate=2.5)
-    spread = np.sqrt(_tile_mean(band**2, edge >> 1))
+    spread = np.sqrt(np.maximum(_tile_mean(band**2, edge >> 1), LEAST_POWER))
     light = np.maximum(_tile_mean(raw, edge) - floor_adu, 1e-3)
     top = np.maximum(_tile_quantile(half, edge >> 1, 0.995) - floor_adu, 1e-3)
     found = {
