@@ -41,8 +41,8 @@ class ToolBar(QFrame):
         self.wipe = self._switch("Wipe", "One image: camera left of the line, denoised right (W)")
         self.doubts = self._switch(
             "Doubts",
-            "Circle where something was removed (orange), and where the picture says more than the "
-            "camera's image (blue) (D)",
+            "Circle where something was removed (orange), and where the picture says more than "
+            "the camera's image (blue) (D)",
         )
         self.trace = self._switch("Trace", "The brightness of a region over time (T)")
         self.hold = self._switch(

@@ -153,7 +153,12 @@ class FrameJudge:
         features = {name: float(value.mean()) for name, value in frame.features.items()}
         places, strongest = self._places(maps, frame.pixels)
         deviations = Deviations.of(
-            self._figures, features, frame.pixels, self._null, self._averaged
+            self._figures,
+            features,
+            self._null,
+            pixels=frame.pixels,
+            tiles=max((value.size for value in frame.features.values()), default=0),
+            averaged=self._averaged,
         )
         found = findings(deviations, self._figures, features, places, self._null)
         return Judgement(

@@ -43,6 +43,8 @@ from .residuals import Image
 
 FIGURE_ALPHA = 2e-5
 """Of a figure in a frame: twenty of them stay under one in two thousand together."""
+DOMAIN_ALPHA = 1e-4
+"""Of a feature. They follow no normal law; more could not be told from so few tiles."""
 PLACES_ALPHA = 5e-4
 """That a frame of noise alone shows a place at all, over all places, scales and signs."""
 KNOTS = 6
@@ -365,7 +367,7 @@ class Null:
             ]
         scale_to = np.float32(63 / (self._high - self._low))
         found = []
-        for scale, (image, bright) in enumerate(zip(frame.maps, frame.brightness, strict=True)):
+        for scale, (image, bright) in enumerate(zip(frame.maps, frame.brightness, strict=False)):
             place = (bright - np.float32(self._low)) * scale_to
             np.clip(place, 0, 63, out=place)
             found.append(image * self._table[scale].take(place.astype(np.intp)))
@@ -393,13 +395,19 @@ class Null:
         reach = max(quantile * sqrt(variance), LEAST_TOLD[name])
         return found.mean - reach, found.mean + reach
 
-    def domain_limits(self, name: str) -> tuple[float, float] | None:
-        """Return between which values a feature lay in training, with room for chance."""
+    def domain_limits(self, name: str, tiles: int) -> tuple[float, float] | None:
+        """Return between which values a feature lies that was like training; None if not known.
+
+        At least what one tile of the training had; beyond it what chance allows, by Student's law,
+        the mean of so many tiles. How alike the tiles of a frame are is not recorded: half of what
+        differs is taken to differ from frame to frame.
+        """
         found = None if self.reference is None else self.reference.domain.get(name)
         if found is None or found.count < 4:
             return None
-        room = (1.0 if found.count >= 16 else 2.0) * found.spread
-        return found.low - room, found.high + room
+        quantile = float(stdtrit(found.count - 1, 1 - DOMAIN_ALPHA / 2))
+        reach = quantile * found.spread * sqrt(0.5 + 0.5 / max(tiles, 1) + 1 / found.count)
+        return min(found.low, found.mean - reach), max(found.high, found.mean + reach)
 
     def place_limits(
         self, pixels: int, *, lost: bool, standing: Standing | None = None

@@ -114,16 +114,18 @@ class Deviations:
         cls,
         figures: Mapping[str, float],
         features: Mapping[str, float],
-        pixels: int,
         null: Null,
+        *,
+        pixels: int,
+        tiles: int,
         averaged: float,
     ) -> Deviations:
-        """Compare a frame of so many pixels; `averaged` frames went into the figures."""
+        """Compare a frame of so many pixels and tiles; `averaged` frames are in the figures."""
         return cls(
             _deviations(
                 {name: null.figure_limits(name, pixels, averaged) for name in figures}, figures
             ),
-            _deviations({name: null.domain_limits(name) for name in features}, features),
+            _deviations({name: null.domain_limits(name, tiles) for name in features}, features),
         )
 
     @property
