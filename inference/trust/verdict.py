@@ -74,9 +74,9 @@ SUBJECTS = (REMOVED, PATTERN, PLACES, TRAINING)
 
 _CAUSES = (
     "gain",
+    "brightness",
     "read_noise",
     "lines",
-    "brightness",
     "focus",
     "structure",
     "smoothed",
