@@ -13,6 +13,7 @@ METHODS: dict[str, str] = {
     "structn2v": "masked:StructNoise2Void",
     "pn2v": "sampled:ProbabilisticNoise2Void",
     "n2n": "n2n:Noise2Noise",
+    "n2s": "n2s:Noise2Self",
     "care": "care:ContentAwareRestoration",
     "dncnn": "dncnn:DenoisingCNN",
 }

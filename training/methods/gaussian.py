@@ -25,6 +25,17 @@ class GaussianLearner(PredictingLearner):
         target, mean, ratio, noise_variance = self.predict_hidden(frames, rng)
         return marginal_nll(target, mean, (1 + ratio) * noise_variance).mean()
 
+    def spread_loss(
+        self, target: Tensor, mean: Tensor, ratio: Tensor, noise_variance: Tensor
+    ) -> Tensor:
+        """Return the likelihood loss of the variance alone, weighted by the variance itself.
+
+        Seitzer et al. 2022, arXiv:2203.09168: where hardly any noise is expected the bare
+        likelihood would drown the squared error of the mean.
+        """
+        variance = (1 + ratio) * noise_variance.detach()
+        return (marginal_nll(target, mean.detach(), variance) * variance.detach()).mean()
+
     def calibrate_prior(self, frames: Sequence[Tensor], rng: torch.Generator) -> None:
         """Fit gain and floor of the prior's variance."""
         calibrate_variance(self, frames, rng)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..data.noise_correlation import NoiseCorrelation
 from ..model.masking import MaskedPrior, MaskPlan, hidden_pixels
 from ..model.noise_likelihood import TabulatedNoise
-from ..model.posterior import GaussianPosterior, marginal_nll
+from ..model.posterior import GaussianPosterior
 from ..options import InputPlanes, TrainingOptions
 from .gaussian import GaussianLearner
 from .learner import MASKED_PATCH
@@ -68,11 +68,8 @@ class MaskedLearner(GaussianLearner):
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return squared error plus the weighted likelihood loss of the variance."""
         target, mean, ratio, noise_variance = self.predict_hidden(frames, rng)
-        variance = (1 + ratio) * noise_variance.detach()
-        # Weighted by the variance itself (Seitzer et al. 2022, arXiv:2203.09168): where hardly any
-        # noise is expected the bare likelihood would drown the squared error.
-        likelihood = marginal_nll(target, mean.detach(), variance) * variance.detach()
-        return functional.mse_loss(mean, target) + likelihood.mean()
+        spread = self.spread_loss(target, mean, ratio, noise_variance)
+        return functional.mse_loss(mean, target) + spread
 
     def score(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return the squared error at hidden pixels: what the mean is trained for."""

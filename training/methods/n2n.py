@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..data.noise_correlation import NoiseCorrelation
 from ..model.masking import MaskedPrior
 from ..model.noise_likelihood import TabulatedNoise
-from ..model.posterior import GaussianPosterior, marginal_nll
+from ..model.posterior import GaussianPosterior
 from ..options import InputPlanes, TrainingOptions
 from .gaussian import GaussianLearner
 from .learner import MASKED_PATCH
@@ -82,10 +82,9 @@ class Noise2Noise(GaussianLearner):
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return the chosen loss plus the weighted likelihood loss of the variance."""
         target, mean, ratio, noise_variance = self.predict_hidden(frames, rng)
-        variance = (1 + ratio) * noise_variance.detach()
-        likelihood = marginal_nll(target, mean.detach(), variance) * variance.detach()
         exponent = FIRST_EXPONENT * (1 - self.progress)
-        return self._difference(mean, target, exponent) + likelihood.mean()
+        spread = self.spread_loss(target, mean, ratio, noise_variance)
+        return self._difference(mean, target, exponent) + spread
 
     def score(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return the chosen loss alone."""

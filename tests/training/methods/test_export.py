@@ -1,0 +1,47 @@
+"""Every method's graph does what its network does, and takes frames of any size."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from quietscope.training.data.side_inputs import Sample
+from quietscope.training.model.estimator import Estimator
+from quietscope.training.options import InputPlanes
+from quietscope.training.output.export_onnx import LARGEST_RELATIVE_ERROR, export_graph
+
+from .conftest import observed
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+METHODS = {
+    "n2n": {},
+    "n2s": {},
+    "care": {},
+    "care plain": {"loss": "plain"},
+    "dncnn": {},
+}
+QUICK = {"care"}
+"""By the default run; each of the others takes seconds as well."""
+
+
+def _named(name: str) -> object:
+    return pytest.param(name, marks=() if name in QUICK else (pytest.mark.long,))
+
+
+@pytest.mark.parametrize("name", [_named(name) for name in METHODS])
+def test_the_graph_does_what_the_network_does(truth, learner_of_noise, tmp_path, name):
+    learner = learner_of_noise(name.split()[0], InputPlanes(context_frames=1), **METHODS[name])
+    network = learner.exported(learner.network.eval())
+    estimator = Estimator(network, learner.posterior, centre_adu=120.0, scale_adu=20.0)
+    sample = Sample(observed(np.stack([truth, truth])))
+    assert export_graph(estimator, tmp_path / "model.onnx", [sample]) < LARGEST_RELATIVE_ERROR
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    for shape in ((1, 2, 33, 47), (2, 2, 5, 6), (1, 2, 40, 1)):
+        pixels = observed(np.full(shape, 130.0))
+        for output in session.run(None, {"observations": pixels}):
+            assert output.shape == (shape[0], 1, *shape[2:])
+            assert np.isfinite(output).all()
