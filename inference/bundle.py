@@ -93,6 +93,8 @@ class Manifest(_Record):
     algorithm: Algorithm
     preset: Preset
     context_frames: int = Field(ge=0)
+    planes: int = Field(default=0, ge=0)
+    """On either side of a frame in its z-stack, which the model is given after those before it."""
     other_channels: tuple[str, ...] = Field(
         default=(), validation_alias=AliasChoices("other_channels", "companions")
     )
@@ -129,6 +131,12 @@ class Bundle:
     def model_sha256(self) -> str:
         """Identifies the model everywhere: in denoised images, reports and decisions."""
         return self.manifest.sha256[MODEL]
+
+    @property
+    def further_frames(self) -> int:
+        """How many frames the model is given besides the newest one."""
+        manifest = self.manifest
+        return manifest.context_frames + 2 * manifest.planes + len(manifest.other_channels)
 
     @property
     def has_golden_output(self) -> bool:

@@ -171,6 +171,7 @@ def _row(shelf: Library, bundle: Path, in_use: tuple[InUse, ...]) -> dict[str, A
         "algorithm": manifest.algorithm,
         "preset": manifest.preset,
         "context_frames": manifest.context_frames,
+        "planes": manifest.planes,
         "created": manifest.created,
     }
 

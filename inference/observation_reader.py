@@ -28,10 +28,14 @@ class ObservationReader:
     _held: dict[int, NDArray[Any]] = field(default_factory=dict)
 
     def read(
-        self, index: int, context_frames: int, other_channels: Sequence[int] = ()
+        self,
+        index: int,
+        context_frames: int,
+        other_channels: Sequence[int] = (),
+        planes: int = 0,
     ) -> NDArray[Any]:
-        """Return frame `index` and its side inputs: (1 + T + C, Y, X), zeros where absent."""
-        further = side_input_indices(self.stack, index, context_frames, other_channels)
+        """Return frame `index` and its side inputs: (1 + T + 2Z + C, Y, X), zeros where absent."""
+        further = side_input_indices(self.stack, index, context_frames, other_channels, planes)
         self._held = {
             place: self._held[place] if place in self._held else self.stack.frame(place)
             for place in (index, *further)

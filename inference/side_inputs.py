@@ -1,10 +1,12 @@
 """Which frames a model is given next to the newest one, and what stands where there is none.
 
 Owns the one rule that training, offline, evaluation and live follow: first the T frames of the
-same channel, plane and position that came before, newest first; then the newest frame of each
-other channel. Channels arrive in their order within a time point, so that of an earlier channel
-there is the frame of this time point, of a later one that of the time point before. A frame that
-is not there (before the recording began, absent in it, a channel that has not come) is all zeros.
+same channel, plane and position that came before, newest first; then of this time point the Z
+planes on either side, nearest first, below before above; then the newest frame of each other
+channel. Channels arrive in their order within a time point, so that of an earlier channel there is
+the frame of this time point, of a later one that of the time point before. A frame that is not
+there (before the recording began, absent in it, beyond the z-stack, a channel that has not come)
+is all zeros. So are, while a run lasts, the planes above: they have not come yet.
 
 Reading frames is the business of those who hold them: `observation_reader` offline, `context`
 live, `resident_frames` in training.
@@ -23,14 +25,20 @@ from .errors import FrameMismatchError
 
 
 class Moment(NamedTuple):
-    """When, and in which channel, a frame of one plane and position was taken."""
+    """When, in which channel and in which plane a frame of one position was taken."""
 
     time: int
     channel: int
+    z: int = 0
 
 
 def side_inputs(
-    newest: Moment, context_frames: int, other_channels: Sequence[int | None] = ()
+    newest: Moment,
+    context_frames: int,
+    other_channels: Sequence[int | None] = (),
+    planes: int = 0,
+    *,
+    live: bool = False,
 ) -> list[Moment | None]:
     """Return which frames a model is given next to the newest one.
 
@@ -43,20 +51,33 @@ def side_inputs(
     other_channels
         The numbers of the C other channels, in the order of the model's input; None for one that
         has not come yet.
+    planes
+        Z, how many planes on either side.
+    live
+        Whether only planes may be given that come before this one.
 
     Returns
     -------
     list
-        T + C moments; None where there can be no frame.
+        T + 2Z + C moments; None where there can be no frame.
     """
-    before = [Moment(newest.time - back, newest.channel) for back in range(1, context_frames + 1)]
+    before = [newest._replace(time=newest.time - back) for back in range(1, context_frames + 1)]
+    beside = [
+        None if live and step > 0 else newest._replace(z=newest.z + step)
+        for distance in range(1, planes + 1)
+        for step in (-distance, distance)
+    ]
     others = [
         None
         if channel is None
-        else Moment(newest.time - (not arrives_earlier(channel, newest.channel)), channel)
+        else newest._replace(
+            time=newest.time - (not arrives_earlier(channel, newest.channel)), channel=channel
+        )
         for channel in other_channels
     ]
-    return [m if m is not None and m.time >= 0 else None for m in (*before, *others)]
+    return [
+        m if m is not None and min(m.time, m.z) >= 0 else None for m in (*before, *beside, *others)
+    ]
 
 
 def arrives_earlier(channel: int, own: int) -> bool:
@@ -65,23 +86,31 @@ def arrives_earlier(channel: int, own: int) -> bool:
 
 
 def side_input_indices(
-    stack: Stack, index: int, context_frames: int, other_channels: Sequence[int] = ()
+    stack: Stack,
+    index: int,
+    context_frames: int,
+    other_channels: Sequence[int] = (),
+    planes: int = 0,
 ) -> list[int | None]:
     """Return the side inputs of frame `index` of a stack by their indices, None where absent."""
     axes = stack.axes(index)
-    newest = Moment(axes.get("time", 0), axes.get("channel", 0))
     return [
         index_at(stack, axes, moment)
-        for moment in side_inputs(newest, context_frames, other_channels)
+        for moment in side_inputs(moment_of(axes), context_frames, other_channels, planes)
     ]
 
 
+def moment_of(axes: Mapping[str, int]) -> Moment:
+    """Return when, in which channel and plane the frame with these axes was taken."""
+    return Moment(axes.get("time", 0), axes.get("channel", 0), axes.get("z", 0))
+
+
 def index_at(stack: Stack, axes: Mapping[str, int], moment: Moment | None) -> int | None:
-    """Return the frame of a stack at a moment, in the plane and position of `axes`.
+    """Return the frame of a stack at a moment, in the position of `axes`.
 
     None where there is no moment, or the recording does not hold that frame.
     """
-    if moment is None:
+    if moment is None or moment.z >= stack.sizes.get("z", 1):
         return None
     index = stack.index({**axes, **moment._asdict()})
     return index if stack.is_present(index) else None
@@ -90,7 +119,7 @@ def index_at(stack: Stack, axes: Mapping[str, int], moment: Moment | None) -> in
 def stacked(
     newest: NDArray[Any], further: Sequence[NDArray[Any] | None], pixel_type: np.dtype[Any]
 ) -> NDArray[Any]:
-    """Return the observations (1 + T + C, Y, X) that a model takes, zeros for absent frames.
+    """Return the observations (1 + T + 2Z + C, Y, X) that a model takes, zeros for absent frames.
 
     Parameters
     ----------

@@ -44,6 +44,9 @@ def train(
         typer.Option(help="How it learns.", metavar="|".join(METHODS), callback=_method),
     ] = "lattice",
     context: Annotated[int, typer.Option(help="Preceding frames that the model uses.")] = 0,
+    planes: Annotated[
+        int, typer.Option(help="Planes of a z-stack, on either side, that the model uses.")
+    ] = 0,
     preset: Annotated[Preset, typer.Option(help="Size of the network.")] = "live",
     channel: Annotated[
         str | None,
@@ -104,6 +107,7 @@ def train(
         algorithm=algorithm,
         preset=preset,
         context_frames=context,
+        planes=planes,
         seconds=None if minutes is None else 60 * minutes,
         steps=steps,
         seed=seed,
@@ -254,7 +258,9 @@ def _train_summary(result: dict[str, Any]) -> list[str]:
     loss = result["validation_loss"]
     return [
         f"{result['out']}: {result['algorithm']} model, preset {result['preset']}, "
-        f"{result['context_frames']} preceding frames, {result['noise_model']} noise model"
+        f"{result['context_frames']} preceding frames, "
+        + (f"{result['planes']} planes on either side, " if result["planes"] else "")
+        + f"{result['noise_model']} noise model"
         + (
             f", with the channels {', '.join(result['other_channels'])}"
             if result["other_channels"]

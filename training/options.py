@@ -55,6 +55,8 @@ class InputPlanes:
         T frames of the same channel that came before.
     other_channels
         C frames of other channels.
+    planes
+        Z planes of the z-stack on either side, which come between those two.
     pixel_maps
         Whether a plane follows that says how noisy each pixel of the camera is.
     target
@@ -65,16 +67,22 @@ class InputPlanes:
     other_channels: int = 0
     pixel_maps: bool = False
     target: bool = False
+    planes: int = 0
 
     @property
     def further(self) -> int:
         """Planes in all that the network is given, without the newest frame."""
-        return self.context_frames + self.other_channels + self.pixel_maps
+        return self.frames - 1 + self.pixel_maps
 
     @property
     def frames(self) -> int:
         """Planes that hold frames it is given, the newest among them; they come first."""
-        return 1 + self.context_frames + self.other_channels
+        return self.own_frames + self.other_channels
+
+    @property
+    def own_frames(self) -> int:
+        """Planes that hold frames of the channel itself; they come first."""
+        return 1 + self.context_frames + 2 * self.planes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,8 @@ class TrainingOptions:
         Size of the network.
     context_frames
         T preceding frames as further input.
+    planes
+        Z neighbouring planes on either side in a z-stack as further input.
     other_channels
         Names or numbers of other channels, whose newest frames are further input.
     pixel_maps
@@ -123,6 +133,7 @@ class TrainingOptions:
     algorithm: str = "lattice"
     preset: Preset = "live"
     context_frames: int = 0
+    planes: int = 0
     other_channels: tuple[str, ...] = ()
     pixel_maps: bool = True
     seconds: float | None = None
@@ -155,6 +166,8 @@ class TrainingOptions:
             raise TrainingError(
                 f"context_frames is {self.context_frames}, expected at most {MOST_CONTEXT_FRAMES}"
             )
+        if self.planes > MOST_PLANES:
+            raise TrainingError(f"planes is {self.planes}, expected at most {MOST_PLANES}")
         if self.patch is not None and self.patch % 16:
             raise TrainingError(f"patch is {self.patch} pixels, expected a multiple of 16")
 
@@ -170,8 +183,10 @@ class TrainingOptions:
 
 DEFAULT_SECONDS = 600.0
 MOST_CONTEXT_FRAMES = 16
+MOST_PLANES = 8
 _LEAST: dict[str, float] = {
     "context_frames": 0,
+    "planes": 0,
     "seconds": 1.0,
     "steps": 1,
     "seed": 0,

@@ -118,6 +118,7 @@ class TrainingResult:
             "algorithm": manifest.algorithm,
             "preset": manifest.preset,
             "context_frames": manifest.context_frames,
+            "planes": manifest.planes,
             "other_channels": list(manifest.other_channels),
             "pixel_type": manifest.pixel_type,
             "noise_model": manifest.noise_model,

@@ -37,7 +37,7 @@ from .checkpoint import (
     state_of,
     working_file,
 )
-from .data.audit import require_any, require_range
+from .data.audit import require_any, require_planes, require_range
 from .data.batches import batches
 from .data.noise_correlation import noise_correlation
 from .data.recordings import Recordings, load_recordings
@@ -219,6 +219,8 @@ def read(
     TrainingDataError
         If the stacks cannot teach a network.
     """
+    for stack in stacks:
+        require_planes(stack, options.planes)
     others = [other_channels_of(stack, channel, options.other_channels) for stack in stacks]
     stacks = [one_channel(stack, channel) for stack in stacks]
     maps = None
@@ -242,6 +244,7 @@ def read(
         worker=join_workers().rank,
         seconds=options.seconds,
         side_inputs=[SideInputs(*known) for known in zip(others, parts, targets, strict=True)],
+        planes=options.planes,
     )
     if recordings.frames_read < recordings.frames:
         remark(

@@ -144,6 +144,11 @@ class ChannelDenoisers:
             return model.manifest.context_frames
         return 0 if model is None else model.context_frames
 
+    def planes(self, channel: int | str | None) -> int:
+        """Return how many planes on either side the model of a channel wants."""
+        bundle = self.bundle_of(channel)
+        return 0 if bundle is None else bundle.manifest.planes
+
     def other_channels(self, channel: int | str | None) -> tuple[str, ...]:
         """Return the other channels whose newest frames the model of a channel wants."""
         bundle = self.bundle_of(channel)
@@ -155,7 +160,8 @@ class ChannelDenoisers:
         `stored` is its name in the store: with several cameras the other channels are named by it.
         """
         named = {name for b in self.bundles.values() for name in b.manifest.other_channels}
-        return max(self.context_frames(channel), int(bool(named & {str(channel or 0), stored})))
+        wanted = bool(named & {str(channel or 0), stored}) or self.planes(channel) > 0
+        return max(self.context_frames(channel), int(wanted))
 
     def require_other_channels(
         self, channel: int | str | None, known: Sequence[str], *, part: int, time_point: int

@@ -51,13 +51,21 @@ class Context:
             self._held.popitem(last=False)
 
     def side_inputs(
-        self, place: Place, context_frames: int, other_channels: Sequence[int | None] = ()
+        self,
+        place: Place,
+        context_frames: int,
+        other_channels: Sequence[int | None] = (),
+        planes: int = 0,
     ) -> list[Load]:
-        """Return loaders of what a model is given next to the frame at `place`."""
-        newest = Moment(place.time, place.channel)
+        """Return loaders of what a model is given next to the frame at `place`.
+
+        Of the planes beside it those below have come. Those above are left out afterwards as
+        well, so that a frame that was skipped live is denoised as its neighbours were.
+        """
+        newest = Moment(place.time, place.channel, place.z)
         return [
             _nothing if moment is None else self._loader(place._replace(**moment._asdict()))
-            for moment in side_inputs(newest, context_frames, other_channels)
+            for moment in side_inputs(newest, context_frames, other_channels, planes, live=True)
         ]
 
     def _loader(self, place: Place) -> Load:
@@ -84,7 +92,9 @@ def side_input_loaders(
     """
     known = part.axis_map.channel_names
     other_channels = [channel_place(name, known) for name in denoisers.other_channels(channel)]
-    loaders = context.side_inputs(place, denoisers.context_frames(channel), other_channels)
+    loaders = context.side_inputs(
+        place, denoisers.context_frames(channel), other_channels, denoisers.planes(channel)
+    )
     stored = known[place.channel] if place.channel < len(known) else str(place.channel)
     if count := denoisers.frames_back(channel, stored):
         frame_bytes = prod(part.frame_shape) * part.dtype.itemsize

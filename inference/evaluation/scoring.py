@@ -74,6 +74,7 @@ class Scoring:
     correlations: list[float] = field(default_factory=list)
     z_squares: list[float] = field(default_factory=list)
     other_channels: tuple[int, ...] = field(init=False)
+    planes: int = field(init=False)
     reader: ObservationReader = field(init=False)
     estimate: NDArray[np.float32] = field(init=False)
     residual: FloatImage = field(init=False)
@@ -90,6 +91,7 @@ class Scoring:
         model = self.denoiser if isinstance(self.denoiser, RunsBundle) else None
         wanted = () if model is None else model.bundle.manifest.other_channels
         self.other_channels = other_channel_numbers(self.stack, wanted, what="the model")
+        self.planes = 0 if model is None else model.bundle.manifest.planes
         self.provider = None if model is None else model.provider
         pixel_type = self.stack.dtype if model is None else model.pixel_type
         self.reader = ObservationReader(self.stack, pixel_type)
@@ -98,14 +100,16 @@ class Scoring:
     @property
     def preceding_frames(self) -> int:
         """How many of the frames that a model is given are of its own channel."""
-        return self.denoiser.context_frames - len(self.other_channels)
+        return self.denoiser.context_frames - len(self.other_channels) - 2 * self.planes
 
     def denoise(self, index: int) -> list[FloatImage]:
         """Denoise frame `index` into `estimate`.
 
         Returns the frame and the preceding ones that the model was given, newest first, float64.
         """
-        observations = self.reader.read(index, self.preceding_frames, self.other_channels)
+        observations = self.reader.read(
+            index, self.preceding_frames, self.other_channels, self.planes
+        )
         began = time.perf_counter()
         self.denoiser.denoise(observations, self.estimate)
         self.seconds.append(time.perf_counter() - began)

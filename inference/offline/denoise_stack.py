@@ -234,4 +234,4 @@ class _ModelFrames:
     def observations(self, index: int) -> NDArray[Any]:
         manifest = self._models.of(self._stack.axes(index)).manifest
         others = other_channel_numbers(self._stack, manifest.other_channels, what="its model")
-        return self._reader.read(index, manifest.context_frames, others)
+        return self._reader.read(index, manifest.context_frames, others, manifest.planes)

@@ -256,9 +256,7 @@ def _checked_shape(frame_shape: tuple[int, int]) -> tuple[int, int]:
 
 def _matching_contract(bundle: Bundle) -> GraphContract:
     contract = read_contract(bundle.model_path)
-    manifest = bundle.manifest
-    frames = 1 + manifest.context_frames + len(manifest.other_channels)
-    declared = (manifest.pixel_type, frames)
+    declared = (bundle.manifest.pixel_type, 1 + bundle.further_frames)
     if (contract.pixel_type, contract.observations) != declared:
         raise BundleError(
             f"{bundle.path}: its graph takes {contract.observations} frames of "

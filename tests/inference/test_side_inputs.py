@@ -55,6 +55,35 @@ def test_the_newest_frame_of_another_channel_is_the_one_that_came_before():
     assert side_inputs(Moment(0, 1), 1, (0, 2, None)) == [None, Moment(0, 0), None, None]
 
 
+def test_planes_are_those_on_either_side_and_live_those_that_have_come():
+    newest = Moment(2, 1, 4)
+    both = [Moment(1, 1, 4), *(Moment(2, 1, z) for z in (3, 5, 2, 6)), Moment(2, 0, 4)]
+    assert side_inputs(newest, 1, (0,), 2) == both
+    assert side_inputs(newest, 1, (0,), 2, live=True) == [
+        both[0], both[1], None, both[3], None, both[5]
+    ]  # fmt: skip
+    assert side_inputs(Moment(0, 0, 0), 0, (), 1) == [None, Moment(0, 0, 1)]
+
+
+def test_beyond_a_z_stack_and_where_there_is_none_are_zeros(recording):
+    reader = ObservationReader(recording, np.dtype(np.uint16))
+    index = recording.index({"time": 3, "channel": 1, "z": 1})
+    seen = reader.read(index, 1, (0,), 2)[:, 0, 0].tolist()
+    expected = [value(3, 1, 1), value(2, 1, 1), value(3, 1, 0), 0, 0, 0, value(3, 0, 1)]
+    assert seen == expected
+    flat = replace(
+        recording, sizes={"time": TIMES}, read=lambda at: np.full((2, 2), value(*at, 0, 0))
+    )
+    assert side_input_indices(flat, 1, 0, planes=1) == [None, None]
+
+
+def test_live_the_planes_above_are_zeros_and_those_below_are_the_newest(recording):
+    live = Context(lambda p: np.full((2, 2), value(*p.tcz), np.uint16))
+    further = live.side_inputs(Place(None, 2, 1, 1), 0, (), 1)
+    found = observations(np.ones((2, 2), np.uint16), further, len(further))[:, 0, 0].tolist()
+    assert found == [1, value(2, 1, 0), 0]
+
+
 moments = st.tuples(
     st.integers(0, TIMES - 1), st.integers(0, CHANNELS - 1), st.integers(0, PLANES - 1)
 )

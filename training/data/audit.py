@@ -64,6 +64,21 @@ def require_alike(stacks: Sequence[Stack]) -> None:
             )
 
 
+def require_planes(stack: Stack, planes: int) -> None:
+    """Refuse neighbouring planes where there are none.
+
+    Raises
+    ------
+    TrainingDataError
+        If the stack is no z-stack of more than one plane.
+    """
+    if planes and stack.sizes.get("z", 1) < 2:
+        raise TrainingDataError(
+            f"{stack.path}: has no planes along z ({dict(stack.sizes)}) that --planes {planes} "
+            "could show; leave it out, or name the file's axes with --axes"
+        )
+
+
 def fitting_patch(stack: Stack, wanted: int) -> int:
     """Return the edge of the patches: what is wanted, or what fits.
 

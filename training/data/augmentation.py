@@ -17,6 +17,8 @@ Patches = NDArray[np.float32]
 
 NO_CONTEXT_SHARE = 0.1
 GAP_SHARE = 0.15
+NO_PLANES_SHARE = 0.1
+ONE_SIDE_SHARE = 0.25
 PASTED_SHARE = 0.3
 ALL_FRAMES_SHARE = 0.6
 FLASH_SHARE = 0.6
@@ -45,8 +47,10 @@ def augmented(
         with_past = turned[:, : 1 + inputs.context_frames]
         _disturb_past(with_past, rng)
         _drop_context(with_past, rng)
+    if inputs.planes:
+        _drop_planes(turned[:, 1 + inputs.context_frames : inputs.own_frames], rng)
     if inputs.other_channels:
-        first = 1 + inputs.context_frames
+        first = inputs.own_frames
         _disturb_other_channels(turned[:, first : first + inputs.other_channels], rng)
     return np.nan_to_num(turned, copy=False, nan=0.0)
 
@@ -71,6 +75,18 @@ def _drop_context(patches: Patches, rng: np.random.Generator) -> None:
             patch[1 + int(rng.integers(context_frames)) :] = 0
         elif fate < NO_CONTEXT_SHARE + 2 * GAP_SHARE:
             patch[1 + int(rng.integers(context_frames))] = 0
+
+
+def _drop_planes(planes: Patches, rng: np.random.Generator) -> None:
+    # The ends of a stack, a plane that was not recorded; and live, where none above has come.
+    for patch in planes:
+        fate = rng.random()
+        if fate < NO_PLANES_SHARE:
+            patch[:] = 0
+        elif fate < NO_PLANES_SHARE + ONE_SIDE_SHARE:
+            patch[int(rng.integers(2)) :: 2] = 0
+        elif fate < NO_PLANES_SHARE + ONE_SIDE_SHARE + GAP_SHARE:
+            patch[int(rng.integers(len(patch)))] = 0
 
 
 def _disturb_past(patches: Patches, rng: np.random.Generator) -> None:

@@ -66,7 +66,7 @@ class PatchSampler:
             for place, source in enumerate((row, *part.preceding[row])):
                 if source >= 0:
                     patch[place] = part.pixels[source][here]
-            first = 1 + self._inputs.context_frames
+            first = self._inputs.own_frames
             for number, there in enumerate(part.accompanied[row]):
                 if there:
                     patch[first + number] = part.other_channels[row, number][here]

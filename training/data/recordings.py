@@ -60,8 +60,8 @@ class Recordings:
     pooled
         Of all stacks together.
     held_out
-        Crops (1 + T, Y, X) of frames that are never trained on, from all stacks alike; missing
-        frames are zeros.
+        Crops (1 + T + 2Z + C, Y, X) of frames that are never trained on, from all stacks alike;
+        missing frames are zeros.
     samples
         The last of these frames, whole, of up to two stacks.
     window
@@ -131,7 +131,7 @@ class Recordings:
     @property
     def plane_units(self) -> list[tuple[float, float]]:
         """Centre and scale of each plane of a patch that holds a frame it is seen with, ADU."""
-        own = 1 + self.inputs.context_frames
+        own = self.inputs.own_frames
         return [(self.centre_adu, self.scale_adu)] * own + self.other_channel_units
 
     @property
@@ -186,6 +186,7 @@ def load_recordings(
     worker: int = 0,
     seconds: float | None = None,
     side_inputs: Sequence[SideInputs] | None = None,
+    planes: int = 0,
 ) -> Recordings:
     """Read the stacks through once, keeping what fits into memory.
 
@@ -206,6 +207,8 @@ def load_recordings(
         spread chunks are used instead.
     side_inputs
         What each stack is seen together with; by default nothing.
+    planes
+        Z neighbouring planes on either side.
 
     Raises
     ------
@@ -221,17 +224,19 @@ def load_recordings(
         len(first.other_channels),
         pixel_maps=first.pixel_maps is not None,
         target=first.target is not None,
+        planes=planes,
     )
     plan = plan_chunks(
         stacks,
         context_frames=context_frames,
         memory_bytes=memory_mib * 2**20 // (1 + inputs.other_channels),
+        planes=planes,
     )
     plan = replace(plan, chunks=tuple(replace(s, side_inputs=known[s.stack]) for s in plan.chunks))
     if plan.streams and seconds is not None:
         plan = _thinned(plan, READING_SHARE * seconds)
-    window = ResidentWindow(plan, context_frames, (seed, worker))
-    one_pass = _OnePass(known)
+    window = ResidentWindow(plan, context_frames, (seed, worker), planes)
+    one_pass = _OnePass(known, planes)
     for part in window.resident:
         one_pass.fill(part)
     held_out = _held_out_crops(one_pass, stacks, context_frames, np.random.default_rng(seed))
@@ -280,8 +285,9 @@ WHOLE: Crop = (slice(None), slice(None))
 class _OnePass:
     """Reads each frame once, in order, and puts it wherever it is wanted."""
 
-    def __init__(self, side_inputs: Mapping[Stack, SideInputs]) -> None:
+    def __init__(self, side_inputs: Mapping[Stack, SideInputs], planes: int) -> None:
         self._side_inputs = side_inputs
+        self._planes = planes
         self._wanted: dict[tuple[Stack, int], list[tuple[NDArray[Any], Crop]]] = {}
 
     def want(self, stack: Stack, index: int, into: NDArray[Any], crop: Crop = WHOLE) -> None:
@@ -299,7 +305,8 @@ class _OnePass:
         """Return what will be frame `index` and what is seen with it; zeros are missing."""
         shape = np.empty(stack.frame_shape, dtype=bool)[crop].shape
         side_inputs = self._side_inputs[stack]
-        sources = [(stack, i) for i in (index, *side_input_indices(stack, index, context_frames))]
+        further = side_input_indices(stack, index, context_frames, planes=self._planes)
+        sources = [(stack, i) for i in (index, *further)]
         sources += [(other.stack, other.index(index)) for other in side_inputs.other_channels]
         out = np.zeros((len(sources), *shape), dtype=stack.dtype)
         for row, (source, there) in enumerate(sources):

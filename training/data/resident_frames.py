@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,8 @@ class ResidentChunk:
     pixels
         (N, Y, X) in the camera's type.
     preceding
-        (N, T) rows of `pixels` that came before each frame, newest first; −1 where missing.
+        (N, T + 2Z) rows of `pixels` that came before each frame, newest first, and of the planes
+        on either side; −1 where missing.
     other_channels
         (N, C, Y, X) frames of the other channels.
     accompanied
@@ -110,7 +112,7 @@ class ResidentChunk:
         (M, Y, X) true frames; `truth_of` (N,) says which of them belongs to a frame, −1 for none.
     """
 
-    def __init__(self, chunk: Chunk, context_frames: int) -> None:
+    def __init__(self, chunk: Chunk, context_frames: int, planes: int = 0) -> None:
         stack = chunk.stack
         self.chunk = chunk
         self._context_frames = context_frames
@@ -118,10 +120,12 @@ class ResidentChunk:
         self.pixels: NDArray[Any] = np.empty(
             (len(chunk.indices), *stack.frame_shape), dtype=stack.dtype
         )
-        self.preceding = np.full((len(self.pixels), context_frames), -1, dtype=np.int64)
+        further = context_frames + 2 * planes
+        self.preceding = np.full((len(self.pixels), further), -1, dtype=np.int64)
         row_of = {int(index): row for row, index in enumerate(chunk.indices)}
         for index, row in row_of.items():
-            for place, earlier in enumerate(side_input_indices(stack, index, context_frames)):
+            beside = side_input_indices(stack, index, context_frames, planes=planes)
+            for place, earlier in enumerate(beside):
                 if earlier is not None:
                     self.preceding[row, place] = row_of.get(earlier, -1)
         others = chunk.side_inputs.other_channels
@@ -236,8 +240,12 @@ class ChunkPlan:
         return self.resident < len(self.chunks)
 
 
-def plan_chunks(stacks: Sequence[Stack], *, context_frames: int, memory_bytes: int) -> ChunkPlan:
+def plan_chunks(
+    stacks: Sequence[Stack], *, context_frames: int, memory_bytes: int, planes: int = 0
+) -> ChunkPlan:
     """Cut what may be trained on into chunks that fit into memory.
+
+    With `planes` the planes of a time point stay together, as far as they fit.
 
     Raises
     ------
@@ -251,6 +259,8 @@ def plan_chunks(stacks: Sequence[Stack], *, context_frames: int, memory_bytes: i
     if needed <= memory_bytes:
         whole = [Chunk(stack, frames) for stack, frames in zip(stacks, trained, strict=True)]
         return ChunkPlan(tuple(whole), len(whole))
+    if planes:  # what came before lies whole z-stacks back
+        context_frames *= stacks[0].sizes.get("z", 1)
     capacity = memory_bytes // frame_bytes(stacks[0])
     length = _chunk_length(capacity, context_frames)
     resident = capacity // (length + context_frames) - 1
@@ -262,7 +272,7 @@ def plan_chunks(stacks: Sequence[Stack], *, context_frames: int, memory_bytes: i
             f"them do not fit into {memory_bytes / 2**20:.0f} MiB; give at least "
             f"--memory-mib {least}"
         )
-    cut = tuple(s for stack in stacks for s in _cut(stack, context_frames, length))
+    cut = tuple(s for stack in stacks for s in _cut(stack, context_frames, length, planes))
     return ChunkPlan(cut, min(resident, len(cut)))
 
 
@@ -274,17 +284,25 @@ def _chunk_length(capacity: int, context_frames: int) -> int:
     return min(max(fair, least), LONGEST_CHUNK)
 
 
-def _cut(stack: Stack, context_frames: int, length: int) -> Iterator[Chunk]:
-    for series in _series(stack, context_frames):
+def _cut(stack: Stack, context_frames: int, length: int, planes: int) -> Iterator[Chunk]:
+    for series in _series(stack, context_frames, planes):
         for start in range(0, len(series), length):
             lead = min(context_frames, start)
             yield Chunk(stack, series[start - lead : start + length], lead)
 
 
-def _series(stack: Stack, context_frames: int) -> Iterator[NDArray[np.int64]]:
-    """Return the frames to train on: one array per plane and position where time matters."""
+def _series(stack: Stack, context_frames: int, planes: int) -> Iterator[NDArray[np.int64]]:
+    """Return the frames to train on: one array per plane and position where time matters.
+
+    Where planes matter, they follow each other within a time point.
+    """
     indices = np.arange(len(stack)).reshape(tuple(stack.sizes.values()))
-    if context_frames and "time" in stack.sizes:
+    if planes and "z" in stack.sizes:
+        last = [name for name in ("time", "z") if name in stack.sizes]
+        places = [list(stack.sizes).index(name) for name in last]
+        rows = np.moveaxis(indices, places, range(-len(last), 0))
+        rows = rows.reshape(-1, prod(stack.sizes[name] for name in last))
+    elif context_frames and "time" in stack.sizes:
         time = list(stack.sizes).index("time")
         rows = np.moveaxis(indices, time, -1).reshape(-1, stack.sizes["time"])
     else:
@@ -305,19 +323,20 @@ class ResidentWindow:
         T preceding frames of each.
     seed
         Of the order.
+    planes
+        Z neighbouring planes on either side.
     """
 
-    def __init__(self, plan: ChunkPlan, context_frames: int, seed: Sequence[int]) -> None:
+    def __init__(
+        self, plan: ChunkPlan, context_frames: int, seed: Sequence[int], planes: int = 0
+    ) -> None:
         self._plan = plan
-        self._context_frames = context_frames
+        self._context_frames, self._planes = context_frames, planes
         self._seed = tuple(seed)
         self._start = 0
         self._ahead: tuple[int, Future[ResidentChunk]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="chunks")
-        self._resident = {
-            place: ResidentChunk(self._chunk(place), context_frames)
-            for place in range(plan.resident)
-        }
+        self._resident = {place: self._unread(place) for place in range(plan.resident)}
 
     @property
     def resident(self) -> tuple[ResidentChunk, ...]:
@@ -380,15 +399,15 @@ class ResidentWindow:
         order = np.random.default_rng([*self._seed, turn]).permutation(count)
         return self._plan.chunks[int(order[place])]
 
+    def _unread(self, place: int) -> ResidentChunk:
+        return ResidentChunk(self._chunk(place), self._context_frames, self._planes)
+
     def _is_ready(self) -> bool:
         return self._ahead is not None and self._ahead[1].done()
 
     def _read_ahead(self, place: int) -> None:
-        chunk = self._chunk(place)
-        self._ahead = (
-            place,
-            self._reader.submit(lambda: ResidentChunk(chunk, self._context_frames).read()),
-        )
+        unread = self._unread(place)
+        self._ahead = (place, self._reader.submit(unread.read))
 
     def _read(self, place: int) -> ResidentChunk:
         if self._ahead is not None:
@@ -397,4 +416,4 @@ class ResidentWindow:
             found = future.result()
             if ahead == place:
                 return found
-        return ResidentChunk(self._chunk(place), self._context_frames).read()
+        return self._unread(place).read()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ...calibration.pixel_maps import part_of
 from ...inference.provenance import recorded_camera
-from ...inference.side_inputs import Moment, arrives_earlier, index_at, side_inputs
+from ...inference.side_inputs import arrives_earlier, index_at, moment_of, side_inputs
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
 from .targets import Repeats, Truth
@@ -43,7 +43,8 @@ class OtherChannel:
     def index(self, index: int) -> int | None:
         """Return its frame that is newest as frame `index` arrives; None if there is none."""
         axes = self.stack.axes(index)
-        (newest,) = side_inputs(Moment(axes.get("time", 0), self.own), 0, (self.number,))
+        own = moment_of(axes)._replace(channel=self.own)
+        (newest,) = side_inputs(own, 0, (self.number,))
         return index_at(self.stack, axes, newest)
 
 
@@ -80,7 +81,7 @@ class Sample:
     Attributes
     ----------
     observations
-        (1 + T + C, Y, X) in the camera's pixel type; missing frames are zeros.
+        (1 + T + 2Z + C, Y, X) in the camera's pixel type; missing frames are zeros.
     pixel_maps
         (3, Y, X) of these pixels, where they count each as its own.
     target

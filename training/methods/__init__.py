@@ -32,7 +32,7 @@ def learner_for(
 
     `inputs` says what the network is given; by default preceding frames alone.
     """
-    inputs = inputs or InputPlanes(options.context_frames)
+    inputs = inputs or InputPlanes(options.context_frames, planes=options.planes)
     return learner_of(options.algorithm)(options, noise, inputs)
 
 

@@ -258,7 +258,7 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
         excess = learner.excess(frame)
         mean, ratio, noise = posterior.prior(learner.network(frame), excess)
         law = posterior.noise.variance(mean)
-        probed = _noisier(frame, law, learner.inputs.context_frames, rng)
+        probed = _noisier(frame, law, learner.inputs.own_frames, rng)
         moved, _, _ = posterior.prior(learner.network(probed), excess)
         error = (moved - mean) ** 2 / (PROBE**2 * law)
         said = ratio * noise / law
@@ -267,13 +267,13 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
     return float(torch.stack(surest).mean().clamp_min(SMALLEST_RATIO))
 
 
-def _noisier(frames: Tensor, noise: Tensor, context_frames: int, rng: torch.Generator) -> Tensor:
-    """Return frames with a little noise added to the newest and to those before it."""
-    noisy = frames[:, : 1 + context_frames]
+def _noisier(frames: Tensor, noise: Tensor, own_frames: int, rng: torch.Generator) -> Tensor:
+    """Return frames with a little noise added to the newest, those before and those beside it."""
+    noisy = frames[:, :own_frames]
     signs = torch.randint(2, noisy.shape, generator=rng).to(noise) * 2 - 1
     present = noisy.abs().amax(dim=(2, 3), keepdim=True) > 0
     probed = noisy + PROBE * noise.sqrt() * signs * present
-    return torch.cat([probed, frames[:, 1 + context_frames :]], dim=1)
+    return torch.cat([probed, frames[:, own_frames:]], dim=1)
 
 
 def _fit(

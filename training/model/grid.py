@@ -31,17 +31,12 @@ class GridPrior(MaskedPrior):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return the head's outputs (N, 2, Y, X), each predicted without its pixel."""
-        woven: Tensor | None = None
-        # A row of parts at a time: all sixteen at once would take sixteen times the memory.
-        for dy in range(PERIOD):
-            parts = [(dy, dx) for dx in range(PERIOD)]
-            predicted = super().forward(torch.cat([hidden_part(frames, part) for part in parts]))
-            by_part = predicted.reshape(PERIOD, -1, *predicted.shape[1:])
-            for place, part in enumerate(parts):
-                own = _belongs(frames, part)
-                outputs = by_part[place]
-                woven = outputs * own if woven is None else torch.where(own, outputs, woven)
-        assert woven is not None
+        parts = [(dy, dx) for dy in range(PERIOD) for dx in range(PERIOD)]
+        predicted = super().forward(torch.cat([hidden_part(frames, part) for part in parts]))
+        by_part = predicted.reshape(len(parts), -1, *predicted.shape[1:])  # (16, N, 2, Y, X)
+        woven = by_part[0]
+        for part, outputs in zip(parts[1:], by_part[1:], strict=True):
+            woven = torch.where(_belongs(frames, part), outputs, woven)
         return woven
 
     def predict_part(self, frames: Tensor, part: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -113,8 +113,9 @@ def _description(bundle: Bundle, folder: Path, author: str) -> Any:
 
 def _input(zoo: Any, observations: NDArray[Any], manifest: Manifest, folder: Path) -> Any:
     before = [f"before{back}" for back in range(1, 1 + manifest.context_frames)]
+    steps = [n for back in range(1, 1 + manifest.planes) for n in (f"below{back}", f"above{back}")]
     beside = [f"other_channel{number}" for number in range(1, 1 + len(manifest.other_channels))]
-    names = ["newest", *before, *beside]
+    names = ["newest", *before, *steps, *beside]
     return zoo.InputTensorDescr(
         id=zoo.TensorId(INPUT),
         description="Camera pixels (ADU), the newest frame first; a missing frame is all zeros.",
@@ -168,7 +169,7 @@ def _readme(bundle: Bundle) -> str:
         f"{sum(stack.frames for stack in manifest.training.stacks)} frames of one camera setting "
         f"({camera}). It holds for that setting only.\n\n"
         f"Input: {manifest.pixel_type} camera pixels, the newest frame and "
-        f"{manifest.context_frames} frames before it"
+        f"{manifest.context_frames} frames before it, {manifest.planes} planes on either side"
         + "".join(f", then the newest frame of channel {name}" for name in manifest.other_channels)
         + ". Outputs: the estimated signal and its standard deviation, both in the camera's "
         "units.\n\n"

@@ -258,11 +258,13 @@ def _frames(
     """Yield what each held-out frame says of each denoiser and of the raw frame."""
     manifests = [denoiser.bundle.manifest for denoiser in denoisers]
     context = max(manifest.context_frames for manifest in manifests)
+    around = max(manifest.planes for manifest in manifests)
     other_channels = list(dict.fromkeys(name for m in manifests for name in m.other_channels))
     inputs = [
         [
             *range(1 + m.context_frames),
-            *(1 + context + other_channels.index(name) for name in m.other_channels),
+            *range(1 + context, 1 + context + 2 * m.planes),
+            *(1 + context + 2 * around + other_channels.index(name) for name in m.other_channels),
         ]
         for m in manifests
     ]
@@ -275,7 +277,7 @@ def _frames(
     reader = ObservationReader(whole, whole.dtype)
     out = np.empty((2, *whole.frame_shape), dtype=np.float32)
     for index in chosen_frames(whole, channel):
-        observations = reader.read(index, context, numbers)
+        observations = reader.read(index, context, numbers, around)
         part = split_by(observations, noise_model, pixels, rng)
         raw = pixels.corrected(part.seen[0].astype(np.float64))
         errors, models = [], []

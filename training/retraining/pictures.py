@@ -73,7 +73,7 @@ def _denoised(
     manifest = bundle.manifest
     numbers = other_channel_numbers(whole, manifest.other_channels, what="the model")
     observations = ObservationReader(whole, whole.dtype).read(
-        index, manifest.context_frames, numbers
+        index, manifest.context_frames, numbers, manifest.planes
     )
     out = np.empty((2, *whole.frame_shape), dtype=np.float32)
     region = recorded_camera(whole).roi

@@ -477,6 +477,7 @@ def _options(
                 algorithm=manifest.algorithm,
                 preset=manifest.preset,
                 context_frames=manifest.context_frames,
+                planes=manifest.planes,
                 other_channels=manifest.other_channels,
             )
     if seconds is not None or steps is not None:

@@ -90,6 +90,7 @@ def test_care_learns_the_truth_and_its_scale_covers_its_error(repeats, true_stac
     assert 0.6 < np.sqrt(np.mean((error / deviation) ** 2)) < 1.6
 
 
+@pytest.mark.long
 def test_dncnn_learns_the_truth_and_states_no_uncertainty(repeats, true_stack, truth, trained):
     estimator, _, _ = trained(
         [repeats], "dncnn", truths=[true_stack], steps=100, learning_rate=3e-3
