@@ -87,6 +87,9 @@ def train(
     samples_from: Annotated[
         str, typer.Option(help="pn2v: the network that samples: lattice, n2v or n2v2.")
     ] = "lattice",
+    posterior_samples: Annotated[
+        int, typer.Option(help="divnoising, hdn: samples that the model averages.")
+    ] = 8,
     pixel_maps: Annotated[
         bool, typer.Option(help="Treat each pixel as its own where the noise model has maps.")
     ] = True,
@@ -122,6 +125,7 @@ def train(
         other_channels=(*(other_channel or ()), *(companion or ())),
         pixel_maps=pixel_maps,
         loss=loss,
+        posterior_samples=posterior_samples,
         memory_mib=memory_mib,
     )
     require_apart(out, [path for path in (noise_model, pairs) if path is not None])

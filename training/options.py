@@ -124,6 +124,8 @@ class TrainingOptions:
     samples_from
         pn2v: the network that samples: blind to the pixel (`lattice`), or masked as the authors'
         (`n2v`), or masked and free of the checkerboard (`n2v2`).
+    posterior_samples
+        divnoising, hdn: how many samples from the posterior the exported graph averages.
     loss
         Of methods that have several; None takes the method's first.
     memory_mib
@@ -148,6 +150,7 @@ class TrainingOptions:
     mask_span: int | None = None
     samples: int = 32
     samples_from: SampledNetwork = "lattice"
+    posterior_samples: int = 8
     loss: str | None = None
     memory_mib: int = 1024
 
@@ -196,6 +199,7 @@ _LEAST: dict[str, float] = {
     "masked_pixel_fraction": 1e-4,
     "mask_span": 1,
     "samples": 2,
+    "posterior_samples": 2,
     "memory_mib": 16,
 }
 

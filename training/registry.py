@@ -16,5 +16,7 @@ METHODS: dict[str, str] = {
     "n2s": "n2s:Noise2Self",
     "care": "care:ContentAwareRestoration",
     "dncnn": "dncnn:DenoisingCNN",
+    "divnoising": "divnoising:DivNoising",
+    "hdn": "hdn:HierarchicalDivNoising",
 }
 """Name to module of `methods` and Learner in it."""

@@ -327,6 +327,8 @@ def fit(
     take_best(run)
     run.learner.network = estimator.network = run.learner.exported(run.averaged_network)
     calibrate_uncertainty(run.learner, held_out, partial(_rng, options.seed))
+    for finding in run.learner.findings(held_out, _rng(options.seed)):
+        on_remark(finding)
     return estimator.cpu().eval(), run
 
 
@@ -495,6 +497,6 @@ def _moved(run: Run, player: Player, optimizer: Optimizer) -> bool:
     return False
 
 
-def _rng(seed: int, step: int, rank: int = 0) -> torch.Generator:
+def _rng(seed: int, step: int = 0, rank: int = 0) -> torch.Generator:
     """Return a generator of a step's own, so that a resumed run hides the same pixels."""
     return torch.Generator().manual_seed((seed * 1_009 + rank) * 100_000_007 + step)

@@ -132,6 +132,10 @@ class Learner(ABC):
         """Return whose weights a step changes, one after the other; the network itself is last."""
         return (Player(self.network, self.loss),)
 
+    def findings(self, frames: Sequence[Tensor], rng: torch.Generator) -> Sequence[str]:
+        """Return what a person should know of the trained network, on held-out frames."""
+        return ()
+
     def exported(self, network: Network) -> Network:
         """Return the trained network as it is exported."""
         return network

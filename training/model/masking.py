@@ -60,15 +60,15 @@ class MaskedPrior(Network):
     def forward(self, frames: Tensor) -> Tensor:
         """Return the head's outputs (N, outputs, Y, X) for planes (N, 1 + further, Y, X)."""
         height, width = frames.shape[2], frames.shape[3]
-        predicted: Tensor = self.network(_reflected(frames, self.stride))
+        predicted: Tensor = self.network(reflected(frames, self.stride))
         return predicted[:, :, :height, :width]
 
     def at(self, frames: Tensor, places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Return the head's outputs at places (patch, y, x) alone, (M, outputs)."""
-        return self.network.at(_reflected(frames, self.stride), places)
+        return self.network.at(reflected(frames, self.stride), places)
 
 
-def _reflected(frames: Tensor, stride: int) -> Tensor:
+def reflected(frames: Tensor, stride: int) -> Tensor:
     """Extend (N, C, Y, X) by reflection at the lower right, up to multiples of `stride`.
 
     Written with indices because that holds for any size, also for frames smaller than the padding.

@@ -189,3 +189,46 @@ class SampledPosterior(Posterior):
             "least_sample_spread": float(self.spread.min()),
             "variance_ratio_floor": float(self.ratio_floor),
         }
+
+
+class DrawnPosterior(Posterior):
+    """A network output of S samples from the posterior itself: what they agree on is the estimate.
+
+    They have seen the observation, so that nothing is weighed again. Their mean is the MMSE
+    estimate of Prakash et al. 2021, arXiv:2006.06072, and their scatter its uncertainty.
+    """
+
+    stated_gain: Tensor
+
+    def __init__(self, noise: TabulatedNoise) -> None:
+        super().__init__()
+        self.noise = noise
+        # Fitted on held-out frames after training.
+        self.register_buffer("stated_gain", torch.ones_like(noise.variances))
+
+    def forward(
+        self, observation: Tensor, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return mean and variance, (N, 1, Y, X) each, for samples (N, S, Y, X)."""
+        mean, variance = self._moments(predicted)
+        return mean, variance * self.noise.interpolated(self.stated_gain, mean)
+
+    def correct(self, gain: Tensor) -> None:
+        """State variances larger by `gain`, (G,) over the noise table; estimates stay."""
+        self.stated_gain.copy_(gain)
+
+    def prior(
+        self, predicted: Tensor, excess: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean, ratio of the samples' variance to the noise's, the noise's variance."""
+        mean, variance = self._moments(predicted)
+        own = self.noise.variance(mean, excess)
+        return mean, variance / own, own
+
+    @staticmethod
+    def _moments(samples: Tensor) -> tuple[Tensor, Tensor]:
+        mean = samples.mean(dim=1, keepdim=True)
+        count = samples.shape[1]
+        # Of a mean of few samples, the error that more of them would take away comes on top.
+        share = (1 + 1 / count) / (count - 1)
+        return mean, ((samples - mean) ** 2).sum(dim=1, keepdim=True) * share

@@ -21,6 +21,8 @@ METHODS = {
     "care": {},
     "care plain": {"loss": "plain"},
     "dncnn": {},
+    "divnoising": {"posterior_samples": 4},
+    "hdn": {"posterior_samples": 4},
 }
 QUICK = {"care"}
 """By the default run; each of the others takes seconds as well."""

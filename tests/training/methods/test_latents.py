@@ -1,0 +1,140 @@
+"""Samples scatter as the posterior does where it is known; latents that say nothing are told."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from quietscope.calibration.noise_model import MixtureTable
+from quietscope.training.methods import learner_for
+from quietscope.training.model.latent import FlatLatents, LadderLatents, Law
+from quietscope.training.model.noise_likelihood import TabulatedNoise
+from quietscope.training.options import TrainingOptions
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BLOCK = 4
+SPREAD = 1.0
+"""Standard deviation of the signal, in network units."""
+
+
+def blocks(count: int, edge: int, rng: torch.Generator) -> torch.Tensor:
+    """Return signals of independent blocks, (count, 1, edge, edge)."""
+    values = SPREAD * torch.randn(count, 1, edge // BLOCK, edge // BLOCK, generator=rng)
+    return values.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)
+
+
+class Constant:
+    """A camera of constant Gaussian noise, as far as the learners ask."""
+
+    signal_range_adu = (-1e3, 1e3)
+    least_variance_adu2 = 1.0
+
+    def __init__(self, sigma: float) -> None:
+        self.sigma = sigma
+
+    def variance(self, signal):
+        return 0 * signal + self.sigma**2
+
+    def mixture(self, signal):
+        return MixtureTable(
+            signal=signal,
+            weights=np.ones((1, len(signal))),
+            offsets=np.zeros((1, len(signal))),
+            variances=np.full((1, len(signal)), self.sigma**2),
+        )
+
+
+def learner(algorithm: str, sigma: float, **choices):
+    torch.manual_seed(0)
+    noise = TabulatedNoise(
+        Constant(sigma), low_adu=-9.0, high_adu=9.0, centre_adu=0.0, scale_adu=1.0
+    )
+    return learner_for(TrainingOptions(algorithm=algorithm, preset="fast", **choices), noise)
+
+
+def train(found, signals, sigma: float, steps: int, batch: int = 8) -> None:
+    rng = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.Adam(found.network.parameters(), lr=4e-3)
+    for step in range(steps):
+        found.progress = step / steps
+        for group in optimizer.param_groups:
+            group["lr"] = 4e-3 * (0.02 + math.cos(0.5 * math.pi * step / steps) ** 2)
+        signal = signals(batch, 16, rng)
+        frames = signal + sigma * torch.randn(signal.shape, generator=rng)
+        optimizer.zero_grad()
+        found.loss(frames, rng).backward()
+        torch.nn.utils.clip_grad_norm_(found.network.parameters(), 1.0)
+        optimizer.step()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("algorithm", ["divnoising", "hdn"])
+def test_samples_scatter_as_the_posterior_does_where_it_is_known(algorithm):
+    """Blocks of sixteen pixels, a normal prior, normal noise: the posterior is a formula."""
+    sigma = 3.0
+    found = learner(algorithm, sigma, posterior_samples=32)
+    train(found, blocks, sigma, steps=1500)
+    rng = torch.Generator().manual_seed(5)
+    signal = blocks(8, 32, rng)
+    frames = signal + sigma * torch.randn(signal.shape, generator=rng)
+    with torch.no_grad():
+        samples = found.network.eval()(frames)
+    inverse = 1 / SPREAD**2 + BLOCK**2 / sigma**2
+    known = math.sqrt(1 / inverse)
+    mean = frames.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK).mean(dim=(4, 5))
+    expected = (mean * BLOCK**2 / sigma**2 / inverse).repeat_interleave(BLOCK, 2)
+    expected = expected.repeat_interleave(BLOCK, 3)
+    scatter = samples.std(dim=1).mean()
+    assert abs(float(scatter) / known - 1) < 0.3
+    bias = (samples.mean(dim=1, keepdim=True) - expected).pow(2).mean().sqrt()
+    assert float(bias) < 0.5 * known
+    assert max(found.active_shares([frames], rng)) > 0
+    assert not any("every sample" in line for line in found.findings([frames], rng))
+
+
+@pytest.mark.parametrize("algorithm", ["divnoising", "hdn"])
+def test_latents_that_say_nothing_are_told(algorithm):
+    """A scene without structure: the divergence is not worth its price."""
+    found = learner(algorithm, 1.0)
+    train(found, lambda count, edge, rng: torch.zeros(count, 1, edge, edge), 1.0, steps=60)
+    rng = torch.Generator().manual_seed(5)
+    frames = torch.randn(2, 1, 32, 32, generator=rng)
+    assert max(found.active_shares([frames], rng)) == 0
+    (said,) = found.findings([frames], rng)
+    assert said.startswith("posterior collapse: ")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "network",
+    [FlatLatents(1, 8, 4, 6), LadderLatents(1, 8, 4, 6, 3)],
+    ids=["divnoising", "hdn"],
+)
+def test_samples_differ_repeat_themselves_and_fit_any_frame(network):
+    network = network.eval()
+    frames = torch.randn(2, 1, 37, 22)
+    with torch.no_grad():
+        first, again = network(frames), network(frames)
+        one = network(frames[1:])
+        noise = network.noise_for(torch.zeros(1, 1, 40, 24), torch.Generator().manual_seed(0))
+        drawn = network.sample(frames[:1], noise)
+    assert first.shape == (2, 6, 37, 22)
+    assert drawn.shape == (1, 1, 37, 22)
+    assert torch.equal(first, again)
+    torch.testing.assert_close(first[1:], one, rtol=1e-4, atol=1e-5)
+    assert (first.std(dim=1) > 0).all()
+    # Half of the draws are the other half with the sign changed.
+    torch.testing.assert_close(network.tile.mean(dim=0), torch.zeros_like(network.tile[0]))
+
+
+def test_the_divergence_is_that_of_two_normal_laws():
+    rng = torch.Generator().manual_seed(0)
+    a, b = (Law(*torch.randn(2, 1, 3, 4, 4, generator=rng)) for _ in range(2))
+    expected = kl_divergence(Normal(a.mean, a.log_scale.exp()), Normal(b.mean, b.log_scale.exp()))
+    torch.testing.assert_close(a.divergence(b), expected, rtol=1e-4, atol=1e-5)
