@@ -60,6 +60,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dncnn": {},
     "divnoising": {},
     "hdn": {},
+    "tomogan": {},
 }
 UNTRAINED = ("gaussian", "bm3d")
 BM3D_FRAMES = (19,)

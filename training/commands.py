@@ -90,6 +90,9 @@ def train(
     posterior_samples: Annotated[
         int, typer.Option(help="divnoising, hdn: samples that the model averages.")
     ] = 8,
+    perceptual_weights: Annotated[
+        Path | None, typer.Option(help="tomogan: VGG-19's weights, as torchvision has them.")
+    ] = None,
     pixel_maps: Annotated[
         bool, typer.Option(help="Treat each pixel as its own where the noise model has maps.")
     ] = True,
@@ -125,10 +128,13 @@ def train(
         other_channels=(*(other_channel or ()), *(companion or ())),
         pixel_maps=pixel_maps,
         loss=loss,
+        perceptual_weights=None if perceptual_weights is None else str(perceptual_weights),
         posterior_samples=posterior_samples,
         memory_mib=memory_mib,
     )
-    require_apart(out, [path for path in (noise_model, pairs) if path is not None])
+    require_apart(
+        out, [path for path in (noise_model, pairs, perceptual_weights) if path is not None]
+    )
     with shown("training") as show:
         trained = train_channels(
             [open_with(path) for path in stacks],

@@ -126,6 +126,8 @@ class TrainingOptions:
         (`n2v`), or masked and free of the checkerboard (`n2v2`).
     posterior_samples
         divnoising, hdn: how many samples from the posterior the exported graph averages.
+    perceptual_weights
+        tomogan: file of VGG-19's weights; None compares features of a network trained here.
     loss
         Of methods that have several; None takes the method's first.
     memory_mib
@@ -151,6 +153,7 @@ class TrainingOptions:
     samples: int = 32
     samples_from: SampledNetwork = "lattice"
     posterior_samples: int = 8
+    perceptual_weights: str | None = None
     loss: str | None = None
     memory_mib: int = 1024
 

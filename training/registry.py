@@ -17,6 +17,7 @@ METHODS: dict[str, str] = {
     "care": "care:ContentAwareRestoration",
     "dncnn": "dncnn:DenoisingCNN",
     "divnoising": "divnoising:DivNoising",
+    "tomogan": "tomogan:TomoGAN",
     "hdn": "hdn:HierarchicalDivNoising",
 }
 """Name to module of `methods` and Learner in it."""

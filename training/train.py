@@ -462,14 +462,15 @@ def _steps(
 
 
 def _step(run: Run, frames: Tensor, rng: torch.Generator) -> float:
-    """Let each player take one step; return the loss of the last, which is the network's."""
+    """Let each player take its turns; return the loss of the last, which is the network's."""
     value = float("nan")
     for player, optimizer in zip(run.players, run.optimizers, strict=True):
-        optimizer.zero_grad(set_to_none=True)
-        with run.workers.precision():
-            loss = player.loss(frames, rng)
-        loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach()) if _moved(run, player, optimizer) else float("nan")
+        for _ in range(player.turns):
+            optimizer.zero_grad(set_to_none=True)
+            with run.workers.precision():
+                loss = player.loss(frames, rng)
+            loss.backward()  # type: ignore[no-untyped-call]
+            value = float(loss.detach()) if _moved(run, player, optimizer) else float("nan")
     run.average.update_parameters(run.learner.network)
     return value
 

@@ -64,6 +64,8 @@ def require_targets(options: TrainingOptions, truths: Sequence[Stack], pairs: Pa
         raise TrainingError(
             f"{name} has no use for --pairs; leave it out, or train {_named('repeat')}"
         )
+    if options.perceptual_weights is not None and not method.compares_features:
+        raise TrainingError(f"{name} has no use for --perceptual-weights; leave it out")
     if options.loss is not None and options.loss not in method.losses:
         known = f"expected one of {', '.join(method.losses)}" if method.losses else "leave it out"
         raise TrainingError(f"--loss is {options.loss!r}, which {name} does not have; {known}")

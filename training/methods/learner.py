@@ -46,12 +46,15 @@ class Player:
         Its learning rate, relative to the run's.
     betas
         Of Adam.
+    turns
+        How many steps it takes for one of the run.
     """
 
     network: nn.Module
     loss: Callable[[Tensor, torch.Generator], Tensor]
     rate: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
+    turns: int = 1
 
 
 class Learner(ABC):
@@ -75,6 +78,8 @@ class Learner(ABC):
     target: ClassVar[TargetKind] = "pixel"
     losses: ClassVar[tuple[str, ...]] = ()
     """The names that `--loss` may have, the first by default; () where there is no choice."""
+    compares_features: ClassVar[bool] = False
+    """Whether estimates are also compared by the features of a given network."""
     outputs = 2
     """Of the network, per pixel."""
     transpose = True

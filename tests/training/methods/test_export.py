@@ -22,6 +22,7 @@ METHODS = {
     "care plain": {"loss": "plain"},
     "dncnn": {},
     "divnoising": {"posterior_samples": 4},
+    "tomogan": {},
     "hdn": {"posterior_samples": 4},
 }
 QUICK = {"care"}
