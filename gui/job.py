@@ -413,6 +413,12 @@ def running_jobs(jobs: Path) -> list[Job]:
     return [job for job in found if job is not None and job.read().running]
 
 
+def last_job(jobs: Path, step: str) -> Job | None:
+    """Return the newest job of a step, running or not; None if there was none."""
+    found = (Job.found(folder) for folder in sorted(jobs.glob("*-*"), reverse=True))
+    return next((job for job in found if job is not None and job.step == step), None)
+
+
 def clear_old_jobs(jobs: Path) -> None:
     """Remove the folders of jobs that are over, but for the newest."""
     for folder in sorted(jobs.glob("*-*"))[:-KEPT_JOBS]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .job import running_jobs
+from .job import last_job, running_jobs
 from .steps.calibrate import Calibrate
 from .steps.connect import Connect
 from .steps.facts import Facts
@@ -58,6 +58,9 @@ class Session:
                 self.steps[job.step].adopt(job)
                 self.current = job.step
                 found.append(job.step)
+        last = last_job(self.facts.jobs, self.train.name)
+        if last is not None and not last.read().running:
+            self.train.remember_interrupted(last)
         return found
 
     def go_to(self, name: str) -> None:

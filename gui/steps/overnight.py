@@ -1,20 +1,24 @@
 """Overnight: what will be retrained, what came of it, and the way back.
 
-Owns the words for the library's history. Retraining is `quietscope retrain`; going back is the
+Owns the words for the library's history and its nights. The night is the operating system's own
+job, set up by `quietscope schedule`; retraining at once is `quietscope retrain`; going back is the
 library's own.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ...acquisition.preview.model import Grade, Reading
 from ...errors import QuietscopeError
 from ...inference.library import InUse, LibraryEntry
+from ...training.retraining.night_record import NightRecord, last_night, nights, nights_folder
+from ...training.retraining.scheduling.installation import Installed, installed_for
 from ..job import Job, JobSnapshot
 from .step import Step, StepSnapshot, StepState
 
@@ -38,6 +42,8 @@ class OvernightSnapshot(StepSnapshot):
     ----------
     at, until
         The window of time, HH:MM.
+    is_set_up
+        Whether the operating system has the job.
     in_use
         What is in use, in words, with the channel that a click takes back.
     history
@@ -48,6 +54,7 @@ class OvernightSnapshot(StepSnapshot):
 
     at: str
     until: str
+    is_set_up: bool
     in_use: tuple[tuple[str | None, str], ...]
     history: tuple[tuple[Reading, Path | None], ...]
     tonight: str
@@ -72,10 +79,17 @@ class Overnight(Step):
 
     def words(self) -> list[str]:
         """Return the command."""
-        words = ["retrain", "--library", str(self.facts.workspace.path)]
+        library = ["--library", str(self.facts.workspace.path)]
         if self.now:
-            return [*words, "--once", "--minutes", str(MINUTES_NOW)]
-        return [*words, "--at", self.at, "--until", self.until]
+            return ["retrain", *library, "--once", "--minutes", str(MINUTES_NOW)]
+        if self.installed is not None:
+            return ["schedule", "remove", *library, "--yes"]
+        return ["schedule", "install", *library, "--at", self.at, "--until", self.until, "--yes"]
+
+    @property
+    def installed(self) -> Installed | None:
+        """What the operating system was given; None for nothing."""
+        return installed_for(self.facts.workspace.path)
 
     def start_now(self) -> bool:
         """Retrain at once."""
@@ -111,7 +125,8 @@ class Overnight(Step):
 
     def line(self) -> str:
         """Return whether something will happen tonight."""
-        return "off"
+        installed = self.installed
+        return "off" if installed is None else f"every night from {installed.at}"
 
     def finished(self, job: Job, seen: JobSnapshot) -> bool:
         """Read what is in use now."""
@@ -119,14 +134,11 @@ class Overnight(Step):
         return False
 
     def done(self) -> StepState | None:
-        """Return nothing: it is never done."""
-        return None
-
-    def line_now(self) -> str:
-        """Return the line for the list on the left."""
-        if self.busy and self.job is not None and "--at" in self.job.words:
-            return f"on, from {self.job.words[self.job.words.index('--at') + 1]}"
-        return super().line_now()
+        """Return DONE while the night is set up, LOOK if the last one failed."""
+        if self.installed is None:
+            return None
+        last = last_night(self.facts.workspace.path)
+        return StepState.LOOK if last is not None and last.state == "failed" else StepState.DONE
 
     def roll_back(self, channel: str | None) -> bool:
         """Put the model back in use that was in use before."""
@@ -154,12 +166,24 @@ class Overnight(Step):
             at=self.at,
             until=self.until,
             in_use=tuple((one.channel, _in_words(one)) for one in in_use),
-            history=tuple((_entry(e), self._page(e)) for e in reversed(history)),
+            is_set_up=self.installed is not None,
+            history=tuple(self._history(history)),
             tonight=f"It will learn from the newest of {len(runs)} recordings, and use the new "
             "model only where it is better."
             if runs
             else "Nothing is recorded yet.",
         )
+
+    def _history(
+        self, decisions: tuple[LibraryEntry, ...]
+    ) -> Iterator[tuple[Reading, Path | None]]:
+        """Yield decisions and nights, the newest first."""
+        told = [(_when(entry.time), _entry(entry), self._page(entry)) for entry in decisions]
+        for night in nights(self.facts.workspace.path):
+            page = nights_folder(self.facts.workspace.path) / f"{night.night}.html"
+            told.append((night.started, _night(night), page if page.is_file() else None))
+        for _, reading, page_or_none in sorted(told, key=lambda one: one[0], reverse=True):
+            yield reading, page_or_none
 
     def _page(self, entry: LibraryEntry) -> Path | None:
         named = entry.candidate or entry.model
@@ -168,13 +192,29 @@ class Overnight(Step):
 
 
 def _in_words(one: InUse) -> str:
-    since = "" if one.since is None else f", since {one.since[:16].replace('T', ' ')}"
+    since = "" if one.since is None else f", since {_when(one.since):%Y-%m-%d %H:%M}"
     channel = "every channel" if one.channel is None else f"channel {one.channel}"
     return f"“{Path(one.model).name}” for {channel}{since}"
 
 
+def _when(text: str) -> datetime:
+    """Return a time of the library's as one of this computer's clock."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = datetime.fromtimestamp(0, UTC)
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).astimezone()
+
+
+def _night(night: NightRecord) -> Reading:
+    grade = {"done": Grade.GOOD, "failed": Grade.BAD}.get(night.state, Grade.UNKNOWN)
+    said = night.headline()
+    name = f"The night of {night.night}"
+    return Reading(name, night.state, f"{said[:1].upper()}{said[1:]}", grade)
+
+
 def _entry(entry: LibraryEntry) -> Reading:
-    when = entry.time[:16].replace("T", " ")
+    when = f"{_when(entry.time):%Y-%m-%d %H:%M}"
     named = entry.candidate or entry.model
     name = "" if named is None else f" ({Path(named).name})"
     reason = entry.reason[:1].upper() + entry.reason[1:]

@@ -162,6 +162,10 @@ class Train(Step):
 
     def stopped(self, job: Job, seen: JobSnapshot) -> None:
         """Remember what can go on."""
+        self.remember_interrupted(job)
+
+    def remember_interrupted(self, job: Job) -> None:
+        """Take a training as one that can go on, if its working file is there."""
         self._interrupted = tuple(word for word in job.words if word != "--resume")
 
     def use(self) -> bool:

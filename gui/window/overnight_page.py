@@ -78,6 +78,9 @@ class OvernightPage(Page):
         running = snapshot.job is not None and snapshot.job.running
         self.now.setVisible(not running)
         self.now.setEnabled(not snapshot.missing)
+        for line in (self.at, self.until):
+            line.setEnabled(not snapshot.is_set_up)
+        self.start.setText("Turn it off" if snapshot.is_set_up else "Retrain every night")
         if (snapshot.in_use, snapshot.history) == self._shown:
             return
         self._shown = (snapshot.in_use, snapshot.history)

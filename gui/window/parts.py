@@ -147,7 +147,9 @@ class CommandRow(QWidget):
         super().__init__()
         self.text = Elided("command")
         self.copy = button(
-            "Copy as command", self._copy, tip="So that a script can do what you clicked (Ctrl+C)"
+            "Copy as command",
+            self._copy,
+            tip="For a script that does what you clicked (Ctrl+Shift+C)",
         )
         line = row(self.text, self.copy)
         line.setStretch(0, 1)

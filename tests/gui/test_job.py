@@ -2,8 +2,11 @@
 
 import base64
 import json
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from quietscope.gui.job import (
 )
 from quietscope.reporting import told
 from quietscope.reporting.console import progress
+from quietscope.storage.open_stack import open_stack
 
 
 def until(job, state, patience_s=60):
@@ -135,3 +139,30 @@ def test_old_jobs_are_cleared_away_and_running_ones_are_not(tmp_path, speaking):
     clear_old_jobs(jobs)
     assert job.folder.is_dir()
     assert len(list(jobs.iterdir())) == KEPT_JOBS + 1
+
+
+WINDOW = """
+import sys, time
+from pathlib import Path
+from quietscope.gui.job import Job
+
+job = Job.start(Path(sys.argv[1]), "record", sys.argv[2:])
+while not job.read().counts:
+    time.sleep(0.05)
+print(job.folder, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.long
+def test_a_recording_does_not_notice_that_its_window_is_killed(tmp_path):
+    run = tmp_path / "run"
+    words = ["record", "--out", str(run), "--frames", "60", "--roi", "0,0,128,128", "--preview"]
+    command = [sys.executable, "-c", WINDOW, str(tmp_path / "jobs"), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as window:
+        folder = Path(window.stdout.readline().strip())
+        window.kill()
+    (again,) = running_jobs(tmp_path / "jobs")  # the next window
+    assert again.folder == folder
+    assert until(again, JobState.DONE).result["frames_recorded"] == 60
+    assert len(open_stack(run)) == 60

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from quietscope.gui.steps.overnight import Overnight
 from quietscope.gui.steps.record import Record
 from quietscope.gui.steps.step import StepState
 from quietscope.gui.steps.train import Train
+from quietscope.training.retraining.night_record import NightRecord, write_record
 
 BEFORE = Path(__file__).parents[1] / "data" / "written_before"
 COUNTS = {
@@ -172,10 +174,12 @@ def test_a_training_that_was_killed_can_go_on(facts, speaking, camera, tmp_path)
     assert not step.can_resume  # it had not come far enough
     (tmp_path / "m.unfinished.pt").touch()
     assert step.can_resume
+    another_day = Session(facts.folder).train
     started = []
-    step.run = lambda words, **about: started.append(words) or True
-    assert step.resume()
-    assert started == [[*words, "--resume"]]
+    for train in (step, another_day):
+        train.run = lambda words, **about: started.append(words) or True
+        assert train.resume()
+    assert started == [[*words, "--resume"]] * 2
 
 
 def test_a_model_is_used_after_its_verdict_was_read(facts, speaking, camera, make_bundle):
@@ -244,6 +248,17 @@ def test_the_night_says_what_it_needs_and_goes_back(facts, camera, make_bundle):
     assert [reading.grade for reading, _ in snapshot.history] == [Grade.GOOD, Grade.GOOD]
     ((channel, words),) = snapshot.in_use
     assert "second" in words
+    (library.path / "nights").mkdir()
+    record = NightRecord(
+        night=date(2027, 1, 2),
+        started=datetime(2027, 1, 2, 23, tzinfo=UTC),
+        state="failed",
+        failure="the disk was full",
+    )
+    write_record(library.path, record)
+    newest, _ = step.snapshot().history[0]
+    assert (newest.name, newest.grade) == ("The night of 2027-01-02", Grade.BAD)
+    assert "disk was full" in newest.sentence
     assert step.roll_back(channel)
     assert "first" in step.snapshot().in_use[0][1]
     assert not step.roll_back(channel)
