@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -178,7 +178,9 @@ def _ended(before: JobSnapshot, event: Mapping[str, Any]) -> JobSnapshot:
     )
 
 
-_FOLDS = {
+Fold = Callable[[JobSnapshot, Mapping[str, Any]], JobSnapshot]
+
+_FOLDS: dict[str, Fold] = {
     "progress": _progress,
     "training": _training,
     "tile": _tile,
@@ -325,7 +327,7 @@ class Job:
             return []
         self._read_bytes += len(new)
         *lines, self._rest = (self._rest + new).split(b"\n")
-        events = []
+        events: list[Mapping[str, Any]] = []
         for line in lines:
             try:
                 event = json.loads(line)
