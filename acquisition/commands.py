@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..calibration.fingerprint import CameraFingerprint
-from ..inference.library import models_in_use
-from ..inference.model_choice import LibraryOption, ModelOption, Models, parse_models
+from ..inference.general.choice import Wanted, chosen_models
+from ..inference.model_choice import LibraryOption, ModelOption, Models
 from ..reporting.console import Outcome, command_line, progress, say
 from ..reporting.told import is_told, tell
 from ..storage.atomic_output import require_apart
@@ -101,6 +101,10 @@ def live(
     microscope: MicroscopeSettings,
     model: ModelOption = None,
     library: LibraryOption = None,
+    noise_model: Annotated[
+        Path | None,
+        typer.Option(help="Calibration of the camera (.npz), for the general model."),
+    ] = None,
     frames: FramesOption = None,
     follow: FollowOption = False,
     saved_in: SavedInOption = None,
@@ -121,7 +125,7 @@ def live(
         follow=follow,
         saved_in=saved_in,
         overwrite=overwrite,
-        choose=partial(_chosen_models, model, library),
+        choose=partial(_chosen_models, model, library, noise_model),
         provider=provider,
         preview=preview,
         force=force,
@@ -297,16 +301,27 @@ def _tell_counts(stream: LiveDenoiser) -> None:
 
 
 def _chosen_models(
-    given: list[str] | None, library: Path | None, microscope: Microscope | None, out: Path
+    given: list[str] | None,
+    library: Path | None,
+    noise_model: Path | None,
+    microscope: Microscope | None,
+    out: Path,
 ) -> Models:
-    """Return the models that were named, or else those in use for the camera that runs."""
-    if given:
-        return dict(named) if isinstance(named := parse_models(given), dict) else named
-    camera = CameraFingerprint() if microscope is None else microscope.fingerprint()
-    channels = None if microscope is None else microscope.settings.channels
-    found, words = models_in_use(camera, channels or None, library=library, near=[out])
-    say(words)
-    return dict(found)
+    """Return the models that were named, or else those that serve the camera that runs."""
+    found, words = chosen_models(
+        given,
+        Wanted(
+            camera=CameraFingerprint() if microscope is None else microscope.fingerprint(),
+            channels=(None if microscope is None else microscope.settings.channels) or None,
+            pixel_type=None if microscope is None else microscope.pixel_type,
+            near=[out],
+            library=library,
+            noise_model=noise_model,
+        ),
+    )
+    for line in words:
+        say(line)
+    return dict(found) if isinstance(found, dict) else found
 
 
 def _summary(report: dict[str, Any]) -> list[str]:

@@ -15,12 +15,13 @@ from ..reporting.console import Outcome, progress
 from ..reporting.stack_options import StackOpener, opens_stacks
 from ..storage.open_options import DEFAULTS
 from .errors import InferenceError
-from .model_choice import LibraryOption, ModelOption, parse_models
+from .model_choice import LibraryOption, ModelOption
 
 if TYPE_CHECKING:
     from ..calibration.noise_model import NoiseModel
     from ..storage.stack import Stack
     from ..storage.writers.open_writer import OutputForm
+    from .bundle import Bundle
     from .evaluation.evaluate import Evaluation
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
@@ -61,7 +62,10 @@ StrengthOption = Annotated[
 ]
 MethodNoiseModelOption = Annotated[
     Path | None,
-    typer.Option(help="--method: of the camera (.npz); without, the noise is estimated."),
+    typer.Option(
+        help="Of the camera (.npz), for --method and the general model; without, the noise is "
+        "told from the recording."
+    ),
 ]
 
 
@@ -101,6 +105,7 @@ def denoise(
     open_with: StackOpener,
 ) -> Outcome:
     """Denoise a stack into an OME-Zarr or a TIFF, by a model or by a filter without training."""
+    from .general.choice import Wanted, chosen_models
     from .offline.cluster import denoise_on_cluster
     from .offline.denoise_stack import denoise_stack
 
@@ -120,13 +125,14 @@ def denoise(
         )
         strengths = (f"{name} {found}" for name, found in result["method"]["strengths"].items())
         return _denoised(result, [f"{method}, strength of channel {', '.join(strengths)}"], out)
-    _require_no_filter_options(frames, strength, noise_model)
+    _require_no_filter_options(frames, strength)
     run: Callable[..., dict[str, Any]] = denoise_stack
     if scheduler is not None:
         _require_plain(open_with)
         run = partial(denoise_on_cluster, scheduler=scheduler)
     opened = open_with(stack)
-    chosen, remarks = _chosen_models(opened, model, library, out)
+    wanted = Wanted.for_recording(opened, near=[out], library=library, noise_model=noise_model)
+    chosen, remarks = chosen_models(model, wanted)
     with _progress("denoising") as on_progress:
         result = run(
             opened,
@@ -201,7 +207,10 @@ def export(
 def evaluate(
     stack: StackArgument,
     model: Annotated[
-        Path | None, typer.Option(help="The bundle to score.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="The bundle to score, or `general`: the model that ships.", show_default=False
+        ),
     ] = None,
     truth: Annotated[
         str | None, typer.Option(help="The true signal: one frame, or one per frame.")
@@ -230,19 +239,23 @@ def evaluate(
     """Score a model, or a filter without training, on a stack whose truth is known."""
     from .evaluation.evaluate import evaluate as score
     from .evaluation.evaluate_method import evaluate_method
+    from .general.choice import Wanted, one_model
 
     if (model is None) == (method is None):
         raise InferenceError(
             "evaluate scores a model or a method: give either --model BUNDLE or --method NAME"
         )
+    opened = open_with(stack)
+    said: list[str] = []
     run: Callable[..., Evaluation]
-    if method is None:
-        _require_no_filter_options(frames, strength, noise_model)
+    if model is not None:
+        _require_no_filter_options(frames, strength)
         if channel is not None:
             raise InferenceError("--channel belongs to --method; a model knows its own channel")
+        bundle, said = one_model(model, Wanted.for_recording(opened, noise_model=noise_model))
         run = partial(
             score,
-            bundle_or_denoiser=model,
+            bundle_or_denoiser=bundle,
             provider=provider,
             precision=precision,
             threads=threads,
@@ -259,17 +272,19 @@ def evaluate(
         )
     with _progress("scoring") as on_progress:
         result = run(
-            open_with(stack),
+            opened,
             truth=None if truth is None else open_with(truth),
             static=static,
             figures=figures,
             on_progress=on_progress,
         ).result()
-    return Outcome(result, _scores(result, figures))
+    return Outcome(result, [*said, *_scores(result, figures)])
 
 
 def bench(
-    model: Annotated[Path, typer.Option(help="The bundle to measure.")],
+    model: Annotated[
+        Path, typer.Option(help="The bundle to measure, or `general`: the model that ships.")
+    ],
     shape: Annotated[str, typer.Option(help="Rows x columns, as in 2048x2048.")] = "512x512",
     frames: Annotated[int, typer.Option(min=1, help="Frames to time, after the warm-up.")] = 50,
     provider: ProviderOption = "auto",
@@ -277,11 +292,16 @@ def bench(
     threads: ThreadsOption = None,
 ) -> Outcome:
     """Measure the speed of a model on this machine, beside what the machine can do."""
+    from .general.choice import GENERAL
+    from .general.for_camera import general_bundle, nominal_camera
     from .runtime.benchmark import bench as measure
 
+    measured: Bundle | Path = model
+    if model == GENERAL:
+        measured = general_bundle(nominal_camera(), "uint16")
     with _progress("measuring") as on_progress:
         result = measure(
-            model,
+            measured,
             parse_shape(shape),
             frames=frames,
             provider=provider,  # type: ignore[arg-type]
@@ -324,13 +344,10 @@ def _require_only_method(**given: object) -> None:
         )
 
 
-def _require_no_filter_options(
-    frames: int, strength: float | None, noise_model: Path | None
-) -> None:
-    if (frames, strength, noise_model) != (1, None, None):
+def _require_no_filter_options(frames: int, strength: float | None) -> None:
+    if (frames, strength) != (1, None):
         raise InferenceError(
-            "--frames, --strength and --noise-model belong to --method; name one, or leave them "
-            "out (a model brings its own)"
+            "--frames and --strength belong to --method; name one, or leave them out"
         )
 
 
@@ -356,21 +373,6 @@ def _denoised_by_method(
             on_progress=on_progress,
             **options,
         )
-
-
-def _chosen_models(
-    stack: Stack, given: list[str] | None, library: Path | None, out: Path
-) -> tuple[Path | dict[str | int, Path], list[str]]:
-    """Return the models that were named, or else those in use; and words for the latter."""
-    if given:
-        return parse_models(given), []
-    from .library import models_in_use
-    from .provenance import recorded_camera
-
-    found, words = models_in_use(
-        recorded_camera(stack), stack.channel_labels, library=library, near=[stack.path, out]
-    )
-    return found, [words]
 
 
 def output_form(pixel_type: str, **details: bool) -> OutputForm:

@@ -403,7 +403,7 @@ def models_in_use(
         If there is no library, or nothing in it serves this camera.
     """
     near = list(near)
-    shelf = Library(library) if library else next(filter(None, map(library_around, near)), None)
+    shelf = Library(library) if library else library_near(near)
     if shelf is None:
         places = ", ".join(str(place) for place in near)
         raise InferenceError(
@@ -425,6 +425,11 @@ def models_in_use(
     )
     chosen: dict[str | int, Path] = dict(found.items())
     return chosen, f"model in use in {shelf.path}: {words}"
+
+
+def library_near(places: Iterable[Path]) -> Library | None:
+    """Return the nearest library around one of these places, None if there is none."""
+    return next(filter(None, map(library_around, places)), None)
 
 
 def library_around(place: Path) -> Library | None:

@@ -33,8 +33,9 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="BUNDLE",
-        help="Model bundle; CHANNEL=BUNDLE for a channel of its own, given once for each. "
-        "Without, the model in use in the library.",
+        help="Model bundle; CHANNEL=BUNDLE for a channel of its own, given once for each; "
+        "`general` is the model that ships. Without, the model in use in the library, or else the "
+        "general one.",
         show_default=False,
     ),
 ]

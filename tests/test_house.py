@@ -208,6 +208,8 @@ def test_every_package_is_shipped(tmp_path: Path) -> None:
         f"{HOUSE}/{file.relative_to(ROOT).as_posix()}" for file in modules_of(ROOT).values()
     }
     beside = {f"{HOUSE}/comparison/viewer.{kind}" for kind in ("css", "html", "js")}
+    general = ROOT / "inference" / "general" / "shipped"
+    beside |= {f"{HOUSE}/{file.relative_to(ROOT).as_posix()}" for file in general.iterdir()}
     assert shipped == expected | beside | {f"{HOUSE}/py.typed"}
 
 

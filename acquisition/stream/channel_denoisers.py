@@ -18,6 +18,7 @@ from ...errors import QuietscopeError
 from ...inference.bundle import Bundle, open_bundle
 from ...inference.denoiser import Denoiser
 from ...inference.errors import BundleError, FrameMismatchError
+from ...inference.general.for_camera import SENTENCE, is_general
 from ...inference.model_choice import ModelChoice, Models, OpenModel, open_models
 from ...inference.provenance import ModelIdentity
 from ...inference.runtime.camera_pixels import maps_of_frames
@@ -345,6 +346,7 @@ class ChannelDenoisers:
             if len(set(hashes.values())) == 1
             else None,
             "models": hashes,
+            "general_model": SENTENCE if any(map(is_general, self.bundles.values())) else None,
         }
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from ...storage.stack import Stack
 from ..bundle import Bundle
 from ..errors import FrameMismatchError, InferenceError
+from ..general.for_camera import SENTENCE, is_general
 from ..model_choice import ModelChoice, open_models
 from ..provenance import ModelIdentity, recorded_camera
 from ..side_inputs import other_channel_numbers
@@ -84,6 +85,10 @@ class ChannelModels:
     def identities(self) -> dict[str, ModelIdentity]:
         """Return what identifies the model of each channel."""
         return self.choice.identities(self.names)
+
+    def said_of_general(self) -> str | None:
+        """Return what the general model is, where it denoises a channel."""
+        return SENTENCE if any(map(is_general, self.distinct().values())) else None
 
     def require_match(self, stack: Stack, *, force: bool) -> list[str]:
         """Refuse a recording of another camera; with `force`, return how it differs.

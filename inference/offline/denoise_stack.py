@@ -209,6 +209,7 @@ def denoise_owned(
         "provider": first.provider,
         "device": first.device,
         "models": record.model_dump()["models"],
+        "general_model": models.said_of_general(),
         "forced": remarks,
         "output": str(out),
     }

@@ -14,7 +14,7 @@ import tifffile
 from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.inference.commands import denoise
 from quietscope.inference.errors import BundleError, InferenceError
-from quietscope.inference.library import CURRENT, Library
+from quietscope.inference.library import CURRENT, Library, models_in_use
 from quietscope.inference.model_choice import EVERY_CHANNEL, open_models
 from quietscope.inference.models_commands import (
     list_models,
@@ -172,7 +172,7 @@ def test_denoise_takes_the_model_in_use_and_says_so(add, tmp_path):
     frames = np.random.default_rng(0).integers(0, 4096, (2, 24, 24), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "stack.tif", frames, photometric="minisblack")
     with pytest.raises(InferenceError, match="no --model was given"):
-        denoise(str(tmp_path / "stack.tif"), tmp_path / "out.ome.zarr", provider="cpu")
+        models_in_use(CameraFingerprint(), None, library=None, near=[tmp_path])
     use_model(str(add("good")), tmp_path)
     outcome = denoise(str(tmp_path / "stack.tif"), tmp_path / "out.ome.zarr", provider="cpu")
     assert outcome.result["frames_denoised"] == 2

@@ -1,0 +1,214 @@
+"""The general model's network, in units in which every camera is alike.
+
+Owns the way from camera pixels to the estimate: photoelectrons, the variance-stabilising root, the
+running sum of earlier frames, the network, and the way back. Few numbers say which camera it is
+(offset, gain, read variance); in the exported graph they are constants that `inference.general`
+sets, so that one file serves every camera.
+
+The root is the generalised Anscombe transform (Starck, Murtagh & Bijaoui 1998,
+doi:10.1017/CBO9780511564352). Its algebraic inverse is biased at few photons (Mäkitalo & Foi 2011,
+doi:10.1109/TIP.2010.2056693); here the network is trained on the error of the signal itself, after
+the inverse, and so learns what makes it unbiased.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..model.masking import reflected
+from ..model.unet import UNet
+from ..options import NetworkPlan
+
+MOST_CONTEXT = 4
+"""Preceding frames that the network was shown; fewer may be there."""
+PLAN = NetworkPlan(width=32, depth=2, outer_convolutions=1)
+SHRINK = 2
+"""Pixels are taken 2×2 at a time: a quarter of the operations, the same receptive field."""
+STRIDE = SHRINK * 2**PLAN.depth
+PLANES = 4 * SHRINK**2 + 3
+UNIT = 8.0
+"""What roots are divided by: about the noise of a smoothed image to the noise of a pixel."""
+BRIGHTEST_ROOT = 100.0
+"""Of 2,500 photoelectrons: brighter light differs in nothing that the network has to know."""
+LEAST_VARIANCE_E2 = 0.1
+CHANGE_Z_NARROW, CHANGE_Z_WIDE = 4.0, 3.3
+"""Standard deviations by which 2×2 and 6×6 pixels differ where something changed: chance alone
+resets one place in 16,000 and in 1,000."""
+NOISY_PIXEL = 2.0
+"""Variance of a pixel over that of the others from which on it is drawn towards them."""
+_ANSCOMBE = 3 / 8
+
+
+class GeneralNetwork(nn.Module):
+    """Photoelectrons of a frame and of those before it; mean and deviation of the signal out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = UNet(PLANES, 2 * SHRINK**2, PLAN)
+
+    def forward(self, frames: Tensor, there: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the signal, (N, 1, Y, X) e⁻.
+
+        Parameters
+        ----------
+        frames
+            (N, 1 + T, Y, X) photoelectrons, newest first; Y and X multiples of STRIDE.
+        there
+            (N, T, 1, 1): 1 for each preceding frame that is there, 0 for the others.
+        read
+            (N, 1, 1, 1) or (N, 1, Y, X): variance that does not come from light, e⁻².
+        """
+        roots = stabilised(frames, read)
+        root, before = roots[:, :1], roots[:, 1:]
+        newest = frames[:, :1]
+        if frames.shape[1] > 1:
+            kept = unchanged(root, before, there)  # (N, T, Y/2, X/2)
+            count = kept.sum(dim=1, keepdim=True)
+            wide, total = _enlarged(kept), _enlarged(count)
+            earlier = (frames[:, 1:] * wide).sum(dim=1, keepdim=True)
+            earlier = stabilised((earlier + newest * (total < 1)) / total.clamp_min(1), read)
+            first = there[:, :1]
+            previous = before[:, :1] * first + root * (1 - first)
+            start = (root + total * earlier) / (1 + total)
+        else:
+            previous = earlier = start = root
+            count = torch.zeros_like(root[:, :, ::SHRINK, ::SHRINK])
+        level = local_level(start)
+        planes = [
+            (_shrunk(torch.cat([root, previous, earlier], dim=1)) - level) / UNIT,
+            _shrunk(torch.log1p(read).expand_as(root)),
+            level.clamp_max(BRIGHTEST_ROOT) / UNIT,
+            1 / (1 + level),
+            count / (1 + count),
+        ]
+        answer = self.network(torch.cat(planes, dim=1))
+        answer = functional.pixel_shuffle(answer, SHRINK)
+        estimate = (start + UNIT * answer[:, :1]).clamp_min(0)
+        mean = (estimate / 2) ** 2 - _ANSCOMBE - read
+        noise = (mean.detach().clamp_min(0) + read + LEAST_VARIANCE_E2).sqrt()
+        return mean, noise * torch.exp(answer[:, 1:].clamp(-6, 3) - 1)
+
+
+def stabilised(photoelectrons: Tensor, read: Tensor) -> Tensor:
+    """Return the generalised Anscombe root, in which noise has about unit variance."""
+    return 2 * (photoelectrons + _ANSCOMBE + read).clamp_min(0).sqrt()
+
+
+def without_noisy_pixels(
+    photoelectrons: Tensor, read: Tensor, of_pixels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return frames, and read variances, in which no pixel is far noisier than those around it.
+
+    In units of its own noise a hot pixel shows next to nothing of the signal, and the network
+    would see a hole. It is drawn towards the mean around it, weighted by how little noise there
+    is, until it has no more than twice the variance of the others; from there on it counts as one
+    of them.
+
+    Parameters
+    ----------
+    photoelectrons
+        (N, 1 + T, Y, X).
+    read
+        (1, 1, 1, 1): of the camera on the whole, e⁻².
+    of_pixels
+        (1, 1, Y, X): of each pixel.
+    """
+    weight = 1 / (1 + of_pixels)
+    around = functional.avg_pool2d(photoelectrons * weight, 5, stride=1, padding=2)
+    around = around / functional.avg_pool2d(weight, 5, stride=1, padding=2)
+    light = around.clamp_min(0) + LEAST_VARIANCE_E2
+    share = (NOISY_PIXEL * (light + read) / (light + of_pixels)).clamp_max(1)
+    drawn = share * photoelectrons + (1 - share) * around
+    return drawn, torch.where(share[:, :1] < 1, read, of_pixels)
+
+
+def unchanged(root: Tensor, before: Tensor, there: Tensor) -> Tensor:
+    """Return where each preceding frame still shows what the newest shows.
+
+    A frame counts up to the first, going back, in which the place differs significantly, alone or
+    with what is around it: there the running sum begins anew.
+
+    Parameters
+    ----------
+    root
+        (N, 1, Y, X), stabilised.
+    before
+        (N, T, Y, X), stabilised, newest first.
+    there
+        (N, T, 1, 1), 0 where no frame is.
+
+    Returns
+    -------
+    (N, T, Y/2, X/2), 1 or 0.
+    """
+    z = functional.avg_pool2d(root - before, SHRINK) * (SHRINK / 2**0.5)
+    around = functional.avg_pool2d(z, 3, stride=1, padding=1) * 3
+    change = torch.maximum(z.abs() / CHANGE_Z_NARROW, around.abs() / CHANGE_Z_WIDE)
+    same = (functional.max_pool2d(change, 3, stride=1, padding=1) < 1).to(root.dtype) * there
+    kept = [same[:, :1]]
+    for back in range(1, before.shape[1]):
+        # A frame that is not there ends nothing: those before it may be.
+        missing = 1 - there[:, back - 1 : back]
+        kept.append(same[:, back : back + 1] * torch.maximum(kept[-1], missing))
+    return torch.cat(kept, dim=1)
+
+
+def local_level(root: Tensor) -> Tensor:
+    """Return what is around each 2×2 pixels, smoothed: the network sees differences from it."""
+    small = functional.avg_pool2d(root, SHRINK)
+    padded = functional.pad(small, (4, 4, 4, 4), mode="replicate")
+    return functional.avg_pool2d(functional.avg_pool2d(padded, 5, stride=1), 5, stride=1)
+
+
+def _shrunk(planes: Tensor) -> Tensor:
+    return functional.pixel_unshuffle(planes, SHRINK)
+
+
+def _enlarged(planes: Tensor) -> Tensor:
+    return functional.interpolate(planes, scale_factor=float(SHRINK), mode="nearest")
+
+
+class GeneralEstimator(nn.Module):
+    """Camera pixels in; the signal and its standard deviation in ADU out.
+
+    Parameters
+    ----------
+    network
+        Trained.
+    """
+
+    def __init__(self, network: GeneralNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, observations: Tensor, camera: Tensor, pixel_maps: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return `denoised` and `uncertainty`, (N, 1, Y, X) ADU.
+
+        Parameters
+        ----------
+        observations
+            (N, 1 + T, Y, X) ADU, newest first; a frame of zeros is missing.
+        camera
+            (3,): offset in ADU, gain in ADU/e⁻ and read variance in e⁻². An argument, so that no
+            exporter folds them into what follows; `inference.general` makes them constants.
+        pixel_maps
+            (1, 3, Y, X) of `PixelMaps.correction`, where the pixels differ.
+        """
+        height, width = observations.shape[2:]
+        offset, gain, read = camera.reshape(3, 1, 1, 1, 1)
+        whole = reflected(observations.to(torch.float32), STRIDE)
+        there = (whole[:, 1:].amax(dim=(2, 3), keepdim=True) > 0).to(torch.float32)
+        if pixel_maps is None:
+            frames = (whole - offset) / gain
+        else:
+            maps = reflected(pixel_maps, STRIDE)
+            frames = (whole * maps[:, :1] + maps[:, 1:2] - offset) / gain
+            frames, read = without_noisy_pixels(frames, read, read * torch.exp(maps[:, 2:]))
+        mean, deviation = self.network(frames, there, read)
+        denoised = mean * gain + offset
+        uncertainty = deviation * gain
+        return denoised[:, :, :height, :width], uncertainty[:, :, :height, :width]
