@@ -13,6 +13,9 @@ from .fingerprint import CameraFingerprint
 from .gaussian_mixture import GaussianMixtureNoiseModel
 from .noise_files import load_noise_model
 
+MOST_MODELS = 30
+"""Each of them is read, and those with pixel maps are large."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeptModel:
@@ -35,9 +38,10 @@ class KeptModel:
 
 
 def kept_models(folder: Path, camera: CameraFingerprint) -> list[KeptModel]:
-    """Return the noise models in `folder`, the newest first; what is none is left out."""
+    """Return the newest noise models in `folder`, newest first; what is none is left out."""
     found = []
-    for path in sorted(folder.glob("*.npz"), key=lambda file: -file.stat().st_mtime):
+    newest = sorted(folder.glob("*.npz"), key=lambda file: -file.stat().st_mtime)
+    for path in newest[:MOST_MODELS]:
         try:
             model = load_noise_model(path)
         except QuietscopeError:

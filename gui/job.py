@@ -230,7 +230,7 @@ class Job:
 
         Raises
         ------
-        OSError
+        OSError, OutputError
             If the folder cannot be written or the program not be started.
         """
         clear_old_jobs(jobs)
@@ -258,7 +258,12 @@ class Job:
             "pid": popen.pid,
             "created": process.created,
         }
-        write_json(folder / ABOUT, facts)
+        try:
+            write_json(folder / ABOUT, facts)
+        except BaseException:
+            popen.kill()  # or it would run and nobody could find it again
+            popen.wait()
+            raise
         return cls(folder, facts, process)
 
     @classmethod

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ...acquisition.preview.model import Grade, Reading
 from ...reporting.console import command_line
@@ -126,6 +126,8 @@ class Connect(Step):
         self.examination.tick()
         if time.monotonic() > self._next_look and self.facts.microscope is None:
             self._server_answers = _listens(self.facts.choice.port)
+            kind: Literal["attach", "demo"] = "attach" if self._server_answers else "demo"
+            self.facts.suggested = MicroscopeChoice(kind=kind)
             self._next_look = time.monotonic() + LOOK_S
         return super().tick()
 

@@ -39,6 +39,8 @@ class Facts:
         What the next training learns from.
     models
         The models in use for this camera, by channel.
+    suggested
+        The microscope to begin with, while she has not chosen one.
     complaint
         What could not be written down or read, in a sentence.
     """
@@ -52,6 +54,7 @@ class Facts:
         self.recording: Path | None = None
         self.models: dict[str, Path] = {}
         self.complaint = ""
+        self.suggested = MicroscopeChoice()
         self.at_microscope = ""
         """Which step has the camera just now; "" for none."""
 
@@ -68,7 +71,7 @@ class Facts:
     @property
     def choice(self) -> MicroscopeChoice:
         """Which microscope she chose."""
-        return self.remembered.microscope or MicroscopeChoice()
+        return self.remembered.microscope or self.suggested
 
     def remember(self, **changes: Any) -> None:
         """Write down what is to be known tomorrow."""

@@ -192,11 +192,12 @@ class Live(Step):
         return self.export.run([*words, "--out", str(out)])
 
     def save_tiff(self, out: Path) -> bool:
-        """Write the denoised run as one TIFF."""
+        """Write the denoised run as one TIFF; one that is there was asked about by the dialog."""
         if self.run_path is None:
             return False
         stack = self.run_path / "denoised.ome.zarr"
-        return self.export.run(["export", str(stack), "--out", str(out)])
+        again = ["--overwrite"] if out.exists() else []
+        return self.export.run(["export", str(stack), "--out", str(out), *again])
 
     def opens_with(self) -> list[str]:
         """Return the programs here that can open a run."""

@@ -17,6 +17,7 @@ from typing import Any
 from ...acquisition.preview.model import Grade, Reading
 from ...errors import QuietscopeError
 from ...inference.library import InUse, LibraryEntry
+from ...reporting.console import command_line
 from ...training.retraining.night_record import NightRecord, last_night, nights, nights_folder
 from ...training.retraining.scheduling.installation import Installed, installed_for
 from ..job import Job, JobSnapshot
@@ -45,7 +46,7 @@ class OvernightSnapshot(StepSnapshot):
     is_set_up
         Whether the operating system has the job.
     in_use
-        What is in use, in words, with the channel that a click takes back.
+        What is in use: its channel, the words, and the command that takes it back.
     history
         What happened, the newest first, with the model's page of figures where there is one.
     tonight
@@ -55,7 +56,7 @@ class OvernightSnapshot(StepSnapshot):
     at: str
     until: str
     is_set_up: bool
-    in_use: tuple[tuple[str | None, str], ...]
+    in_use: tuple[tuple[str | None, str, str], ...]
     history: tuple[tuple[Reading, Path | None], ...]
     tonight: str
 
@@ -165,7 +166,7 @@ class Overnight(Step):
             **self.common(),
             at=self.at,
             until=self.until,
-            in_use=tuple((one.channel, _in_words(one)) for one in in_use),
+            in_use=tuple((one.channel, _in_words(one), self._back(one)) for one in in_use),
             is_set_up=self.installed is not None,
             history=tuple(self._history(history)),
             tonight=f"It will learn from the newest of {len(runs)} recordings, and use the new "
@@ -173,6 +174,10 @@ class Overnight(Step):
             if runs
             else "Nothing is recorded yet.",
         )
+
+    def _back(self, one: InUse) -> str:
+        channel = [] if one.channel is None else ["--channel", one.channel]
+        return command_line("models", "rollback", "--library", self.facts.workspace.path, *channel)
 
     def _history(
         self, decisions: tuple[LibraryEntry, ...]

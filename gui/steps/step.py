@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
+from ...errors import QuietscopeError
 from ...reporting.console import command_line
 from ..job import Job, JobSnapshot, JobState
 from .facts import Facts
@@ -115,7 +116,7 @@ class Step:
         self.error = ""
         try:
             self.adopt(Job.start(self.facts.jobs, self.name, words, about))
-        except OSError as error:
+        except (OSError, QuietscopeError) as error:
             self.error = f"it could not be started: {error}; free some space and try again"
             return False
         return True

@@ -14,6 +14,7 @@ from typing import Any
 from ...acquisition.preview.model import Grade, Reading
 from ...acquisition.preview.wording import duration, percent
 from ...errors import QuietscopeError
+from ...reporting.console import command_line
 from ..job import Job, JobSnapshot, LossPoint, Tile
 from .step import Step, StepSnapshot, StepState
 
@@ -55,6 +56,8 @@ class TrainSnapshot(StepSnapshot):
         The trained one; None before.
     in_use
         Whether it is the one in use.
+    use_command
+        What puts it in use, as it can be typed.
     report
         Its page of figures.
     """
@@ -69,6 +72,7 @@ class TrainSnapshot(StepSnapshot):
     readings: tuple[Reading, ...]
     model: Path | None
     in_use: bool
+    use_command: str
     report: Path | None
 
 
@@ -200,8 +204,15 @@ class Train(Step):
             readings=tuple(self._readings()),
             model=self.model,
             in_use=self.in_use,
+            use_command=self._use_command(),
             report=report if report is not None and report.is_file() else None,
         )
+
+    def _use_command(self) -> str:
+        if self.model is None:
+            return ""
+        words = ["models", "use", self.model.name, "--accept"]
+        return command_line(*words, "--library", self.facts.workspace.path)
 
     def _sources(self) -> list[Reading]:
         recording, camera = self.facts.recording, self.facts.calibration

@@ -10,11 +10,7 @@ from pathlib import Path
 
 from ...acquisition.preview.link import missing_screen
 from ...acquisition.preview.qt_platform import obstacle
-from ...errors import QuietscopeError
-
-
-class NoWindowError(QuietscopeError, RuntimeError):
-    """No window can be opened here; says why and what to do."""
+from ..errors import NoWindowError
 
 
 def no_window() -> str:

@@ -18,8 +18,9 @@ from ..remembered import DEMO_ROI
 from ..session import Session
 from ..steps.connect import ConnectSnapshot
 from .page import Page, column
-from .parts import ReadingList, button, row
+from .parts import ReadingList, button, row, tell_command
 
+EXAMINES = "Core, processor or graphics card, training, screen, disk"
 KINDS = ("attach", "demo", "config")
 
 
@@ -68,11 +69,7 @@ class ConnectPage(Page):
         self.found_name = label("section", "WHAT WAS FOUND")
         self.examined_name = label("section", "THIS COMPUTER")
         self.examined = ReadingList()
-        self.examine = button(
-            "Examine this computer",
-            self.connect.examination.start,
-            tip="Core, processor or graphics card, training, screen, disk: what doctor knows",
-        )
+        self.examine = button("Examine this computer", self.connect.examination.start)
         self.body.addWidget(
             column(
                 self.attach,
@@ -164,5 +161,6 @@ class ConnectPage(Page):
         self.examined.show_readings(snapshot.examined)
         examining = snapshot.examining is not None
         self.examine.setEnabled(not examining)
+        tell_command(self.examine, EXAMINES, snapshot.examine_command)
         self.examine.setText("Examining …" if examining else "Examine this computer")
         self.start.setText("Connect again" if snapshot.found else "Connect")

@@ -12,7 +12,7 @@ from ...acquisition.preview.widgets import ReadingRow, label
 from ..session import Session
 from ..steps.overnight import OvernightSnapshot
 from .page import Page, column
-from .parts import button, row
+from .parts import button, row, tell_command
 
 MOST_SHOWN = 30
 
@@ -89,10 +89,10 @@ class OvernightPage(Page):
 
     def _fill_in_use(self, snapshot: OvernightSnapshot) -> None:
         _clear(self._in_use)
-        for channel, words in snapshot.in_use:
+        for channel, words, command in snapshot.in_use:
             line = QWidget()
             back = button("Go back", lambda channel=channel: self.overnight.roll_back(channel))
-            back.setToolTip("Use the model again that was in use before")
+            tell_command(back, "Use the model again that was in use before", command)
             inside = row(label("", words, wrap=True), back)
             inside.setStretch(0, 1)
             inside.setContentsMargins(0, 0, 0, 0)

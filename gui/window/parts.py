@@ -55,6 +55,19 @@ def button(text: str, action: Callable[[], object], *, tip: str = "") -> QPushBu
     return made
 
 
+def tell_command(made: QPushButton, tip: str, command: str) -> None:
+    """Let the tool tip of a button say its command as well; a click with the right copies it."""
+    if made.property("command") == command:
+        return
+    if made.property("command") is None:
+        made.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        made.customContextMenuRequested.connect(
+            lambda _: QGuiApplication.clipboard().setText(str(made.property("command")))
+        )
+    made.setProperty("command", command)
+    made.setToolTip(f"{tip}\n\nAs a command (right click copies it):\n{command}".strip())
+
+
 def primary(text: str, action: Callable[[], object]) -> QPushButton:
     """Return the one button of a page that leads on."""
     made = button(text, action)

@@ -11,7 +11,7 @@ from ..session import Session
 from ..steps.train import CHOICES, TrainSnapshot
 from .charts import BeforeAndAfter, LossChart
 from .page import Page, column
-from .parts import ReadingList, button, primary
+from .parts import ReadingList, button, primary, tell_command
 
 
 class TrainPage(Page):
@@ -93,6 +93,7 @@ class TrainPage(Page):
         self.use_and_go.setVisible(trained)
         self.use.setVisible(trained)
         self.use.setEnabled(not snapshot.in_use)
+        tell_command(self.use, "Live runs of this camera then use it", snapshot.use_command)
         self.use.setText("In use" if snapshot.in_use else "Use for this channel")
         self.report.setVisible(snapshot.report is not None and not running)
         self.resume.setVisible(snapshot.can_resume)

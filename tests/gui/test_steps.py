@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import socket
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -75,6 +76,31 @@ def test_another_choice_has_to_be_connected_anew(facts, camera):
     assert "--attach" in step.words()
     step.choose(kind="config")
     assert "configuration file" in step.missing()
+
+
+def test_a_micro_manager_that_answers_is_suggested_first(facts):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        facts.suggested = MicroscopeChoice(port=server.getsockname()[1])
+        step = Connect(facts)
+        step.tick()
+        assert step.snapshot().server_answers
+        assert facts.choice.kind == "attach"
+    chosen = MicroscopeChoice(kind="demo")
+    facts.remember(microscope=chosen)
+    Connect(facts).tick()
+    assert facts.choice == chosen
+
+
+def test_a_job_that_cannot_be_written_down_is_said_and_does_not_run(facts, camera):
+    facts.connect(camera)
+    facts.jobs.parent.mkdir(parents=True, exist_ok=True)
+    facts.jobs.touch()  # a file where the folder should be
+    step = Record(facts)
+    assert not step.start()
+    assert "free some space and try again" in step.snapshot().error
+    assert facts.at_microscope == ""
 
 
 def test_one_camera_serves_one_step_at_a_time(facts, speaking, camera):
@@ -246,7 +272,8 @@ def test_the_night_says_what_it_needs_and_goes_back(facts, camera, make_bundle):
     facts.connect(camera)
     snapshot = step.snapshot()
     assert [reading.grade for reading, _ in snapshot.history] == [Grade.GOOD, Grade.GOOD]
-    ((channel, words),) = snapshot.in_use
+    ((channel, words, back),) = snapshot.in_use
+    assert back.startswith("quietscope models rollback")
     assert "second" in words
     (library.path / "nights").mkdir()
     record = NightRecord(
