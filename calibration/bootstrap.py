@@ -6,9 +6,10 @@ and covers only the intensities of the frames it saw.
 
 Noise is told from structure twice: in differences of consecutive frames (blind to what stands
 still), and in a high-pass filter that is blind to slopes (Immerkær 1996,
-doi:10.1006/cviu.1996.0060). Both can only overestimate, so the smaller one holds, as long as
-pixels are sorted by brightness and structure in a frame that shares no noise with the two: in the
-frame itself, dark and flat is where few photons happened to fall.
+doi:10.1006/cviu.1996.0060). Of noise that neighbours share the filter leaves a part alone, which
+is known from its autocorrelation. Both can then only overestimate, so the smaller one holds, as
+long as pixels are sorted by brightness and structure in a frame that shares no noise with the two:
+in the frame itself, dark and flat is where few photons happened to fall.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .fit_gaussian_mixture import fit_gaussian_mixture, leaning_on_law
 from .gaussian_mixture import GaussianMixtureNoiseModel
 from .level_statistics import Pairs
 from .likelihood import Codes
+from .noise_correlation import correlation_of
 from .noise_model import FloatArray
 from .photon_transfer import QUANTISATION_VARIANCE_ADU2, PhotonTransfer
 from .straight_line import Interval, weighted_line
@@ -40,6 +42,11 @@ FLAT_SHARE = 0.5
 BINS = 48
 NEIGHBOURS_OF_HIGH_PASS = 4
 """The high-pass filter sees each pixel several times, so its values are not independent."""
+HIGH_PASS = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0]) / 6
+CORRELATED_FRAMES = 12
+"""Pairs on which it is measured how far neighbours share noise."""
+LEAST_SHARE = 0.3
+"""Of the noise, that the high-pass filter has to leave to say anything beside differences."""
 Estimate = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -65,8 +72,10 @@ def bootstrap_noise_model(
     """
     _require_frames(stacks)
     rng = np.random.default_rng(seed)
+    share = _high_pass_share(stacks)
     samples = [
-        _sample(stack, denoise or _leave_one_out_gaussian, len(stacks), rng) for stack in stacks
+        _sample(stack, denoise or _leave_one_out_gaussian, len(stacks), share, rng)
+        for stack in stacks
     ]
     pixels = np.concatenate(samples, axis=1)
     low, high = np.percentile(pixels[0], (CLIPPED_PERCENT, 100 - CLIPPED_PERCENT))
@@ -121,7 +130,36 @@ def _leave_one_out_gaussian(frame: NDArray[Any]) -> NDArray[Any]:
     return (smooth - own * pixels) / (1 - own)
 
 
-def _sample(stack: Stack, estimate: Estimate, stacks: int, rng: np.random.Generator) -> FloatArray:
+def _high_pass_share(stacks: Sequence[Stack]) -> float:
+    """Return what the high-pass filter leaves of the noise, 1 where neighbours share none.
+
+    0 stands for so little that it says nothing, where there are differences of frames to go by.
+    """
+    differences, frames = [], []
+    each = max(1, CORRELATED_FRAMES // len(stacks))
+    for stack in stacks[:: max(1, len(stacks) // CORRELATED_FRAMES)]:
+        there = stack.present_indices
+        frames.append(stack.frame(int(there[0])))
+        for place in np.unique(np.linspace(0, len(there) - 1, each + 1).astype(int)):
+            index = int(there[place])
+            (earlier,) = stack.preceding(index, 1)
+            if earlier is not None:
+                difference = stack.frame(index).astype(np.float32) - stack.frame(earlier)
+                differences.append(difference)
+    found = correlation_of(differences, frames)
+    if not found.is_strong():
+        return 1.0
+    share = max(found.high_pass_share(HIGH_PASS), 0.0)
+    return share if share > LEAST_SHARE or not differences else 0.0
+
+
+def _sample(
+    stack: Stack,
+    estimate: Estimate,
+    stacks: int,
+    high_pass_share: float,
+    rng: np.random.Generator,
+) -> FloatArray:
     """Return sampled pixels, (6, N): see `_frame_columns`."""
     budget = MAX_PIXELS // stacks
     area = stack.frame_shape[0] * stack.frame_shape[1]
@@ -130,7 +168,7 @@ def _sample(stack: Stack, estimate: Estimate, stacks: int, rng: np.random.Genera
     places = np.linspace(0, len(there) - 1, min(frames, len(there))).astype(int)
     chosen = there[np.unique(places)]
     kept = max(1000, budget // len(chosen))
-    columns = [_frame_columns(stack, int(index), estimate) for index in chosen]
+    columns = [_frame_columns(stack, int(index), estimate, high_pass_share) for index in chosen]
     picked = []
     for rows in columns:
         size = rows.shape[1]
@@ -139,7 +177,9 @@ def _sample(stack: Stack, estimate: Estimate, stacks: int, rng: np.random.Genera
     return np.concatenate(picked, axis=1)
 
 
-def _frame_columns(stack: Stack, index: int, estimate: Estimate) -> FloatArray:
+def _frame_columns(
+    stack: Stack, index: int, estimate: Estimate, high_pass_share: float
+) -> FloatArray:
     """Return the pixels of one frame, (6, N).
 
     Signal and observation, squared temporal and spatial noise; brightness and structure there,
@@ -150,12 +190,14 @@ def _frame_columns(stack: Stack, index: int, estimate: Estimate) -> FloatArray:
     frame = stack.frame(index).astype(np.float64)
     signal = np.asarray(estimate(stack.frame(index)), dtype=np.float64)
     earlier, reference = stack.preceding(index, 2)
-    if earlier is None:
+    before = None if earlier is None else stack.frame(earlier)
+    # The same frame twice is no repeat: a camera, or a program, that was too slow.
+    if before is None or np.array_equal(before, frame):
         temporal = np.full_like(frame, np.nan)
     else:
-        temporal = (frame - stack.frame(earlier)) ** 2 / 2
-    kernel = np.outer([1, -2, 1], [1, -2, 1]) / 6
-    spatial = convolve(frame, kernel, mode="reflect") ** 2
+        temporal = (frame - before) ** 2 / 2
+    spatial = convolve(frame, HIGH_PASS, mode="reflect") ** 2
+    spatial = spatial / high_pass_share if high_pass_share else np.full_like(frame, np.inf)
     brightness = signal
     if reference is not None:
         brightness = np.asarray(estimate(stack.frame(reference)), dtype=np.float64)

@@ -111,6 +111,10 @@ class Manifest(_Record):
     """On held-out frames better than its input and than a blur; None in bundles of before."""
     accepted: bool | None = None
     """May be put in use: better than that, or accepted by a person all the same."""
+    noise: str | None = None
+    """What was found of how pixels share noise, and done about it; None in bundles of before."""
+    noise_is_removed: bool | None = None
+    """Whether the method can tell such noise from signal."""
     sha256: dict[str, Sha256] = {}
     """File name to hash, for every file but the manifest."""
 

@@ -15,7 +15,7 @@ from ..reporting.console import Outcome, say
 from ..reporting.stack_options import StackOpener, opens_stacks
 from ..storage.atomic_output import require_apart
 from .errors import TrainingError
-from .options import MaskAxis, TrainingOptions
+from .options import AUTO, MaskAxis, TrainingOptions
 from .registry import METHODS
 from .retraining.comparison_command import COMMANDS as COMPARISON
 from .retraining.schedule_commands import COMMANDS as SCHEDULE
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def _method(name: str) -> str:
-    if name not in METHODS:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(METHODS)}")
+    if name not in (*METHODS, AUTO):
+        raise typer.BadParameter(f"{name!r} is not one of {AUTO}, {', '.join(METHODS)}")
     return name
 
 
@@ -41,8 +41,12 @@ def train(
     ] = None,
     algorithm: Annotated[
         str,
-        typer.Option(help="How it learns.", metavar="|".join(METHODS), callback=_method),
-    ] = "lattice",
+        typer.Option(
+            help="How it learns; auto: by the noise of the recordings.",
+            metavar="|".join((AUTO, *METHODS)),
+            callback=_method,
+        ),
+    ] = AUTO,
     context: Annotated[int, typer.Option(help="Preceding frames that the model uses.")] = 0,
     planes: Annotated[
         int, typer.Option(help="Planes of a z-stack, on either side, that the model uses.")
@@ -82,6 +86,10 @@ def train(
     ] = None,
     mask_span: Annotated[
         int | None, typer.Option(help="structn2v: pixels on either side; default: measured.")
+    ] = None,
+    mask_kernel: Annotated[
+        str | None,
+        typer.Option(help="structn2v: pixels hidden together: 5x5, 010,111,010, or measured."),
     ] = None,
     samples: Annotated[int, typer.Option(help="pn2v: samples of the signal per pixel.")] = 32,
     samples_from: Annotated[
@@ -123,6 +131,7 @@ def train(
         learning_rate=learning_rate,
         mask_axis=mask_axis,
         mask_span=mask_span,
+        mask_kernel=mask_kernel,
         samples=samples,
         samples_from=samples_from,  # type: ignore[arg-type]
         other_channels=(*(other_channel or ()), *(companion or ())),
@@ -279,6 +288,7 @@ def _train_summary(result: dict[str, Any]) -> list[str]:
         f"{result['steps']} steps in {result['seconds']:.0f} s, {result['parameters']} parameters"
         + ("" if loss is None else f", loss on held-out frames {loss:.4f}"),
         result["verdict"],
+        *([result["noise"]] if result["noise"] else []),
         f"ONNX graph checked: differs from PyTorch by {result['parity_max_relative_error']:.1e}",
         f"{result['resident_frames']} of {result['frames']} frames in memory at a time, "
         f"{result['peak_rss_mb']:.0f} MB at most",

@@ -11,8 +11,11 @@ from typing import Literal, get_args
 
 from ..inference.bundle import Preset
 from .errors import TrainingError
+from .mask_kernel import MEASURED, offsets_of
 from .registry import METHODS
 
+AUTO = "auto"
+"""Chosen by the noise of the recordings."""
 MaskAxis = Literal["x", "y"]
 SampledNetwork = Literal["lattice", "n2v", "n2v2"]
 
@@ -92,7 +95,8 @@ class TrainingOptions:
     Attributes
     ----------
     algorithm
-        How the network is kept from seeing its target; see `docs/training.md`.
+        How the network is kept from seeing its target; see `docs/training.md`. `auto` chooses by
+        the noise of the recordings.
     preset
         Size of the network.
     context_frames
@@ -119,6 +123,9 @@ class TrainingOptions:
         learns from the masked pixels alone, and from 4 % of them it learns faster and better.
     mask_axis, mask_span
         structn2v: the axis along which noise is correlated and how far, in pixels; None measures.
+    mask_kernel
+        structn2v: the pixels that are hidden together, as `mask_kernel.offsets_of` reads them; or
+        `measured`. None measures as well, and takes a line where that holds what is shared.
     samples
         pn2v: how many samples of the signal the network predicts per pixel.
     samples_from
@@ -150,6 +157,7 @@ class TrainingOptions:
     masked_pixel_fraction: float = 0.04
     mask_axis: MaskAxis | None = None
     mask_span: int | None = None
+    mask_kernel: str | None = None
     samples: int = 32
     samples_from: SampledNetwork = "lattice"
     posterior_samples: int = 8
@@ -159,7 +167,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        _require_one_of(METHODS, "algorithm", self.algorithm)
+        _require_one_of([*METHODS, AUTO], "algorithm", self.algorithm)
         _require_one_of(get_args(SampledNetwork), "samples_from", self.samples_from)
         _require_one_of(PLANS, "preset", self.preset)
         if self.seconds is not None and self.steps is not None:
@@ -174,6 +182,12 @@ class TrainingOptions:
             )
         if self.planes > MOST_PLANES:
             raise TrainingError(f"planes is {self.planes}, expected at most {MOST_PLANES}")
+        if self.mask_kernel is not None and self.mask_kernel != MEASURED:
+            offsets_of(self.mask_kernel)
+        if self.mask_kernel and (self.mask_axis or self.mask_span):
+            raise TrainingError(
+                "both --mask-kernel and --mask-axis or --mask-span were given; give one of them"
+            )
         if self.patch is not None and self.patch % 16:
             raise TrainingError(f"patch is {self.patch} pixels, expected a multiple of 16")
 

@@ -11,6 +11,7 @@ METHODS: dict[str, str] = {
     "n2v": "masked:Noise2Void",
     "n2v2": "masked:Noise2Void2",
     "structn2v": "masked:StructNoise2Void",
+    "r2r": "recorrupted:RecorruptedLearner",
     "pn2v": "sampled:ProbabilisticNoise2Void",
     "n2n": "n2n:Noise2Noise",
     "n2s": "n2s:Noise2Self",

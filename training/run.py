@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from ..calibration.noise_correlation import NoiseCorrelation
 from ..inference.bundle import Bundle
 from .device import Workers
 from .errors import TrainingError
@@ -53,6 +54,8 @@ class Run:
     schedule: Schedule
     players: Sequence[Player] = ()
     """Whose weights a step changes, in this order; the last is the learner's network."""
+    noise_correlation: NoiseCorrelation | None = None
+    """Of the recordings."""
     step: int = 0
     losses: list[LossRow] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -135,6 +138,8 @@ class TrainingResult:
             "verdict": self.verdict,
             "better_than_trivial": manifest.better_than_trivial,
             "accepted": manifest.accepted,
+            "noise": manifest.noise,
+            "noise_is_removed": manifest.noise_is_removed,
         }
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +45,14 @@ from .data.side_inputs import SideInputs, channel_name, one_channel, other_chann
 from .data.targets import targets_of
 from .device import join_workers
 from .errors import TrainingError
+from .method_choice import with_method
 from .methods import learner_for, learner_of, patch_edge, require_targets
 from .methods.learner import Player
 from .methods.uncertainty_calibration import calibrate_uncertainty
 from .model.estimator import Estimator
 from .model.noise_likelihood import TabulatedNoise
 from .model.weight_average import weight_average
-from .options import DEFAULT_SECONDS, TrainingOptions
+from .options import AUTO, DEFAULT_SECONDS, TrainingOptions
 from .output.export_onnx import load_exporter
 from .output.finishing_time import finishing_seconds
 from .output.write_bundle import write_bundle
@@ -155,6 +156,9 @@ def train(
         recordings, pixel_maps = read(
             stacks, options, noise_model, channel, remark, truths=truths, pairs=pairs
         )
+        if options.algorithm == AUTO:
+            options = with_method(options, noise_correlation(recordings.resident), remark)
+            recordings = recordings.with_patch(patch_edge(options))
         if noise_model is None:
             remark("no noise model was given: one is estimated from the recordings themselves")
             noise_model = bootstrap_noise_model(recordings.stacks, seed=options.seed)
@@ -296,7 +300,8 @@ def fit(
         If there is nothing to resume, the budget is used up, or the loss is not finite.
     """
     method = learner_of(options.algorithm)
-    options = method.fitted_to(options, partial(noise_correlation, recordings.resident), on_remark)
+    correlation = cache(partial(noise_correlation, recordings.resident))
+    options = method.fitted_to(options, correlation, on_remark)
     schedule = partial(
         Schedule,
         seconds=options.seconds,
@@ -309,6 +314,8 @@ def fit(
         require_same_run(state, identity)
         recordings = replace(recordings, begun_units=tuple(state["units"]))
     run, estimator = _new_run(recordings, noise_model, options, schedule(), warm_start)
+    run.noise_correlation = correlation()
+    run.learner.know(run.noise_correlation)
     if state is not None:
         restore(run, state)
         run.schedule = schedule(spent=state["elapsed"], begun=state["begun"])

@@ -57,6 +57,7 @@ def split(
     rng: np.random.Generator,
     *,
     photon_counts: bool,
+    unit_noise: NDArray[np.float64] | None = None,
 ) -> Split:
     """Split observations (1 + T, Y, X), newest first.
 
@@ -70,6 +71,9 @@ def split(
         Draws the noise, or the photons.
     photon_counts
         True if a pixel is a number of photons, without offset and read noise.
+    unit_noise
+        (Y, X) of unit variance, drawn with the correlation of the camera's noise where pixels
+        share it; None draws independent noise.
     """
     newest = observations[0].astype(np.float64)
     if photon_counts:
@@ -81,7 +85,8 @@ def split(
             brightness=1 / KEPT_SHARE,
             noise_variance=noise_variance / (1 - KEPT_SHARE),
         )
-    noisier = newest + ALPHA * np.sqrt(noise_variance) * rng.standard_normal(newest.shape)
+    drawn = rng.standard_normal(newest.shape) if unit_noise is None else unit_noise
+    noisier = newest + ALPHA * np.sqrt(noise_variance) * drawn
     seen = observations.copy()
     seen[0] = _as_pixels(noisier, observations.dtype)
     # From what was really added, which is not quite what was drawn: pixels are whole numbers.

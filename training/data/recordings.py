@@ -154,6 +154,11 @@ class Recordings:
         """How many frames are in memory at a time."""
         return sum(len(part.pixels) for part in self.resident)
 
+    def with_patch(self, edge: int) -> Recordings:
+        """Return the same with patches of another edge, at most the one that fits."""
+        edge = min(edge, self.patch)
+        return replace(self, patch=edge, sampler=PatchSampler(self.window, edge, self.inputs))
+
     def share_outside(self, low_adu: float, high_adu: float) -> float:
         """Return the share of pixels outside of a range, among the frames in memory."""
         outside = sum(

@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..errors import TrainingError
-from ..options import InputPlanes, TrainingOptions
+from ..method_choice import INDEPENDENT
+from ..options import AUTO, InputPlanes, TrainingOptions
 from ..registry import METHODS
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 def learner_of(algorithm: str) -> type[Learner]:
     """Return the Learner of the method that is called `algorithm` in the registry."""
-    module, name = METHODS[algorithm].split(":")
+    # Where the noise has not been looked at yet, what holds for most cameras.
+    module, name = METHODS[INDEPENDENT if algorithm == AUTO else algorithm].split(":")
     found: type[Learner] = getattr(import_module(f".{module}", __name__), name)
     return found
 

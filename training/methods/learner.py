@@ -14,11 +14,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..data.noise_correlation import NoiseCorrelation
+from ...calibration.noise_correlation import NoiseCorrelation
 from ..model.masking import MaskPlan
 from ..model.network import Network
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import Posterior
+from ..model.unit_noise import UnitNoise
 from ..options import InputPlanes, TrainingOptions
 
 LATTICE_PATCH = 96
@@ -88,6 +89,8 @@ class Learner(ABC):
     """Whether the network sees the pixel itself when it is used."""
     progress = 0.0
     """The share of the run that is done, told by the loop before each step."""
+    unit_noise = UnitNoise()
+    """Draws noise that is correlated as the recordings' is."""
 
     @abstractmethod
     def __init__(
@@ -112,14 +115,22 @@ class Learner(ABC):
         is not.
         """
         found = correlation()
-        if found.is_strong():
+        if found.is_correlated:
             remark(
-                f"{found.described()}, which {options.algorithm} takes for signal: train with "
-                f"--algorithm structn2v --mask-axis {found.axis()} --mask-span "
-                f"{max(1, found.span(found.axis()))}, or give frames as the camera wrote them if "
-                "these were filtered"
+                f"{found.described()}, which {options.algorithm} takes for signal: its result is "
+                "not clean; train with --algorithm r2r, or give frames as the camera wrote them "
+                "if these were filtered"
             )
         return options
+
+    def know(self, correlation: NoiseCorrelation) -> None:
+        """Take in how the noise of the recordings is correlated."""
+        if correlation.is_correlated:
+            self.unit_noise = UnitNoise(
+                correlation.amplitudes(),
+                correlation.rows.share * correlation.rows.found,
+                correlation.columns.share * correlation.columns.found,
+            )
 
     @abstractmethod
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:

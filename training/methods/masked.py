@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..data.noise_correlation import NoiseCorrelation
+from ...calibration.noise_correlation import NoiseCorrelation
+from ..mask_kernel import MEASURED, offsets_of, text_of
 from ..model.masking import MaskedPrior, MaskPlan, hidden_pixels
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import GaussianPosterior
@@ -25,6 +26,10 @@ from .learner import MASKED_PATCH
 MOST_HIDDEN = 0.12
 """Share of the pixels that structn2v's lines may hide together: with more of them little is left
 around a pixel from which it could be predicted."""
+MOST_HIDDEN_AROUND = 0.3
+"""The same where rows and columns are hidden: else few pixels would be learned from at a time."""
+HIDDEN_CORRELATION = 0.05
+"""From which on a pixel off the line is hidden with another."""
 
 
 class MaskedLearner(GaussianLearner):
@@ -48,7 +53,7 @@ class MaskedLearner(GaussianLearner):
         self.posterior = GaussianPosterior(noise, uses_observation=False)
         self._start()
         self.mask = self.plan_of(options)
-        self.transpose = self.mask.span_x == self.mask.span_y
+        self.transpose = self.mask.is_square
 
     @classmethod
     @abstractmethod
@@ -98,19 +103,22 @@ class Noise2Void2(MaskedLearner):
 
 
 class StructNoise2Void(MaskedLearner):
-    """`structn2v`: the line along which the noise is correlated is hidden with the pixel."""
+    """`structn2v`: the pixels with which one shares its noise are hidden together with it."""
 
     artefact_free = True
 
     @classmethod
     def plan_of(cls, options: TrainingOptions) -> MaskPlan:
         """Return how pixels are hidden."""
-        span = options.mask_span or 0
-        return MaskPlan(
-            min(options.masked_pixel_fraction, MOST_HIDDEN / (2 * span + 1)),
-            span_y=span if options.mask_axis == "y" else 0,
-            span_x=span if options.mask_axis == "x" else 0,
-        )
+        if options.mask_kernel:
+            kernel = offsets_of(options.mask_kernel)
+        else:
+            span = options.mask_span or 0
+            line = range(-span, span + 1)
+            kernel = tuple((n, 0) if options.mask_axis == "y" else (0, n) for n in line)
+        is_line = len({y for y, _ in kernel}) == 1 or len({x for _, x in kernel}) == 1
+        most = (MOST_HIDDEN if is_line else MOST_HIDDEN_AROUND) / len(kernel)
+        return MaskPlan(min(options.masked_pixel_fraction, most), kernel=kernel)
 
     @classmethod
     def fitted_to(
@@ -119,10 +127,21 @@ class StructNoise2Void(MaskedLearner):
         correlation: Callable[[], NoiseCorrelation],
         remark: Callable[[str], None],
     ) -> TrainingOptions:
-        """Fill in axis and span of the mask where they were not given."""
-        if options.mask_axis and options.mask_span:
+        """Fill in what is hidden where it was not given."""
+        if options.mask_kernel not in (None, MEASURED) or (
+            options.mask_axis and options.mask_span
+        ):
             return options
         found = correlation()
+        wanted = options.mask_kernel == MEASURED
+        if wanted or (found.is_two_dimensional() and not (options.mask_axis or options.mask_span)):
+            kernel = text_of(found.shared(HIDDEN_CORRELATION))
+            rows, columns = (2 * far + 1 for far in MaskPlan(1.0, kernel=offsets_of(kernel)).reach)
+            remark(
+                f"{found.described()}: structn2v hides {len(offsets_of(kernel))} pixels together, "
+                f"within {rows}x{columns}; --mask-kernel chooses otherwise"
+            )
+            return replace(options, mask_kernel=kernel)
         axis = options.mask_axis or found.axis()
         span = options.mask_span or max(1, found.span(axis))
         remark(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..data.noise_correlation import NoiseCorrelation
+from ...calibration.noise_correlation import NoiseCorrelation
 from ..model.masking import MaskedPrior
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import GaussianPosterior

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..data.noise_correlation import NoiseCorrelation
+from ...calibration.noise_correlation import NoiseCorrelation
 from ..options import TrainingOptions
 from .learner import MASKED_PATCH, Learner
 

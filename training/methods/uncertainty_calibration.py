@@ -22,8 +22,10 @@ from torch import Tensor
 
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import GaussianPosterior, Posterior, SampledPosterior
+from ..model.unit_noise import UnitNoise
 from .learner import Learner, PredictingLearner
 
+WHITE = UnitNoise()
 MOST_PIXELS = 500_000
 PROBE = 0.1
 """Size of the probes in standard deviations of the noise."""
@@ -218,7 +220,8 @@ def _risk(learner: Learner, frames: Tensor, rng: torch.Generator) -> tuple[Tenso
     predicted = learner.network(frames)
     estimate, variance = _by_strips(learner.posterior, observation, predicted, excess)
     sigma = learner.posterior.prior(predicted, excess)[2].sqrt()
-    signs = torch.randint(2, observation.shape, generator=rng).to(sigma) * 2 - 1
+    # As the noise is correlated: what neighbours share reaches the estimate through all of them.
+    signs = learner.unit_noise.like(observation, rng)
     probed = observation + PROBE * sigma * signs
     predicted = learner.network(torch.cat([probed, frames[:, 1:]], dim=1))
     moved, _ = _by_strips(learner.posterior, probed, predicted, excess)
@@ -258,7 +261,7 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
         excess = learner.excess(frame)
         mean, ratio, noise = posterior.prior(learner.network(frame), excess)
         law = posterior.noise.variance(mean)
-        probed = _noisier(frame, law, learner.inputs.own_frames, rng)
+        probed = _noisier(frame, law, learner.inputs.own_frames, rng, learner.unit_noise)
         moved, _, _ = posterior.prior(learner.network(probed), excess)
         error = (moved - mean) ** 2 / (PROBE**2 * law)
         said = ratio * noise / law
@@ -267,10 +270,16 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
     return float(torch.stack(surest).mean().clamp_min(SMALLEST_RATIO))
 
 
-def _noisier(frames: Tensor, noise: Tensor, own_frames: int, rng: torch.Generator) -> Tensor:
+def _noisier(
+    frames: Tensor,
+    noise: Tensor,
+    own_frames: int,
+    rng: torch.Generator,
+    unit_noise: UnitNoise = WHITE,
+) -> Tensor:
     """Return frames with a little noise added to the newest, those before and those beside it."""
     noisy = frames[:, :own_frames]
-    signs = torch.randint(2, noisy.shape, generator=rng).to(noise) * 2 - 1
+    signs = unit_noise.like(noisy, rng)
     present = noisy.abs().amax(dim=(2, 3), keepdim=True) > 0
     probed = noisy + PROBE * noise.sqrt() * signs * present
     return torch.cat([probed, frames[:, own_frames:]], dim=1)

@@ -18,12 +18,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..mask_kernel import Offsets
 from ..options import NetworkPlan
 from .network import Network
 from .unet import UNet
 
 REACH = 5
 """Replacements come from the (2·REACH + 1)² pixels around; N2V's ROI of 11."""
+
+
+DRAWS = 4
+"""Of a replacement, until it comes from a pixel that is not hidden itself."""
+
+Places = tuple[Tensor, Tensor, Tensor]
+"""Index arrays (patch, y, x)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +45,25 @@ class MaskPlan:
     replacement
         `random`: a pixel of the neighbourhood (N2V). `median`: of the 5×5 around, without the
         centre (N2V2).
-    span_y, span_x
-        Further pixels hidden on either side of each (structN2V).
+    kernel
+        Offsets of the pixels that are hidden with each, itself among them (structN2V); with each
+        its opposite.
     """
 
     fraction: float
     replacement: Literal["random", "median"] = "random"
-    span_y: int = 0
-    span_x: int = 0
+    kernel: Offsets = ((0, 0),)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The farthest row and column that is hidden with a pixel."""
+        rows, columns = (max(abs(one[axis]) for one in self.kernel) for axis in (0, 1))
+        return rows, columns
+
+    @property
+    def is_square(self) -> bool:
+        """Whether rows and columns could be exchanged."""
+        return {(dx, dy) for dy, dx in self.kernel} == set(self.kernel)
 
 
 class MaskedPrior(Network):
@@ -112,14 +131,26 @@ def hide(
     drawn = _places(count, height, width, plan.fraction, rng)
     patch, y, x = (place.to(frames.device) for place in drawn)
     newest = frames[:, 0]
+    spots = [_spot((patch, y, x), step, height, width) for step in plan.kernel]
+    hidden = torch.zeros_like(newest, dtype=torch.bool)
+    for spot, _ in spots:
+        hidden[spot] = True
     masked = newest.clone()
-    for dy in range(-plan.span_y, plan.span_y + 1):
-        for dx in range(-plan.span_x, plan.span_x + 1):
-            ys, xs = y + dy, x + dx
-            inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
-            spot = (patch[inside], ys[inside], xs[inside])
-            masked[spot] = _replacement(newest, spot, plan, rng)
+    for spot, inside in spots:
+        target = (patch[inside], y[inside], x[inside])
+        if plan.replacement == "median":
+            masked[spot] = _median_around(newest, spot)
+        else:
+            masked[spot] = _random_around(newest, target, hidden, plan, rng)
     return torch.cat([masked[:, None], frames[:, 1:]], dim=1), (patch, y, x)
+
+
+def _spot(places: Places, step: tuple[int, int], height: int, width: int) -> tuple[Places, Tensor]:
+    """Return the places one step on, and for which of `places` it is inside of the patch."""
+    patch, y, x = places
+    ys, xs = y + step[0], x + step[1]
+    inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
+    return (patch[inside], ys[inside], xs[inside]), inside
 
 
 def hidden_pixels(
@@ -148,22 +179,39 @@ def _places(
     return patch[inside], y[inside], x[inside]
 
 
-def _replacement(
-    newest: Tensor, spot: tuple[Tensor, Tensor, Tensor], plan: MaskPlan, rng: torch.Generator
+def _random_around(
+    newest: Tensor, target: Places, hidden: Tensor, plan: MaskPlan, rng: torch.Generator
 ) -> Tensor:
-    if plan.replacement == "median":
-        return _median_around(newest, spot)
-    patch, y, x = spot
-    dy = _offsets(len(y), plan.span_y, rng).to(y.device)
-    dx = _offsets(len(x), plan.span_x, rng).to(x.device)
-    # Never the pixel itself.
-    dx = torch.where((dy == 0) & (dx == 0), 1 + plan.span_x, dx)
-    return newest[patch, _inside(y, dy, newest.shape[1]), _inside(x, dx, newest.shape[2])]
+    """Return values from around the pixels that will be predicted, of pixels that are not hidden.
+
+    What is hidden near another such pixel may share its noise; a few draws avoid that.
+    """
+    patch, y, x = target
+    steps = _outside(plan).to(y.device)
+    ys, xs = torch.empty_like(y), torch.empty_like(x)
+    again = torch.ones_like(y, dtype=torch.bool)
+    for _ in range(DRAWS):
+        drawn = steps[torch.randint(len(steps), (len(y),), generator=rng).to(y.device)]
+        ys = torch.where(again, _inside(y, drawn[:, 0], newest.shape[1]), ys)
+        xs = torch.where(again, _inside(x, drawn[:, 1], newest.shape[2]), xs)
+        again = hidden[patch, ys, xs]
+        if len(plan.kernel) == 1:
+            break
+    return newest[patch, ys, xs]
 
 
-def _offsets(count: int, span: int, rng: torch.Generator) -> Tensor:
-    reach = REACH + span
-    return torch.randint(-reach, reach + 1, (count,), generator=rng)
+def _outside(plan: MaskPlan) -> Tensor:
+    """Return the offsets (S, 2) around a pixel that are not hidden with it."""
+    rows, columns = (REACH + far for far in plan.reach)
+    hidden = set(plan.kernel)
+    return torch.tensor(
+        [
+            (dy, dx)
+            for dy in range(-rows, rows + 1)
+            for dx in range(-columns, columns + 1)
+            if (dy, dx) not in hidden
+        ]
+    )
 
 
 def _inside(place: Tensor, step: Tensor | int, length: int) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from ...calibration.noise_correlation import NoiseCorrelation
 from ...calibration.noise_model import NoiseModel
 from ...inference.evaluation.noise_splitting import Split, counts_photons, error_of, split
 from ...inference.evaluation.trivial_competitors import WIDTHS_PX
@@ -107,6 +108,7 @@ def usefulness_of(
     *,
     context_frames: int,
     seed: int,
+    correlation: NoiseCorrelation | None = None,
 ) -> Usefulness:
     """Compare a trained estimator with its input and with blurs of it.
 
@@ -122,13 +124,15 @@ def usefulness_of(
         T preceding frames among its inputs.
     seed
         Of the split.
+    correlation
+        Of the noise, which must be split as it is correlated; None takes it for independent.
     """
     rng = np.random.default_rng(seed)
     count = min(COMPARED_FRAMES, len(held_out))
     chosen = [held_out[i] for i in np.linspace(0, len(held_out) - 1, count).round().astype(int)]
     model, blurs, means = [], [], []
     for sample in chosen:
-        part = _split(sample, noise_model, rng)
+        part = _split(sample, noise_model, rng, correlation)
         planes = Sample(part.seen, sample.pixel_maps).crop(*part.compared.shape)
         denoised, _ = estimator(*map(torch.from_numpy, planes))
         model.append(error_of(denoised[0, 0].numpy(), part))
@@ -148,17 +152,26 @@ def usefulness_of(
     )
 
 
-def _split(sample: Sample, noise_model: NoiseModel, rng: np.random.Generator) -> Split:
+def _split(
+    sample: Sample,
+    noise_model: NoiseModel,
+    rng: np.random.Generator,
+    correlation: NoiseCorrelation | None,
+) -> Split:
     newest = sample.observations[0].astype(np.float64)
     signal = gaussian_filter(newest, NEUTRAL_SIGMA_PX)
     variance = np.asarray(noise_model.variance(signal))
     if sample.pixel_maps is not None:
         variance = variance + noise_model.least_variance_adu2 * np.expm1(sample.pixel_maps[2])
+    drawn = None
+    if correlation is not None and correlation.is_correlated:
+        drawn = correlation.drawn(newest.shape, rng)
     part = split(
         sample.observations,
         np.maximum(variance, LEAST_NOISE_ADU2),
         rng,
-        photon_counts=counts_photons(noise_model, float(signal.mean())),
+        unit_noise=drawn,
+        photon_counts=drawn is None and counts_photons(noise_model, float(signal.mean())),
     )
     return Split(
         seen=part.seen,

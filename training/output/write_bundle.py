@@ -39,6 +39,7 @@ from ...reporting.html_report import Light
 from ..data.recordings import Recordings
 from ..data.side_inputs import Sample
 from ..errors import ExportError
+from ..method_choice import judged
 from ..model.estimator import Estimator
 from ..model.unet import parameter_count
 from ..options import TrainingOptions
@@ -96,7 +97,9 @@ def write_bundle(
         noise_model,
         context_frames=run.options.context_frames,
         seed=run.options.seed,
+        correlation=run.noise_correlation,
     )
+    noise_is_removed, noise = _noise(run)
     belongs_to = _camera_of(camera or noise_model.fingerprint, noise_model, pixel_maps)
     with new_bundle(out, overwrite=overwrite) as staging:
         parity = export_graph(estimator, staging / MODEL, recordings.samples, pixel_maps)
@@ -129,6 +132,8 @@ def write_bundle(
                 training=record,
                 better_than_trivial=usefulness.better_than_trivial,
                 accepted=usefulness.better_than_trivial or accept,
+                noise=noise,
+                noise_is_removed=noise_is_removed,
                 figures={
                     "parity_max_relative_error": parity,
                     "resident_frames": float(recordings.resident_frames),
@@ -151,6 +156,14 @@ def write_bundle(
         peak_rss_mb=peak_rss_mb(),
         verdict=usefulness.sentence(),
     )
+
+
+def _noise(run: Run) -> tuple[bool | None, str | None]:
+    """Return whether the model can tell the noise from signal, and why, in a sentence."""
+    if run.noise_correlation is None:
+        return None, None
+    blind = run.learner.target == "pixel"
+    return judged(run.options.algorithm, run.noise_correlation, blind=blind)
 
 
 def _save_weights(path: Path, estimator: Estimator, options: TrainingOptions) -> None:
@@ -256,8 +269,13 @@ def _checks(usefulness: Usefulness, run: Run, noise_model: str) -> list[tuple[Li
     known: Light = "green" if noise_model == "calibrated" else "amber"
     last = run.losses[-1].validation_loss if run.losses else float("nan")
     settled: Light = "green" if last <= run.best_score + OVERFITTED_NATS else "amber"
+    clean, noise = _noise(run)
+    shared: list[tuple[Light, str, str]] = (
+        [] if noise is None else [("green" if clean else "red", "noise of neighbours", noise)]
+    )
     return [
         (useful, "worth using", usefulness.sentence()),
+        *shared,
         (
             known,
             "noise model",

@@ -10,6 +10,7 @@ import torch
 from scipy.stats import norm
 
 from quietscope.calibration.noise_model import MixtureTable
+from quietscope.training.mask_kernel import offsets_of
 from quietscope.training.methods import learner_for
 from quietscope.training.methods import uncertainty_calibration as variance
 from quietscope.training.methods.lattice import LatticeLearner
@@ -202,8 +203,9 @@ def test_shifting_the_image_shifts_the_prior():
     [
         MaskPlan(0.02),
         MaskPlan(0.02, replacement="median"),
-        MaskPlan(0.01, span_x=3),
-        MaskPlan(0.01, span_y=2),
+        MaskPlan(0.01, kernel=offsets_of("1x7")),
+        MaskPlan(0.01, kernel=offsets_of("5x1")),
+        MaskPlan(0.005, kernel=offsets_of("01110,11111,01110")),
     ],
 )
 def test_hidden_pixels_carry_nothing_of_themselves(plan):
@@ -213,13 +215,13 @@ def test_hidden_pixels_carry_nothing_of_themselves(plan):
     assert (masked[patch, 0, y, x] != frames[patch, 0, y, x]).all()
     assert torch.equal(masked[:, 1], frames[:, 1])
     share = (masked[:, 0] != frames[:, 0]).float().mean()
-    spans = (2 * plan.span_x + 1) * (2 * plan.span_y + 1)
-    assert 0.5 * plan.fraction < share < 1.7 * plan.fraction * spans
+    assert 0.5 * plan.fraction < share < 1.7 * plan.fraction * len(plan.kernel)
 
 
 def test_structured_masks_hide_the_whole_line():
     frames = torch.arange(64.0 * 64).reshape(1, 1, 64, 64)
-    masked, (_, y, x) = hide(frames, MaskPlan(0.003, span_x=2), torch.Generator().manual_seed(0))
+    plan = MaskPlan(0.003, kernel=offsets_of("1x5"))
+    masked, (_, y, x) = hide(frames, plan, torch.Generator().manual_seed(0))
     for row, column in zip(y.tolist(), x.tolist(), strict=True):
         for place in range(max(0, column - 2), min(63, column + 2) + 1):
             assert masked[0, 0, row, place] != frames[0, 0, row, place]

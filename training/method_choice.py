@@ -1,0 +1,66 @@
+"""Which method suits the noise of the recordings, where nobody chose one.
+
+Owns that choice and its words. What was found is `calibration.noise_correlation`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..calibration.noise_correlation import NoiseCorrelation
+from .options import AUTO, TrainingOptions
+
+INDEPENDENT = "lattice"
+"""Blind to the pixel alone: where the noise of pixels is independent."""
+SHARED = "r2r"
+"""Blind to nothing: where neighbours share their noise. Hiding all that do leaves too little to
+predict from; `benchmarks/training_correlated.py` compares."""
+
+
+def with_method(
+    options: TrainingOptions, found: NoiseCorrelation, remark: Callable[[str], None]
+) -> TrainingOptions:
+    """Return options with the method that suits the noise, if it was left open; say which."""
+    if options.algorithm != AUTO:
+        return options
+    if not found.is_correlated:
+        return replace(options, algorithm=INDEPENDENT)
+    remark(
+        f"{found.described()}: {SHARED} is trained, which draws noise like it, and not "
+        f"{INDEPENDENT}, which would take it for signal; --algorithm chooses otherwise"
+    )
+    return replace(options, algorithm=SHARED)
+
+
+def judged(algorithm: str, found: NoiseCorrelation, *, blind: bool = True) -> tuple[bool, str]:
+    """Return whether a method's result is clean of the noise that was found, and a sentence.
+
+    `blind` says whether it learns from pixels of its own frames that it does not see, and not from
+    other frames.
+    """
+    if not found.is_correlated:
+        sentence = "the noise of neighbouring pixels is independent"
+        if found.origin == "single frames":
+            sentence += ", as far as single frames tell"
+        clean = True
+    elif algorithm == SHARED:
+        clean, sentence = True, f"{found.described()}: {SHARED} was taught with noise like it"
+    elif not blind:
+        clean = True
+        sentence = f"{found.described()}: what {algorithm} learns from does not share it"
+    elif algorithm == "structn2v" and found.is_strong():
+        clean = True
+        sentence = f"{found.described()}: structn2v hides together what shares it"
+    else:
+        clean = False
+        sentence = (
+            f"{found.described()}, which {algorithm} takes for signal: the result is not clean; "
+            f"train with --algorithm {SHARED}"
+        )
+    if found.duplicates:
+        sentence += (
+            f"; of the pairs of successive frames that were compared {found.duplicates} "
+            f"{'is' if found.duplicates == 1 else 'are'} the same frame twice"
+        )
+    return clean, sentence
