@@ -45,6 +45,17 @@ NEIGHBOURS_OF_HIGH_PASS = 4
 HIGH_PASS = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0]) / 6
 CORRELATED_FRAMES = 12
 """Pairs on which it is measured how far neighbours share noise."""
+COMPARED_FRAMES = 24
+FEWEST_COMPARED = 4
+"""Of whose pixels it is asked whether some jump as those around them do not."""
+BY_CHANCE = 0.1
+"""Pixels of a frame that may be taken for such by chance."""
+LEAST_EXCESS = 3.0
+"""Of their variance over that around."""
+MOST_JUMPY = 0.1
+SURE_SLOPE = 4.0
+"""Standard errors by which noise has to grow with light to tell a gain: of frames without light
+some part always is a little brighter, and by chance a little noisier."""
 LEAST_SHARE = 0.3
 """Of the noise, that the high-pass filter has to leave to say anything beside differences."""
 Estimate = Callable[[NDArray[Any]], NDArray[Any]]
@@ -168,7 +179,11 @@ def _sample(
     places = np.linspace(0, len(there) - 1, min(frames, len(there))).astype(int)
     chosen = there[np.unique(places)]
     kept = max(1000, budget // len(chosen))
-    columns = [_frame_columns(stack, int(index), estimate, high_pass_share) for index in chosen]
+    jumpy = _jumpy_pixels(stack, chosen[:: -(-len(chosen) // COMPARED_FRAMES)])
+    columns = [
+        _frame_columns(_Repaired(stack, jumpy), int(index), estimate, high_pass_share)
+        for index in chosen
+    ]
     picked = []
     for rows in columns:
         size = rows.shape[1]
@@ -177,8 +192,44 @@ def _sample(
     return np.concatenate(picked, axis=1)
 
 
+def _jumpy_pixels(stack: Stack, indices: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return which pixels (Y, X) vary from frame to frame as none of those around them does.
+
+    Hot pixels: their noise is their own, and would be taken for that of the brightness around.
+    """
+    from scipy.ndimage import median_filter
+    from scipy.stats import f
+
+    if len(indices) < FEWEST_COMPARED:
+        return np.zeros(stack.frame_shape, dtype=bool)
+    frames = np.stack([stack.frame(int(index)) for index in indices]).astype(np.float64)
+    variance = frames.var(axis=0, ddof=1)
+    around = median_filter(variance, 5) + QUANTISATION_VARIANCE_ADU2
+    freedom = len(indices) - 1
+    limit = f.isf(BY_CHANCE / variance.size, freedom, 24 * freedom)
+    jumpy: NDArray[np.bool_] = variance > max(float(limit), LEAST_EXCESS) * around
+    # Many of them are no defect but what the scene does.
+    return jumpy if jumpy.mean() < MOST_JUMPY else np.zeros_like(jumpy)
+
+
+class _Repaired:
+    """A stack whose jumpy pixels show what is around them."""
+
+    def __init__(self, stack: Stack, jumpy: NDArray[np.bool_]) -> None:
+        self._stack = stack
+        self.jumpy = jumpy
+        self.preceding = stack.preceding
+
+    def frame(self, index: int) -> NDArray[Any]:
+        """Return a frame (Y, X)."""
+        from scipy.ndimage import median_filter
+
+        frame = self._stack.frame(index)
+        return np.where(self.jumpy, median_filter(frame, 3), frame) if self.jumpy.any() else frame
+
+
 def _frame_columns(
-    stack: Stack, index: int, estimate: Estimate, high_pass_share: float
+    stack: _Repaired, index: int, estimate: Estimate, high_pass_share: float
 ) -> FloatArray:
     """Return the pixels of one frame, (6, N).
 
@@ -205,7 +256,8 @@ def _frame_columns(
     structure = uniform_filter(slope, 5)
     edge = (slice(4, -4), slice(4, -4))
     columns = (signal, frame, temporal, spatial, brightness, structure)
-    return np.stack([column[edge].ravel() for column in columns])
+    sound = ~stack.jumpy[edge].ravel()
+    return np.stack([column[edge].ravel()[sound] for column in columns])
 
 
 class _Bins:
@@ -261,7 +313,9 @@ class _Bins:
                 "bootstrap: the frames show no noise at all; give raw camera frames, not denoised "
                 "or simulated ones"
             )
-        good = np.isfinite(least)
+        # Estimates rise from bin to bin, what their pixels hold on average need not.
+        good = np.flatnonzero(np.isfinite(least))
+        good = good[np.argsort(self.centre[good])]
         return np.interp(self.centre, self.centre[good], least[good])
 
 
@@ -291,7 +345,7 @@ def _law(
         line = weighted_line(bins.centre, noise, error)
         slope, gain = line.slope, line.slope_interval
         intercept = line.intercept
-    if bins.centre.size < 2 or slope <= 0:
+    if bins.centre.size < 2 or slope <= SURE_SLOPE * line.slope_error:
         # Noise that does not grow with light, or one brightness only: a constant.
         gain, intercept = Interval(1e-9, 0.0, np.inf), float(np.average(noise, weights=bins.count))
     return PhotonTransfer(

@@ -354,6 +354,7 @@ def _new_run(
         low_adu=recordings.low_adu,
         high_adu=recordings.high_adu,
         dark_variance_adu2=noise_model.least_variance_adu2,
+        saturation_adu=recordings.saturation_adu,
         **units,
     )
     workers = join_workers()

@@ -100,3 +100,14 @@ def test_photon_counting_stacks_come_out_as_poisson(real_data):
     signal = np.array([1.0, 2.0, 5.0, 10.0, 20.0])
     assert found.variance(signal) == pytest.approx(signal, rel=0.1)
     assert found.photon_transfer.gain_adu_per_e == pytest.approx(1.0, abs=0.05)
+
+
+def test_hot_pixels_in_the_dark_are_no_light():
+    """Their noise is their own; taken for that of brightness it made a gain of 40 in the dark."""
+    rng = np.random.default_rng(0)
+    hot = np.random.default_rng(1).random((64, 64)) < 0.01
+    dark = 100 + rng.normal(size=(12, 64, 64)) * np.where(hot, 60.0, 3.2)
+    model = bootstrap_noise_model([stack_from_array(np.rint(np.clip(dark, 0, None)).astype("u2"))])
+    assert not model.photon_transfer.gain_known
+    # Of two overestimates the smaller one is taken, by chance a little too small.
+    assert np.sqrt(model.variance(100.0)) == pytest.approx(3.2, rel=0.08)

@@ -140,6 +140,12 @@ class Recordings:
         return self.stacks[0].dtype.name
 
     @property
+    def saturation_adu(self) -> float | None:
+        """The brightest that a pixel of this type can be; None where nothing says."""
+        dtype = self.stacks[0].dtype
+        return float(np.iinfo(dtype).max) if dtype.kind == "u" else None
+
+    @property
     def frames(self) -> int:
         """How many frames the stacks hold."""
         return sum(len(stack) - stack.absent for stack in self.stacks)

@@ -163,7 +163,9 @@ class _ByBrightness:
     def __init__(self, noise: TabulatedNoise) -> None:
         self._like = noise.variances
         self._spreads = noise.variances.sqrt().double().cpu().numpy()
-        self._knots = np.linspace(self._spreads.min(), self._spreads.max() + 1e-12, KNOTS)
+        # Where there was something to fit by; beyond it the last correction holds.
+        trained = noise.trained_variances.sqrt().double().cpu().numpy()
+        self._knots = np.linspace(trained.min(), trained.max() + 1e-12, KNOTS)
         self._wrong, self._stated, self._weight = np.zeros((3, KNOTS))
 
     def add(self, sigma: Tensor, squared_error: Tensor, variance: Tensor) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ...calibration.noise_model import NoiseModel
 
 GRID_POINTS = 512
+POINTS_BEYOND = 64
+"""Where the law is a straight line."""
 LEAST_VARIANCE = 1e-7
 """In network units²: keeps a noiseless camera from dividing by zero."""
 LEAST_OWN_SHARE = 0.05
@@ -33,12 +35,14 @@ class TabulatedNoise(nn.Module):
     noise_model
         What the camera does.
     low_adu, high_adu
-        The signals that the table covers, from the least that was calibrated; beyond them its
-        ends are used.
+        The signals that were trained on, from the least that was calibrated: evenly tabulated.
     centre_adu, scale_adu
         The network's units.
     dark_variance_adu2
         Of the law, without light; needed where pixels differ.
+    saturation_adu
+        Up to which the table goes on, in wider steps, as the noise model does: brighter light than
+        was trained on has more noise, not as much as the brightest that was. None ends it there.
     """
 
     variances: Tensor
@@ -53,16 +57,25 @@ class TabulatedNoise(nn.Module):
         centre_adu: float,
         scale_adu: float,
         dark_variance_adu2: float = 0.0,
+        saturation_adu: float | None = None,
     ) -> None:
         super().__init__()
         # Below what was calibrated the law runs towards no noise at all: an estimate that strays
         # there would trust the observation blindly.
         low_adu = min(max(low_adu, noise_model.signal_range_adu[0]), high_adu - 1e-3 * scale_adu)
-        table = noise_model.mixture(np.linspace(low_adu, high_adu, GRID_POINTS))
+        step = (high_adu - low_adu) / (GRID_POINTS - 1)
+        room = 0.0 if saturation_adu is None else max(saturation_adu - high_adu, 0.0)
+        # Never in narrower steps than below: see `_place`.
+        self.beyond = min(POINTS_BEYOND, int(room / step))
+        brighter = np.linspace(high_adu, high_adu + room, self.beyond + 1)[1:]
+        grid = np.concatenate([np.linspace(low_adu, high_adu, GRID_POINTS), brighter])
+        table = noise_model.mixture(grid)
         floor = LEAST_VARIANCE * scale_adu**2
         self.dark_variance = dark_variance_adu2 / scale_adu**2
         self.first = (low_adu - centre_adu) / scale_adu
-        self.per_point = (high_adu - low_adu) / scale_adu / (GRID_POINTS - 1)
+        self.per_point = step / scale_adu
+        self.last_trained = (high_adu - centre_adu) / scale_adu
+        self.per_point_beyond = room / scale_adu / max(self.beyond, 1)
         total = np.maximum(table.total_variance(), floor) / scale_adu**2
         parts = np.concatenate(
             [
@@ -73,6 +86,11 @@ class TabulatedNoise(nn.Module):
         )
         self.register_buffer("variances", torch.from_numpy(total).float())  # (G,)
         self.register_buffer("mixture", torch.from_numpy(parts).float())  # (3K, G)
+
+    @property
+    def trained_variances(self) -> Tensor:
+        """The variances at signals that were trained on, (GRID_POINTS,)."""
+        return self.variances[:GRID_POINTS]
 
     def variance(self, signal: Tensor, excess: Tensor | None = None) -> Tensor:
         """Return Var[observation | signal] for signals of any shape."""
@@ -108,7 +126,13 @@ class TabulatedNoise(nn.Module):
         return torch.logsumexp(terms, dim=0)
 
     def _place(self, signal: Tensor) -> tuple[Tensor, Tensor]:
-        place = ((signal - self.first) / self.per_point).clamp(0.0, GRID_POINTS - 1.001)
+        place = (signal - self.first) / self.per_point
+        if self.beyond:
+            # Of two lines that meet at the brightest trained signal the lower one: the second is
+            # the flatter.
+            brighter = (signal - self.last_trained) / self.per_point_beyond
+            place = torch.minimum(place, brighter + (GRID_POINTS - 1))
+        place = place.clamp(0.0, GRID_POINTS + self.beyond - 1.001)
         # A network that has run away says NaN, which is no index; the loss still is NaN then.
         index = (place.nan_to_num(0.0) if self.training else place).to(torch.int64)
         return index, place - index

@@ -415,3 +415,29 @@ def test_where_the_network_knows_its_error_the_gain_is_found():
     squared = (1 + 3 * ratio) * rng.chisquare(1, 200_000)
     gain, _ = variance._fit(squared, ratio, np.ones(200_000), least=1e-3)
     assert gain == pytest.approx(3, rel=0.05)
+
+
+def test_light_beyond_what_was_trained_on_has_the_noise_that_the_camera_has_there():
+    known = TabulatedNoise(
+        PoissonGaussian(),
+        low_adu=100.0,
+        high_adu=600.0,
+        centre_adu=300.0,
+        scale_adu=80.0,
+        saturation_adu=65535.0,
+    )
+    signal = np.array([100.0, 350.0, 599.0, 600.0, 700.0, 1800.0, 20000.0, 65000.0])
+    found = known.variance(torch.from_numpy((signal - 300) / 80)) * 80**2
+    assert found.numpy() == pytest.approx(PoissonGaussian().variance(signal), rel=2e-3)
+    at_the_end = known.variance(torch.tensor([(65535.0 - 300) / 80, 1e4])) * 80**2
+    assert at_the_end[0] == pytest.approx(float(at_the_end[1]), rel=1e-3)
+    # A camera that nearly was saturated: no room for a table, and none is needed.
+    full = TabulatedNoise(
+        PoissonGaussian(),
+        low_adu=100.0,
+        high_adu=65535.0,
+        centre_adu=300.0,
+        scale_adu=80.0,
+        saturation_adu=65535.0,
+    )
+    assert len(full.variances) == len(full.trained_variances)
