@@ -21,7 +21,7 @@ from .gaussian_mixture import GaussianMixtureNoiseModel
 from .level_statistics import LevelStatistics
 from .noise_autocorrelation import smoothing_of
 from .noise_model import FloatArray
-from .photon_transfer import PhotonTransfer
+from .photon_transfer import LEAST_SUSPECTED_RATIO, PhotonTransfer
 from .pixel_maps import PixelMaps
 
 MOTION_BLOCKS = 4
@@ -353,7 +353,7 @@ def spatial_correlation(levels: Sequence[LevelStatistics], dark: LevelStatistics
         0.01,
         "The noise of each pixel is its own: neighbours, rows and columns share none.",
         f"The noise of {where} is shared{when} ({_percent(worst)} of it).{told}",
-        "A blind-spot network takes that for signal: train with --algorithm structn2v.",
+        "A blind-spot network takes that for signal: train with --algorithm r2r.",
     )
 
 
@@ -549,9 +549,23 @@ def quantisation(noise_adu: float) -> Check:
 
 def multiplication(law: PhotonTransfer) -> Check | None:
     """Whether the excess noise of a multiplying register is known."""
-    factor = law.excess_noise_factor
+    factor, ratio = law.excess_noise_factor, law.excess_noise_ratio
     if factor is None:
-        return None
+        if ratio is None or not law.excess_noise_suspected:
+            return None
+        return _at_most(
+            "excess_noise",
+            ratio.value,
+            LEAST_SUSPECTED_RATIO,
+            "",
+            "The noise is more skewed than that of photons, as behind a register that multiplies "
+            f"electrons (ratio of cumulants {ratio.value:.2f}, {ratio.low:.2f} to "
+            f"{ratio.high:.2f}; photons alone: 1), but not surely.",
+            "The gain and all figures per photoelectron are valid without such a register only; "
+            "behind one they are up to twice too high. Record more frames of dim "
+            "levels, or switch the EM gain off.",
+            serious=False,
+        )
     spread = (factor.high - factor.low) / 2 / factor.value
     return _at_most(
         "excess_noise",

@@ -18,6 +18,11 @@ QUANTISATION_VARIANCE_ADU2 = 1 / 12
 """Variance of rounding to whole ADU, which EMVA 1288 takes out of the read noise."""
 
 
+LEAST_SUSPECTED_RATIO = 1.2
+"""Of cumulants: that of a register which multiplies by 1.3, and makes the noise's variance larger
+by a quarter."""
+
+
 def excess_noise_factor(ratio: Interval) -> Interval:
     """Return F² of a multiplying register from its ratio of cumulants.
 
@@ -128,6 +133,14 @@ class PhotonTransfer:
         """Whether the camera multiplies electrons: its noise is above photon noise."""
         ratio = self.excess_noise_ratio
         return ratio is not None and ratio.low > 1.15 and ratio.high < 2.2
+
+    @property
+    def excess_noise_suspected(self) -> bool:
+        """Whether the noise is more skewed than photons make it, but not surely multiplied."""
+        ratio = self.excess_noise_ratio
+        if ratio is None or self.excess_noise:
+            return False
+        return ratio.low > 1 and ratio.value > LEAST_SUSPECTED_RATIO
 
     @property
     def excess_noise_factor(self) -> Interval | None:

@@ -114,7 +114,7 @@ class ChannelFigures:
             x, y = self.noise_correlation_xy
             yield (
                 f"{self.channel}: the noise of neighbours is correlated ({x:.2f} along x, "
-                f"{y:.2f} along y; motion adds to it): train with --algorithm structn2v"
+                f"{y:.2f} along y; motion adds to it): train with --algorithm r2r"
             )
         if self.moved_share is not None and self.moved_share > MUCH_MOVED:
             yield (

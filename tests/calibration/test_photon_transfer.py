@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from quietscope.calibration.checks import multiplication
 from quietscope.calibration.errors import CalibrationError
 from quietscope.calibration.fit_camera import fit_camera
+from quietscope.calibration.photon_transfer import PhotonTransfer
+from quietscope.calibration.straight_line import Interval
 from quietscope.storage.stack import Stack, stack_from_array
 
 SHAPE = (64, 64)
@@ -168,3 +171,28 @@ def test_variance_that_falls_with_light_is_refused():
     ]
     with pytest.raises(CalibrationError, match="variance falls with light"):
         fit_camera(stacks)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "failed"),
+    [
+        (Interval(1.42, 1.08, 1.77), True),  # a register that multiplies by 2, of few frames
+        (Interval(0.94, 0.82, 1.05), False),
+        (Interval(1.10, 1.02, 1.18), False),
+        (Interval(1.42, 0.60, 2.30), False),  # nothing is known
+    ],
+)
+def test_noise_that_may_be_multiplied_is_not_passed_over(ratio, failed):
+    plain = PhotonTransfer(
+        gain=Interval(1.5, 1.47, 1.53),
+        intercept_adu2=10.0,
+        offset=None,
+        read_noise=None,
+        dark_variance_adu2=10.0,
+        saturation_adu=65535.0,
+        excess_noise_ratio=ratio,
+    )
+    found = multiplication(plain)
+    assert (found is not None and not found.passed) is failed
+    if found is not None:
+        assert "switch the EM gain off" in found.advice
