@@ -70,7 +70,7 @@ def test_noise_that_is_correlated_along_rows():
     found = figures(np.rint(noise + 500).astype(np.uint16))
     x, y = found.noise_correlation_xy
     assert x > 0.3 > abs(y) + 0.2
-    assert any("structn2v" in line for line in found.advice())
+    assert any("r2r" in line for line in found.advice())
 
 
 def test_motion_is_found():
