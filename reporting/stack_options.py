@@ -40,6 +40,10 @@ PixelsOption = Annotated[
 FillNanOption = Annotated[
     float | None, typer.Option(help="What stands for NaN and infinite pixels, ADU.")
 ]
+MissingOption = Annotated[
+    Literal["absent", "zeros"],
+    typer.Option(help="Zarr: what a frame without a chunk is. Some writers leave out zeros."),
+]
 StrictOption = Annotated[
     bool,
     typer.Option("--strict", help=f"Exit with status {ABSENT_STATUS} where frames are absent."),
@@ -97,10 +101,11 @@ def opens_stacks(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
         axes: str | None = None,
         pixels: Literal["uint8", "uint16", "float32"] | None = None,
         fill_nan: float | None = None,
+        missing: Literal["absent", "zeros"] = "absent",
         strict: bool = False,
         **kwargs: Any,
     ) -> Outcome:
-        opener = StackOpener(OpenOptions(series, axes, pixels, fill_nan), strict)
+        opener = StackOpener(OpenOptions(series, axes, pixels, fill_nan, missing), strict)
         return opener.told(command(*args, open_with=opener, **kwargs))
 
     own = inspect.signature(command, eval_str=True)
@@ -114,6 +119,7 @@ def opens_stacks(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
             ("axes", None, AxesOption),
             ("pixels", None, PixelsOption),
             ("fill_nan", None, FillNanOption),
+            ("missing", "absent", MissingOption),
             ("strict", False, StrictOption),
         )
     ]

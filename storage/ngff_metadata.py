@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .atomic_output import OutputError, jsonable, write_json
+from .stack import DisplayRange
 
 GROUP = "zarr.json"
 ARRAY = "0"
@@ -34,6 +35,7 @@ def image_metadata(
     pixel_size_um: float | None = None,
     z_step_um: float | None = None,
     interval_s: float | None = None,
+    display_ranges: Sequence[DisplayRange] = (),
 ) -> dict[str, Any]:
     """Return the `ome` attribute of an image group.
 
@@ -47,6 +49,8 @@ def image_metadata(
         In the order of their index.
     pixel_size_um, z_step_um, interval_s
         Distances along the axes; None leaves the unit away.
+    display_ranges
+        Of the channels, in the order of their index.
     """
     scales = {"t": interval_s, "c": None, "z": z_step_um, "y": pixel_size_um, "x": pixel_size_um}
     transformation = {"type": "scale", "scale": [scale or 1.0 for scale in scales.values()]}
@@ -59,8 +63,8 @@ def image_metadata(
             }
         ],
     }
-    if channel_names:
-        described["omero"] = omero(channel_names, dtype)
+    if channel_names or display_ranges:
+        described["omero"] = omero(channel_names, dtype, display_ranges)
     return described
 
 
@@ -70,16 +74,31 @@ def _axis(name: str, *, known: bool) -> dict[str, str]:
     return {"name": name, "type": kind} | ({"unit": unit} if known else {})
 
 
-def omero(channel_names: Sequence[str], dtype: np.dtype[Any]) -> dict[str, Any]:
+def omero(
+    channel_names: Sequence[str],
+    dtype: np.dtype[Any],
+    display_ranges: Sequence[DisplayRange] = (),
+) -> dict[str, Any]:
     """Describe channels as `omero` wants it: without a window viewers guess or fail."""
     top = 65535.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
-    window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
-    return {
-        "channels": [
-            {"label": name, "color": "FFFFFF", "active": True, "window": window}
-            for name in channel_names
-        ]
-    }
+    count = max(len(channel_names), len(display_ranges))
+    ranges = [*display_ranges, *[(0.0, top)] * (count - len(display_ranges))]
+    channels = [
+        {
+            "color": "FFFFFF",
+            "active": True,
+            "window": {
+                "min": min(0.0, low),
+                "max": max(top, high),
+                "start": low,
+                "end": high,
+            },
+        }
+        for low, high in ranges
+    ]
+    for channel, name in zip(channels, channel_names, strict=False):
+        channel["label"] = name
+    return {"channels": channels}
 
 
 def write_collection(store: Path, positions: Iterable[int], attributes: Mapping[str, Any]) -> None:

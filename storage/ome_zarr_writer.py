@@ -47,6 +47,7 @@ from .ngff_metadata import (
 )
 from .open_stack import open_stack
 from .output_kinds import kind_of_store
+from .stack import DisplayRange
 from .tensorstore_backend import TCZ, Compression, FrameArray, InFlight
 from .written_frames import chunk_places, written_chunks, written_frames
 
@@ -73,6 +74,11 @@ class OmeZarrWriter:
         metadata when None.
     channel_names
         Channels known beforehand, in the order of their index. Others are added as they come.
+    display_ranges
+        From where to where viewers show the channels, in the order of their index.
+    planned
+        Lengths of t, c and z that the store has in the end at the least: frames at its end that
+        are never written are absent, not unknown.
     attributes
         Further attributes of every image group, next to `ome`.
     overwrite
@@ -107,6 +113,8 @@ class OmeZarrWriter:
         z_step_um: float | None = None,
         interval_s: float | None = None,
         channel_names: Sequence[str] = (),
+        display_ranges: Sequence[DisplayRange] = (),
+        planned: TCZ = (1, 1, 1),
         attributes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
         resume: bool = False,
@@ -128,6 +136,8 @@ class OmeZarrWriter:
             "z_step_um": z_step_um,
             "interval_s": interval_s,
         }
+        self._display_ranges = tuple(display_ranges)
+        self._planned = planned
         self._attributes = dict(attributes or {})
         self._compression: Compression = compression
         self._in_flight = InFlight(max_in_flight, max_in_flight_bytes, self._write_error)
@@ -224,7 +234,7 @@ class OmeZarrWriter:
         self._attributes.update(attributes)
         try:
             for number, image in self._images.items():
-                image.describe(self._attributes_of(number))
+                image.describe(self._attributes_of(number), self._display_ranges)
             if self._is_collection:
                 write_collection(self.path, self._images, self._attributes)
         except (OSError, ValueError) as error:
@@ -248,7 +258,7 @@ class OmeZarrWriter:
             raise self._write_error(error) from error
 
     def close(self) -> None:
-        """Wait for the writes, cut the arrays to the frames there are, and read the store back.
+        """Wait for the writes, cut the arrays to their frames, and read the store back.
 
         May be called more than once. Raises OutputError if a frame could not be written, or is not
         there; what was written is readable all the same.
@@ -261,7 +271,7 @@ class OmeZarrWriter:
         finally:
             try:
                 for image in self._images.values():
-                    image.cut()
+                    image.cut(self._planned)
             except (OSError, ValueError) as error:
                 raise self._write_error(error) from error
         self._require_readable()
@@ -308,7 +318,9 @@ class OmeZarrWriter:
         if number not in self._images:
             self._add_image(number)
         image = self._images[number]
-        image.name_channels(self._axis_map.channel_names, self._attributes_of(number))
+        if len(self._axis_map.channel_names) > len(image.channel_names):
+            image.channel_names = list(self._axis_map.channel_names)
+            image.describe(self._attributes_of(number), self._display_ranges)
         return image
 
     def _begin(self, number: int, *, as_collection: bool) -> None:
@@ -359,7 +371,13 @@ class OmeZarrWriter:
 
     def _write_image_group(self, folder: Path, array: str, attributes: Mapping[str, Any]) -> None:
         names = self._axis_map.channel_names
-        ome = image_metadata(array, self.dtype, channel_names=names, **self._scales)
+        ome = image_metadata(
+            array,
+            self.dtype,
+            channel_names=names,
+            display_ranges=self._display_ranges,
+            **self._scales,
+        )
         write_group(folder, {"ome": ome, **attributes}, store=self.path)
 
     def _attributes_of(self, number: int) -> dict[str, Any]:
@@ -467,23 +485,21 @@ class _Image:
     def frames_on_disk(self) -> int:
         return sum(1 for _ in chunk_places(self._folder))
 
-    def name_channels(self, names: Sequence[str], attributes: Mapping[str, Any]) -> None:
-        if len(names) > len(self.channel_names):
-            self.channel_names = list(names)
-            self.describe(attributes)
-
-    def describe(self, attributes: Mapping[str, Any]) -> None:
+    def describe(
+        self, attributes: Mapping[str, Any], display_ranges: Sequence[DisplayRange]
+    ) -> None:
         """Write the channels' names and these attributes to every group, the image's own first."""
         for folder in self.groups:
             found = read_group(folder)
             ome = found["ome"]
             if self.channel_names:
-                ome["omero"] = omero(self.channel_names, self.array.dtype)
+                ome["omero"] = omero(self.channel_names, self.array.dtype, display_ranges)
             write_group(folder, {**found, "ome": ome, **attributes}, store=self._store)
 
-    def cut(self) -> None:
-        """Cut the axes t, c, z to the frames that were written; named channels stay."""
-        t, c, z = (int(n) for n in np.argwhere(self._written).max(axis=0, initial=0) + 1)
+    def cut(self, planned: TCZ) -> None:
+        """Cut the axes t, c, z to what was written or planned; named channels stay."""
+        written = np.argwhere(self._written).max(axis=0, initial=0) + 1
+        t, c, z = (max(int(n), least) for n, least in zip(written, planned, strict=True))
         self.array.cut([t, max(c, len(self.channel_names)), z])
 
     def _make_room(self, place: TCZ) -> None:
@@ -498,4 +514,4 @@ class _Image:
 
 def _channel_names(attributes: Mapping[str, Any]) -> list[str]:
     channels = attributes["ome"].get("omero", {}).get("channels", [])
-    return [str(channel["label"]) for channel in channels]
+    return [str(channel["label"]) for channel in channels if "label" in channel]

@@ -35,12 +35,15 @@ class OpenOptions:
         Convert every pixel: `uint16` stops at one that does not fit, `float32` may round.
     fill_nan
         What stands for NaN and infinity in float pixels.
+    missing
+        What a frame of a Zarr without a chunk is: `absent`, or `zeros` that its writer left out.
     """
 
     series: int | str | None = None
     axes: str | None = None
     pixels: Literal["uint8", "uint16", "float32"] | None = None
     fill_nan: float | None = None
+    missing: Literal["absent", "zeros"] = "absent"
 
     def axis_names(self, dimensions: int, what: object) -> list[str] | None:
         """Return the names of a file's dimensions; None where nothing was said.

@@ -29,9 +29,12 @@ FEW_ROWS = 4
 """So many rows or columns are channels or colours rather than a camera's."""
 RECORDING = "recording"
 """Under this key images that we write keep what was known of the recording; see `described`."""
+FINISHED = "finished"
+"""There: whether what wrote the image came to its end."""
 
 FrameAxes = Mapping[str, int]
 AxisValue = int | float | str
+DisplayRange = tuple[float, float]
 
 
 class StackError(QuietscopeError, ValueError):
@@ -69,6 +72,8 @@ class Stack:
     axis_values
         For axes whose places are more than 0, 1, 2, …: what they are called, in order. Names of
         positions, exposures of a ladder.
+    display_ranges
+        From where to where each channel is shown, ADU, if the file says so.
     attributes
         The file's own metadata, as far as they are one dictionary.
     present
@@ -92,6 +97,7 @@ class Stack:
     camera: str | None = None
     camera_is_label: bool = False
     exposure_ms: float | None = None
+    display_ranges: tuple[DisplayRange, ...] = ()
     attributes: Mapping[str, Any] | None = None
     present: NDArray[np.bool_] | None = None
     remarks: tuple[str, ...] = ()
@@ -288,6 +294,7 @@ class Stack:
             sizes={n: s for n, s in self.sizes.items() if n != "channel"},
             read=read_channel,
             channel_names=self.channel_names[channel : channel + 1],
+            display_ranges=self.display_ranges[channel : channel + 1],
             axis_values={n: v for n, v in self.axis_values.items() if n != "channel"},
             present=present,
         )

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..display_range import of_windows
 from ..open_options import AXIS_NAMES, OpenOptions, chosen_series
 from ..output_kinds import ZARR_FILES
-from ..stack import LARGEST_FRAME_BYTES, RECORDING, Stack, StackError, require_sizes
+from ..stack import FINISHED, LARGEST_FRAME_BYTES, RECORDING, Stack, StackError, require_sizes
 from ..units import length_um, time_s
 from ..urls import query_apart
 from .ome_xml import OmeImage, read_ome_xml
@@ -111,7 +112,7 @@ def _from_node(path: Path, node: Any, options: OpenOptions) -> Stack:
     import zarr
 
     if isinstance(node, zarr.Array):
-        return _from_array(path, node, _plain_axes(path, node, options), {})
+        return _from_array(path, node, _plain_axes(path, node, options), {}, options)
     attributes = dict(node.attrs)
     ome = attributes.get("ome", attributes)
     if "multiscales" in ome:
@@ -135,7 +136,7 @@ def _from_node(path: Path, node: Any, options: OpenOptions) -> Stack:
             f"with --series ({', '.join(arrays[:8])})"
         )
     array = node[arrays[chosen_series(options, arrays, path) if place is None else place]]
-    return _from_array(path, array, _plain_axes(path, array, options), attributes)
+    return _from_array(path, array, _plain_axes(path, array, options), attributes, options)
 
 
 # ------------------------------------------------------------------------------- one image
@@ -159,7 +160,12 @@ def _plain_axes(path: Path, array: Any, options: OpenOptions) -> Sequence[str]:
 
 
 def _from_array(
-    path: Path, array: Any, axes: Sequence[str], attributes: Mapping[str, Any], **details: Any
+    path: Path,
+    array: Any,
+    axes: Sequence[str],
+    attributes: Mapping[str, Any],
+    options: OpenOptions,
+    **details: Any,
 ) -> Stack:
     """Open an array of which every axis has a name, y and x among them."""
     names = [name for name in axes if name not in {"y", "x"}]
@@ -168,6 +174,8 @@ def _from_array(
     dtype = np.dtype(array.dtype).newbyteorder("=")
     require_sizes(path, leading, shape, dtype)
     present, remarks = absence(array, axes)
+    if present is not None:
+        present, remarks = _settled(present, remarks, attributes, options)
     if len(leading) == 1 and leading[0] in {3, 4} and not attributes:
         remarks += (
             f"its {leading[0]} images are taken as {names[0]}; pass --axes cyx if they are "
@@ -183,6 +191,23 @@ def _from_array(
         attributes=attributes,
         **{**details, "remarks": (*details.get("remarks", ()), *remarks)},
     )
+
+
+def _settled(
+    present: NDArray[np.bool_],
+    remarks: tuple[str, ...],
+    attributes: Mapping[str, Any],
+    options: OpenOptions,
+) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:
+    """Return which frames count as there, and what has to be said of those without a chunk."""
+    missing = int(present.size - present.sum())
+    frames = f"{missing} frame{'s' if missing > 1 else ''} without a chunk"
+    if options.missing == "zeros":
+        return None, (f"{frames}: read as zeros (--missing zeros)",)
+    ours = RECORDING in attributes or "quietscope" in attributes
+    if not ours:
+        remarks += (f"{frames}: absent; pass --missing zeros if its writer leaves out zeros",)
+    return present, remarks
 
 
 def _reader(array: Any, axes: Sequence[str]) -> Callable[[tuple[int, ...]], NDArray[Any]]:
@@ -268,12 +293,17 @@ def _from_multiscale(
     sizes, unit_remarks = _physical_sizes(names, axes, scale)
     ome = attributes.get("ome", attributes)
     channels = ome.get("omero", {}).get("channels", [])
+    labels = tuple(str(channel.get("label", "")) for channel in channels)
+    if _recording(attributes).get(FINISHED) is False:
+        remarks += ("was never finished: what wrote it was stopped",)
     return _from_array(
         path,
         array,
         names,
         attributes,
-        channel_names=tuple(str(channel.get("label", "")) for channel in channels),
+        options,
+        channel_names=labels if any(labels) else (),
+        display_ranges=of_windows(channels),
         remarks=(*remarks, *unit_remarks),
         **_completed(sizes, _recording(attributes)),
         **_camera(attributes),

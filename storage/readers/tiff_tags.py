@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..stack import Stack
+from ..display_range import plausible
+from ..stack import DisplayRange, Stack
 from ..units import length_um, time_s
 from . import micro_manager
 
@@ -32,6 +33,7 @@ def with_tags(stack: Stack, file: Any, page: Any) -> Stack:
         z_step_um=length_um(said.get("spacing"), said.get("zunit") or said.get("unit")),
         time_interval_s=time_s(said.get("finterval"), said.get("tunit") or "s"),
         channel_names=micro_manager.channel_names(summary, channels) or _labelled(said, channels),
+        display_ranges=_shown(said, channels),
         attributes={"imagej": dict(said)} if said else None,
         remarks=(*stack.remarks, *(() if of_manager else remarks)),
     )
@@ -49,6 +51,13 @@ def micro_manager_tag(page: Any) -> dict[str, Any]:
     tag = page.tags.get("MicroManagerMetadata")
     value = None if tag is None else tag.value
     return value if isinstance(value, dict) else {}
+
+
+def _shown(said: dict[str, Any], channels: int) -> tuple[DisplayRange, ...]:
+    """Return from where to where ImageJ shows the channels."""
+    edges = [*(said.get("Ranges") or ())] or [said.get("min"), said.get("max")]
+    ranges = list(zip(edges[::2], edges[1::2], strict=False))
+    return plausible(ranges) if len(ranges) == channels else ()
 
 
 def _labelled(said: dict[str, Any], channels: int) -> tuple[str, ...]:

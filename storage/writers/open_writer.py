@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic_output import OutputError, require_zarr_name
+from ..display_range import display_ranges
 from ..output_kinds import Kind
-from ..stack import RECORDING, Stack
+from ..stack import FINISHED, RECORDING, Stack
 from .ndtiff import NDTiffWriter
 from .pyramid import add_pyramid
 from .tiff import TIFF_SUFFIXES, ImageJWriter, OmeTiffWriter
@@ -141,11 +142,13 @@ def open_writer(
             z_step_um=stack.z_step_um,
             interval_s=stack.time_interval_s,
             channel_names=stack.channel_names,
-            attributes={**attributes, RECORDING: stack.described},
+            display_ranges=display_ranges(stack),
+            planned=tuple(stack.sizes.get(name, 1) for name in ("time", "channel", "z")),
+            attributes={**attributes, RECORDING: {**stack.described, FINISHED: False}},
             overwrite=overwrite,
             resume=resume,
         )
-        return _with_pyramid(store) if form.pyramid else store
+        return _finished(store, stack, form)
     writer = ImageJWriter if form.imagej else OmeTiffWriter
     return writer(
         path,
@@ -158,10 +161,13 @@ def open_writer(
 
 
 @contextmanager
-def _with_pyramid(store: OmeZarrWriter) -> Iterator[OmeZarrWriter]:
+def _finished(store: OmeZarrWriter, stack: Stack, form: OutputForm) -> Iterator[OmeZarrWriter]:
+    """Hand out a store that says that it is unfinished, until all is in it."""
     with store:
         yield store
-    add_pyramid(store.path)
+    if form.pyramid:
+        add_pyramid(store.path)
+    store.update_attributes({RECORDING: {**stack.described, FINISHED: True}})
 
 
 def written_axes(stack: Stack, index: int, form: OutputForm) -> dict[str, int]:

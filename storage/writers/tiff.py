@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ..atomic_output import OutputError, jsonable, new_file
 from ..axis_map import AxisMap, Place
+from ..display_range import display_ranges
 from ..output_kinds import SOFTWARE, Kind
 from ..stack import Stack
 
@@ -263,6 +264,9 @@ class ImageJWriter(_Writer):
         )
         self._written = np.zeros(shape, bool)
         facts: dict[str, Any] = {"axes": "TZCYX", "unit": "um"}
+        ranges = display_ranges(stack)
+        facts["min"], facts["max"] = ranges[0]
+        facts["Ranges"] = [edge for shown in ranges for edge in shown]
         if stack.z_step_um:
             facts["spacing"] = stack.z_step_um
         if stack.time_interval_s:

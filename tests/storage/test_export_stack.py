@@ -99,13 +99,43 @@ def test_a_round_trip_changes_nothing(
     if form != "imagej":
         absent = data.draw(st.frozensets(st.integers(0, count - 1), max_size=min(3, count - 1)))
     stack = recording(sizes, dtype, absent)
-    if stack.present is not None:  # a list of frames tells nothing of a place without any
+    listed = form == "ndtiff" or (form == "tiff" and "position" in sizes)
+    if stack.present is not None and listed:  # a list of frames tells of no place without any
         others = [tuple(set(range(len(sizes))) - {axis}) for axis in range(len(sizes))]
         assume(all(stack.present.any(axis=rest).all() for rest in others))
     name, options = FORMS[form]
     out = tmp_path_factory.mktemp("round") / name
     export_stack(stack, out, replace(options, pixel_type=dtype))
     assert_same(stack, open_stack(out))
+    assert open_stack(out).absent == len(absent)
+
+
+@pytest.mark.parametrize("form", ["ome-zarr", "imagej"])
+def test_what_is_made_of_a_recording_is_shown_as_it_is(tmp_path: Path, form: str) -> None:
+    given = recording({"time": 2, "channel": 2})
+    name, options = FORMS[form]
+    export_stack(given, tmp_path / name, replace(options, pixel_type="uint16"))
+    first = open_stack(tmp_path / name)
+    expected = [np.percentile(given.frame(i), [0.1, 99.9]) for i in range(2)]
+    np.testing.assert_allclose(first.display_ranges, expected)
+    half = replace(first, read=lambda place: first.read(place) // 2)
+    export_stack(half, tmp_path / f"half {name}", replace(options, pixel_type="float32"))
+    np.testing.assert_allclose(open_stack(tmp_path / f"half {name}").display_ranges, expected)
+
+
+def test_an_export_that_was_stopped_says_so(tmp_path: Path) -> None:
+    given, out = recording({"time": 3}), tmp_path / "out.ome.zarr"
+
+    def stopped(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_stack(given, out, OutputForm(pixel_type="uint16"), on_progress=stopped)
+    found = open_stack(out)
+    assert (len(found), found.absent) == (3, 2)
+    assert any("never finished" in remark for remark in found.remarks)
+    export_stack(given, out, OutputForm(pixel_type="uint16"), overwrite=True)
+    assert not open_stack(out).remarks
 
 
 @pytest.mark.parametrize("form", ["ome-zarr", "tiff"])

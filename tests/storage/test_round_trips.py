@@ -30,7 +30,7 @@ def recordings(draw, axes):
     count = int(np.prod(sizes))
     pixels = (1 + np.arange(count)[:, None, None] + np.zeros(shape)).astype(dtype)
     present = np.array(draw(st.lists(st.booleans(), min_size=count, max_size=count)))
-    present[0] = present[-1] = True
+    present[int(draw(st.integers(0, count - 1)))] = True
     stack = stack_from_array(
         pixels.reshape(*sizes, *shape), axes=chosen, present=present.reshape(sizes)
     )
@@ -71,6 +71,7 @@ def assert_same(back, stack):
     assert (back.frame_shape, back.dtype) == (stack.frame_shape, stack.dtype)
     assert back.pixel_size_um == pytest.approx(0.1083)
     assert back.channel_names == stack.channel_names
+    assert (len(back), back.absent) == (len(stack), stack.absent)
     before, after = places(stack), places(back)
     assert before.keys() == after.keys()
     for where, frame in before.items():

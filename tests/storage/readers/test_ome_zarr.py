@@ -369,3 +369,16 @@ def test_a_chunk_that_unpacks_to_too_much(tmp_path, kind, monkeypatch):
         stack.frame(2)
     assert tracemalloc.get_traced_memory()[1] < 40 * 2**20
     tracemalloc.stop()
+
+
+def test_chunks_of_zeros_that_a_writer_left_out(tmp_path):
+    pixels = np.zeros((3, 8, 8), np.uint16)
+    pixels[[0, 2]] = 7
+    array = zarr.create_array(tmp_path / "a.zarr", data=pixels, chunks=(1, 8, 8))
+    assert array.nchunks_initialized == 2
+    gap = open_stack(tmp_path / "a.zarr")
+    assert (len(gap), gap.absent) == (3, 1)
+    assert any("--missing zeros" in remark for remark in gap.remarks)
+    whole = open_stack(tmp_path / "a.zarr", OpenOptions(missing="zeros"))
+    assert whole.absent == 0
+    np.testing.assert_array_equal(whole.frames([0, 1, 2]), pixels)
