@@ -6,7 +6,7 @@ Micro-Manager that is running, in `attached`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -34,17 +34,26 @@ def doctor(
         bool,
         typer.Option("--test-acquisition", help="With --attach: take ten images through it."),
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write what a bug report needs: findings and versions, no names or places.",
+        ),
+    ] = None,
 ) -> Outcome:
     """Examine this machine: core, camera, inference, training, screen and disk."""
     if test_acquisition and not attach:
         raise typer.BadParameter("--test-acquisition belongs to --attach; give both")
-    if attach:
-        return _outcome(_attached(port, test_acquisition=test_acquisition))
-    return _outcome(_here(folder))
+    found = list(_attached(port, test_acquisition=test_acquisition) if attach else _here(folder))
+    if report is not None:
+        from .report import write_report
+
+        write_report(report, found)
+    return _outcome(found)
 
 
-def _outcome(findings: Iterable[Finding]) -> Outcome:
-    found = list(findings)
+def _outcome(found: Sequence[Finding]) -> Outcome:
     failed = [finding.name for finding in found if not finding.passed]
     verdict = (
         f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}"
