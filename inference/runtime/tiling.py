@@ -6,7 +6,6 @@ in `receptive_field`.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -26,13 +25,17 @@ from ..graph.receptive_field import ReceptiveField, receptive_field
 from .camera_pixels import maps_of_frames
 from .onnx_denoiser import OnnxDenoiser
 from .pipeline import BlockingLane, FramePipeline
-from .providers import Provider
+from .providers import Provider, cuda_device_name
 
 TILE_PX = 1024
 """Edge of a tile: large enough that the overlap costs little, small enough for any machine."""
 
 SHARE_OF_MEMORY = 0.5
 """Of the memory that is free; the camera's buffers and the writer need the rest."""
+
+WHOLE_BYTES = 512 * 2**20
+"""Beyond it a processor without a GPU takes frames in tiles: 2048² takes a fifth more time and a
+quarter of the memory."""
 
 _TENSORS_AT_ONCE = 4
 _FLOAT_BYTES = 4
@@ -54,11 +57,12 @@ class Span:
 
 
 def spans(length: int, tile: int, field: ReceptiveField) -> list[Span]:
-    """Divide `length` pixels into overlapping spans of about `tile` pixels.
+    """Divide `length` pixels into overlapping spans of at most about `tile` pixels.
 
     Every pixel is exact in one span: at least `reach` away from each end that is not an end of
-    the frame. Every span starts on the model's grid; the last ends where the frame ends, so that
-    padding happens where it would happen for the whole.
+    the frame. Every span starts on the model's grid, and the last ends where the frame ends, so
+    that padding happens where it would happen for the whole. All are of one size, so that one
+    session serves them, and no larger than as many of them need.
 
     Raises
     ------
@@ -76,18 +80,28 @@ def spans(length: int, tile: int, field: ReceptiveField) -> list[Span]:
             f"tile is {tile} pixels, expected more than {2 * overlap} for a model that looks "
             f"{field.reach_px} pixels far; choose a larger --tile"
         )
-    found: list[Span] = []
-    start = 0
-    while True:
-        last = start + tile >= length
-        if last:
-            start = max(0, (length - tile) // stride * stride)
-        stop = length if last else start + tile
-        exact_start = found[-1].exact_stop if found else 0
-        found.append(Span(start, stop, exact_start, length if last else stop - overlap))
-        if last:
-            return found
-        start = stop - 2 * overlap
+
+    def count(size: int) -> int:
+        return 1 + -(-(length - size) // _advance(size, overlap, stride))
+
+    largest = tile + length % stride  # a last span of this size starts on the grid as well
+    smallest = 2 * overlap + stride + length % stride
+    fitting = (n for n in range(smallest, largest, stride) if count(n) == count(largest))
+    size = next(fitting, largest)
+    starts = [
+        min(number * _advance(size, overlap, stride), length - size)
+        for number in range(count(size))
+    ]
+    ends = [*(start + size - overlap for start in starts[:-1]), length]
+    return [
+        Span(start, start + size, before, end)
+        for start, before, end in zip(starts, [0, *ends], ends, strict=False)
+    ]
+
+
+def _advance(size: int, overlap: int, stride: int) -> int:
+    """Return how far the next span of this size starts after one, on the model's grid."""
+    return (size - 2 * overlap) // stride * stride
 
 
 def _up(value: int, step: int) -> int:
@@ -132,24 +146,16 @@ class TiledDenoiser:
         self.pixel_maps = maps_of_frames(self.bundle, self._frame_shape, region)
         field = receptive_field(self.bundle.model_path)
         self._tiles = list(product(*(spans(n, tile, field) for n in self._frame_shape)))
-        # Tiles at the far ends may be a little larger: up to four shapes.
-        one_of = {(rows.size, columns.size): (rows, columns) for rows, columns in self._tiles}
-        shapes = sorted(one_of)
-        self._denoisers: dict[tuple[int, int], OnnxDenoiser] = {}
-        with ExitStack() as if_one_fails:
-            if_one_fails.callback(self.close)
-            for shape in shapes:
-                self._denoisers[shape] = OnnxDenoiser(
-                    self.bundle,
-                    shape,
-                    provider=provider,
-                    precision=precision,
-                    threads=threads,
-                    pixel_maps=self._maps_at(*one_of[shape]),
-                )
-            if_one_fails.pop_all()
-        self._first = self._denoisers[shapes[0]]
-        self._estimates = {shape: np.empty((2, *shape), np.float32) for shape in shapes}
+        rows, columns = self._tiles[0]
+        self._one_tile = OnnxDenoiser(  # all are of one size
+            self.bundle,
+            (rows.size, columns.size),
+            provider=provider,
+            precision=precision,
+            threads=threads,
+            pixel_maps=self._maps_at(rows, columns),
+        )
+        self._estimates = np.empty((2, rows.size, columns.size), np.float32)
         self.precision = precision
 
     @property
@@ -160,22 +166,22 @@ class TiledDenoiser:
     @property
     def context_frames(self) -> int:
         """How many preceding frames the model wants."""
-        return self._first.context_frames
+        return self._one_tile.context_frames
 
     @property
     def pixel_type(self) -> np.dtype[Any]:
         """The camera's."""
-        return self._first.pixel_type
+        return self._one_tile.pixel_type
 
     @property
     def provider(self) -> str:
         """Asked of the session."""
-        return self._first.provider
+        return self._one_tile.provider
 
     @property
     def device(self) -> str:
         """The processor, for a person."""
-        return self._first.device
+        return self._one_tile.device
 
     @property
     def tiles(self) -> int:
@@ -200,18 +206,17 @@ class TiledDenoiser:
     def _denoise_tile(
         self, piece: NDArray[Any], rows: Span, columns: Span, out: NDArray[np.float32]
     ) -> None:
-        shape = (rows.size, columns.size)
-        denoiser, maps = self._denoisers[shape], self._maps_at(rows, columns)
+        maps = self._maps_at(rows, columns)
         if maps is None:
-            denoiser.denoise(piece, self._estimates[shape])
+            self._one_tile.denoise(piece, self._estimates)
         else:
-            denoiser.denoise_part(piece, maps, self._estimates[shape])
+            self._one_tile.denoise_part(piece, maps, self._estimates)
         exact = tuple(
             slice(span.exact_start - span.start, span.exact_stop - span.start)
             for span in (rows, columns)
         )
         out[:, rows.exact_start : rows.exact_stop, columns.exact_start : columns.exact_stop] = (
-            self._estimates[shape][:, exact[0], exact[1]]
+            self._estimates[:, exact[0], exact[1]]
         )
 
     def _maps_at(self, rows: Span, columns: Span) -> NDArray[np.float32] | None:
@@ -224,9 +229,8 @@ class TiledDenoiser:
         return FramePipeline([BlockingLane(self)])
 
     def close(self) -> None:
-        """Release the sessions. May be called more than once."""
-        for denoiser in self._denoisers.values():
-            denoiser.close()
+        """Release the session. May be called more than once."""
+        self._one_tile.close()
 
     def __enter__(self) -> TiledDenoiser:
         return self
@@ -280,12 +284,13 @@ def open_denoiser(
     Parameters
     ----------
     tile
-        Edge of a tile in pixels; 0 never tiles; None tiles if the memory asks for it.
+        Edge of a tile in pixels; 0 never tiles; None tiles if the memory asks for it, and on a
+        processor without a GPU beyond `WHOLE_BYTES`.
     provider, precision, threads, region
         See `OnnxDenoiser`.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    if tile is None and max(frame_shape) > TILE_PX and not _fits(opened, frame_shape):
+    if tile is None and max(frame_shape) > TILE_PX and not _fits(opened, frame_shape, provider):
         tile = TILE_PX
     if tile and max(frame_shape) > tile:
         return TiledDenoiser(
@@ -307,9 +312,11 @@ def open_denoiser(
     )
 
 
-def _fits(bundle: Bundle, frame_shape: tuple[int, int]) -> bool:
+def _fits(bundle: Bundle, frame_shape: tuple[int, int], provider: Provider) -> bool:
     needed = working_memory_bytes(bundle.model_path, frame_shape)
-    return needed < SHARE_OF_MEMORY * float(psutil.virtual_memory().available)
+    on_cpu = provider == "cpu" or (provider == "auto" and cuda_device_name() is None)
+    free = SHARE_OF_MEMORY * float(psutil.virtual_memory().available)
+    return needed < (min(free, WHOLE_BYTES) if on_cpu else free)
 
 
 def working_memory_bytes(model: Path, frame_shape: tuple[int, int]) -> int:

@@ -90,17 +90,17 @@ def _entries(folder: Path) -> tuple[list[tuple[dict[str, Any], Any]], tuple[str,
         )
     data, position = index.read_bytes(), 0
     found: dict[tuple[Any, ...], tuple[dict[str, Any], Any]] = {}
-    while position < len(data):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # an index that was never finished ends in zeros
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an index that was never finished ends in zeros
+        while position < len(data):
+            try:
                 entry = NDTiffIndexEntry.unpack_single_index_entry(data, position)
-        except Exception:  # cut off in the middle of an entry
-            return list(found.values()), (f"its {INDEX} ends in the middle of an entry",)
-        if entry is None:
-            break
-        position, axes, image = entry
-        found[tuple(sorted(axes.items()))] = (axes, image)
+            except Exception:  # cut off in the middle of an entry
+                return list(found.values()), (f"its {INDEX} ends in the middle of an entry",)
+            if entry is None:
+                break
+            position, axes, image = entry
+            found[tuple(sorted(axes.items()))] = (axes, image)
     return list(found.values()), ()
 
 
