@@ -85,7 +85,8 @@ def main() -> None:
         demo = json.loads(said)
         size = sum(f.stat().st_size for f in (work / "empty").rglob("*") if f.is_file())
         result = {
-            "platform": f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}",
+            "platform": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
             "wheel": wheel.name,
             "wheel_kb": round(wheel.stat().st_size / 1e3),
             "version": version,

@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the product: commands, Python, formats; and the order of all.
+"""Pages of the site that are made from the product: commands, Python, formats; and their order.
 
 Owns what `mkdocs build` adds to `docs/`, and the links: a page links to files of the repository as
 on GitHub, and the site leads there where it has no page of its own. A hook of MkDocs, see
@@ -16,7 +16,11 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[2]
-MADE_FROM = {"index.md": "README.md", "changes.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+MADE_FROM = {
+    "index.md": "README.md",
+    "changes.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+}
 """Pages of the site that are files at the top of the repository."""
 
 PYTHON = {
