@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ MOST_OLD = 2
 DESCRIBED_FRAMES = 3
 QUANTILES = (0.05, 0.5, 0.95, 0.999)
 WIDTHS_PX = (1.0, 2.0, 4.0, 8.0)
+LARGEST_EDGE = 1024
+"""Pixels of the middle of a frame: what a specimen is like is seen there as well."""
 
 
 def chosen(new: Sequence[tuple[Stack, Stack]], old: Sequence[tuple[Stack, Stack]]) -> list[Stack]:
@@ -68,10 +71,16 @@ def describe(own: Stack) -> NDArray[np.float64]:
     count = min(DESCRIBED_FRAMES, len(there))
     rows = []
     for index in there[np.linspace(0, len(there) - 1, count).astype(int)]:
-        frame = own.frame(int(index)).astype(np.float64)
+        frame = _middle(own.frame(int(index))).astype(np.float64)
         brightness = np.quantile(frame, QUANTILES) - frame.min()
         blurs = [gaussian_filter(frame, width) for width in (*WIDTHS_PX, 2 * WIDTHS_PX[-1])]
         structure = [(a - b).std() for a, b in pairwise(blurs)]
         rows.append(np.log1p([*brightness, *structure]))
     found: NDArray[np.float64] = np.mean(rows, axis=0)
     return found
+
+
+def _middle(frame: NDArray[Any]) -> NDArray[Any]:
+    starts = [max(0, (edge - LARGEST_EDGE) // 2) for edge in frame.shape]
+    rows, columns = (slice(start, start + LARGEST_EDGE) for start in starts)
+    return frame[rows, columns]

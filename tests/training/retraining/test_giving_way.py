@@ -20,7 +20,7 @@ from quietscope.training.train import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-STEPS = 24
+STEPS = 12
 OPTIONS = TrainingOptions(preset="fast", steps=STEPS, batch=4, patch=32)
 
 
@@ -38,11 +38,16 @@ def trained():
     return train
 
 
+@pytest.fixture(scope="module")
+def undisturbed(trained):
+    return weights(trained()[1])
+
+
 def weights(run):
     return torch.cat([w.flatten() for w in run.averaged_network.state_dict().values()])
 
 
-def test_a_session_in_between_changes_nothing_but_the_time(trained, tmp_path):
+def test_a_session_in_between_changes_nothing_but_the_time(trained, undisturbed, tmp_path):
     microscope = iter(["a session", "a session", None, "a session", None, None])
     waits = GiveWay(live=lambda: next(microscope, None), settled_s=0.1)
     began = time.monotonic()
@@ -51,8 +56,7 @@ def test_a_session_in_between_changes_nothing_but_the_time(trained, tmp_path):
     worked = run.schedule.elapsed
     assert waits.waited_s > 0.6
     assert worked <= time.monotonic() - began - waits.waited_s
-    _, undisturbed = trained()
-    torch.testing.assert_close(weights(run), weights(undisturbed), rtol=0, atol=0)
+    torch.testing.assert_close(weights(run), undisturbed, rtol=0, atol=0)
 
 
 def test_it_stands_still_with_its_work_on_the_disk(trained, tmp_path):
@@ -74,7 +78,7 @@ def test_the_session_that_is_waited_for_is_the_real_one(trained):
     assert 0.9 < waits.waited_s <= time.monotonic() - began
 
 
-def test_a_night_that_ends_before_the_training_is_gone_on_with(trained, tmp_path):
+def test_a_night_that_ends_before_the_training_is_gone_on_with(trained, undisturbed, tmp_path):
     file, calls = tmp_path / "run.pt", []
 
     def until(run, save):
@@ -87,8 +91,7 @@ def test_a_night_that_ends_before_the_training_is_gone_on_with(trained, tmp_path
     assert load_checkpoint(file)["step"] == STEPS // 2
     resumed = TrainingOptions(**{**_plain(OPTIONS), "resume": True})
     _, run = trained(resumed, checkpoint=file)
-    _, undisturbed = trained()
-    torch.testing.assert_close(weights(run), weights(undisturbed), rtol=0, atol=0)
+    torch.testing.assert_close(weights(run), undisturbed, rtol=0, atol=0)
 
 
 def _plain(options):
