@@ -298,7 +298,7 @@ def _corrupted(library: Path, current: Path, number: int) -> tuple[bool, str]:
     return True, "promoted"
 
 
-CANDIDATES = ("biased", "biased and better", "oversmooths", "invents texture")
+CANDIDATES = ("biased", "oversmooths", "invents texture")
 
 
 def _false_candidate(place: Path, kind: str, seed: int) -> tuple[bool, str]:
@@ -310,7 +310,6 @@ def _false_candidate(place: Path, kind: str, seed: int) -> tuple[bool, str]:
     current = box_model(place / f"current {kind} {seed}", width=1)
     defects: dict[str, dict[str, Any]] = {
         "biased": {"width": 1, "offset": 0.15 * noise},
-        "biased and better": {"width": 2, "offset": 0.1 * noise},
         "oversmooths": {"width": 5},
         "invents texture": {"width": 1, "texture": 0.3 * noise, "phase": rng.random()},
     }
@@ -331,7 +330,7 @@ def box_model(
         "kernel": np.full((1, 1, edge, edge), 1 / edge**2, np.float32),
         "margins": np.array([0, 0, width, width, 0, 0, width, width], np.int64),
         "added": (offset + woven).astype(np.float32)[None, None],
-        "spread": np.array(4.0, np.float32),
+        "spread": np.array(0.8, np.float32),
         "zero": np.array(0.0, np.float32),
     }
     nodes = [

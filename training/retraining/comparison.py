@@ -70,7 +70,8 @@ class ModelMeasures:
     Attributes
     ----------
     bias
-        (N, BRIGHTNESS_CLASSES) mean of estimate − signal over the noise's standard deviation.
+        (N, BRIGHTNESS_CLASSES) mean of estimate − signal over the standard deviation of the
+        camera's noise.
     bands
         (N, BANDS) power of the error by spatial frequency, ADU².
     stated_adu2
@@ -314,9 +315,13 @@ def _explained(removed: NDArray[np.float64], stated: NDArray[np.float32], part: 
 
 def _seen_noise(part: Split) -> float:
     """Return the mean variance of the noise that the models were shown, ADU²."""
-    counted = part.brightness != 1.0
-    share = KEPT_SHARE * (1 - KEPT_SHARE) if counted else ALPHA**2
-    return share * float(part.noise_variance.mean())
+    seen = KEPT_SHARE if part.brightness != 1.0 else 1 + ALPHA**2
+    return seen * _camera_share(part) * float(part.noise_variance.mean())
+
+
+def _camera_share(part: Split) -> float:
+    """Return the variance of the camera's own noise over that of the compared part."""
+    return 1 - KEPT_SHARE if part.brightness != 1.0 else 1 / (1 + 1 / ALPHA**2)
 
 
 def _bias(
@@ -329,7 +334,7 @@ def _bias(
     """
     shown = gaussian_filter(raw, NEUTRAL_SIGMA_PX).ravel()
     order = np.argsort(shown, kind="stable")
-    noise = np.sqrt(part.noise_variance).ravel()
+    noise = np.sqrt(_camera_share(part) * part.noise_variance).ravel()
     flat = residual.ravel()
     return np.array(
         [flat[of].mean() / noise[of].mean() for of in np.array_split(order, BRIGHTNESS_CLASSES)]

@@ -25,6 +25,8 @@ LARGEST_CORRELATION = 0.1
 or noise left that has a direction."""
 LARGEST_Z = 2.0
 """Error over what is stated, either way: half of one is as wrong as twice as much."""
+MORE_Z = 1.1
+"""Than with the model in use, where that is off as well: less may be chance."""
 LARGEST_BAND = 1.25
 """Power of the error in a ring of spatial frequency, to that of the model in use: texture."""
 SLOWEST = 1.5
@@ -139,7 +141,7 @@ def red_checks(score: RunScore) -> Iterator[str]:
             "the model in use: structure is lost, or noise is left"
         )
     z, before = score.z(0), score.z(1)
-    if z is not None and before is not None and _off(z) > max(np.log(LARGEST_Z), _off(before)):
+    if z is not None and before is not None and _off(z) > _allowed(before):
         yield (
             f"{score.path}: the candidate's error is {z:.2f} times what it states, with the model "
             f"in use {before:.2f} times"
@@ -175,6 +177,11 @@ def _beyond(candidate: NDArray[np.float64], current: NDArray[np.float64]) -> tup
 def _brightness(place: int, bias: NDArray[np.float64]) -> str:
     last = bias.shape[1] - 1
     return {0: "darkest", last: "brightest"}.get(place, f"of brightness {place + 1} of {last + 1}")
+
+
+def _allowed(before: float) -> float:
+    """Return how far off the error may be from what is stated, by that of the model in use."""
+    return max(float(np.log(LARGEST_Z)), _off(before) + float(np.log(MORE_Z)))
 
 
 def _off(z: float) -> float:
