@@ -10,6 +10,7 @@ version. Knows neither how a model is trained nor how it is run.
         model.onnx        camera pixels in; `denoised` and `uncertainty` out
         noise_model.npz   the noise model that the graph holds, for people and for retraining
         checkpoint.pt     weights for resuming and retraining (loaded with weights_only=True)
+        sampler.onnx      of models that can: one sample of the signal instead of the mean
         golden.npz        a piece of a frame and the answer that every machine has to give
         losses.csv        the training curve
         trust_reference.json  what held-out frames looked like, and what was removed from them
@@ -45,6 +46,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 NOISE_MODEL = "noise_model.npz"
 CHECKPOINT = "checkpoint.pt"
+SAMPLER = "sampler.onnx"
 GOLDEN_OUTPUT = "golden.npz"
 LOSSES = "losses.csv"
 REPORT = "report.html"
@@ -156,6 +158,11 @@ class Bundle:
             "algorithm": self.manifest.algorithm,
             "context_frames": self.manifest.context_frames,
         }
+
+    @property
+    def sampler_path(self) -> Path | None:
+        """The graph that draws samples; None if the model draws none."""
+        return self.path / SAMPLER if SAMPLER in self.manifest.sha256 else None
 
     @property
     def checkpoint_path(self) -> Path | None:

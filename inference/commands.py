@@ -93,6 +93,12 @@ def denoise(
     resume: Annotated[bool, typer.Option(help="Go on where an earlier run stopped.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at --out.")] = False,
     force: ForceOption = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Draw so many possible pictures of each frame (divnoising, hdn)."
+        ),
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(help="Dask scheduler (tcp://…), or `local` for processes on this machine."),
@@ -108,10 +114,13 @@ def denoise(
     from .general.choice import Wanted, chosen_models
     from .offline.cluster import denoise_on_cluster
     from .offline.denoise_stack import denoise_stack
+    from .offline.draw_samples import draw_samples
 
     form = output_form(pixel_type, imagej=imagej, pyramid=pyramid)
     if method is not None:
-        _require_only_method(model=model, uncertainty=uncertainty, scheduler=scheduler)
+        _require_only_method(
+            samples=samples, model=model, uncertainty=uncertainty, scheduler=scheduler
+        )
         result = _denoised_by_method(
             open_with(stack),
             method,
@@ -133,6 +142,24 @@ def denoise(
     opened = open_with(stack)
     wanted = Wanted.for_recording(opened, near=[out], library=library, noise_model=noise_model)
     chosen, remarks = chosen_models(model, wanted)
+    if samples is not None:
+        _require_only_samples(
+            uncertainty=uncertainty, scheduler=scheduler, tile=tile, resume=resume or None
+        )
+        with _progress("drawing samples") as on_progress:
+            result = draw_samples(
+                opened,
+                chosen,
+                out,
+                samples,
+                provider=provider,  # type: ignore[arg-type]
+                threads=threads,
+                overwrite=overwrite,
+                force=force,
+                form=form,
+                on_progress=on_progress,
+            )
+        return _denoised(result, [f"{samples} samples of each", *remarks], out)
     with _progress("denoising") as on_progress:
         result = run(
             opened,
@@ -355,6 +382,14 @@ def _noise_model(path: Path) -> NoiseModel:
     from ..calibration.noise_files import load_noise_model
 
     return load_noise_model(path)
+
+
+def _require_only_samples(**given: object) -> None:
+    """Raise InferenceError if options were given that samples have no use for."""
+    if extra := [f"--{name}" for name, value in given.items() if value is not None]:
+        raise InferenceError(
+            f"--samples has no use for {', '.join(extra)}; leave it out, or leave out --samples"
+        )
 
 
 def _denoised_by_method(

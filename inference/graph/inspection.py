@@ -19,6 +19,8 @@ from ..errors import BundleError, unusable_model
 
 INPUT = "observations"
 OUTPUTS = ("denoised", "uncertainty")
+DRAW, DRAWN = "draw", "sample"
+"""Of the second graph that some models have: which sample, three whole numbers; and the sample."""
 LARGEST_TENSOR = 2**30
 """Numbers in a tensor whose size the graph fixes: sixteen channels of 8192 × 8192."""
 _LARGE_WEIGHT_BYTES = 2**20

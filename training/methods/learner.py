@@ -81,6 +81,8 @@ class Learner(ABC):
     """The names that `--loss` may have, the first by default; () where there is no choice."""
     compares_features: ClassVar[bool] = False
     """Whether estimates are also compared by the features of a given network."""
+    draws_samples: ClassVar[bool] = False
+    """Whether the network can `sample` the signal instead of giving its mean."""
     outputs = 2
     """Of the network, per pixel."""
     transpose = True

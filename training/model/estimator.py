@@ -78,6 +78,27 @@ class Estimator(nn.Module):
         return (_corrected(pixels, pixel_maps) - self.centre_adu) / self.scale_adu
 
 
+class SampleEstimator(nn.Module):
+    """Camera pixels and three whole numbers in; one sample of the signal in ADU out.
+
+    Parameters
+    ----------
+    estimator
+        Of a network that can `sample`, without maps of the camera's pixels.
+    """
+
+    def __init__(self, estimator: Estimator) -> None:
+        super().__init__()
+        self.estimator = estimator
+
+    def forward(self, observations: Tensor, draw: Tensor) -> Tensor:
+        """Return a sample (N, 1, Y, X) for (N, 1 + T, Y, X) ADU and (3,)."""
+        units = self.estimator
+        frames = units.to_network_units(observations.to(torch.float32))
+        drawn: Tensor = units.network.sample(frames, draw)  # type: ignore[operator]
+        return drawn * units.scale_adu + units.centre_adu
+
+
 def _corrected(pixels: Tensor, pixel_maps: Tensor | None) -> Tensor:
     """Return pixels as they would be were those of the camera alike."""
     return pixels if pixel_maps is None else pixels * pixel_maps[:, :1] + pixel_maps[:, 1:2]

@@ -93,10 +93,23 @@ class LatentNetwork(Network):
         by_sample = drawn.reshape(self.samples, -1, *drawn.shape[2:]).transpose(0, 1)
         return by_sample[:, :, :height, :width]
 
-    def sample(self, frames: Tensor, noise: Tensor) -> Tensor:
-        """Return one sample (N, 1, Y, X) of planes of any size, by noise as `noise_for` says."""
+    def sample(self, frames: Tensor, draw: Tensor) -> Tensor:
+        """Return one sample (N, 1, Y, X) of planes of any size.
+
+        `draw` are three whole numbers that say which: of the fixed draws one, moved along y and x.
+        """
         height, width = frames.shape[2:]
-        drawn, _ = self.inferred(reflected(frames, self.stride), noise)
+        padded = reflected(frames, self.stride)
+        entry, rows, columns = (
+            (torch.arange(length, device=frames.device) + draw[place]) % edge
+            for place, length, edge in (
+                (0, 1, self.tile.shape[0]),
+                (1, padded.shape[2] // self.finest, TILE),
+                (2, padded.shape[3] // self.finest, TILE),
+            )
+        )
+        noise = self.tile.index_select(0, entry).index_select(2, rows).index_select(3, columns)
+        drawn, _ = self.inferred(padded, noise.expand(padded.shape[0], -1, -1, -1))
         return drawn[:, :, :height, :width]
 
     def noise_for(self, frames: Tensor, rng: torch.Generator) -> Tensor:

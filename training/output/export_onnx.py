@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...inference.graph.inspection import INPUT, OUTPUTS, PIXEL_MAPS
+from ...inference.graph.inspection import DRAW, DRAWN, INPUT, OUTPUTS, PIXEL_MAPS
 from ...inference.graph.rewriting import drop_exporter_traces, rewrite_for_speed
 from ...inference.runtime.golden_output import write_golden_output
 from ..data.side_inputs import Sample
 from ..errors import ExportError
-from ..model.estimator import Estimator
+from ..model.estimator import Estimator, SampleEstimator
 
 LARGEST_RELATIVE_ERROR = 1e-3
 CROPS = ((1.0, 1.0), (0.61, 0.37), (0.5, 0.83))
@@ -76,6 +76,42 @@ def export_graph(
             f"{str(error).splitlines()[0] if str(error) else 'no message'}); report this as a "
             "defect of quietscope (the checkpoint is kept, continue with --resume)"
         ) from error
+
+
+def export_sampler(estimator: Estimator, path: Path, sample: Sample) -> None:
+    """Write the graph that draws one sample, of an estimator whose network can.
+
+    Raises
+    ------
+    ExportError
+        If it does not do what PyTorch does.
+    """
+    import onnxruntime
+
+    module = SampleEstimator(estimator).eval()
+    (first,), shapes = example_of(sample, with_maps=False)
+    draw = torch.tensor([1, 2, 3])
+    with quiet_exporter(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            (first, draw),
+            dynamo=True,
+            input_names=[INPUT, DRAW],
+            output_names=[DRAWN],
+            dynamic_shapes={**shapes, DRAW: {}},
+            verbose=False,
+        )
+        if program is None:
+            raise ExportError("the exporter returned no graph; report this as a defect")
+        program.save(str(path), external_data=False)
+        expected = module(first, 3 * draw).numpy()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {INPUT: first.numpy(), DRAW: 3 * draw.numpy()})
+    if not (error := _relative_error(found, expected)) < LARGEST_RELATIVE_ERROR:
+        raise ExportError(
+            f"the graph of samples differs from PyTorch by {error:.1e}, expected less than "
+            f"{LARGEST_RELATIVE_ERROR:.0e}; train again (the checkpoint is kept)"
+        )
 
 
 def _write(

@@ -24,6 +24,7 @@ from ...inference.bundle import (
     MODEL,
     NOISE_MODEL,
     REPORT,
+    SAMPLER,
     TRUST_REFERENCE,
     Bundle,
     Manifest,
@@ -44,7 +45,7 @@ from ..model.estimator import Estimator
 from ..model.unet import parameter_count
 from ..options import TrainingOptions
 from ..run import OVERFITTED_NATS, Run, TrainingResult
-from .export_onnx import export_graph
+from .export_onnx import export_graph, export_sampler
 from .preview import Preview, PreviewTile
 from .report import write_losses, write_report
 from .trust_record import write_trust_record
@@ -103,6 +104,8 @@ def write_bundle(
     belongs_to = _camera_of(camera or noise_model.fingerprint, noise_model, pixel_maps)
     with new_bundle(out, overwrite=overwrite) as staging:
         parity = export_graph(estimator, staging / MODEL, recordings.samples, pixel_maps)
+        if run.learner.draws_samples and pixel_maps is None:
+            export_sampler(estimator, staging / SAMPLER, recordings.samples[0])
         save_noise_model(noise_model, staging / NOISE_MODEL)
         _save_weights(staging / CHECKPOINT, estimator, run.options)
         write_losses(staging / LOSSES, [asdict(row) for row in run.losses])
