@@ -181,8 +181,14 @@ def _record(run: Run, recordings: Recordings, parameters: int, seconds: float) -
         seed=run.options.seed,
         parameters=parameters,
         validation_loss=run.losses[-1].validation_loss if run.losses else None,
-        options=run.options.record(),
+        options=run.options.record() | _truths(recordings),
     )
+
+
+def _truths(recordings: Recordings) -> dict[str, str]:
+    """Return from which clean frames the model has learned, if from any."""
+    paths = ", ".join(str(truth.path) for truth in recordings.truths)
+    return {"truths": paths} if paths else {}
 
 
 def _facts(
@@ -208,6 +214,7 @@ def _facts(
         "peak memory": f"{peak_rss_mb():.0f} MB",
         "difference of ONNX and PyTorch": f"{parity:.1e}",
         "trained on": ", ".join(str(stack.path) for stack in recordings.stacks),
+        **_truths(recordings),
     }
 
 

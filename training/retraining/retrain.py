@@ -62,7 +62,7 @@ FROM_SCRATCH_EVERY = 5
 """Trainings of a slot at night: a network that only ever goes on keeps its first mistakes."""
 NETWORK_OPTIONS = ("algorithm", "preset", "context_frames", "samples", "samples_from")
 """On which the shape of the weights depends."""
-KEPT_OPTIONS = ("pixel_maps", "samples", "samples_from")
+KEPT_OPTIONS = ("pixel_maps", "samples", "samples_from", "posterior_samples", "loss")
 """Of the model in use, besides those that its manifest names."""
 
 
