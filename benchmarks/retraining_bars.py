@@ -472,6 +472,7 @@ def give_way(place: Path, given: argparse.Namespace) -> dict[str, Any]:
         "used_while_live_s": max(row["used_while_live_s"] for row in rows),
         "waited_s": record_of.waited_s if record_of else None,
         "state": record_of.state if record_of else None,
+        "failure": record_of.failure if record_of else None,
         "decisions": [one.decision for one in record_of.decisions] if record_of else [],
         "bar": "cores free within 2 s, and none used until the session ends",
         "met": max(delays) <= 2.0 and max(row["used_while_live_s"] for row in rows) == 0.0,

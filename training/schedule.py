@@ -8,7 +8,8 @@ when the time does, however busy the computer is.
 from __future__ import annotations
 
 import math
-import time
+
+from .working_clock import working_s
 
 WARM_UP_SHARE = 0.02
 """Of the steps: a few dozen, until Adam's averages mean something."""
@@ -28,7 +29,7 @@ class Schedule:
     seconds, steps
         The budget; exactly one is not None.
     started
-        `time.monotonic()` when the run began: reading and checking count as well.
+        `working_s()` when the run began: reading and checking count as well.
     spent
         Seconds used before a resume.
     begun
@@ -52,7 +53,7 @@ class Schedule:
     @property
     def elapsed(self) -> float:
         """Seconds since the run began, those before a resume included."""
-        return time.monotonic() - self._started
+        return working_s() - self._started
 
     def leave_out(self, seconds: float) -> None:
         """Let the last `seconds` not count: the run stood still."""

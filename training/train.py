@@ -60,6 +60,7 @@ from .progress import TrainingProgress, Watcher, unwatched
 from .run import BetweenSteps, Run, TrainingResult, go_on
 from .schedule import Schedule, learning_rate_share
 from .validation import VALIDATIONS, held_out_frames, overfits, take_best, validate
+from .working_clock import working_s
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def train(
     OutputError
         If `out` exists or cannot be written.
     """
-    started = time.monotonic()
+    started = working_s()
     out, leads = Path(out), join_workers().leads
     remark = on_remark if on_remark is not None and leads else logger.info
     require_any(stacks)
@@ -282,7 +283,7 @@ def fit(
     options
         The choices.
     started
-        `time.monotonic()` at which the budget began to run.
+        `working_s()` at which the budget began to run.
     checkpoint
         Where the state is kept, and resumed from with `options.resume`.
     channel

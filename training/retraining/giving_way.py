@@ -16,6 +16,7 @@ import torch
 from ...storage.live_sessions import who_is_live
 from ..errors import TrainingError
 from ..run import Run
+from ..working_clock import working_s
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class GiveWay:
             self._stand_still(run, save, who)
 
     def _stand_still(self, run: Run, save: Callable[[], None], who: str) -> None:
-        began = time.monotonic()
+        began, worked = time.monotonic(), working_s()
         logger.info("training gives way to a live session (%s)", who)
         save()
         device = run.workers.device
@@ -87,8 +88,9 @@ class GiveWay:
         try:
             self.wait()
         finally:
+            # While it is halted as a whole the budget's own clock stands still.
+            run.schedule.leave_out(working_s() - worked)
             waited = time.monotonic() - began
-            run.schedule.leave_out(waited)
             self.waited_s += waited
         move(run, device)
         logger.info("training goes on after %.0f s", waited)

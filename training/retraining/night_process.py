@@ -21,6 +21,7 @@ from ...errors import QuietscopeError, one_line
 from ...inference.library import Library
 from ...storage.atomic_output import jsonable
 from ...storage.directory_lock import owned
+from ..working_clock import watch_for_halts
 from . import begun
 from .giving_way import GiveWay, WindowEndedError
 from .retrain import (
@@ -136,6 +137,7 @@ def main() -> int:
     parser.add_argument("--until", type=float, required=True)
     given = parser.parse_args()
     _speak()
+    watch_for_halts()
     request = Request(since_last=True, between_steps=GiveWay(given.until))
 
     def tell(what: dict[str, Any]) -> None:

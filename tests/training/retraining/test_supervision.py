@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -62,6 +63,32 @@ def test_it_gives_the_cores_back_within_two_seconds_whatever_it_does():
     assert found[1] > 0.1, "it did not go on afterwards"
     assert 2.0 < ended.waited_s < 6.0
     assert ended.lines == ["begun"]
+
+
+CLOCK = """
+import time
+from quietscope.training.working_clock import watch_for_halts, working_s
+watch_for_halts()
+began, worked = time.monotonic(), working_s()
+print("begun", flush=True)
+while time.monotonic() - began < 4.5:
+    time.sleep(0.1)
+print(working_s() - worked, flush=True)
+"""
+
+
+def test_the_budget_does_not_count_what_the_process_was_halted_for():
+    child = subprocess.Popen([sys.executable, "-c", CLOCK], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout.readline() == "begun\n"
+        psutil.Process(child.pid).suspend()
+        time.sleep(4.0)
+        psutil.Process(child.pid).resume()
+        assert float(child.stdout.readline()) < 1.5
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
 
 
 def test_it_is_ended_when_the_night_is(monkeypatch):
