@@ -1,6 +1,6 @@
 """Put the verdict to the test: simulated specimens, and everything that goes wrong with a picture.
 
-    python benchmarks/verdict_regimes.py --part train|judge|cost|all [--only REGIME] [--no-store]
+    python benchmarks/verdict_regimes.py [--part train|judge|store] [--only REGIME] [--cache DIR]
 
 Three specimens, each before its own camera (`verdict_specimens`), a small lattice network trained
 for each, calibrated cameras. Every run is up to 20 frames of a scene of its own, whose seed
@@ -15,6 +15,9 @@ one; a part that was interrupted goes on where it stood.
 
 from __future__ import annotations
 
+import argparse
+import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,18 +36,27 @@ from verdict_specimens import (
     truth_e,
 )
 
-from quietscope.acquisition.preview.model import FigureAverage, Grade, trust_readings, verdict
+from quietscope.acquisition.microscope.specimen import CameraLaw
+from quietscope.acquisition.preview.model import FigureAverage, trust_readings, verdict
+from quietscope.calibration.fit_camera import fit_camera
 from quietscope.calibration.noise_files import load_noise_model
 from quietscope.inference.bundle import Bundle, open_bundle
 from quietscope.inference.evaluation.metrics import psnr_db
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.trust import NoiseVariance, TrustFigures
 from quietscope.inference.trust.judge import FrameJudge
+from quietscope.inference.trust.verdict import Grade
+from quietscope.storage.atomic_output import write_json
+from quietscope.storage.stack import stack_from_array
+from quietscope.training.options import TrainingOptions
+from quietscope.training.train import train
 
 RESULTS = Path(__file__).parent / "results"
 FRAMES = 20
-RIGHT_RUNS, RUNS = 102, 102
+RUNS = 102
 """Over the three specimens together; 102 runs of 20 frames are 2,040 frames."""
+FEWEST_FRAMES = 3
+"""Of a run, for the ROC curves."""
 FIRST_SCENE = 50_000
 TRAINING_SCENES = range(1000, 1008)
 STEPS = 1200
@@ -271,8 +283,8 @@ class Before:
         return verdict(readings).grade >= Grade.CARE
 
 
-def judge_run(subject: Subject, regime: str, scene: int, *, every_frame: bool) -> dict[str, Any]:
-    """Judge up to `FRAMES` frames; stop at the first that is not green unless all are wanted."""
+def judge_run(subject: Subject, regime: str, scene: int) -> dict[str, Any]:
+    """Judge up to `FRAMES` frames; of a wrong run no more than it takes, and at least three."""
     judge = FrameJudge.of_bundle(subject.bundle, subject.noise, saturation_adu=65535.0)
     before = Before(subject)
     not_green, first, cause, before_not_green, score = 0, None, None, 0, 0.0
@@ -284,8 +296,8 @@ def judge_run(subject: Subject, regime: str, scene: int, *, every_frame: bool) -
             not_green += 1
             if first is None:
                 first, cause = frame, judged.findings[0].cause
-            if not every_frame:
-                break
+        if regime != "right" and first is not None and frame >= FEWEST_FRAMES:
+            break
     return {
         "specimen": subject.name,
         "scene": scene,
@@ -303,21 +315,201 @@ def summary(regime: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Count."""
     turned = [run for run in runs if run["first_not_green"] is not None]
     frames = sum(run["frames"] for run in runs)
-    named = sum(run["cause"] in CAUSES.get(regime, ()) for run in turned)
     causes: dict[str, int] = {}
     for run in turned:
         causes[run["cause"]] = causes.get(run["cause"], 0) + 1
-    return {
+    found = {
         "runs": len(runs),
-        "runs_not_green": len(turned),
-        "cause_named": named,
-        "causes": dict(sorted(causes.items(), key=lambda item: -item[1])),
-        "median_frame_of_it": float(np.median([run["first_not_green"] for run in turned]))
-        if turned
-        else None,
         "frames": frames,
-        "share_of_frames_green": 1 - sum(run["frames_not_green"] for run in runs) / frames,
+        "runs_not_green": len(turned),
+        "causes": dict(sorted(causes.items(), key=lambda item: -item[1])),
         "before_runs_not_green": sum(run["before_not_green"] for run in runs),
-        "before_share_of_frames_green": 1
-        - sum(run["before_frames_not_green"] for run in runs) / frames,
     }
+    if regime == "right":
+        for name in ("frames_not_green", "before_frames_not_green"):
+            green = 1 - sum(run[name] for run in runs) / frames
+            found[f"share_{name.replace('not_green', 'green')}"] = round(green, 5)
+        return found
+    first = [run["first_not_green"] for run in turned]
+    found["cause_named"] = sum(run["cause"] in CAUSES[regime] for run in turned)
+    found["median_frame_of_it"] = float(np.median(first)) if first else None
+    return found
+
+
+# ------------------------------------------------------------------------------- parts
+
+
+def train_models(cache: Path) -> None:
+    """Calibrate the cameras and train a small model for each specimen; those there are kept."""
+    for name, camera in CAMERAS.items():
+        if (cache / name).exists():
+            continue
+        began = time.monotonic()
+        exposure, rng = Exposure(camera), np.random.default_rng(5)
+        levels = [
+            stack_from_array(
+                np.stack([exposure.take(np.full((64, 64), light), rng) for _ in range(40)])
+            )
+            for light in (2.0, 6.0, 20.0, 60.0, 200.0, 600.0)
+        ]
+        dark = np.stack([exposure.take(np.zeros((64, 64)), rng) for _ in range(40)])
+        calibrated = fit_camera(levels, dark=stack_from_array(dark))
+        stacks = [
+            stack_from_array(
+                np.stack([exposure.take(truth_e(name, scene, 3 * f), rng) for f in range(8)])
+            )
+            for scene in TRAINING_SCENES
+        ]
+        options = TrainingOptions(preset="fast", steps=STEPS)
+        result = train(stacks, cache / name, options, noise_model=calibrated.noise_model)
+        assert result is not None
+        print(f"{name}: {time.monotonic() - began:.0f} s, {result.verdict}", flush=True)
+
+
+def judge_regimes(cache: Path, only: str | None, seconds: float) -> None:
+    """Judge runs of every regime until the time is over; what was judged before is kept."""
+    until = time.monotonic() + seconds
+    subjects = [Subject(name, cache) for name in CAMERAS]
+    for number, regime in enumerate(REGIMES):
+        if only is not None and only != regime:
+            continue
+        file = cache / f"runs {regime}.json"
+        runs = json.loads(file.read_text()) if file.exists() else []
+        while len(runs) < RUNS and time.monotonic() < until:
+            subject = subjects[len(runs) % len(subjects)]
+            scene = FIRST_SCENE + 1000 * number + len(runs)
+            runs.append(judge_run(subject, regime, scene))
+            write_json(file, runs)
+        print(f"{regime}: {summary(regime, runs) if runs else 'not yet'}", flush=True)
+
+
+def judging_cost() -> dict[str, float]:
+    """Time the judgement of a frame of 512 pixels squared beside a model's own time."""
+    rng = np.random.default_rng(0)
+    subject_truth = truth_e("filaments", FIRST_SCENE, 0, (512, 512))
+    camera = CAMERAS["filaments"]
+    raw = Exposure(camera).take(subject_truth, rng)
+    estimate = camera.signal(subject_truth)
+    noise = NoiseVariance(PoissonGaussian(camera))
+    judge = FrameJudge(noise, None)
+    uncertainty = np.full_like(estimate, 1.0)
+    seconds = []
+    for _ in range(30):
+        began = time.perf_counter()
+        judge.add(raw, estimate, uncertainty)
+        seconds.append(time.perf_counter() - began)
+    return {"judge_ms_512": 1e3 * float(np.median(seconds))}
+
+
+class PoissonGaussian:
+    """The camera's law itself, as a noise model's variance."""
+
+    def __init__(self, camera: CameraLaw) -> None:
+        self._camera = camera
+        self.signal_range_adu = (camera.offset_adu, 4000.0)
+        self.least_variance_adu2 = (camera.gain_adu_per_e * camera.read_noise_e) ** 2
+
+    def variance(self, signal: Any) -> Any:
+        """Return Var[observation | signal], ADU²."""
+        above = np.maximum(np.asarray(signal, float) - self._camera.offset_adu, 0)
+        return self._camera.gain_adu_per_e * above + self.least_variance_adu2
+
+
+def denoising_ms(cache: Path) -> float:
+    """Return what the model itself takes for a frame of 512 pixels squared, ms."""
+    bundle = open_bundle(cache / "filaments")
+    with OnnxDenoiser(bundle, (512, 512), provider="cpu") as denoiser:
+        out, seconds = np.empty((2, 512, 512), np.float32), []
+        raw = np.full((1, 512, 512), 300, np.uint16)
+        for _ in range(20):
+            began = time.perf_counter()
+            denoiser.denoise(raw, out)
+            seconds.append(time.perf_counter() - began)
+    return 1e3 * float(np.median(seconds))
+
+
+def roc(right: list[dict[str, Any]], wrong: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Return false and true alarms of runs over all limits of the score."""
+    limits = sorted({run["score"] for run in (*right, *wrong)}, reverse=True)
+    return {
+        "false": [float(np.mean([run["score"] >= v for run in right])) for v in limits],
+        "true": [float(np.mean([run["score"] >= v for run in wrong])) for v in limits],
+    }
+
+
+def draw(curves: dict[str, dict[str, list[float]]], rows: dict[str, dict[str, Any]]) -> None:
+    """Draw the ROC curves, and the competitor's points."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 5.5))
+    before = rows["right"]["before_runs_not_green"] / rows["right"]["runs"]
+    for name, curve in curves.items():
+        (line,) = axes.plot([0, *curve["false"]], [0, *curve["true"]], label=name, lw=1.5)
+        found = rows[name]["before_runs_not_green"] / rows[name]["runs"]
+        axes.plot(before, found, "x", color=line.get_color())
+    axes.set(
+        xlabel="right runs of 20 frames called wrong",
+        ylabel="wrong runs found",
+        title="verdict by regime (crosses: the averages over a frame, judged by fixed limits)",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+    )
+    axes.title.set_fontsize(9)
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(RESULTS / "verdict_regimes.png", dpi=110)
+
+
+def store(cache: Path) -> None:
+    """Sum up all runs that there are, print and store."""
+    runs = {
+        regime: json.loads(file.read_text())
+        for regime in REGIMES
+        if (file := cache / f"runs {regime}.json").exists()
+    }
+    rows = {regime: summary(regime, found) for regime, found in runs.items()}
+    curves = {
+        regime: roc(runs["right"], found) for regime, found in runs.items() if regime != "right"
+    }
+    cost = judging_cost() | {"model_ms_512": denoising_ms(cache)}
+    for regime, row in rows.items():
+        print(regime, row)
+    print(cost)
+    write_json(
+        RESULTS / "verdict_regimes.json",
+        {
+            "frames_per_run": FRAMES,
+            "points": {"count": POINTS, "peak_snr": POINT_SNR},
+            "lines": {"count": LINES, "peak_snr": LINE_SNR, "length_px": 40},
+            "blur_db": BLUR_DB,
+            "defocus_px": DEFOCUS_PX,
+            "regimes": rows,
+            "cost": cost,
+            "roc": curves,
+        },
+    )
+    draw(curves, rows)
+
+
+def main() -> None:
+    """Run the parts that were asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--part", choices=("train", "judge", "store", "all"), default="all")
+    parser.add_argument("--only", choices=tuple(REGIMES))
+    parser.add_argument("--cache", type=Path, default=Path("verdict_models"))
+    parser.add_argument("--seconds", type=float, default=1e9, help="of the part judge")
+    asked = parser.parse_args()
+    asked.cache.mkdir(parents=True, exist_ok=True)
+    if asked.part in ("train", "all"):
+        train_models(asked.cache)
+    if asked.part in ("judge", "all"):
+        judge_regimes(asked.cache, asked.only, asked.seconds)
+    if asked.part in ("store", "all"):
+        store(asked.cache)
+
+
+if __name__ == "__main__":
+    main()

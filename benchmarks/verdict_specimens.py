@@ -7,6 +7,7 @@ throughout, until a camera turns them into ADU.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +30,18 @@ PEAK_E = {"cells": 60.0, "puncta": 80.0, "filaments": 40.0}
 
 def truth_e(specimen: str, scene: int, frame: int, shape: tuple[int, int] = SHAPE) -> FloatImage:
     """Return the photoelectrons of a frame, (Y, X). Cells move; the others are still."""
-    peak = PEAK_E[specimen]
     if specimen == "cells":
-        cells = Specimen(shape, CAMERAS[specimen], peak_photoelectrons=peak, seed=scene)
+        cells = Specimen(
+            shape, CAMERAS[specimen], peak_photoelectrons=PEAK_E[specimen], seed=scene
+        )
         return np.asarray(cells.truth_photoelectrons(frame), np.float64) + 2.0
+    return _still_e(specimen, scene, shape)
+
+
+@lru_cache(maxsize=4)
+def _still_e(specimen: str, scene: int, shape: tuple[int, int]) -> FloatImage:
     drawn = _puncta_scene if specimen == "puncta" else _filament_scene
-    return peak * drawn(np.random.default_rng((7, scene)), shape) + 2.0
+    return PEAK_E[specimen] * drawn(np.random.default_rng((7, scene)), shape) + 2.0
 
 
 def _puncta_scene(rng: np.random.Generator, shape: tuple[int, int]) -> FloatImage:

@@ -56,6 +56,7 @@ class Evidence:
         floor_adu: float = 0.0,
         saturation_adu: float = np.inf,
         pixels: CameraPixels = ALIKE,
+        with_features: bool = True,
     ) -> Evidence:
         """Measure one frame; the arrays given, (Y, X) in ADU, are not changed."""
         residuals = Residuals.of(
@@ -72,5 +73,7 @@ class Evidence:
             figures=global_figures(residuals, smoothed, fine, uncertainty),
             maps=maps,
             brightness=brightness,
-            features=domain_features(residuals.raw, residuals.sigma_adu, floor_adu),
+            features=domain_features(residuals.raw, residuals.sigma_adu, floor_adu)
+            if with_features
+            else {},
         )

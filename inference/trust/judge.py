@@ -20,10 +20,13 @@ from .local_evidence import MOST_PLACES, Place, Standing, places_beyond
 from .noise_variance import NoiseVariance
 from .null import Null, TrustReference, read_reference
 from .residuals import Image
+from .training_domain import Features
 from .verdict import Deviations, Finding, findings, summary
 
 ALIKE = CameraPixels()
 MOST_TOLD = 6
+FEATURES_EVERY = 4
+"""Frames: a specimen or its focus does not change from one to the next."""
 FIGURE_MEMORY = 0.7
 """What figures averaged over the last frames keep of themselves: about six frames."""
 
@@ -100,6 +103,7 @@ class FrameJudge:
         self._place: Hashable = None
         self._standing = Standing()
         self._figures: dict[str, float] = {}
+        self._features: Features = {}
         self._weights = (0.0, 0.0)
 
     @classmethod
@@ -132,6 +136,9 @@ class FrameJudge:
             What names the place that the camera looks at: where it is another one than before,
             nothing is added up.
         """
+        if place != self._place:
+            self._place, self._standing = place, Standing()
+            self._figures, self._features, self._weights = {}, {}, (0.0, 0.0)
         frame = Evidence.measure(
             raw,
             estimate,
@@ -140,24 +147,23 @@ class FrameJudge:
             floor_adu=self._floor_adu,
             saturation_adu=self._saturation_adu,
             pixels=pixels,
+            with_features=self._standing.frames % FEATURES_EVERY == 0,
         )
-        if place != self._place:
-            self._place, self._standing = place, Standing()
-            self._figures, self._weights = {}, (0.0, 0.0)
+        self._features = frame.features or self._features
         self._average(frame)
         maps = self._null.normalised(frame)
         # Noise stronger than calibrated makes every place stand out, and says nothing of places.
         too_strong = max(0.0, *(self._excess(name) for name in ("noise_dark", "noise_bright")))
         scale = np.float32(np.exp(-too_strong / 2))
         maps = [image * scale for image in maps] if too_strong else maps
-        features = {name: float(value.mean()) for name, value in frame.features.items()}
+        features = {name: float(value.mean()) for name, value in self._features.items()}
         places, strongest = self._places(maps, frame.pixels)
         deviations = Deviations.of(
             self._figures,
             features,
             self._null,
             pixels=frame.pixels,
-            tiles=max((value.size for value in frame.features.values()), default=0),
+            tiles=max((value.size for value in self._features.values()), default=0),
             averaged=self._averaged,
         )
         found = findings(deviations, self._figures, features, places, self._null)
@@ -201,13 +207,13 @@ class FrameJudge:
         for lost, sign in ((True, 1), (False, -1)):
             now = self._null.place_limits(pixels, lost=lost)
             together = self._null.place_limits(pixels, lost=lost, standing=self._standing)
+            beyond = []
             for images, limits in ((maps, now), (sums, together)):
-                most = (float((sign * image).max()) for image in images)
-                shares = (m / limit for m, limit in zip(most, limits, strict=False))
-                strongest = max(strongest, *shares)
-            found += _merged(
-                places_beyond(maps, now, sign=sign), places_beyond(sums, together, sign=sign)
-            )
+                most = [float(image.max() if lost else -image.min()) for image in images]
+                share = max(m / limit for m, limit in zip(most, limits, strict=False))
+                strongest = max(strongest, share)
+                beyond.append(places_beyond(images, limits, sign=sign) if share > 1 else [])
+            found += _merged(*beyond)
         return sorted(found, key=lambda place: -abs(place.strength)), strongest
 
 
