@@ -4,9 +4,11 @@ Owns the fits on held-out frames. The first is of the prior's variance, by a gai
 pn2v's samples: how far they lie apart): where photons are few the network's own collapses, and the
 residual of what it predicted without seeing it tells the truth, E[(x − μ)²] = prior variance +
 noise variance; the floor is what the frames' own noise does to the prediction. The second is of
-the variance that is stated with the final estimate, by brightness: its squared error is known
-without the truth from Stein's unbiased risk estimate, taken by random probes (Ramani et al. 2008,
-doi:10.1109/TIP.2008.2001404), also for a network that sees the pixel when it is used.
+the variance that is stated with the final estimate, by local contrast and by brightness: its
+squared error is known without the truth from Stein's unbiased risk estimate, taken by random
+probes (Ramani et al. 2008, doi:10.1109/TIP.2008.2001404), also for a network that sees the pixel
+when it is used. Both hold for what held-out frames contain: of small things that no frame of the
+training had, no fit on these frames knows the error.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from ..model.contrast_correction import CONTRASTS, ContrastCorrection, knot_of, local_contrast
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import GaussianPosterior, Posterior, SampledPosterior
 from ..model.unit_noise import UnitNoise
@@ -32,6 +35,9 @@ PROBE = 0.1
 KNOTS = 6
 """Brightnesses, equally spaced in the noise's standard deviation, whose correction is fitted."""
 FEWEST_PIXELS = 2_000
+FEWEST_PIXELS_OF_CONTRAST = 500
+"""Edges are few, and their errors large."""
+LEAST_CONTRAST_GAIN = 1.05
 LARGEST_CORRECTION = 5.0
 LEAST_CORRECTION_SEEN = 0.3
 """Where the network sees the pixel when it is used: hidden, it was wrong by more. Elsewhere
@@ -119,16 +125,23 @@ def calibrate_spread(
 def correct_uncertainty(
     learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
 ) -> NDArray[np.float64]:
-    """Fit by brightness what the stated variance is multiplied by; set it in the posterior.
+    """Fit what the stated variance is multiplied by; set it in the posterior.
+
+    First by local contrast, then by brightness: an edge is as bright as a flat part, and would
+    have its error stated there too.
 
     `frames` are as in `calibrate_variance`. Returns the corrections, (KNOTS,).
     """
     posterior = learner.posterior
     posterior.correct(torch.ones_like(posterior.noise.variances))
-    found = _ByBrightness(posterior.noise)
-    for frame in _some(frames, learner):
-        found.add(*_error(learner, frame, rng))
+    posterior.contrast = None
     least = LEAST_CORRECTION_SEEN if learner.sees_its_pixel else 1.0
+    parts = [_error(learner, frame, rng) for frame in _some(frames, learner)]
+    posterior.contrast = _by_contrast(parts, posterior.noise)
+    found = _ByBrightness(posterior.noise)
+    for estimate, sigma, wrong, stated in parts:
+        factor = 1.0 if posterior.contrast is None else posterior.contrast(estimate)
+        found.add(sigma, wrong, stated * factor)
     gains = found.gains(least, LARGEST_CORRECTION)
     posterior.correct(found.table(gains))
     return gains
@@ -198,8 +211,8 @@ class _ByBrightness:
 
 def _error(
     learner: Learner, frames: Tensor, rng: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the noise's standard deviation, the squared error, the stated variance.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the estimate, the noise's standard deviation, the squared error, the stated variance.
 
     The error is known where there is a truth, and by Stein elsewhere.
     """
@@ -209,14 +222,17 @@ def _error(
     excess, predicted = learner.excess(seen), learner.network(seen)
     estimate, variance = _by_strips(learner.posterior, seen[:, :1], predicted, excess)
     return (
+        estimate,
         learner.posterior.prior(predicted, excess)[2].sqrt(),
         (estimate - truth) ** 2,
         variance,
     )
 
 
-def _risk(learner: Learner, frames: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the noise's standard deviation, the squared error by Stein, the stated variance."""
+def _risk(
+    learner: Learner, frames: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what `_error` does, the squared error by Stein."""
     excess = learner.excess(frames)
     observation = frames[:, :1]
     predicted = learner.network(frames)
@@ -228,7 +244,44 @@ def _risk(learner: Learner, frames: Tensor, rng: torch.Generator) -> tuple[Tenso
     predicted = learner.network(torch.cat([probed, frames[:, 1:]], dim=1))
     moved, _ = _by_strips(learner.posterior, probed, predicted, excess)
     error = (estimate - observation) ** 2 - sigma**2
-    return sigma, error + 2 * sigma * signs * (moved - estimate) / PROBE, variance
+    squared = error + 2 * sigma * signs * (moved - estimate) / PROBE
+    return estimate, sigma, squared, variance
+
+
+def _by_contrast(
+    parts: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], noise: TabulatedNoise
+) -> ContrastCorrection | None:
+    """Return the factor of the variance by local contrast; None where it would change little.
+
+    It is that beyond what is usual, which the brightness tells. Nothing is made less: in flat
+    parts, some percent of error in the noise's variance would be enough for that.
+    """
+    wrong, stated, weight = np.zeros((3, len(CONTRASTS)))
+    for estimate, sigma, squared, variance in parts:
+        place, error, said = (
+            part.flatten().double().cpu().numpy()
+            for part in (
+                knot_of(local_contrast(estimate, noise)),
+                squared / sigma**2,
+                variance / sigma**2,
+            )
+        )
+        knots = np.arange(len(CONTRASTS))
+        share = np.maximum(1 - np.abs(place - knots[:, None]), 0)
+        wrong, stated, weight = (
+            total + share @ value
+            for total, value in ((wrong, error), (stated, said), (weight, np.ones_like(place)))
+        )
+    seen = (weight > FEWEST_PIXELS_OF_CONTRAST) & (stated > 0)
+    if not seen.any():
+        return None
+    ratio = wrong[seen] / stated[seen]
+    usual = max(1.0, float(ratio[weight[seen].argmax()]))
+    found = np.clip(ratio / usual, 1.0, LARGEST_CORRECTION)
+    gains = np.interp(np.arange(len(CONTRASTS)), np.flatnonzero(seen), found)
+    if gains.max() < LEAST_CONTRAST_GAIN:
+        return None
+    return ContrastCorrection(noise, [float(gain) for gain in gains])
 
 
 def _by_strips(

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .posterior import Posterior
+
 
 class Estimator(nn.Module):
     """Camera pixels in; the signal's posterior mean and standard deviation in ADU out.
@@ -34,7 +36,7 @@ class Estimator(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        posterior: nn.Module,
+        posterior: Posterior,
         *,
         centre_adu: float,
         scale_adu: float,
@@ -54,6 +56,8 @@ class Estimator(nn.Module):
         frames = self.to_network_units(observations.to(torch.float32), pixel_maps)
         excess = None if pixel_maps is None else frames[:, -1:]
         mean, variance = self.posterior(frames[:, :1], self.network(frames), excess)
+        if self.posterior.contrast is not None:
+            variance = variance * self.posterior.contrast(mean)
         return mean * self.scale_adu + self.centre_adu, variance.sqrt() * self.scale_adu
 
     def to_network_units(self, observations: Tensor, pixel_maps: Tensor | None = None) -> Tensor:

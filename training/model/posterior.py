@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from .contrast_correction import ContrastCorrection
 from .noise_likelihood import TabulatedNoise
 
 LEAST_RATIO = 5e-3
@@ -23,9 +24,21 @@ START_SPREAD = 0.7
 
 
 class Posterior(nn.Module, ABC):
-    """Turns the observation and the network's outputs into the signal's mean and variance."""
+    """Turns the observation and the network's outputs into the signal's mean and variance.
+
+    Attributes
+    ----------
+    noise
+        The camera.
+    contrast
+        A factor of the variance for whoever has the whole picture; None if there is none.
+    """
 
     noise: TabulatedNoise
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contrast: ContrastCorrection | None = None
 
     @abstractmethod
     def correct(self, gain: Tensor) -> None:

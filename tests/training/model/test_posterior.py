@@ -441,3 +441,28 @@ def test_light_beyond_what_was_trained_on_has_the_noise_that_the_camera_has_ther
         saturation_adu=65535.0,
     )
     assert len(full.variances) == len(full.trained_variances)
+
+
+def test_an_edge_is_said_to_be_more_wrong_than_a_flat_part_of_its_brightness(noise):
+    """A blurring network is wrong at edges alone: there its stated variance grows."""
+    options = TrainingOptions(algorithm="lattice", preset="fast")
+    learner = learner_for(options, noise)
+    rng = np.random.default_rng(3)
+    signal = np.where(np.arange(256) % 64 < 32, 60.0, 160.0) * np.ones((256, 1))
+    sigma = np.sqrt(PoissonGaussian().variance(signal))
+    frames = units(rng.normal(signal, sigma)[None, None])
+    blurred = np.where(np.arange(256) % 32 == 0, 110.0, signal) * np.ones((256, 1))
+
+    class Blurring(torch.nn.Module):
+        def forward(self, frames):
+            mean = units(blurred[None, None])
+            return torch.cat([mean, torch.full_like(mean, 0.3)], dim=1)
+
+    learner.network = Blurring()
+    correct_uncertainty(learner, [frames] * 2, torch.Generator().manual_seed(1))
+    estimate, _ = learner.posterior(frames, learner.network(frames))
+    factor = learner.posterior.contrast(estimate)[0, 0].numpy()
+    edge = np.arange(256) % 32 == 0
+    flat = np.isin(np.arange(256) % 32, range(4, 28))
+    assert factor[:, edge].mean() > 1.5
+    assert factor[:, flat].mean() < 1.2
