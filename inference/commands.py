@@ -464,6 +464,14 @@ def _scores(result: dict[str, Any], figures: Path | None) -> list[str]:
     ):
         if result[key] is not None:
             lines.append(f"{text}: {result[key]:.3f}")
+    if by := result.get("uncertainty_z_by"):
+        words = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in by.items())
+        lines.append(f"the same by the truth: {words}")
+    if (judged := result.get("verdict")) is not None:
+        lines.append(
+            f"judged without the truth: {judged['frames_green']} of {judged['frames']} frames are "
+            "green" + (f". {judged['sentence']}" if judged["sentence"] else "")
+        )
     if (method := result.get("method")) is not None:
         lines.append(
             f"{method['name']} of the mean of {method['frames']} frames"

@@ -7,6 +7,7 @@ score of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...storage.atomic_output import new_file
 from ...storage.output_kinds import Kind
+from ..trust.local_evidence import Place
 from .metrics import psnr_db, ssim_gaussian_map
 
 SHOWN_PX = 512
@@ -28,6 +30,7 @@ def draw_error_maps(
     denoised: NDArray[np.float64],
     truth: NDArray[np.float64],
     title: str,
+    places: Sequence[Place] = (),
 ) -> None:
     """Write the figure of one frame to `path` (PNG).
 
@@ -39,6 +42,9 @@ def draw_error_maps(
         (Y, X) ADU.
     title
         Above the figure.
+    places
+        Circled in the denoised image: orange where something was removed, blue where it says more
+        than the camera's.
 
     Notes
     -----
@@ -70,6 +76,8 @@ def draw_error_maps(
         similarity, local = ssim_gaussian_map(image, truth)
         scored = f"{name}, ADU (PSNR {psnr_db(image, truth):.2f} dB)"
         _image(figure, axes[row, 1], image[part], scored, *grey)
+        if name == "denoised":
+            _circle(axes[row, 1], places, part)
         _image(
             figure, axes[row, 2], local[part], f"SSIM of {name}: {similarity:.3f}", "viridis", 0, 1
         )
@@ -79,6 +87,24 @@ def draw_error_maps(
     figure.suptitle(title + _place(part, truth.shape))
     with new_file(path, kind=Kind.FIGURE) as staging:
         figure.savefig(staging, format="png", dpi=110)
+
+
+def _circle(axes: Any, places: Sequence[Place], part: tuple[slice, slice]) -> None:
+    """Circle places within a part of the frame."""
+    inside = [p for p in places if _within(p.y, part[0]) and _within(p.x, part[1])]
+    for place in inside:
+        axes.plot(
+            place.x - part[1].start,
+            place.y - part[0].start,
+            "o" if place.strength > 0 else "s",
+            mec="tab:orange" if place.strength > 0 else "tab:blue",
+            mfc="none",
+            ms=9,
+        )
+
+
+def _within(value: int, part: slice) -> bool:
+    return bool(part.start <= value < part.stop)
 
 
 def worst_part(error: NDArray[np.float64]) -> tuple[slice, slice]:

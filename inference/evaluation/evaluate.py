@@ -8,7 +8,7 @@ truth are in `trust`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ...calibration.noise_model import NoiseModel
 from ...storage.atomic_output import require_apart
 from ...storage.stack import Stack
 from ..bundle import Bundle, open_bundle
-from ..denoiser import Denoiser
+from ..denoiser import Denoiser, RunsBundle
 from ..errors import InferenceError
 from ..graph.precision import Precision
 from ..offline.channel_models import ChannelModels
@@ -28,6 +28,7 @@ from ..runtime.camera_pixels import CameraPixels
 from ..runtime.providers import Provider, all_cores
 from ..runtime.tiling import open_denoiser
 from ..trust import NoiseVariance
+from ..trust.judge import FrameJudge, judged
 from .references import References, references, require_one_truth
 from .scoring import FrameScores, Scoring
 from .trivial_competitors import BestBlur
@@ -67,6 +68,11 @@ class Evaluation:
         What a person should know: how the camera differs, whether the scene moved.
     method
         Of a filter without training: `name`, `frames` whose mean it is given, `strength`.
+    uncertainty_z_by
+        The same by the truth's brightness and steepness, see `conditional_z`.
+    verdict
+        How the pictures are judged without the truth, see `judged`; None without a model or its
+        noise.
     """
 
     frames: tuple[FrameScores, ...]
@@ -79,6 +85,8 @@ class Evaluation:
     provider: str | None = None
     remarks: tuple[str, ...] = ()
     method: Mapping[str, str | int | float | None] | None = None
+    uncertainty_z_by: Mapping[str, float] = field(default_factory=dict)
+    verdict: Mapping[str, Any] | None = None
 
     def mean(self, score: str) -> float:
         """Return the mean of one score over the frames."""
@@ -92,13 +100,15 @@ class Evaluation:
 
     def result(self) -> dict[str, Any]:
         """Return the JSON object of `quietscope evaluate`."""
-        scores = [field.name for field in fields(FrameScores) if field.name != "index"]
+        scores = [one.name for one in fields(FrameScores) if one.name != "index"]
         return {
             **{name: self.mean(name) for name in scores},
             "frames": len(self.frames),
             "variance_ratio": self.variance_ratio,
             "residual_correlation": self.residual_correlation,
             "uncertainty_z_std": self.uncertainty_z_std,
+            "uncertainty_z_by": dict(self.uncertainty_z_by),
+            "verdict": None if self.verdict is None else dict(self.verdict),
             "ms_per_frame": self.ms_per_frame,
             "psnr_gaussian_db": self.gaussian and self.gaussian.psnr_db,
             "gaussian_sigma_px": self.gaussian and self.gaussian.sigma_px,
@@ -184,6 +194,10 @@ def evaluate(
         )
         chosen = _chosen(stack, models, frames, truths)
         scoring = Scoring(stack, denoiser, truths, noise_variance, pixels)
+        if isinstance(denoiser, RunsBundle) and noise_variance is not None:
+            scoring.judge = FrameJudge.of_bundle(
+                denoiser.bundle, noise_variance, saturation_adu=_largest(stack)
+            )
         for done, index in enumerate(chosen, start=1):
             scoring.add(index)
             if on_progress is not None:
@@ -272,7 +286,14 @@ def _means(scoring: Scoring, remarks: list[str]) -> Evaluation:
         running_mean=scoring.running_mean.best(),
         provider=scoring.provider,
         remarks=tuple(remarks),
+        uncertainty_z_by=scoring.z_by_class.result(),
+        verdict=judged(list(scoring.judgements.values())) if scoring.judge else None,
     )
+
+
+def _largest(stack: Stack) -> float:
+    """Return the largest value that the camera's pixels can hold."""
+    return float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else float(np.inf)
 
 
 # --------------------------------------------------------------------------------- figures
@@ -296,5 +317,8 @@ def _draw(evaluation: Evaluation, scoring: Scoring, folder: Path) -> None:
             raw=raw,
             denoised=scoring.estimate[0].astype(np.float64),
             truth=truth,
+            places=scoring.judgements[scores.index].places
+            if scores.index in scoring.judgements
+            else (),
             title=f"frame {scores.index} ({name} of {len(by_quality)})",
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from ..observation_reader import ObservationReader
 from ..runtime.camera_pixels import CameraPixels
 from ..side_inputs import other_channel_numbers, side_input_indices
 from ..trust import NoiseVariance, lag_one_correlation, residual_variances
+from ..trust.judge import FrameJudge, Judgement
+from .conditional_z import ConditionalZ
 from .metrics import (
     frc_resolution_px,
     nrmse,
@@ -73,11 +76,18 @@ class Scoring:
     found_adu2: list[float] = field(default_factory=list)
     correlations: list[float] = field(default_factory=list)
     z_squares: list[float] = field(default_factory=list)
+    z_by_class: ConditionalZ = field(default_factory=ConditionalZ)
+    judge: FrameJudge | None = None
+    """Judges each frame without the truth, as it is judged while a microscope runs."""
+    judgements: dict[int, Judgement] = field(default_factory=dict)
+    """By the frame's index."""
     other_channels: tuple[int, ...] = field(init=False)
     planes: int = field(init=False)
     reader: ObservationReader = field(init=False)
     estimate: NDArray[np.float32] = field(init=False)
     residual: FloatImage = field(init=False)
+    raw: NDArray[Any] = field(init=False)
+    """The last frame as the camera gave it."""
     provider: str | None = field(init=False)
     gaussian: BlurCompetitor = field(default_factory=BlurCompetitor)
     running_mean: BlurCompetitor = field(default_factory=BlurCompetitor)
@@ -110,6 +120,7 @@ class Scoring:
         observations = self.reader.read(
             index, self.preceding_frames, self.other_channels, self.planes
         )
+        self.raw = observations[0]
         began = time.perf_counter()
         self.denoiser.denoise(observations, self.estimate)
         self.seconds.append(time.perf_counter() - began)
@@ -129,6 +140,15 @@ class Scoring:
                 if self.preceding_frames:
                     self.running_mean.add(np.mean(frames, axis=0), reference.signal)
             self._add_z(denoised, reference)
+        if self.judge is not None:
+            axes = self.stack.axes(index)
+            self.judgements[index] = self.judge.add(
+                self.raw,
+                self.estimate[0],
+                self.estimate[1],
+                pixels=self.pixels,
+                place=tuple((name, place) for name, place in axes.items() if name != "time"),
+            )
         self.residual = raw - denoised
         if (correlation := lag_one_correlation(self.residual)) is not None:
             self.correlations.append(correlation)
@@ -171,6 +191,7 @@ class Scoring:
         if usable.any():
             error = denoised - reference.signal
             self.z_squares.append(float((error[usable] ** 2 / total[usable]).mean()))
+            self.z_by_class.add(error, np.where(stated > 0, total, 0.0), reference.signal)
 
 
 def _score(index: int, raw: FloatImage, denoised: FloatImage, truth: FloatImage) -> FrameScores:

@@ -6,6 +6,7 @@ channel of one place; it is used by one thread.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -230,3 +231,23 @@ def _merged(first: Sequence[Place], second: Sequence[Place]) -> list[Place]:
             )
         ),
     ]
+
+
+def judged(judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """Return the verdict on several frames: the word of most, and the cause found most often."""
+    off = [one for one in judgements if not one.good]
+    causes = Counter(one.findings[0].cause for one in off)
+    most = causes.most_common(1)[0][0] if causes else None
+    typical = next((one for one in off if one.findings[0].cause == most), None)
+    mostly = len(off) * 2 > len(judgements)
+    return {
+        "word": summary(typical.findings)["word"] if typical and mostly else "good",
+        "cause": most,
+        "sentence": None if typical is None else typical.findings[0].sentence,
+        "frames": len(judgements),
+        "frames_green": len(judgements) - len(off),
+        "causes": dict(causes.most_common()),
+        "places_lost": sum(place.strength > 0 for one in judgements for place in one.places),
+        "places_invented": sum(place.strength < 0 for one in judgements for place in one.places),
+        "training_record": any(one.known for one in judgements),
+    }
