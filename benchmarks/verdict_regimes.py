@@ -55,8 +55,6 @@ RESULTS = Path(__file__).parent / "results"
 FRAMES = 20
 RUNS = 102
 """Over the three specimens together; 102 runs of 20 frames are 2,040 frames."""
-FEWEST_FRAMES = 3
-"""Of a run, for the ROC curves."""
 FIRST_SCENE = 50_000
 TRAINING_SCENES = range(1000, 1008)
 STEPS = 1200
@@ -284,7 +282,7 @@ class Before:
 
 
 def judge_run(subject: Subject, regime: str, scene: int) -> dict[str, Any]:
-    """Judge up to `FRAMES` frames; of a wrong run no more than it takes, and at least three."""
+    """Judge up to `FRAMES` frames; of a wrong run no more than it takes."""
     judge = FrameJudge.of_bundle(subject.bundle, subject.noise, saturation_adu=65535.0)
     before = Before(subject)
     not_green, first, cause, before_not_green, score = 0, None, None, 0, 0.0
@@ -296,7 +294,7 @@ def judge_run(subject: Subject, regime: str, scene: int) -> dict[str, Any]:
             not_green += 1
             if first is None:
                 first, cause = frame, judged.findings[0].cause
-        if regime != "right" and first is not None and frame >= FEWEST_FRAMES:
+        if regime != "right" and first is not None:
             break
     return {
         "specimen": subject.name,

@@ -271,7 +271,8 @@ def _response(
         weight += np.bincount(nearest, minlength=levels.size)
     whole = power.sum() / max(weight.sum(), 1)
     found = (power + 200 * whole) / (weight + 200)
-    return np.sqrt(np.maximum(found, 1e-4))
+    response: NDArray[np.float64] = np.sqrt(np.maximum(found, 1e-4))
+    return response
 
 
 def _standing(repeats: Sequence[list[Image]]) -> list[Image]:
@@ -390,8 +391,8 @@ class Null:
         chance = _scatter(name, pixels) ** 2 / averaged
         scenes = max(found.spread**2 - recorded, 0.0) + found.spread**2 / found.count
         variance, freedom = chance + scenes, max(found.count - 1, 1)
-        freedom = freedom * (variance / scenes) ** 2 if scenes else np.inf
-        quantile = float(stdtrit(min(freedom, 1e6), 1 - FIGURE_ALPHA / 2))
+        effective = freedom * (variance / scenes) ** 2 if scenes else np.inf
+        quantile = float(stdtrit(min(effective, 1e6), 1 - FIGURE_ALPHA / 2))
         reach = max(quantile * sqrt(variance), LEAST_TOLD[name])
         return found.mean - reach, found.mean + reach
 

@@ -241,7 +241,7 @@ def _of_training(
 ) -> list[Finding]:
     found = []
     odd = _beyond(deviations)
-    light = {name: odd[name] for name in ("brightness", "highlights") if name in odd}
+    light = {name: value for name, value in odd.items() if name in ("brightness", "highlights")}
     if light:
         found.append(_brightness(light, features, null))
     shape = {name: value for name, value in odd.items() if name not in light}

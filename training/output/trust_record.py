@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,11 +130,11 @@ class _Measure:
         )
 
 
-def _saturation(dtype: np.dtype) -> float:  # type: ignore[type-arg]
+def _saturation(dtype: np.dtype[Any]) -> float:
     return float(np.iinfo(dtype).max) if dtype.kind in "iu" else np.inf
 
 
-def _as_pixels(image: NDArray[np.float64], dtype: np.dtype) -> NDArray[np.generic]:  # type: ignore[type-arg]
+def _as_pixels(image: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind not in "iu":
         return image.astype(dtype)
     limits = np.iinfo(dtype)
