@@ -20,7 +20,6 @@ from typing import Any
 from ...errors import QuietscopeError, one_line
 from ...inference.library import Library
 from ...storage.atomic_output import jsonable
-from ...storage.directory_lock import owned
 from ..working_clock import watch_for_halts
 from . import begun
 from .giving_way import GiveWay, WindowEndedError
@@ -30,6 +29,7 @@ from .retrain import (
     another_round,
     go_on_with_begun,
     one_round,
+    only_one,
     skip,
 )
 from .slots import FEWEST_FRAMES, Slot, slots_of
@@ -65,7 +65,7 @@ def night(library: Path, until: float, tell: Tell, request: Request) -> int:
     """
     shelf = Library(library)
     shelf.runs()
-    with owned(shelf.models_dir):
+    with only_one(shelf):
         begun.sweep(shelf)
         try:
             for decision in go_on_with_begun(shelf, request):

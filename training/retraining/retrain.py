@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -30,11 +31,12 @@ from ...inference.library import Library
 from ...inference.provenance import recorded_camera
 from ...inference.runtime.camera_pixels import maps_of_frames
 from ...storage.atomic_output import OutputError
-from ...storage.directory_lock import owned
+from ...storage.directory_lock import DirectoryLock, holder_of
 from ...storage.open_stack import open_stack
 from ...storage.stack import Stack
 from ..checkpoint import load_checkpoint
 from ..data.side_inputs import one_channel, other_channels_of
+from ..errors import TrainingError
 from ..methods import learner_of
 from ..options import TrainingOptions
 from ..progress import TrainingProgress
@@ -183,10 +185,36 @@ def retrain_once(
     return weightiest(retrain_slots(Library(Path(library)), request, channel))
 
 
+@contextmanager
+def only_one(shelf: Library) -> Iterator[None]:
+    """Be the only program that trains a library's models, for the length of a block.
+
+    Raises
+    ------
+    TrainingError
+        If another one does, naming it.
+    """
+    lock = DirectoryLock(shelf.models_dir)
+    try:
+        lock.acquire()
+    except OutputError as error:
+        holder = holder_of(shelf.models_dir)
+        if holder is None:
+            raise
+        raise TrainingError(
+            f"{shelf.path}: its models are being trained already ({holder}); wait until that has "
+            "ended"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def retrain_slots(shelf: Library, request: Request, channel: str | None = None) -> list[Decision]:
     """Make one round for each slot of a library; see `retrain_once`."""
     shelf.runs()  # what is no library is refused before a lock is put there
-    with owned(shelf.models_dir):
+    with only_one(shelf):
         begun.sweep(shelf)
         decisions = go_on_with_begun(shelf, request)
         slots, ends = slots_of(shelf, channel), time.monotonic() + (request.seconds or 0.0)

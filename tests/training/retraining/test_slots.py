@@ -16,6 +16,7 @@ from quietscope.storage.directory_lock import owned
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.data.side_inputs import one_channel
+from quietscope.training.errors import TrainingError
 from quietscope.training.options import TrainingOptions
 from quietscope.training.retraining import begun, run_choice
 from quietscope.training.retraining.drift import drift_in
@@ -25,6 +26,8 @@ from quietscope.training.retraining.retrain import (
     _look,
     go_on_with_begun,
     one_round,
+    only_one,
+    retrain_slots,
     weightiest,
 )
 from quietscope.training.retraining.slots import slots_of, stacks_of
@@ -261,6 +264,13 @@ def test_what_was_begun_on_runs_that_have_gone_is_forgotten(tmp_path):
     begun.note(shelf, shelf.models_dir / "x", [gone], None, TrainingOptions(seconds=60.0))
     assert go_on_with_begun(shelf, Request()) == []
     assert begun.unjudged(shelf) == []
+
+
+def test_two_trainings_of_one_library_say_so(tmp_path):
+    shelf = Library(_with_run(tmp_path))
+    with only_one(shelf), pytest.raises(TrainingError, match="being trained already") as caught:
+        retrain_slots(shelf, Request())
+    assert "--out" not in str(caught.value)
 
 
 def test_what_killed_trainings_left_half_written_goes_and_nothing_else(tmp_path, make_bundle):
