@@ -70,26 +70,23 @@ from quietscope.training.retraining.window import Window
 
 SHAPE = (128, 128)
 LAW = CameraLaw(0.5, 100.0, 2.0)
-FIRST = Specimen(SHAPE, LAW, peak_photoelectrons=15.0, seed=1)
-SECOND = Specimen(SHAPE, LAW, peak_photoelectrons=250.0, seed=7)
-"""Other cells and filaments, under sixteen times the light."""
 FRAMES = 40
 QUICK = TrainingOptions(preset="fast", steps=400, batch=8, patch=64)
 NIGHT = "quietscope.training.retraining.night_process"
 
 
-class Speckles(Specimen):
-    """Single bright points on a dark ground: nothing that the first specimen has."""
+class Stained(Specimen):
+    """A specimen of which a stain shows cells, or filaments, and little of the others."""
 
     def structure(self, index: int, *, stain: tuple[float, float] = (1.0, 1.0)) -> Any:
-        points = np.zeros(self.shape, np.float32)
-        rng = np.random.default_rng(self.seed)
-        rows, columns = (rng.integers(edge, size=150) for edge in self.shape)
-        points[rows, (columns + index) % self.shape[1]] = 1.0
-        return 6.0 * gaussian_filter(points, 1.1) + np.float32(0.02)
+        cells_only = self.seed < SECOND_SEED
+        return super().structure(index, stain=(1.0, 0.05) if cells_only else (0.05, 1.0))
 
 
-NEW = Speckles(SHAPE, LAW, peak_photoelectrons=120.0, seed=3)
+SECOND_SEED = 100
+FIRST = Stained(SHAPE, LAW, peak_photoelectrons=15.0, seed=1)
+NEW = Stained(SHAPE, LAW, peak_photoelectrons=120.0, seed=SECOND_SEED)
+"""Filaments instead of cells, under eight times the light."""
 
 
 def record(library: Path, name: str, frames: NDArray[Any], **camera: Any) -> None:
@@ -150,7 +147,7 @@ def change(place: Path, given: argparse.Namespace) -> dict[str, Any]:
     first = round_of(library, replace(QUICK, steps=given.steps))
     for day in range(3):
         record(library, f"second {day}", seen(NEW, 40 * day))
-    second = round_of(library, replace(QUICK, steps=given.steps))
+    second = round_of(library, replace(QUICK, steps=3 * given.steps))
     assert first.candidate is not None
     assert second.candidate is not None
     specimens = {"new": NEW, "old": FIRST}
