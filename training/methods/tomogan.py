@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...calibration.noise_correlation import NoiseCorrelation
 from ...inference.bundle import Preset
-from ..data.noise_correlation import NoiseCorrelation
 from ..model.critic import Critic, VGGFeatures, gradient_penalty
 from ..model.direct import PlainEstimate
 from ..model.masking import MaskedPrior

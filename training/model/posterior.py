@@ -19,6 +19,9 @@ LEAST_RATIO = 5e-3
 """Of prior to noise variance. No prediction rests on more than a few hundred pixels' worth of
 light, so none is more certain than that while it is trained; and where the spread changes sign it
 is no certainty. Afterwards the floor is fitted, see `variance`."""
+UNTRAINED_SHARE = 0.1
+"""Of what a prediction lies above the brightest trained pixel: how wrong it is, as a standard
+deviation. Measured at three times the light; see the test."""
 START_SPREAD = 0.7
 """What the network's second output should be before training: half the noise's variance."""
 
@@ -128,6 +131,9 @@ class GaussianPosterior(Posterior):
         mean = predicted[:, :1]
         ratio = self.ratio_gain * predicted[:, 1:] ** 2 + self.ratio_floor
         law = self.noise.variance(mean)
+        # Of light beyond what was trained on the network knows nothing but how it went on there.
+        beyond = (mean - self.noise.last_trained).clamp_min(0.0)
+        ratio = ratio + (UNTRAINED_SHARE * beyond) ** 2 / law
         if excess is None:
             return mean, ratio, law
         own = self.noise.variance(mean, excess)

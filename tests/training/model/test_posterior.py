@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from scipy.stats import norm
 
+from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.calibration.noise_model import MixtureTable
+from quietscope.storage.stack import stack_from_array
+from quietscope.training.data.recordings import load_recordings
 from quietscope.training.mask_kernel import offsets_of
 from quietscope.training.methods import learner_for
 from quietscope.training.methods import uncertainty_calibration as variance
@@ -24,8 +29,13 @@ from quietscope.training.model.estimator import Estimator
 from quietscope.training.model.lattice import LatticePrior
 from quietscope.training.model.masking import MaskPlan, hide
 from quietscope.training.model.noise_likelihood import TabulatedNoise
-from quietscope.training.model.posterior import GaussianPosterior, SampledPosterior
+from quietscope.training.model.posterior import (
+    UNTRAINED_SHARE,
+    GaussianPosterior,
+    SampledPosterior,
+)
 from quietscope.training.options import InputPlanes, NetworkPlan, TrainingOptions
+from quietscope.training.train import fit
 
 CENTRE, SCALE = 50.0, 20.0
 SMALL = NetworkPlan(width=16, depth=1)
@@ -466,3 +476,48 @@ def test_an_edge_is_said_to_be_more_wrong_than_a_flat_part_of_its_brightness(noi
     flat = np.isin(np.arange(256) % 32, range(4, 28))
     assert factor[:, edge].mean() > 1.5
     assert factor[:, flat].mean() < 1.2
+
+
+def test_what_lies_beyond_the_trained_light_is_left_to_the_observation(noise):
+    """A network goes on somehow where it never was; what was seen there then counts for more."""
+    posterior = GaussianPosterior(noise, uses_observation=True)
+    brightest = float(noise.last_trained)
+    spread = torch.full((1, 1, 1, 3), 0.1)
+    mean = torch.tensor([brightest - 0.5, brightest, brightest + 4.0]).reshape(1, 1, 1, 3)
+    seen, _ = posterior(mean + 1.0, torch.cat([mean, spread], dim=1))
+    taken = (seen - mean).flatten()
+    assert taken[0] == pytest.approx(float(taken[1]), rel=1e-4)
+    assert taken[2] > 3 * taken[1]
+    _, ratio, own = posterior.prior(torch.cat([mean, spread], dim=1))
+    assert (ratio * own).flatten()[2] == pytest.approx(
+        float((0.01 + posterior.ratio_floor) * own.flatten()[2]) + (UNTRAINED_SHARE * 4) ** 2,
+        rel=1e-3,
+    )
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_at_three_times_the_light_the_uncertainty_is_that_of_the_errors():
+    scene = gaussian_filter(np.random.default_rng(1).normal(size=(128, 128)), 2)
+    electrons = 20 + 60 * np.clip(scene / scene.std(), 0, None)
+
+    def recorded(light, frames, seed):
+        rng = np.random.default_rng(seed)
+        counts = rng.poisson(light * electrons, (frames, 128, 128)) + 1.6 * rng.normal(
+            size=(frames, 128, 128)
+        )
+        return np.rint(100 + 2 * counts).clip(0).astype(np.uint16)
+
+    stack = stack_from_array(recorded(1, 12, 0))
+    recordings = load_recordings([stack], context_frames=0, patch=48, memory_mib=64)
+    options = TrainingOptions(preset="fast", steps=200, batch=8, patch=48)
+    noise_model = bootstrap_noise_model([stack])
+    estimator, _ = fit(recordings, noise_model, options, started=time.monotonic())
+    truth = 100 + 2 * 3 * electrons
+    brightest = truth > np.quantile(truth, 0.99)
+    squared = []
+    for frame in recorded(3, 4, 5):
+        with torch.no_grad():
+            mean, deviation = estimator(torch.from_numpy(frame[None, None]))
+        squared.append((((mean - truth) / deviation)[0, 0].numpy() ** 2)[brightest].mean())
+    assert 0.6 < np.sqrt(np.mean(squared)) < 1.6
