@@ -53,6 +53,8 @@ BY_CHANCE = 0.1
 LEAST_EXCESS = 3.0
 """Of their variance over that around."""
 MOST_JUMPY = 0.1
+ROUNDING = 1e-12
+"""Of the brightness: what a filter leaves of a slope by rounding alone is no noise."""
 SURE_SLOPE = 4.0
 """Standard errors by which noise has to grow with light to tell a gain: of frames without light
 some part always is a little brighter, and by chance a little noisier."""
@@ -308,7 +310,9 @@ class _Bins:
         """Variance per bin: the smaller of the two overestimates."""
         known = np.isfinite(temporal)
         least = np.minimum(self.mean(temporal, known & self.flat), self.mean(spatial, self.flat))
-        if not np.isfinite(least).any() or float(least.max(initial=0)) <= 0:
+        found = least[np.isfinite(least)]
+        rounding = ROUNDING * float(np.abs(self.centre[np.isfinite(self.centre)]).max(initial=0))
+        if float(found.max(initial=0)) <= rounding**2:
             raise CalibrationError(
                 "bootstrap: the frames show no noise at all; give raw camera frames, not denoised "
                 "or simulated ones"
