@@ -19,6 +19,8 @@ from ..errors import BundleError, unusable_model
 
 INPUT = "observations"
 OUTPUTS = ("denoised", "uncertainty")
+PERIOD = "quietscope_period_px"
+"""Among a graph's properties: what it does at a place is the same so many pixels further."""
 DRAW, DRAWN = "draw", "sample"
 """Of the second graph that some models have: which sample, three whole numbers; and the sample."""
 LARGEST_TENSOR = 2**30

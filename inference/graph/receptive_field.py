@@ -7,7 +7,7 @@ never be wrong in silence.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, lcm
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
+from .inspection import PERIOD, load_model
 from .operations import Shapes, graph_at_shape, tensor_shapes
 
 _PROBE = 768
@@ -70,7 +71,19 @@ def receptive_field(model: Path) -> ReceptiveField:
     for node in graph.node:
         walk.step(node, graph)
     reach = max(walk.reach[output.name] for output in graph.output)
-    return ReceptiveField(ceil(reach), int(max(walk.scale.values())))
+    return ReceptiveField(ceil(reach), lcm(int(max(walk.scale.values())), _period(model)))
+
+
+def _period(model: Path) -> int:
+    """Return what the graph says of its own period, 1 if it says nothing."""
+    properties = load_model(model).metadata_props
+    said = next((entry.value for entry in properties if entry.key == PERIOD), "1")
+    if not said.isdecimal() or not 1 <= int(said) <= _PROBE:
+        raise BundleError(
+            f"{model}: says that it repeats every {said!r} pixels, expected a number from 1 to "
+            f"{_PROBE}; train the model anew"
+        )
+    return int(said)
 
 
 class _Walk:

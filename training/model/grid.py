@@ -26,6 +26,8 @@ class GridPrior(MaskedPrior):
     with all sixteen parts, at the price of as many passes.
     """
 
+    period = PERIOD
+
     def __init__(self, further: int, plan: NetworkPlan) -> None:
         super().__init__(further, plan, artefact_free=False)
 

@@ -65,6 +65,7 @@ class LatentNetwork(Network):
         super().__init__()
         self.samples, self.channels, self.layers, self.finest = samples, channels, layers, finest
         self.stride = finest * 2 ** (layers - 1)
+        self.period = TILE * finest
         shape = (-(-samples // 2), channels * layers, TILE, TILE)
         half = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         self.register_buffer("tile", torch.cat([half, -half])[:samples], persistent=False)

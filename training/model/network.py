@@ -15,6 +15,9 @@ class Network(nn.Module):
     ----------
     stride
         Pixels: frames whose edges are multiples of it are not padded.
+    period
+        Pixels: what is done at a place is the same so many pixels further.
     """
 
     stride: int = 1
+    period: int = 1

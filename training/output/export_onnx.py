@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...inference.graph.inspection import DRAW, DRAWN, INPUT, OUTPUTS, PIXEL_MAPS
+from ...inference.graph.inspection import DRAW, DRAWN, INPUT, OUTPUTS, PERIOD, PIXEL_MAPS
 from ...inference.graph.rewriting import drop_exporter_traces, rewrite_for_speed
 from ...inference.runtime.golden_output import write_golden_output
 from ..data.side_inputs import Sample
@@ -86,6 +86,7 @@ def export_sampler(estimator: Estimator, path: Path, sample: Sample) -> None:
     ExportError
         If it does not do what PyTorch does.
     """
+    import onnx
     import onnxruntime
 
     module = SampleEstimator(estimator).eval()
@@ -104,6 +105,9 @@ def export_sampler(estimator: Estimator, path: Path, sample: Sample) -> None:
         if program is None:
             raise ExportError("the exporter returned no graph; report this as a defect")
         program.save(str(path), external_data=False)
+        graph = onnx.load(str(path))
+        drop_exporter_traces(graph)
+        onnx.save(graph, str(path))
         expected = module(first, 3 * draw).numpy()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {INPUT: first.numpy(), DRAW: 3 * draw.numpy()})
@@ -136,6 +140,8 @@ def _write(
     graph = onnx.load(str(path))
     rewrite_for_speed(graph)
     drop_exporter_traces(graph)
+    # What no operation of the graph tells: a tile has to begin at a multiple of it.
+    onnx.helper.set_model_props(graph, {PERIOD: str(estimator.network.period)})
     if pixel_maps is not None:
         held = np.ascontiguousarray(pixel_maps[np.newaxis])
         graph.graph.initializer.append(onnx.numpy_helper.from_array(held, PIXEL_MAPS))
