@@ -240,7 +240,9 @@ def load_recordings(
     plan = plan_chunks(
         stacks,
         context_frames=context_frames,
-        memory_bytes=memory_mib * 2**20 // (1 + inputs.other_channels),
+        memory_bytes=int(
+            memory_mib * 2**20 / (1 + inputs.other_channels + _true_share(stacks[0], first))
+        ),
         planes=planes,
     )
     plan = replace(plan, chunks=tuple(replace(s, side_inputs=known[s.stack]) for s in plan.chunks))
@@ -250,10 +252,10 @@ def load_recordings(
     one_pass = _OnePass(known, planes)
     for part in window.resident:
         one_pass.fill(part)
-    held_out = _held_out_crops(one_pass, stacks, context_frames, np.random.default_rng(seed))
+    crops = _held_out_crops(one_pass, stacks, context_frames, np.random.default_rng(seed))
     samples = _samples(one_pass, stacks, context_frames)
     statistics, of_other_channels = one_pass.run(plan)
-    held_out = _with_targets(held_out, known)
+    held_out = _with_targets(crops, known)
     pooled = reduce(PixelStatistics.pooled_with, statistics)
     require_contrast(stacks[0], pooled)
     window.start_reading()
@@ -270,6 +272,14 @@ def load_recordings(
         other_channel_statistics=of_other_channels,
         truths=tuple(s.target.stack for s in known.values() if isinstance(s.target, Truth)),
     )
+
+
+def _true_share(stack: Stack, side_inputs: SideInputs) -> float:
+    """Return the size of a frame's truth relative to the frame; of one for all frames, nothing."""
+    truth = side_inputs.target
+    if not isinstance(truth, Truth) or len(truth.stack) == 1:
+        return 0.0
+    return truth.stack.dtype.itemsize / stack.dtype.itemsize
 
 
 def _thinned(plan: ChunkPlan, seconds: float) -> ChunkPlan:
@@ -336,7 +346,7 @@ class _OnePass:
         """Return those of some frames that have a target, of all frames if none of them has."""
         target = self._side_inputs[stack].target
         if target is None:
-            return indices.tolist()
+            return [int(index) for index in indices]
         for these in (indices, stack.present_indices):
             found = [
                 int(index)

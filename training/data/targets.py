@@ -254,7 +254,8 @@ def at_rest(one: Image, other: Image) -> bool:
         far += int((smooth[level] > FAR * deviation).sum()) if deviation > 0 else 0
         if (noise := float(squares[level].mean())) > 0:
             spreads.append(deviation**2 / (noise * _KEPT_VARIANCE))
-    return far <= MOST_MOVED * len(order) and (not spreads or np.median(spreads) < MOST_SPREAD)
+    spread = float(np.median(spreads)) if spreads else 0.0
+    return far <= MOST_MOVED * len(order) and spread < MOST_SPREAD
 
 
 def _binned(image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -42,4 +42,4 @@ class GaussianLearner(PredictingLearner):
 
     def _start(self) -> None:
         with torch.no_grad():
-            self.network.network.head.bias[1] = START_SPREAD  # type: ignore[index]
+            self.network.get_submodule("network.head").get_parameter("bias")[1] = START_SPREAD

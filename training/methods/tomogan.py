@@ -90,13 +90,14 @@ class TomoGAN(SupervisedLearner):
             penalty = gradient_penalty(
                 lambda pictures: self.critic(pictures, noisy), truth, made, rng
             )
-            return PENALTY * penalty - distance
+            loss: Tensor = PENALTY * penalty - distance
+            return loss
 
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return squared error, the critic's opinion and the difference of features."""
         made, truth = self.outputs_and_truth(frames)
         noisy = frames[:, :1]
-        score = self.critic(made, noisy).mean()
+        score: Tensor = self.critic(made, noisy).mean()
         error = functional.mse_loss(made, truth)
         return error - ADVERSARIAL * score + PERCEPTUAL * self._perceived(made, truth, noisy)
 

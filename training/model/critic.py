@@ -52,7 +52,8 @@ class Critic(nn.Module):
 
     def forward(self, pictures: Tensor, noisy: Tensor) -> Tensor:
         """Return a score for each of (N, 1, Y, X), (N,)."""
-        return self.head(self.features(pictures, noisy)[-1]).mean(dim=(1, 2, 3))  # type: ignore[no-any-return]
+        scores: Tensor = self.head(self.features(pictures, noisy)[-1])
+        return scores.mean(dim=(1, 2, 3))
 
     def features(self, pictures: Tensor, noisy: Tensor) -> list[Tensor]:
         """Return what each stage makes of a picture beside its noisy frame."""
@@ -74,11 +75,16 @@ def gradient_penalty(
     share = torch.rand(len(clean), 1, 1, 1, generator=rng).to(clean)
     between = (share * clean + (1 - share) * made).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return ((gradient.flatten(1).norm(dim=1) - 1) ** 2).mean()
+    norms: Tensor = gradient.flatten(1).norm(dim=1)
+    penalty: Tensor = ((norms - 1) ** 2).mean()
+    return penalty
 
 
 class VGGFeatures(nn.Module):
     """The last convolution of VGG-19, with weights from a file; they are not trained."""
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, weights: Path) -> None:
         super().__init__()

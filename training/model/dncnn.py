@@ -55,7 +55,7 @@ class DnCNN(Network):
         features = self.body(frames)
         # In full precision: bfloat16 has three digits, the estimate needs more.
         with torch.autocast(frames.device.type, enabled=False):
-            noise = self.head(features.float())
+            noise: Tensor = self.head(features.float())
         return frames[:, :1] - noise
 
     def folded(self) -> DnCNN:

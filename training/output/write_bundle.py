@@ -181,7 +181,7 @@ def _record(run: Run, recordings: Recordings, parameters: int, seconds: float) -
         seed=run.options.seed,
         parameters=parameters,
         validation_loss=run.losses[-1].validation_loss if run.losses else None,
-        options=run.options.record() | _truths(recordings),
+        options={**run.options.record(), **_truths(recordings)},
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from quietscope.inference.graph.receptive_field import receptive_field
 from quietscope.training.data.side_inputs import Sample
 from quietscope.training.model.estimator import Estimator
 from quietscope.training.options import InputPlanes
@@ -40,6 +41,7 @@ def test_the_graph_does_what_the_network_does(truth, learner_of_noise, tmp_path,
     estimator = Estimator(network, learner.posterior, centre_adu=120.0, scale_adu=20.0)
     sample = Sample(observed(np.stack([truth, truth])))
     assert export_graph(estimator, tmp_path / "model.onnx", [sample]) < LARGEST_RELATIVE_ERROR
+    assert receptive_field(tmp_path / "model.onnx").stride_px % network.period == 0
     session = onnxruntime.InferenceSession(
         str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]
     )
