@@ -28,15 +28,26 @@ UNCOMPRESSED = 1
 MOST_TAGS = 4096
 
 
+class _Quiet:
+    """How many are at work whose damaged files tifffile shall not remark on."""
+
+    lock = threading.Lock()
+    depth = 0
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
     """Keep the library's own remarks on damaged files to itself: ours say what to do."""
     logger = logging.getLogger("tifffile")
-    before, logger.disabled = logger.disabled, True
+    with _Quiet.lock:
+        _Quiet.depth += 1
+        logger.disabled = True
     try:
         yield
     finally:
-        logger.disabled = before
+        with _Quiet.lock:
+            _Quiet.depth -= 1
+            logger.disabled = _Quiet.depth > 0
 
 
 class TiffPages:
@@ -165,7 +176,7 @@ class TiffPages:
         StackError
             If the file holds fewer.
         """
-        with self._lock:
+        with self._lock, quietly():
             pixels = self._page(page).asarray() if page < self.count else self._in_run(page)
         return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
 
