@@ -1,8 +1,8 @@
 """Write frames to one TIFF file as they come: OME-TIFF, or a hyperstack for ImageJ.
 
-Owns the order of pages, the OME-XML that tells which frame each page is, and the limits of either
-form. The file appears under its name when all is in it; a killed program leaves none. Neither
-form can be continued, so neither is resumed.
+Owns the order of pages and the limits of either form; which frame each page is stands in the
+OME-XML of `ome_document`. The file appears under its name when all is in it; a killed program
+leaves none. Neither form can be continued, so neither is resumed.
 
 An OME-TIFF has a page for each frame that was written, in the order in which they came. A frame
 that was never recorded has none: the OME-XML names no page for it. An ImageJ hyperstack is one
@@ -12,12 +12,11 @@ block of pixels and has a place for each frame, so it needs them all.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +26,7 @@ from ..axis_map import AxisMap, Place
 from ..display_range import display_ranges
 from ..output_kinds import SOFTWARE, Kind
 from ..stack import Stack
-
-if TYPE_CHECKING:
-    from ome_types import OME
+from .ome_document import ome_document
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 Axes = Mapping[str, int | str]
@@ -41,17 +38,33 @@ CLASSIC_BYTES = 2**31
 
 
 class _Writer:
-    """What both forms share: the file that appears at the end, and the check of each frame."""
+    """What both forms share: the file that appears at the end, and the check of each frame.
+
+    Parameters
+    ----------
+    path
+        The file.
+    stack
+        What is written: its axes, sizes and names, and what is known beside the pixels.
+    pixel_type
+        Of the pages.
+    kind
+        What it is: only a file of the same kind is replaced.
+    attributes
+        Where the pixels come from; kept in the file.
+    overwrite
+        Replace a file that is there, when the new one is whole.
+    """
 
     def __init__(
         self,
         path: Path | str,
         stack: Stack,
-        pixel_type: str,
         *,
-        kind: Kind,
-        attributes: Mapping[str, Any] | None,
-        overwrite: bool,
+        pixel_type: str = "float32",
+        kind: Kind = Kind.DENOISED,
+        attributes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
         self.attributes = dict(attributes or {})
@@ -59,12 +72,18 @@ class _Writer:
         self.stack = stack
         self.dtype = np.dtype(pixel_type)
         self.frames_written = 0
+        self._require_fitting()
         self._axis_map = AxisMap(number_as_they_appear=False)
         self._axis_map.know_channels(stack.channel_names)
         self._open = ExitStack()
         self._staging = self._open.enter_context(
             new_file(self.path, overwrite=overwrite, kind=kind)
         )
+        try:
+            self._begin()
+        except (OSError, ValueError) as error:
+            self._abandon(error)
+            raise self._unwritable(error) from error
 
     def write(self, pixels: NDArray[Any], axes: Axes) -> None:
         """Write one frame (Y, X).
@@ -136,6 +155,13 @@ class _Writer:
             "right to write there"
         )
 
+    def _require_fitting(self) -> None:
+        """Raise OutputError if the form cannot hold the stack; nothing is opened yet."""
+
+    def _begin(self) -> None:
+        """Open what frames are written to."""
+        raise NotImplementedError
+
     def _holds(self, place: Place) -> bool:
         raise NotImplementedError
 
@@ -150,41 +176,13 @@ class _Writer:
 
 
 class OmeTiffWriter(_Writer):
-    """Frames as pages of one OME-TIFF, in any order.
+    """Frames as pages of one OME-TIFF, `.ome.tif` by custom, in any order."""
 
-    Parameters
-    ----------
-    path
-        The file; `.ome.tif` by custom.
-    stack
-        What is written: its axes, sizes and names, and what is known beside the pixels.
-    pixel_type
-        Of the pages.
-    kind
-        What it is: only a file of the same kind is replaced.
-    attributes
-        Kept in the OME-XML as an annotation: where the pixels come from.
-    overwrite
-        Replace a file that is there, when the new one is whole.
-    """
-
-    def __init__(
-        self,
-        path: Path | str,
-        stack: Stack,
-        *,
-        pixel_type: str = "float32",
-        kind: Kind = Kind.DENOISED,
-        attributes: Mapping[str, Any] | None = None,
-        overwrite: bool = False,
-    ) -> None:
+    def _begin(self) -> None:
         import tifffile
 
-        super().__init__(
-            path, stack, pixel_type, kind=kind, attributes=attributes, overwrite=overwrite
-        )
         self._pages: dict[Place, int] = {}
-        size = int(np.prod([*stack.sizes.values(), *stack.frame_shape]))
+        size = int(np.prod([*self.stack.sizes.values(), *self.stack.frame_shape]))
         large = size * self.dtype.itemsize > CLASSIC_BYTES
         self._tiff = tifffile.TiffWriter(self._staging, bigtiff=large, ome=False)
 
@@ -234,37 +232,39 @@ class ImageJWriter(_Writer):
         If the stack has several positions or other axes, or is too large for the form.
     """
 
-    def __init__(
-        self,
-        path: Path | str,
-        stack: Stack,
-        *,
-        pixel_type: str = "float32",
-        kind: Kind = Kind.DENOISED,
-        attributes: Mapping[str, Any] | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        import tifffile
-
-        known = {"time", "z", "channel"}
-        if others := [f"{n} ({s})" for n, s in stack.sizes.items() if n not in known and s > 1]:
+    def _require_fitting(self) -> None:
+        sizes, known = self.stack.sizes, {"time", "z", "channel"}
+        if others := [f"{n} ({s})" for n, s in sizes.items() if n not in known and s > 1]:
             raise OutputError(
-                f"{path}: an ImageJ hyperstack has time, z and channels, the stack also has "
+                f"{self.path}: an ImageJ hyperstack has time, z and channels, the stack also has "
                 f"{', '.join(others)}; write an .ome.tif without --imagej, or an .ome.zarr"
             )
-        shape = [stack.sizes.get(name, 1) for name in ("time", "z", "channel")]
-        size = int(np.prod([*shape, *stack.frame_shape])) * np.dtype(pixel_type).itemsize
+        self._shape = [sizes.get(name, 1) for name in ("time", "z", "channel")]
+        size = int(np.prod([*self._shape, *self.stack.frame_shape])) * self.dtype.itemsize
         if size > LARGEST_IMAGEJ_BYTES:
             raise OutputError(
-                f"{path}: {size / 2**30:.1f} GiB, an ImageJ hyperstack ends at 4 GiB; write an "
-                ".ome.tif without --imagej (a BigTIFF, by Bio-Formats), or an .ome.zarr"
+                f"{self.path}: {size / 2**30:.1f} GiB, an ImageJ hyperstack ends at 4 GiB; write "
+                "an .ome.tif without --imagej (a BigTIFF, by Bio-Formats), or an .ome.zarr"
             )
-        super().__init__(
-            path, stack, pixel_type, kind=kind, attributes=attributes, overwrite=overwrite
+
+    def _begin(self) -> None:
+        import tifffile
+
+        self._written = np.zeros(self._shape, bool)
+        self._pixels: NDArray[Any] | None = tifffile.memmap(
+            self._staging,
+            shape=(*self._shape, *self.stack.frame_shape),
+            dtype=self.dtype,
+            imagej=True,
+            metadata=self._facts(),
+            software=self.software,
+            **_resolution(self.stack.pixel_size_yx_um, for_imagej=True),
         )
-        self._written = np.zeros(shape, bool)
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what ImageJ is told beside the pixels."""
+        stack, ranges = self.stack, display_ranges(self.stack)
         facts: dict[str, Any] = {"axes": "TZCYX", "unit": "um"}
-        ranges = display_ranges(stack)
         facts["min"], facts["max"] = ranges[0]
         facts["Ranges"] = [edge for shown in ranges for edge in shown]
         if stack.z_step_um:
@@ -274,16 +274,8 @@ class ImageJWriter(_Writer):
         if self.attributes:
             facts["Info"] = json.dumps(jsonable(self.attributes), ensure_ascii=False)
         if stack.channel_names:
-            facts["Labels"] = list(stack.channel_names) * (shape[0] * shape[1])
-        self._pixels: NDArray[Any] | None = tifffile.memmap(
-            self._staging,
-            shape=(*shape, *stack.frame_shape),
-            dtype=self.dtype,
-            imagej=True,
-            metadata=facts,
-            software=self.software,
-            **_resolution(stack.pixel_size_yx_um, for_imagej=True),
-        )
+            facts["Labels"] = list(stack.channel_names) * (self._shape[0] * self._shape[1])
+        return facts
 
     def _holds(self, place: Place) -> bool:
         return bool(self._written[place.time, place.z, place.channel])
@@ -315,146 +307,3 @@ def _resolution(
     if for_imagej:  # there pixels per unit, and the unit is named in the metadata
         return {"resolution": (1 / width, 1 / height)}
     return {"resolution": (1e4 / width, 1e4 / height), "resolutionunit": "CENTIMETER"}
-
-
-# --------------------------------------------------------------------------------- OME-XML
-
-
-def ome_document(
-    pages: Mapping[Place, int],
-    stack: Stack,
-    *,
-    pixel_type: str,
-    channel_names: Sequence[str],
-    attributes: Mapping[str, Any],
-) -> OME:
-    """Return the OME-XML of a file whose page `pages[place]` holds the frame at `place`.
-
-    One image for each position. Frames without a page are not mentioned, which by the OME data
-    model means that they are not in the file.
-    """
-    from ome_types import OME
-    from ome_types.model import Image
-
-    names = position_names(stack)
-    images = []
-    by_position = groupby(sorted(pages, key=_position), key=_position)
-    for number, (position, places) in enumerate(by_position):
-        own = {place: pages[place] for place in places}
-        images.append(
-            Image(
-                id=f"Image:{number}",
-                name=names.get(position, f"Position {position}"),
-                pixels=_pixels(number, own, stack, pixel_type, channel_names),
-            )
-        )
-    return OME(
-        images=images, creator="quietscope", structured_annotations=_annotations(attributes)
-    )
-
-
-def position_names(stack: Stack) -> dict[int, str]:
-    """Return what each position is called, where it is more than its number."""
-    names = {}
-    for number, values in enumerate(stack.image_places):
-        if list(values.values()) == [number]:
-            continue
-        alone = len(values) == 1 and "position" in values
-        names[number] = (
-            str(values["position"])
-            if alone
-            else ", ".join(f"{axis} {value}" for axis, value in values.items())
-        )
-    return names
-
-
-def _position(place: Place) -> int:
-    return place.position or 0
-
-
-def _pixels(
-    number: int,
-    pages: Mapping[Place, int],
-    stack: Stack,
-    pixel_type: str,
-    channel_names: Sequence[str],
-) -> Any:
-    from ome_types.model import Channel, Pixels, Pixels_DimensionOrder, PixelType
-
-    times, channels, planes = (
-        max(stack.sizes.get(axis, 1), 1 + max(getattr(place, axis) for place in pages))
-        for axis in ("time", "channel", "z")
-    )
-    height, width = stack.pixel_size_yx_um or (None, None)
-    known: dict[str, Any] = {
-        "physical_size_x": width,
-        "physical_size_y": height,
-        "physical_size_z": stack.z_step_um,
-        "time_increment": stack.time_interval_s,
-    }
-    return Pixels(
-        id=f"Pixels:{number}",
-        dimension_order=Pixels_DimensionOrder.XYTZC,
-        type=PixelType({"float32": "float"}.get(pixel_type, pixel_type)),
-        size_x=stack.frame_shape[1],
-        size_y=stack.frame_shape[0],
-        size_t=times,
-        size_c=channels,
-        size_z=planes,
-        channels=[
-            Channel(
-                id=f"Channel:{number}:{index}",
-                name=channel_names[index] if index < len(channel_names) else None,
-                samples_per_pixel=1,
-            )
-            for index in range(channels)
-        ],
-        tiff_data_blocks=_blocks(pages, times, planes),
-        **{name: value for name, value in known.items() if value},
-    )
-
-
-def _blocks(pages: Mapping[Place, int], times: int, planes: int) -> list[Any]:
-    """Return the TiffData elements: one for each run of frames whose pages follow each other.
-
-    In the order XYTZC frames of one channel and plane follow each other in time.
-    """
-    from ome_types.model import TiffData
-
-    def order(place: Place) -> int:
-        return (place.channel * planes + place.z) * times + place.time
-
-    in_order = sorted(pages, key=order)
-    runs = groupby(enumerate(in_order), key=lambda item: (
-        order(item[1]) - item[0], pages[item[1]] - item[0]
-    ))  # fmt: skip
-    blocks = []
-    for _, run in runs:
-        places = [place for _, place in run]
-        first = places[0]
-        blocks.append(
-            TiffData(
-                ifd=pages[first],
-                first_t=first.time,
-                first_c=first.channel,
-                first_z=first.z,
-                plane_count=len(places),
-            )
-        )
-    return blocks
-
-
-def _annotations(attributes: Mapping[str, Any]) -> Any:
-    from ome_types.model import MapAnnotation, StructuredAnnotations
-
-    if not attributes:
-        return StructuredAnnotations()
-    kept = {
-        str(name): value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in jsonable(attributes).items()
-    }
-    return StructuredAnnotations(
-        map_annotations=[
-            MapAnnotation(id="Annotation:0", namespace="quietscope", value=kept)  # type: ignore[arg-type]
-        ]
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,10 @@ def test_a_record_that_cannot_be_read_is_named_in_one_line():
         provenance_of(image({"kind": "denoised", "source": "x", "models": 3}))
     with pytest.raises(InferenceError, match=r"image: its camera record cannot be read .*binning"):
         recorded_camera(image({"camera": {"binning": [[]]}}))
+
+
+@pytest.mark.parametrize(("is_label", "known"), [(True, "Cam"), (False, None)])
+def test_the_camera_of_micro_manager_s_own_files_counts(is_label, known):
+    """Other programs write a model's name, which no calibration knows."""
+    stack = replace(image({}), camera="Cam", camera_is_label=is_label)
+    assert recorded_camera(stack).camera == known
