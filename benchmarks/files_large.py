@@ -1,6 +1,6 @@
 """How fast stacks of 20 GB open in each format, and how much memory denoising them takes.
 
-    python benchmarks/files_large.py [--gigabytes 20] [--frames 200] [--only FORMAT] [--folder DIR]
+    python benchmarks/files_large.py [--gigabytes 20] [--frames 40] [--only FORMAT] [--folder DIR]
 
 The files are sparse: what is written are their directories and indices, not their pixels, so that
 they take hardly any disk. Each is opened, read and denoised in a process of its own. Denoising all
@@ -27,7 +27,7 @@ import numpy as np
 EDGE = 2048
 FRAME_BYTES = EDGE * EDGE * 2
 READ_FRAMES = 40
-MODEL_FRAMES = 8
+MODEL_FRAMES = 5
 OPENS_WITHIN_S, PEAK_MB, GROWTH_MB = 2.0, 1000, 64
 RESULTS = Path(__file__).parent / "results" / "files_large.json"
 
@@ -223,7 +223,7 @@ def main() -> None:
     """Write, measure and remove one file after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=20)
-    parser.add_argument("--frames", type=int, default=200)
+    parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--only", default=None)
     parser.add_argument("--folder", type=Path, default=None)
     given = parser.parse_args()

@@ -115,6 +115,8 @@ def _opened(path: Path, read: Callable[[Path, OpenOptions], Stack], options: Ope
     except QuietscopeError:
         raise
     except Exception as error:  # a broken file can fail anywhere inside a reader
+        if path.is_file() and not path.stat().st_size:
+            raise StackError(f"{path}: is empty; copy the recording anew") from error
         raise StackError(
             f"{path}: cannot be read as an image stack ({reason(error, path)}); expected {FORMATS}"
         ) from error

@@ -333,6 +333,12 @@ def test_a_folder_of_something_else(tmp_path):
         open_stack(tmp_path)
 
 
+def test_an_empty_file_is_named(tmp_path):
+    (tmp_path / "a.tif").touch()
+    with pytest.raises(StackError, match=r"a\.tif: is empty"):
+        open_stack(tmp_path / "a.tif")
+
+
 def test_a_pointer_of_git_lfs_is_named(tmp_path):
     (tmp_path / "a.czi").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(StackError, match="git lfs pull"):
@@ -345,7 +351,7 @@ def test_a_file_of_something_else(tmp_path):
         open_stack(tmp_path / "a.doc")
 
 
-@pytest.mark.parametrize("content", [b"", b"no tiff", b"II*\0\x08\0\0\0"])
+@pytest.mark.parametrize("content", [b"no tiff", b"II*\0\x08\0\0\0"])
 def test_a_broken_tiff(tmp_path, content):
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(StackError, match=r"a\.tif: cannot be read as an image stack") as caught:
