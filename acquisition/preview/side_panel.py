@@ -67,6 +67,7 @@ class SidePanel(QFrame):
         self.history_words = label("small", wrap=True)
         self.trust_rows = [ReadingRow() for _ in range(6)]
         self.speed_rows = [ReadingRow(lamp=False) for _ in range(5)]
+        self._brief = False
         self.run_form = QFormLayout()
         self.run_form.setVerticalSpacing(3)
         self.run_form.setHorizontalSpacing(12)
@@ -85,10 +86,22 @@ class SidePanel(QFrame):
         column.addWidget(rule())
         column.addLayout(self.run_form)
 
+    def be_brief(self, brief: bool) -> None:
+        """Leave out the sentences of what is good, where there is no room for them."""
+        if brief != self._brief:
+            self._brief = brief
+            for row in (*self.trust_rows, *self.speed_rows):
+                self._show_sentence(row)
+
+    def _show_sentence(self, row: ReadingRow) -> None:
+        needless = self._brief and row.lamp.grade < Grade.CARE
+        row.sentence.setVisible(bool(row.sentence.text()) and not needless)
+
     def show_trust(self, readings: Sequence[Reading], verdict: Reading) -> None:
         """Show the judgement and the figures behind it."""
         for row, reading in zip(self.trust_rows, readings, strict=True):
             row.show_reading(reading)
+            self._show_sentence(row)
         self.verdict_card.show_verdict(verdict)
 
     def show_history(self, history: VerdictHistory) -> None:
@@ -101,6 +114,7 @@ class SidePanel(QFrame):
         """Show what became of the frames."""
         for row, reading in zip(self.speed_rows, readings, strict=True):
             row.show_reading(reading)
+            self._show_sentence(row)
 
     def show_run(self, lines: Sequence[tuple[str, str]]) -> None:
         """Show what identifies the run."""

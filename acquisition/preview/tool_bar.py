@@ -15,6 +15,8 @@ EXTRAS = (
     ("Removed", "A third image: what the denoiser took out. It should be pure noise (R)"),
     ("Uncertainty", "A third image: how sure each pixel is. Bright is unsure (U)"),
 )
+WIDE = 1200
+"""Pixels, at the smallest text size, from which on everything has room."""
 
 
 class ToolBar(QFrame):
@@ -71,6 +73,12 @@ class ToolBar(QFrame):
         row.addWidget(self.save)
         for part in (*self.findChildren(QPushButton), *self.findChildren(QComboBox)):
             part.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+
+    def make_room(self, width: float) -> None:
+        """Leave out what has a key, where the bar is narrower than everything in it."""
+        self.title.setVisible(width >= WIDE)
+        for button in (self.fit, self.save):
+            button.setVisible(width >= WIDE)
 
     def _switch(self, text: str, tip: str) -> QPushButton:
         made = QPushButton(text)

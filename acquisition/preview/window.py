@@ -34,6 +34,8 @@ from .widgets import Lamp, StateLine, later
 
 SIDE_WIDTH, PLOT_HEIGHT = 326, 104
 """In pixels, at the smallest text size."""
+BRIEF_HEIGHT = 690
+"""Below it the panel of words has no room for every sentence."""
 TICK_MS = 20
 CPU_SHARE = 0.3
 """The window takes at most this share of one core: the rest is the camera's and denoiser's."""
@@ -417,6 +419,8 @@ class PreviewWindow(QWidget):
                 plot.plot.setFixedHeight(round(PLOT_HEIGHT * scale))
             for lamp in self.findChildren(Lamp):
                 lamp.set_scale(scale)
+        self.bar.make_room(self.width() / scale)
+        self.side.be_brief(self.height() < BRIEF_HEIGHT * scale)
         QTimer.singleShot(0, self, self.fit)
 
     def closeEvent(self, event: QCloseEvent) -> None:

@@ -124,7 +124,7 @@ class Step:
     def adopt(self, job: Job) -> None:
         """Take a job as this step's own, started just now or by an earlier window."""
         self.job, self.seen = job, job.read()
-        if self.uses_camera:
+        if self.uses_camera and self.seen.running:
             self.facts.at_microscope = self.name
 
     def why_not(self) -> str:

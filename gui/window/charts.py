@@ -76,8 +76,9 @@ class PhotonTransferChart(Chart):
             empty="The curve grows here, point by point, while your camera is measured.",
         )
         self.plot.setLogMode(True, True)
+        decades = [[(power, f"{10**power:,}") for power in range(11)], []]
         for side in ("left", "bottom"):
-            self.plot.getPlotItem().getAxis(side).setStyle(maxTickLevel=0)  # powers of ten alone
+            self.plot.getPlotItem().getAxis(side).setTicks(decades)
         self._fit = self.plot.plot()
         self._points = self.plot.plot(pen=None, symbol="o", symbolSize=9)
 

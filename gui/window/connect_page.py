@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from PySide6.QtWidgets import (
-    QAbstractSpinBox,
     QButtonGroup,
     QDoubleSpinBox,
     QFileDialog,
@@ -52,7 +51,6 @@ class ConnectPage(Page):
         self.exposure.setSuffix(" ms")
         self.exposure.setSpecialValueText("as it is set")
         self.exposure.setKeyboardTracking(False)
-        self.exposure.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
         self.exposure.valueChanged.connect(
             lambda value: self.connect.choose(exposure_ms=value or None)
         )

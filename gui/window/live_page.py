@@ -8,7 +8,6 @@ from pathlib import Path
 from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import (
-    QAbstractSpinBox,
     QCheckBox,
     QFileDialog,
     QHBoxLayout,
@@ -43,7 +42,6 @@ class LivePage(Page):
         self.frames.setKeyboardTracking(False)
         self.frames.setSuffix(" images")
         self.frames.setMinimumWidth(150)
-        self.frames.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
         self.frames.valueChanged.connect(lambda value: self.live.choose(frames=value))
         self.channel = channel_box()
         self.channel.activated.connect(
@@ -100,7 +98,7 @@ class LivePage(Page):
         running = snapshot.job is not None and snapshot.job.running
         show_number(self.frames, snapshot.frames)
         show_channels(self.channel, snapshot.channels, snapshot.channel)
-        self.frames.setVisible(not running)
+        self.frames.setEnabled(not running)
         self.channel.setVisible(not running and bool(snapshot.channels))
         self.follow.setVisible(not running and snapshot.can_follow)
         self.models.setVisible(not running and not snapshot.run)

@@ -218,6 +218,7 @@ class MainWindow(QMainWindow):
             lamp.set_scale(self._scale)
         for page in self.pages.values():
             page.set_theme(theme)
+            page.set_scale(self._scale)
 
     def _fitting_scale(self) -> float:
         fitting = min(self.width() / 1280, self.height() / 720)

@@ -17,6 +17,8 @@ from .charts import Chart
 from .parts import CommandRow, JobBar, primary
 from .theme import Theme
 
+WIDTH = "width at the smallest text size"
+
 
 class Page(QWidget):
     """The page of one step."""
@@ -75,6 +77,12 @@ class Page(QWidget):
         for chart in self.findChildren(Chart):
             chart.set_theme(theme)
 
+    def set_scale(self, scale: float) -> None:
+        """Let columns of a fixed width grow with the text."""
+        for part in self.findChildren(QWidget):
+            if isinstance(width := part.property(WIDTH), int):
+                part.setFixedWidth(round(width * scale))
+
     def leave(self) -> None:
         """Let go of what another program holds, because the window closes."""
 
@@ -96,7 +104,7 @@ def column(*widgets: QWidget | None, width: int | None = None, scroll: bool = Fa
             inside.addWidget(widget)
     if not scroll:
         if width is not None:
-            box.setFixedWidth(width)
+            _fix_width(box, width)
         return box
     inside.setContentsMargins(0, 0, 10, 0)
     area = QScrollArea()
@@ -104,5 +112,10 @@ def column(*widgets: QWidget | None, width: int | None = None, scroll: bool = Fa
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     area.setWidget(box)
     if width is not None:
-        area.setFixedWidth(width)
+        _fix_width(area, width)
     return area
+
+
+def _fix_width(part: QWidget, width: int) -> None:
+    part.setProperty(WIDTH, width)
+    part.setFixedWidth(width)

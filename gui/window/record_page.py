@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
-    QAbstractSpinBox,
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
@@ -55,8 +54,6 @@ class RecordPage(Page):
         self.planes = QLineEdit()
         self.planes.setPlaceholderText("one; or start, end, step in µm")
         self.planes.editingFinished.connect(lambda: self.record.choose(planes=self.planes.text()))
-        for number in (self.frames, self.interval):
-            number.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
         form = QWidget()
         fields = QFormLayout(form)
         fields.setContentsMargins(0, 0, 0, 0)

@@ -122,6 +122,8 @@ def style_sheet(theme: Theme, scale: float) -> str:
     QLineEdit, QSpinBox, QDoubleSpinBox, QComboBox, QListWidget {{ background: {t.raised};
         border: 1px solid {t.border}; border-radius: {px(5)}; padding: {px(4)} {px(7)};
         selection-background-color: {t.accent}; selection-color: {t.on_accent}; }}
+    QSpinBox::up-button, QSpinBox::down-button, QDoubleSpinBox::up-button,
+        QDoubleSpinBox::down-button {{ width: 0px; border: none; }}
     QLineEdit:focus, QSpinBox:focus, QDoubleSpinBox:focus, QComboBox:focus, QListWidget:focus
         {{ border-color: {t.accent}; }}
     QComboBox QAbstractItemView {{ background: {t.raised}; color: {t.text};
