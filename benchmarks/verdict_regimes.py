@@ -55,6 +55,7 @@ RESULTS = Path(__file__).parent / "results"
 FRAMES = 20
 RUNS = 102
 """Over the three specimens together; 102 runs of 20 frames are 2,040 frames."""
+FEWEST_RUNS = 18
 FIRST_SCENE = 50_000
 TRAINING_SCENES = range(1000, 1008)
 STEPS = 1200
@@ -365,20 +366,24 @@ def train_models(cache: Path) -> None:
 
 
 def judge_regimes(cache: Path, only: str | None, seconds: float) -> None:
-    """Judge runs of every regime until the time is over; what was judged before is kept."""
+    """Judge runs of every regime until the time is over; what was judged before is kept.
+
+    Some of each at a time, so that what there is when it is over is as much of every one.
+    """
     until = time.monotonic() + seconds
     subjects = [Subject(name, cache) for name in CAMERAS]
-    for number, regime in enumerate(REGIMES):
-        if only is not None and only != regime:
-            continue
-        file = cache / f"runs {regime}.json"
-        runs = json.loads(file.read_text()) if file.exists() else []
-        while len(runs) < RUNS and time.monotonic() < until:
-            subject = subjects[len(runs) % len(subjects)]
-            scene = FIRST_SCENE + 1000 * number + len(runs)
-            runs.append(judge_run(subject, regime, scene))
-            write_json(file, runs)
-        print(f"{regime}: {summary(regime, runs) if runs else 'not yet'}", flush=True)
+    for wanted in (*range(FEWEST_RUNS, RUNS, FEWEST_RUNS), RUNS):
+        for number, regime in enumerate(REGIMES):
+            if only is not None and only != regime:
+                continue
+            file = cache / f"runs {regime}.json"
+            runs = json.loads(file.read_text()) if file.exists() else []
+            while len(runs) < wanted and time.monotonic() < until:
+                subject = subjects[len(runs) % len(subjects)]
+                scene = FIRST_SCENE + 1000 * number + len(runs)
+                runs.append(judge_run(subject, regime, scene))
+                write_json(file, runs)
+        print(f"{wanted} runs of each, or what time allowed", flush=True)
 
 
 def judging_cost() -> dict[str, float]:

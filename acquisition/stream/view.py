@@ -6,6 +6,7 @@ how the window looks is written in `preview`, what the figures mean in `inferenc
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Hashable
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ...calibration.noise_files import load_noise_model
 from ...inference.bundle import Bundle
 from ...inference.denoiser import Denoiser
+from ...inference.errors import BundleError
 from ...inference.runtime.camera_pixels import CameraPixels
 from ...inference.trust.figures import TrustFigures
 from ...inference.trust.judge import FrameJudge
@@ -29,6 +31,8 @@ from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers
 from .part import Recorded
 from .verdict_watch import VerdictWatch
+
+logger = logging.getLogger(__name__)
 
 TRUST_INTERVAL_S = 0.2
 TRUST_SHARE = 0.05
@@ -190,9 +194,13 @@ class View:
         key = (channel, model.model_sha256)
         if key not in self._judges:
             limit = self._saturation_adu
-            self._judges[key] = FrameJudge.of_bundle(
-                model, noise, saturation_adu=np.inf if limit is None else limit
-            )
+            saturation_adu = np.inf if limit is None else limit
+            try:
+                judge = FrameJudge.of_bundle(model, noise, saturation_adu=saturation_adu)
+            except BundleError as error:  # of a later version, say: no reason to stop a run
+                logger.warning("%s; the picture is judged without it", error)
+                judge = FrameJudge(noise, None, saturation_adu=saturation_adu)
+            self._judges[key] = judge
         return self._judges[key]
 
     def _noise_variance(self, model: Any) -> NoiseVariance | None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from ..model.contrast_correction import CONTRASTS, ContrastCorrection, knot_of, local_contrast
+from ..model.contrast_correction import CONTRASTS, ContrastCorrection, LocalContrast
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import GaussianPosterior, Posterior, SampledPosterior
 from ..model.unit_noise import UnitNoise
@@ -256,12 +256,13 @@ def _by_contrast(
     It is that beyond what is usual, which the brightness tells. Nothing is made less: in flat
     parts, some percent of error in the noise's variance would be enough for that.
     """
+    contrast = LocalContrast(noise)
     wrong, stated, weight = np.zeros((3, len(CONTRASTS)))
     for estimate, sigma, squared, variance in parts:
         place, error, said = (
             part.flatten().double().cpu().numpy()
             for part in (
-                knot_of(local_contrast(estimate, noise)),
+                contrast(estimate),
                 squared / sigma**2,
                 variance / sigma**2,
             )
