@@ -1,6 +1,7 @@
 """Put the verdict to the test: simulated specimens, and everything that goes wrong with a picture.
 
-    python benchmarks/verdict_regimes.py [--part train|judge|store] [--only REGIME] [--cache DIR]
+    python benchmarks/verdict_regimes.py [--part train|judge|uncertainty|store]
+        [--only REGIME] [--cache DIR] [--seconds S]
 
 Three specimens, each before its own camera (`verdict_specimens`), a small lattice network trained
 for each, calibrated cameras. Every run is up to 20 frames of a scene of its own, whose seed
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 from verdict_specimens import (
     CAMERAS,
     SHAPE,
@@ -41,6 +42,7 @@ from quietscope.acquisition.preview.model import FigureAverage, trust_readings, 
 from quietscope.calibration.fit_camera import fit_camera
 from quietscope.calibration.noise_files import load_noise_model
 from quietscope.inference.bundle import Bundle, open_bundle
+from quietscope.inference.evaluation.conditional_z import ConditionalZ
 from quietscope.inference.evaluation.metrics import psnr_db
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.trust import NoiseVariance, TrustFigures
@@ -63,6 +65,7 @@ POINTS, POINT_SNR = 40, 3.0
 LINES, LINE_SNR = 6, 2.0
 BLUR_DB = 1.0
 DEFOCUS_PX = 2.5
+UNCERTAINTY_SCENES, UNSEEN_SNR = 6, 6.0
 
 CAUSES = {
     "erased points": {"lost"},
@@ -431,6 +434,51 @@ def denoising_ms(cache: Path) -> float:
     return 1e3 * float(np.median(seconds))
 
 
+def uncertainty(cache: Path) -> dict[str, dict[str, float]]:
+    """Return error over what is stated, by class of pixel, and at points never seen."""
+    found = {}
+    for name in CAMERAS:
+        subject, by_class, points = Subject(name, cache), ConditionalZ(), _Points()
+        for scene in range(FIRST_SCENE + 90_000, FIRST_SCENE + 90_000 + UNCERTAINTY_SCENES):
+            rng = np.random.default_rng((12, scene))
+            truth = truth_e(name, scene, 0)
+            signal = subject.camera.signal(truth).astype(float)
+            estimate, stated = subject.denoise(Exposure(subject.camera).take(truth, rng))
+            by_class.add(estimate - signal, stated.astype(float) ** 2, signal)
+            extra = points_at_snr(truth, subject.camera, rng, POINTS, UNSEEN_SNR)
+            signal = subject.camera.signal(truth + extra).astype(float)
+            raw = Exposure(subject.camera).take(truth + extra, rng)
+            points.add(signal, extra * subject.camera.gain_adu_per_e, *subject.denoise(raw))
+        found[name] = {**by_class.result(), **points.result()}
+    return found
+
+
+class _Points:
+    """What becomes of points that were added: at their peaks."""
+
+    def __init__(self) -> None:
+        self._lost: list[float] = []
+        self._z: list[float] = []
+
+    def add(
+        self,
+        signal: FloatImage,
+        extra_adu: FloatImage,
+        estimate: NDArray[np.float32],
+        stated: NDArray[np.float32],
+    ) -> None:
+        peaks = (extra_adu == maximum_filter(extra_adu, 5)) & (extra_adu > 0.5 * extra_adu.max())
+        error = (estimate - signal)[peaks]
+        self._lost += list(error / extra_adu[peaks])
+        self._z += list(error / stated[peaks])
+
+    def result(self) -> dict[str, float]:
+        return {
+            "unseen_points_bias": float(np.mean(self._lost)),
+            "unseen_points_z": float(np.sqrt(np.mean(np.square(self._z)))),
+        }
+
+
 def roc(right: list[dict[str, Any]], wrong: list[dict[str, Any]]) -> dict[str, list[float]]:
     """Return false and true alarms of runs over all limits of the score."""
     limits = sorted({run["score"] for run in (*right, *wrong)}, reverse=True)
@@ -491,6 +539,7 @@ def store(cache: Path) -> None:
             "defocus_px": DEFOCUS_PX,
             "regimes": rows,
             "cost": cost,
+            "uncertainty_z": uncertainty(cache),
             "roc": curves,
         },
     )
@@ -500,7 +549,9 @@ def store(cache: Path) -> None:
 def main() -> None:
     """Run the parts that were asked for."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--part", choices=("train", "judge", "store", "all"), default="all")
+    parser.add_argument(
+        "--part", choices=("train", "judge", "uncertainty", "store", "all"), default="all"
+    )
     parser.add_argument("--only", choices=tuple(REGIMES))
     parser.add_argument("--cache", type=Path, default=Path("verdict_models"))
     parser.add_argument("--seconds", type=float, default=1e9, help="of the part judge")
@@ -510,6 +561,9 @@ def main() -> None:
         train_models(asked.cache)
     if asked.part in ("judge", "all"):
         judge_regimes(asked.cache, asked.only, asked.seconds)
+    if asked.part == "uncertainty":
+        for name, classes in uncertainty(asked.cache).items():
+            print(name, {key: round(value, 3) for key, value in classes.items()})
     if asked.part in ("store", "all"):
         store(asked.cache)
 

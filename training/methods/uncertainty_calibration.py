@@ -34,9 +34,8 @@ PROBE = 0.1
 """Size of the probes in standard deviations of the noise."""
 KNOTS = 6
 """Brightnesses, equally spaced in the noise's standard deviation, whose correction is fitted."""
-FEWEST_PIXELS = 2_000
-FEWEST_PIXELS_OF_CONTRAST = 500
-"""Edges are few, and their errors large."""
+FEWEST_PIXELS = 500
+"""Of a brightness or a contrast. The brightest and the edges are few, and their errors large."""
 LEAST_CONTRAST_GAIN = 1.05
 LARGEST_CORRECTION = 5.0
 LEAST_CORRECTION_SEEN = 0.3
@@ -273,7 +272,7 @@ def _by_contrast(
             total + share @ value
             for total, value in ((wrong, error), (stated, said), (weight, np.ones_like(place)))
         )
-    seen = (weight > FEWEST_PIXELS_OF_CONTRAST) & (stated > 0)
+    seen = (weight > FEWEST_PIXELS) & (stated > 0)
     if not seen.any():
         return None
     ratio = wrong[seen] / stated[seen]
