@@ -83,7 +83,7 @@ WITHOUT_RECORD = {
     "columns": (-np.inf, 1.0),
 }
 """Of bundles without a record: no response of a right model, nor fine structure, does that."""
-STANDING_FACTOR = 3.0
+STANDING_FACTOR = 4.0
 """The picture is smoother than the specimen, so repeats of it lose less; and a few pictures do not
 hold the worst of all."""
 WIDEST = 1.6
