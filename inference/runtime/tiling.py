@@ -290,7 +290,11 @@ def open_denoiser(
         See `OnnxDenoiser`.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    if tile is None and max(frame_shape) > TILE_PX and not _fits(opened, frame_shape, provider):
+    if (
+        tile is None
+        and max(frame_shape) > TILE_PX
+        and _asks_for_tiles(opened, frame_shape, provider)
+    ):
         tile = TILE_PX
     if tile and max(frame_shape) > tile:
         return TiledDenoiser(
@@ -312,11 +316,21 @@ def open_denoiser(
     )
 
 
-def _fits(bundle: Bundle, frame_shape: tuple[int, int], provider: Provider) -> bool:
+def _asks_for_tiles(bundle: Bundle, frame_shape: tuple[int, int], provider: Provider) -> bool:
     needed = working_memory_bytes(bundle.model_path, frame_shape)
+    if needed >= SHARE_OF_MEMORY * float(psutil.virtual_memory().available):
+        return True
     on_cpu = provider == "cpu" or (provider == "auto" and cuda_device_name() is None)
-    free = SHARE_OF_MEMORY * float(psutil.virtual_memory().available)
-    return needed < (min(free, WHOLE_BYTES) if on_cpu else free)
+    return on_cpu and needed >= WHOLE_BYTES and _can_be_tiled(bundle, frame_shape)
+
+
+def _can_be_tiled(bundle: Bundle, frame_shape: tuple[int, int]) -> bool:
+    """Whether the model looks less far than a tile reaches: one of the whole frame does not."""
+    try:
+        field = receptive_field(bundle.model_path)
+        return all(spans(length, TILE_PX, field) for length in frame_shape)
+    except InferenceError:
+        return False
 
 
 def working_memory_bytes(model: Path, frame_shape: tuple[int, int]) -> int:

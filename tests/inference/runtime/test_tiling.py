@@ -207,7 +207,8 @@ def test_a_box_filter(make_bundle):
     assert 2 <= field.reach_px <= 4
 
 
-def test_a_model_that_looks_at_the_whole_frame_is_refused(make_bundle):
+def of_the_whole_frame():
+    """A model of which every pixel depends on all others."""
     model = unet()
     whole = helper.make_node("GlobalAveragePool", ["out"], ["mean"])
     place = next(i for i, node in enumerate(model.graph.node) if node.output[0] == "denoised")
@@ -215,8 +216,14 @@ def test_a_model_that_looks_at_the_whole_frame_is_refused(make_bundle):
     model.graph.node[place + 1].input[0] = "sum"
     model.graph.node.insert(place + 1, helper.make_node("Add", ["out", "mean"], ["sum"]))
     onnx.checker.check_model(model)
+    return model
+
+
+def test_a_model_that_looks_at_the_whole_frame_is_refused(make_bundle):
     with pytest.raises(BundleError, match="GlobalAveragePool may depend on the whole frame"):
-        TiledDenoiser(make_bundle(graph=model), (512, 512), tile=128, provider="cpu")
+        TiledDenoiser(
+            make_bundle(graph=of_the_whole_frame()), (512, 512), tile=128, provider="cpu"
+        )
 
 
 # ------------------------------------------------------------------------------- choosing
@@ -239,6 +246,20 @@ def test_frames_beyond_the_memory_are_tiled(make_bundle, monkeypatch):
     monkeypatch.setattr(tiling, "working_memory_bytes", lambda model, shape: 1 << 60)
     assert isinstance(open_denoiser(bundle, (300, 64), provider="cpu"), TiledDenoiser)
     assert isinstance(open_denoiser(bundle, (300, 64), tile=0, provider="cpu"), OnnxDenoiser)
+
+
+def test_without_a_gpu_large_frames_are_tiled_if_the_model_can_be(make_bundle, monkeypatch):
+    from quietscope.inference.runtime import tiling
+
+    monkeypatch.setattr(tiling, "TILE_PX", 128)
+    monkeypatch.setattr(tiling, "WHOLE_BYTES", 1)
+    for name, graph, kind in (
+        ("near", unet(), TiledDenoiser),
+        ("far", of_the_whole_frame(), OnnxDenoiser),
+    ):
+        bundle = make_bundle(name, graph=graph)
+        with open_denoiser(bundle, (304, 64), provider="cpu") as denoiser:
+            assert isinstance(denoiser, kind)
 
 
 def test_working_memory_grows_with_the_frame(make_bundle):
