@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -87,6 +88,8 @@ def main() -> None:
         result = {
             "platform": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),
+            "cores": os.cpu_count(),
+            "load": [round(n, 1) for n in os.getloadavg()] if hasattr(os, "getloadavg") else None,
             "wheel": wheel.name,
             "wheel_kb": round(wheel.stat().st_size / 1e3),
             "version": version,
