@@ -9,13 +9,14 @@ import shutil
 import socket
 import subprocess
 import sys
-from datetime import date, time
+from datetime import date, datetime, time
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from xml.etree import ElementTree
 
 import pytest
 
 from quietscope.training.errors import TrainingError
+from quietscope.training.retraining.night_record import NightRecord, write_record
 from quietscope.training.retraining.schedule_commands import (
     install_job,
     remove_job,
@@ -29,6 +30,7 @@ from quietscope.training.retraining.scheduling import (
     task_scheduler,
 )
 from quietscope.training.retraining.scheduling.job import MARK, Job
+from quietscope.training.retraining.service import serving
 
 ODD = '/data/50% of $HOME\'s "cells" \\ & <more>'
 JOB = Job(PurePosixPath(ODD), time(22), time(6, 30), notify="mail -s 'a night' me")
@@ -294,3 +296,24 @@ def test_all_systems_plan_without_one_another(tmp_path):
     ):
         assert all(job.name in str(file) for file in plan.doomed)
         assert all(job.name in " ".join(step.command) for step in plan.steps)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"state": "failed", "failure": "the disk is full"}, "failed: the disk is full"),
+        ({"state": "running"}, "ended without a word"),
+        ({"state": "unfinished"}, None),
+        ({"state": "done"}, None),
+    ],
+)
+def test_in_the_morning_it_says_what_failed(state, said, tmp_path):
+    began = datetime(2026, 3, 1, 22).astimezone()
+    write_record(tmp_path, NightRecord(night=began.date(), started=began, **state))
+    found = schedule_status(tmp_path)
+    assert found.failed == (said is not None)
+    if said is not None:
+        assert said in found.result["problem"]
+    assert "2026-03-01" in " ".join(found.summary)
+    with serving(tmp_path):
+        assert "process" in schedule_status(tmp_path).result["served_by"]
