@@ -206,7 +206,7 @@ def retrain(
             seconds=None if minutes is None else 60 * minutes,
             steps=steps,
             noise_model=None if noise_model is None else _noise_model(noise_model),
-            between_steps=GiveWay(),
+            between_steps=GiveWay(tell=say),
             on_progress=show,
             on_remark=say,
         )

@@ -40,6 +40,8 @@ class GiveWay:
         Returns who is live, None if nobody is.
     settled_s
         For how long nobody may have been live before training goes on.
+    tell
+        Told when it waits, and when it goes on.
 
     Attributes
     ----------
@@ -53,8 +55,10 @@ class GiveWay:
         *,
         live: Callable[[], str | None] = who_is_live,
         settled_s: float = SETTLED_S,
+        tell: Callable[[str], None] = logger.info,
     ) -> None:
         self._until, self._live, self._settled_s = until, live, settled_s
+        self._tell = tell
         self._asked = -ASK_EVERY_S
         self.waited_s = 0.0
 
@@ -79,7 +83,7 @@ class GiveWay:
 
     def _stand_still(self, run: Run, save: Callable[[], None], who: str) -> None:
         began, worked = time.monotonic(), working_s()
-        logger.info("training gives way to a live session (%s)", who)
+        self._tell(f"training gives way to a live session ({who})")
         save()
         device = run.workers.device
         move(run, torch.device("cpu"))
@@ -93,7 +97,7 @@ class GiveWay:
             waited = time.monotonic() - began
             self.waited_s += waited
         move(run, device)
-        logger.info("training goes on after %.0f s", waited)
+        self._tell(f"training goes on after {waited:.0f} s")
 
     def wait(self) -> None:
         """Return once nobody has been live for a while.
