@@ -13,7 +13,13 @@ from pathlib import Path
 
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QApplication,
+    QHBoxLayout,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ...inference.trust.verdict import Grade
 from .contrast_control import ContrastControl
@@ -173,7 +179,7 @@ class PreviewWindow(QWidget):
     def _keys(self) -> dict[str, Callable[[], object]]:
         removed, uncertainty = self.extra.buttons()
         keys: dict[str, Callable[[], object]] = {
-            "Space": self.bar.hold.toggle,
+            "Space": self._space,
             "F": self.fit,
             "S": self._ask_and_save,
             "A": self.contrast_plot.auto_box.toggle,
@@ -328,6 +334,14 @@ class PreviewWindow(QWidget):
         """Keep the picture on the screen, or go on."""
         self._held = held
         self.refresh()
+
+    def _space(self) -> None:
+        # In another window the space bar also presses the button that has the focus.
+        focused = QApplication.focusWidget()
+        if isinstance(focused, QAbstractButton):
+            focused.click()
+        else:
+            self.bar.hold.toggle()
 
     def _choose_extra(self, chosen: int) -> None:
         for button in self.extra.buttons():

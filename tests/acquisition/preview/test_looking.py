@@ -144,6 +144,22 @@ def press(window, key):
     QTest.keyClick(window, key)
 
 
+def test_the_space_bar_holds_and_presses_what_has_the_focus(window):
+    from PySide6.QtCore import Qt
+    from PySide6.QtWidgets import QPushButton
+
+    press(window, Qt.Key.Key_Space)
+    assert window.hold_button.isChecked()
+    pressed = []
+    other = QPushButton("of the window around it", window)
+    other.clicked.connect(lambda: pressed.append(True))
+    other.show()
+    other.setFocus()
+    press(window, Qt.Key.Key_Space)
+    assert pressed == [True]
+    assert window.hold_button.isChecked()
+
+
 def test_the_wiper_shows_the_camera_left_of_its_line(window):
     from PySide6.QtCore import Qt
 
