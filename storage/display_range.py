@@ -11,6 +11,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .stack import DisplayRange, Stack
 
@@ -36,6 +37,11 @@ def plausible(ranges: Sequence[tuple[Any, Any]]) -> tuple[DisplayRange, ...]:
     return found if usable else ()
 
 
+def _by_first_frame(channel: Stack) -> DisplayRange:
+    there = channel.present_indices
+    return range_of(channel.frame(int(there[0]))) if there.size else (0.0, 1.0)
+
+
 def of_windows(channels: Sequence[Mapping[str, Any]]) -> tuple[DisplayRange, ...]:
     """Return the ranges by the channels of NGFF's `omero`; () if they tell none."""
     windows = [channel.get("window") for channel in channels]
@@ -43,10 +49,7 @@ def of_windows(channels: Sequence[Mapping[str, Any]]) -> tuple[DisplayRange, ...
     return plausible(told) if len(told) == len(windows) else ()
 
 
-def _by_first_frame(channel: Stack) -> DisplayRange:
-    there = channel.present_indices
-    if not there.size:
-        return 0.0, 1.0
-    pixels = channel.frame(int(there[0]))
+def range_of(pixels: NDArray[Any]) -> DisplayRange:
+    """Return from where to where a frame is shown, a few hot pixels left out."""
     low, high = (float(value) for value in np.percentile(pixels, SHOWN_PERCENT))
     return (low, high) if low < high else (low, low + 1)

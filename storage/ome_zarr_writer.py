@@ -257,6 +257,20 @@ class OmeZarrWriter:
         except (OSError, ValueError) as error:
             raise self._write_error(error) from error
 
+    def first_frames(self) -> dict[int, NDArray[Any]]:
+        """Read back the first frame (Y, X) of each channel that has one, by its index."""
+        found: dict[int, NDArray[Any]] = {}
+        self._in_flight.wait()
+        for _, image in sorted(self._images.items()):
+            for place in image.first_places():
+                found.setdefault(place[1], image.read(place))
+        return found
+
+    def update_display_ranges(self, ranges: Sequence[DisplayRange]) -> None:
+        """Say from where to where viewers show the channels, in the order of their index."""
+        self._display_ranges = tuple(ranges)
+        self.update_attributes({})
+
     def close(self) -> None:
         """Wait for the writes, cut the arrays to their frames, and read the store back.
 
@@ -482,6 +496,14 @@ class _Image:
     def read(self, place: TCZ) -> NDArray[Any]:
         return self.array.read(place)
 
+    def first_places(self) -> list[TCZ]:
+        """Return where the first frame of each channel was written."""
+        places = (tuple(int(i) for i in place) for place in np.argwhere(self._written))
+        first: dict[int, TCZ] = {}
+        for t, c, z in places:
+            first.setdefault(c, (t, c, z))
+        return list(first.values())
+
     def frames_on_disk(self) -> int:
         return sum(1 for _ in chunk_places(self._folder))
 
@@ -492,7 +514,7 @@ class _Image:
         for folder in self.groups:
             found = read_group(folder)
             ome = found["ome"]
-            if self.channel_names:
+            if self.channel_names or display_ranges:
                 ome["omero"] = omero(self.channel_names, self.array.dtype, display_ranges)
             write_group(folder, {**found, "ome": ome, **attributes}, store=self._store)
 

@@ -61,6 +61,7 @@ class DenoisedStores:
         for number, store in self._stores.items():
             try:
                 self._parts[number].scale(store)
+                self._parts[number].show(store)
                 store.close()
             except Exception as error:
                 errors.append(error)

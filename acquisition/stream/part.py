@@ -8,13 +8,16 @@ model, a noise model and pixel maps hold for one setting.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...calibration.fingerprint import CameraFingerprint
+from ...storage.atomic_output import OutputError
 from ...storage.axis_map import AxisMap, Place, channel_of
+from ...storage.display_range import range_of
 from ...storage.ome_zarr_writer import OmeZarrWriter
 from .camera_settings import camera_label, pixel_size_um
 from .frame import ROI, Frame
@@ -144,6 +147,18 @@ class Part:
             store.update_scales(
                 z_step_um=self.spacing.z_step_um, interval_s=self.spacing.interval_s
             )
+
+    def show(self, store: OmeZarrWriter) -> None:
+        """Tell a store of this part the range in which its raw frames are shown.
+
+        Raw and denoised open alike; of a disk that fails nothing is said here.
+        """
+        if self.raw is None:
+            return
+        with suppress(OutputError, OSError, ValueError):
+            first = self.raw.first_frames()
+            if first and set(first) == set(range(len(first))):
+                store.update_display_ranges([range_of(first[c]) for c in sorted(first)])
 
     def settings_of(
         self, axes: Mapping[str, int | str], metadata: Mapping[str, Any]

@@ -95,6 +95,7 @@ class Recorder(Stage[Frame]):
             try:
                 if part.raw is not None:
                     part.scale(part.raw)
+                    part.show(part.raw)
                     part.raw.close()
             except OutputError as error:
                 self.error = self.error or error

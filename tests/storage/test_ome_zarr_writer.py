@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import warnings
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -481,6 +482,19 @@ def test_other_packages_read_it(tmp_path, package):
     if "No module named" in said.stderr:
         pytest.skip(f"{package} is not installed")
     assert said.stdout.strip().splitlines()[-1:] == ["[0, 1, 2] ['GFP']"], said.stderr
+
+
+def test_what_is_shown_is_told_at_the_end(tmp_path):
+    path = tmp_path / "s.ome.zarr"
+    with writer(path) as store:
+        for t, channel in product(range(2), ("GFP", "RFP")):
+            store.write(coded(10 * t + (channel == "RFP")), {"time": t, "channel": channel})
+        first = store.first_frames()
+        assert [int(first[c][0, 0]) for c in (0, 1)] == [0, 1]
+        store.update_display_ranges([(0.0, 5.0), (1.0, 9.0)])
+    found = open_stack(path)
+    assert found.display_ranges == ((0.0, 5.0), (1.0, 9.0))
+    assert found.channel_names == ("GFP", "RFP")
 
 
 axis_values = st.one_of(st.integers(-3, 300), st.sampled_from(["a", "b", "7"]))

@@ -234,12 +234,17 @@ def test_every_frame_of_every_kind_of_acquisition(microscope, tmp_path, name):
     assert written_frames(tmp_path / "run" / "denoised.ome.zarr").sum() == len(events)
 
 
-def test_channel_names_stand_in_both_stores(microscope, tmp_path):
+def test_channels_are_named_and_shown_alike_in_both_stores(microscope, tmp_path):
     events = multi_d_acquisition_events(**EVENTS["channels"])
     with LiveDenoiser(Smoothing(seconds=0.05), tmp_path / "run") as live:
         acquire(live.image_process_fn, events)
-    for name in ("raw.ome.zarr", "denoised.ome.zarr"):
-        assert open_stack(tmp_path / "run" / name).channel_names == ("DAPI", "FITC")
+    raw, denoised = (
+        open_stack(tmp_path / "run" / name) for name in ("raw.ome.zarr", "denoised.ome.zarr")
+    )
+    assert raw.channel_names == denoised.channel_names == ("DAPI", "FITC")
+    seen = np.percentile(raw.channel(0).frame(0), [0.1, 99.9])
+    np.testing.assert_allclose(raw.display_ranges[0], seen)
+    assert raw.display_ranges == denoised.display_ranges
 
 
 def test_a_hardware_sequence_is_one(microscope, tmp_path):
