@@ -152,9 +152,13 @@ class NoiseCorrelation:
         """Return for each lag whether the correlation is more than `least` and than chance."""
         return np.asarray(np.abs(self.table) > np.maximum(least, self.interval))
 
+    def _strong(self) -> NDArray[np.bool_]:
+        # Of so many lags of a single frame one is beyond its own interval by chance.
+        return np.asarray(np.abs(self.table) > np.maximum(STRONG_CORRELATION, 2 * self.interval))
+
     def is_strong(self) -> bool:
         """Return whether a method that takes noise for independent would show it as signal."""
-        return bool(self.shared(STRONG_CORRELATION).sum() > 1)
+        return bool(self._strong().sum() > 1)
 
     def amplitudes(self) -> FloatArray:
         """Return the kernel that turns white noise of unit variance into noise like this.
@@ -196,7 +200,7 @@ class NoiseCorrelation:
 
     def is_two_dimensional(self) -> bool:
         """Return whether a line of pixels along one axis does not hold what is shared."""
-        strong = self.shared(STRONG_CORRELATION)
+        strong = self._strong()
         return bool(strong[:, REACH].sum() > 1 and strong[REACH].sum() > 1) or bool(
             strong.sum() > max(strong[:, REACH].sum(), strong[REACH].sum())
         )

@@ -38,7 +38,7 @@ from ..checkpoint import load_checkpoint
 from ..data.side_inputs import one_channel, other_channels_of
 from ..errors import TrainingError
 from ..methods import learner_of
-from ..options import TrainingOptions
+from ..options import AUTO, TrainingOptions
 from ..progress import TrainingProgress
 from ..run import BetweenSteps, go_on, in_one_process
 from ..train import train
@@ -495,7 +495,7 @@ def _options(
     steps: int | None,
 ) -> TrainingOptions:
     if options is None:
-        options = TrainingOptions()
+        options = TrainingOptions(algorithm=AUTO)
         if current is not None:
             manifest = current.manifest
             recorded: dict[str, Any] = dict(manifest.training.options)
