@@ -148,7 +148,8 @@ def _high_pass_share(stacks: Sequence[Stack]) -> float:
 
     0 stands for so little that it says nothing, where there are differences of frames to go by.
     """
-    differences, frames = [], []
+    differences: list[NDArray[Any]] = []
+    frames: list[NDArray[Any]] = []
     each = max(1, CORRELATED_FRAMES // len(stacks))
     for stack in stacks[:: max(1, len(stacks) // CORRELATED_FRAMES)]:
         there = stack.present_indices
