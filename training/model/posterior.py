@@ -19,9 +19,9 @@ LEAST_RATIO = 5e-3
 """Of prior to noise variance. No prediction rests on more than a few hundred pixels' worth of
 light, so none is more certain than that while it is trained; and where the spread changes sign it
 is no certainty. Afterwards the floor is fitted, see `variance`."""
-UNTRAINED_SHARE = 0.1
+UNTRAINED_SHARE = 0.05
 """Of what a prediction lies above the brightest trained pixel: how wrong it is, as a standard
-deviation. Measured at three times the light; see the test."""
+deviation. At three times the light errors are least with it, and as large as is said."""
 START_SPREAD = 0.7
 """What the network's second output should be before training: half the noise's variance."""
 

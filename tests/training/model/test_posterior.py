@@ -483,14 +483,14 @@ def test_what_lies_beyond_the_trained_light_is_left_to_the_observation(noise):
     posterior = GaussianPosterior(noise, uses_observation=True)
     brightest = float(noise.last_trained)
     spread = torch.full((1, 1, 1, 3), 0.1)
-    mean = torch.tensor([brightest - 0.5, brightest, brightest + 4.0]).reshape(1, 1, 1, 3)
+    mean = torch.tensor([brightest - 0.5, brightest, brightest + 8.0]).reshape(1, 1, 1, 3)
     seen, _ = posterior(mean + 1.0, torch.cat([mean, spread], dim=1))
     taken = (seen - mean).flatten()
     assert taken[0] == pytest.approx(float(taken[1]), rel=1e-4)
     assert taken[2] > 3 * taken[1]
     _, ratio, own = posterior.prior(torch.cat([mean, spread], dim=1))
     assert (ratio * own).flatten()[2] == pytest.approx(
-        float((0.01 + posterior.ratio_floor) * own.flatten()[2]) + (UNTRAINED_SHARE * 4) ** 2,
+        float((0.01 + posterior.ratio_floor) * own.flatten()[2]) + (UNTRAINED_SHARE * 8) ** 2,
         rel=1e-3,
     )
 
