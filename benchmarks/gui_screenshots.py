@@ -3,7 +3,8 @@
 Presses the buttons that a person would press and counts the clicks; each picture is taken at both
 sizes. They are the ones of docs/window.md.
 
-    python benchmarks/gui_screenshots.py --out docs/window
+    python benchmarks/gui_screenshots.py --out docs/window \\
+        --result benchmarks/results/gui_first_movie.json
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 from PIL import Image
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
@@ -171,6 +173,8 @@ def main() -> None:
         again.look("7-light")
         window.close()
     result = {
+        "hardware": f"{psutil.cpu_count()} CPU cores",
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "first_time": first,
         "second_time": {"clicks": again.clicks, "seconds": again.seconds},
         "run": None if run is None else run.name,
