@@ -3,8 +3,7 @@
 Presses the buttons that a person would press and counts the clicks; each picture is taken at both
 sizes. They are the ones of docs/window.md.
 
-    python benchmarks/gui_screenshots.py --out docs/window \\
-        --result benchmarks/results/gui_first_movie.json
+    python benchmarks/gui_screenshots.py --out docs/window --result gui_first_movie.json
 """
 
 from __future__ import annotations
