@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...acquisition.preview.model import Grade, Reading
+from ...acquisition.preview.model import Reading
 from ...calibration.kept_models import KeptModel
+from ...inference.trust.verdict import Grade
 from ..job import Job, JobSnapshot
 from .step import Step, StepSnapshot, StepState
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...acquisition.preview.model import Grade, Reading
+from ...acquisition.preview.model import Reading
+from ...inference.trust.verdict import Grade
 from ...reporting.console import command_line
 from ..job import Job, JobSnapshot
 from ..remembered import MicroscopeChoice

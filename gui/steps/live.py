@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...acquisition.preview.model import Grade, Reading
+from ...acquisition.preview.model import Reading
+from ...inference.trust.verdict import Grade
 from ..job import Job, JobSnapshot
 from .record import frame_readings
 from .step import Step, StepSnapshot, StepState
@@ -180,8 +181,8 @@ class Live(Step):
         """Frames that are recorded and not denoised."""
         if not self.report or self.busy:
             return 0
-        recorded, done = self.report["frames_recorded"], self.report["frames_denoised"]
-        return max(0, recorded - done - (self.report.get("frames_without_model") or 0))
+        recorded, done = int(self.report["frames_recorded"]), int(self.report["frames_denoised"])
+        return max(0, recorded - done - int(self.report.get("frames_without_model") or 0))
 
     def denoise_the_rest(self) -> bool:
         """Denoise a stopped run as a whole, beside it."""

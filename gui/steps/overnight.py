@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ...acquisition.preview.model import Grade, Reading
+from ...acquisition.preview.model import Reading
 from ...errors import QuietscopeError
 from ...inference.library import InUse, LibraryEntry
+from ...inference.trust.verdict import Grade
 from ...reporting.console import command_line
 from ...training.retraining.night_record import NightRecord, last_night, nights, nights_folder
 from ...training.retraining.scheduling.installation import Installed, installed_for

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...acquisition.preview.model import Grade, Reading
+from ...acquisition.preview.model import Reading
+from ...inference.trust.verdict import Grade
 from ..job import Job, JobSnapshot
 from .step import Step, StepSnapshot, StepState
 
@@ -117,7 +118,8 @@ class Record(Step):
         if found is None:
             return 0
         height, width = found["frame_shape"]
-        return self.frames * self._plane_count() * height * width * (2 if _is_16(found) else 1)
+        pixels = self.frames * self._plane_count() * int(height) * int(width)
+        return pixels * (2 if _is_16(found) else 1)
 
     def _plane_count(self) -> int:
         try:

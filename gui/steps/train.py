@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...acquisition.preview.model import Grade, Reading
+from ...acquisition.preview.model import Reading
 from ...acquisition.preview.wording import duration, percent
 from ...errors import QuietscopeError
+from ...inference.trust.verdict import Grade
 from ...reporting.console import command_line
 from ..job import Job, JobSnapshot, LossPoint, Tile
 from .step import Step, StepSnapshot, StepState

@@ -67,7 +67,7 @@ class CalibratePage(Page):
             2,
         )
         for widget in (self.go_on, self.report, self.without):
-            self.actions.addWidget(widget)
+            self.action_row.addWidget(widget)
         self._kept_shown: tuple[KeptCalibration, ...] = ()
 
     def _choose_light(self, text: str) -> None:

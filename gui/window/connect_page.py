@@ -35,7 +35,7 @@ class ConnectPage(Page):
             "or with a camera that it starts itself. No microscope at hand? Try the demo camera.",
             "Connect",
         )
-        self.connect = session.connect
+        self.connecting = session.connect
         self.kinds = QButtonGroup(self)
         self.attach = self._kind(0, "The Micro-Manager that is open here")
         self.attach_hint = label("small", wrap=True)
@@ -52,11 +52,11 @@ class ConnectPage(Page):
         self.exposure.setSpecialValueText("as it is set")
         self.exposure.setKeyboardTracking(False)
         self.exposure.valueChanged.connect(
-            lambda value: self.connect.choose(exposure_ms=value or None)
+            lambda value: self.connecting.choose(exposure_ms=value or None)
         )
         self.roi = QLineEdit()
         self.roi.editingFinished.connect(
-            lambda: self.connect.choose(roi=self.roi.text().replace(" ", ""))
+            lambda: self.connecting.choose(roi=self.roi.text().replace(" ", ""))
         )
         form = QWidget()
         fields = QFormLayout(form)
@@ -67,7 +67,7 @@ class ConnectPage(Page):
         self.found_name = label("section", "WHAT WAS FOUND")
         self.examined_name = label("section", "THIS COMPUTER")
         self.examined = ReadingList()
-        self.examine = button("Examine this computer", self.connect.examination.start)
+        self.examine = button("Examine this computer", self.connecting.examination.start)
         self.body.addWidget(
             column(
                 self.attach,
@@ -104,13 +104,13 @@ class ConnectPage(Page):
         return line, box
 
     def _choose_kind(self, index: int) -> None:
-        self.connect.choose(kind=KINDS[index])
+        self.connecting.choose(kind=KINDS[index])
         self.refresh()
 
     def _ask_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Micro-Manager's folder")
         if folder:
-            self.connect.choose(mm_dir=folder)
+            self.connecting.choose(mm_dir=folder)
             self.refresh()
 
     def _ask_file(self) -> None:
@@ -121,12 +121,12 @@ class ConnectPage(Page):
             "Micro-Manager configuration (*.cfg)",
         )
         if file:
-            self.connect.choose(config=file)
+            self.connecting.choose(config=file)
             self.refresh()
 
     def snapshot(self) -> ConnectSnapshot:
         """Return what there is to show."""
-        return self.connect.snapshot()
+        return self.connecting.snapshot()
 
     def show_snapshot(self, snapshot: ConnectSnapshot) -> None:
         """Show it."""

@@ -65,7 +65,7 @@ class LivePage(Page):
             after.addWidget(widget)
         self.body.addWidget(self.view, 1)
         for part in (self.channel, self.frames, self.follow, self.models, self.after):
-            self.actions.addWidget(part)
+            self.action_row.addWidget(part)
         self._column.removeWidget(self.intro)
         self._column.insertWidget(2, self.words)
         self.intro.hide()

@@ -6,6 +6,7 @@ that is remembered. What a step knows is in `steps`, how its page looks in the p
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -106,7 +107,7 @@ class MainWindow(QMainWindow):
         self.buttons: dict[str, StepButton] = {}
         for number, name in enumerate(ORDER, start=1):
             digit = str(number) if name != "overnight" else ""
-            made = StepButton(digit, NAMES[name], lambda name=name: self.go_to(name))
+            made = StepButton(digit, NAMES[name], partial(self.go_to, name))
             self.buttons[name] = made
             if name == "overnight":
                 column.addWidget(rule())
@@ -127,7 +128,7 @@ class MainWindow(QMainWindow):
 
     def _connect_keys(self) -> None:
         for number, name in enumerate(ORDER, start=1):
-            self._key(f"Ctrl+{number}", lambda name=name: self.go_to(name))
+            self._key(f"Ctrl+{number}", partial(self.go_to, name))
         self._key("Ctrl+Return", self._press_primary)
         self._key("Esc", self._escape)
         self._key("F11", self.toggle_full_screen)

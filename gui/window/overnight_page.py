@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QUrl
@@ -49,7 +50,7 @@ class OvernightPage(Page):
         self._history = QVBoxLayout(self.history)
         self._history.setContentsMargins(0, 0, 0, 0)
         self._history.setSpacing(10)
-        self.actions.addWidget(self.now)
+        self.action_row.addWidget(self.now)
         self.body.addWidget(
             column(
                 times,
@@ -91,7 +92,7 @@ class OvernightPage(Page):
         _clear(self._in_use)
         for channel, words, command in snapshot.in_use:
             line = QWidget()
-            back = button("Go back", lambda channel=channel: self.overnight.roll_back(channel))
+            back = button("Go back", partial(self.overnight.roll_back, channel))
             tell_command(back, "Use the model again that was in use before", command)
             inside = row(label("", words, wrap=True), back)
             inside.setStretch(0, 1)
@@ -111,9 +112,7 @@ class OvernightPage(Page):
             inside.setStretch(0, 1)
             inside.setContentsMargins(0, 0, 0, 0)
             if page is not None:
-                inside.addWidget(
-                    button("Pictures…", lambda page=page: _open(page), tip="Before and after")
-                )
+                inside.addWidget(button("Pictures…", partial(_open, page), tip="Before and after"))
             line.setLayout(inside)
             self._history.addWidget(line)
         if not snapshot.history:

@@ -35,10 +35,10 @@ class Page(QWidget):
         self.command = CommandRow()
         self.body = QHBoxLayout()
         self.body.setSpacing(22)
-        self.actions = QHBoxLayout()
-        self.actions.setSpacing(10)
-        self.actions.addWidget(self.start)
-        self.actions.addWidget(self.missing, 1)
+        self.action_row = QHBoxLayout()
+        self.action_row.setSpacing(10)
+        self.action_row.addWidget(self.start)
+        self.action_row.addWidget(self.missing, 1)
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(24, 18, 24, 14)
         self._column.setSpacing(12)
@@ -46,7 +46,7 @@ class Page(QWidget):
         self._column.addWidget(self.intro)
         self._column.addLayout(self.body, 1)
         self._column.addWidget(self.job_bar)
-        self._column.addLayout(self.actions)
+        self._column.addLayout(self.action_row)
         self._column.addWidget(self.command)
 
     def begin(self) -> None:

@@ -20,9 +20,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from ...acquisition.preview.model import Grade, Reading
+from ...acquisition.preview.model import Reading
 from ...acquisition.preview.widgets import Lamp, ReadingRow, label
 from ...acquisition.preview.wording import duration
+from ...inference.trust.verdict import Grade
 from ..job import JobSnapshot
 from ..steps.step import StepSnapshot, StepState
 

@@ -69,7 +69,7 @@ class RecordPage(Page):
         self.recorded.itemClicked.connect(self._choose)
         self.recorded.itemActivated.connect(self._choose)
         self.go_on = button("Go on to training", lambda: session.go_to("train"))
-        self.actions.addWidget(self.go_on)
+        self.action_row.addWidget(self.go_on)
         self.view = LiveView("The camera's picture appears here.", camera_alone=True)
         self.body.addWidget(
             column(

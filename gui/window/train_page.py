@@ -43,7 +43,7 @@ class TrainPage(Page):
         self.use = button("Use for this channel", self.train.use)
         self.report = button("Figures…", self._open_report)
         for widget in (self.use_and_go, self.use, self.report, self.resume):
-            self.actions.addWidget(widget)
+            self.action_row.addWidget(widget)
         self.body.addWidget(
             column(
                 self.minutes,
