@@ -130,7 +130,8 @@ def _models(library: Library, stack: Stack) -> dict[str, Any]:
     from ..inference.bundle import NOISE_MODEL, open_bundle
     from ..inference.provenance import recorded_camera
 
-    running, told = recorded_camera(stack), {}
+    running = recorded_camera(stack)
+    told: dict[str, Any] = {}
     for one in library.in_use():
         bundle = open_bundle(library.bundle(one.model))
         differences = one.camera.differences(running)

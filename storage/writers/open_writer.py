@@ -143,7 +143,7 @@ def open_writer(
             interval_s=stack.time_interval_s,
             channel_names=stack.channel_names,
             display_ranges=display_ranges(stack),
-            planned=tuple(stack.sizes.get(name, 1) for name in ("time", "channel", "z")),
+            planned=_lengths(stack),
             attributes={**attributes, RECORDING: {**stack.described, FINISHED: False}},
             overwrite=overwrite,
             resume=resume,
@@ -158,6 +158,11 @@ def open_writer(
         attributes=attributes,
         overwrite=overwrite,
     )
+
+
+def _lengths(stack: Stack) -> tuple[int, int, int]:
+    time, channel, z = (stack.sizes.get(name, 1) for name in ("time", "channel", "z"))
+    return time, channel, z
 
 
 @contextmanager
