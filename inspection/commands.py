@@ -18,7 +18,9 @@ from ..reporting.stack_options import StackOpener, opens_stacks
 from ..storage.output_kinds import Kind, kind_of
 
 if TYPE_CHECKING:
-    from ..inference.library import Library
+    from ..calibration.fingerprint import CameraFingerprint
+    from ..inference.bundle import Bundle
+    from ..inference.library import InUse, Library
     from ..storage.stack import Stack
     from .channel_figures import ChannelFigures
 
@@ -127,27 +129,36 @@ def _noise_models(library: Path) -> list[Path]:
 
 def _models(library: Library, stack: Stack) -> dict[str, Any]:
     """Return for each model in use in a library whether it serves this recording, and why not."""
-    from ..inference.bundle import NOISE_MODEL, open_bundle
+    from ..inference.bundle import open_bundle
     from ..inference.provenance import recorded_camera
 
-    running = recorded_camera(stack)
     told: dict[str, Any] = {}
-    for one in library.in_use():
-        bundle = open_bundle(library.bundle(one.model))
-        differences = one.camera.differences(running)
-        if one.channel is not None and one.channel not in stack.channel_labels:
-            differences.append(f"it serves the channel {one.channel}")
-        if bundle.manifest.pixel_type != stack.dtype.name:
-            differences.append(f"it takes {bundle.manifest.pixel_type} pixels")
-        calibration = _calibration_fit(bundle.path / NOISE_MODEL, stack)
-        if not differences and not calibration["fits"]:
-            differences.append(f"its calibration does not cover it: {calibration['why']}")
-        told[bundle.path.name] = {
-            "fits": not differences,
-            "why": "; ".join(differences),
-            "channel": one.channel,
-        }
+    try:
+        for one in library.in_use():
+            bundle = open_bundle(library.bundle(one.model))
+            why = _why_not(one, bundle, stack, recorded_camera(stack))
+            told[bundle.path.name] = {
+                "fits": not why,
+                "why": "; ".join(why),
+                "channel": one.channel,
+            }
+    except QuietscopeError as error:  # a damaged library is told, and hides nothing else
+        told[str(library.path)] = {"fits": False, "why": one_line(error), "channel": None}
     return told
+
+
+def _why_not(one: InUse, bundle: Bundle, stack: Stack, running: CameraFingerprint) -> list[str]:
+    from ..inference.bundle import NOISE_MODEL
+
+    why = one.camera.differences(running)
+    if one.channel is not None and one.channel not in stack.channel_labels:
+        why.append(f"it serves the channel {one.channel}")
+    if bundle.manifest.pixel_type != stack.dtype.name:
+        why.append(f"it takes {bundle.manifest.pixel_type} pixels")
+    calibration = _calibration_fit(bundle.path / NOISE_MODEL, stack)
+    if not why and not calibration["fits"]:
+        why.append(f"its calibration does not cover it: {calibration['why']}")
+    return why
 
 
 def _advice(

@@ -164,3 +164,28 @@ def test_one_small_frame_is_no_crash(tmp_path):
     found = CliRunner().invoke(app, ["inspect", str(tmp_path / "a.tif")])
     assert found.exit_code == 0
     assert "next: record more frames" in found.output
+
+
+def test_what_fits_of_the_library_around_a_recording(tmp_path, make_bundle):
+    from quietscope.calibration.bootstrap import bootstrap_noise_model
+    from quietscope.calibration.noise_files import save_noise_model
+    from quietscope.inference.library import Library
+
+    bundle = make_bundle("built", channel="RFP", camera="Another")
+    bundle.rename(tmp_path / "model")
+    Library(tmp_path).promote(tmp_path / "model", "first")
+    save_noise_model(bootstrap_noise_model([stack_from_array(recording())]), tmp_path / "cam.npz")
+    (tmp_path / "runs").mkdir()
+    path = tmp_path / "runs" / "a.tif"
+    tifffile.imwrite(path, recording(seed=1), photometric="minisblack")
+    done = CliRunner().invoke(app, ["inspect", str(path), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["calibrations"][str(tmp_path / "cam.npz")]["fits"]
+    assert not found["models"]["model"]["fits"]
+    assert "it serves the channel RFP" in found["models"]["model"]["why"]
+    assert "--noise-model" in found["advice"][-1]
+    (tmp_path / "current.json").write_text("{")
+    damaged = CliRunner().invoke(app, ["inspect", str(path), "--json"])
+    assert damaged.exit_code == 0, damaged.output
+    assert not json.loads(damaged.stdout)["models"][str(tmp_path)]["fits"]
