@@ -24,7 +24,7 @@ at which more than white noise was removed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log, log1p, sqrt
 from pathlib import Path
 from typing import Literal
@@ -33,18 +33,26 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.optimize import brentq
-from scipy.special import stdtrit
+from scipy.special import fdtri, stdtrit
 
 from ...storage.bounded_text import read_text
 from ..errors import BundleError
 from .evidence import Evidence
 from .local_evidence import FILTER_PX, SCALES, TILE_PX, Standing, tile_extremes
 from .residuals import Image
+from .training_domain import SHAPE, Features
 
 FIGURE_ALPHA = 2e-5
 """Of a figure in a frame: twenty of them stay under one in two thousand together."""
 DOMAIN_ALPHA = 1e-4
 """Of a feature. They follow no normal law; more could not be told from so few tiles."""
+KIND_ALPHA = 5e-3
+"""Of all features of shape together, of frames of one tile; of more tiles it is far less."""
+FEWEST_TILES = 16
+SHRINK = 0.2
+"""Of the correlations between features, towards none: they are known from a few dozen tiles."""
+FRAME_SHARE = 1 / 3
+"""Of what differs between tiles, that which is taken to differ between frames: not recorded."""
 PLACES_ALPHA = 5e-4
 """That a frame of noise alone shows a place at all, over all places, scales and signs."""
 KNOTS = 6
@@ -144,6 +152,8 @@ class TrustReference(_Record):
         What the camera gives without light.
     figures, domain
         Figures over frames, features over tiles.
+    shape_correlation
+        Of the features `training_domain.SHAPE`, over tiles; empty if too few were seen.
     levels_adu
         Brightnesses at which the response is given.
     response
@@ -159,6 +169,7 @@ class TrustReference(_Record):
     floor_adu: float
     figures: dict[str, Spread]
     domain: dict[str, Spread]
+    shape_correlation: tuple[tuple[float, ...], ...] = ()
     levels_adu: tuple[float, ...]
     response: tuple[tuple[float, ...], ...]
     lost: tuple[Extremes, ...]
@@ -222,6 +233,7 @@ def measure_reference(
         floor_adu=floor_adu,
         figures=_spreads([frame.figures for frame in frames]),
         domain=_spreads([frame.features for frame in frames]),
+        shape_correlation=_shape_correlation([frame.features for frame in frames]),
         levels_adu=tuple(float(v) for v in levels),
         response=tuple(tuple(float(v) for v in row) for row in response),
         lost=lost,
@@ -254,6 +266,16 @@ def _spreads(
         name: Spread.of(np.concatenate([np.atleast_1d(one[name]) for one in found if name in one]))
         for name in sorted(names)
     }
+
+
+def _shape_correlation(found: Sequence[Features]) -> tuple[tuple[float, ...], ...]:
+    whole = [one for one in found if one]
+    if not whole:
+        return ()
+    tiles = np.array([np.concatenate([one[name] for one in whole]) for name in SHAPE])
+    if tiles.shape[1] < FEWEST_TILES or (tiles.std(axis=1) == 0).any():
+        return ()
+    return tuple(tuple(float(v) for v in row) for row in np.corrcoef(tiles))
 
 
 def _response(
@@ -319,6 +341,11 @@ def ideal_limit(pixels: int, scale: int, alpha: float) -> float:
         return log(density) + log(u) - u * u / 2 - log(alpha)
 
     return float(brentq(excess, 1.5, 12.0)) if excess(1.5) > 0 else 1.5
+
+
+def _share_of_mean(tiles: int) -> float:
+    """Return the variance of the mean of a frame's tiles over that of single ones."""
+    return FRAME_SHARE + (1 - FRAME_SHARE) / max(tiles, 1)
 
 
 def _scatter(name: str, pixels: int) -> float:
@@ -400,15 +427,39 @@ class Null:
         """Return between which values a feature lies that was like training; None if not known.
 
         At least what one tile of the training had; beyond it what chance allows, by Student's law,
-        the mean of so many tiles. How alike the tiles of a frame are is not recorded: half of what
-        differs is taken to differ from frame to frame.
+        the mean of so many tiles.
         """
         found = None if self.reference is None else self.reference.domain.get(name)
         if found is None or found.count < 4:
             return None
         quantile = float(stdtrit(found.count - 1, 1 - DOMAIN_ALPHA / 2))
-        reach = quantile * found.spread * sqrt(0.5 + 0.5 / max(tiles, 1) + 1 / found.count)
+        reach = quantile * found.spread * sqrt(_share_of_mean(tiles) + 1 / found.count)
         return min(found.low, found.mean - reach), max(found.high, found.mean + reach)
+
+    def strangeness(self, features: Mapping[str, float], tiles: int) -> float | None:
+        """Return how unlike training the shape features are together, 1 at the limit.
+
+        Hotelling's T² of the mean of so many tiles; None if not known.
+        """
+        reference = self.reference
+        if reference is None or not reference.shape_correlation:
+            return None
+        if not set(SHAPE) <= set(features):
+            return None
+        known = [reference.domain[name] for name in SHAPE]
+        away = np.array(
+            [
+                (features[name] - one.mean) / one.spread
+                for name, one in zip(SHAPE, known, strict=True)
+            ]
+        )
+        together = np.asarray(reference.shape_correlation)
+        shrunk = (1 - SHRINK) * together + SHRINK * np.eye(len(SHAPE))
+        squared = float(away @ np.linalg.solve(shrunk, away))
+        count, size = known[0].count, len(SHAPE)
+        quantile = float(fdtri(size, count - size, 1 - KIND_ALPHA))
+        limit = size * (count - 1) / (count - size) * quantile
+        return squared / (limit * (_share_of_mean(tiles) + 1 / count))
 
     def place_limits(
         self, pixels: int, *, lost: bool, standing: Standing | None = None

@@ -23,6 +23,17 @@ LEAST_POWER = 1e-6
 LEAST_SHARE = 0.03
 """Of the noise's power: what is left of structure below it is not known."""
 
+SHAPE = (
+    "contrast",
+    "fine_detail",
+    "detail",
+    "coarse_detail",
+    "peaks",
+    "skewness",
+    "threads",
+)
+"""Features of the kind of specimen, which light alone does not change."""
+
 Features = dict[str, NDArray[np.float64]]
 """Name to a value for each tile of a frame."""
 

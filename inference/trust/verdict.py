@@ -18,7 +18,7 @@ from typing import Any
 
 from .local_evidence import Place
 from .null import Null
-from .training_domain import times
+from .training_domain import SHAPE, times
 
 
 class Grade(IntEnum):
@@ -103,7 +103,7 @@ class Deviations:
     Attributes
     ----------
     figures, features
-        By name; only those whose limits are known.
+        By name; only those whose limits are known. The feature `kind` is all of shape together.
     """
 
     figures: dict[str, float]
@@ -121,12 +121,13 @@ class Deviations:
         averaged: float,
     ) -> Deviations:
         """Compare a frame of so many pixels and tiles; `averaged` frames are in the figures."""
-        return cls(
-            _deviations(
-                {name: null.figure_limits(name, pixels, averaged) for name in figures}, figures
-            ),
-            _deviations({name: null.domain_limits(name, tiles) for name in features}, features),
-        )
+        of_figures = {name: null.figure_limits(name, pixels, averaged) for name in figures}
+        of_features = {name: null.domain_limits(name, tiles) for name in features}
+        like = _deviations(of_features, features)
+        kind = null.strangeness(features, tiles)
+        if kind is not None:
+            like["kind"] = kind
+        return cls(_deviations(of_figures, figures), like)
 
     @property
     def largest(self) -> float:
@@ -246,8 +247,9 @@ def _of_training(
         found.append(_brightness(light, features, null))
     shape = {name: value for name, value in odd.items() if name not in light}
     if shape:
-        worst = max(shape, key=lambda name: abs(shape[name]))
-        found.append(_focus() if _blurred(deviations) else _structure(worst, shape[worst]))
+        worst = max(SHAPE, key=lambda name: abs(deviations.get(name, 0.0)))
+        blurred = _blurred(deviations)
+        found.append(_focus() if blurred else _structure(worst, deviations.get(worst, 0.0)))
     return found
 
 
