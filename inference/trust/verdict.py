@@ -89,6 +89,9 @@ _CAUSES = (
     "bias",
 )
 """From what explains the most to what explains the least."""
+_ORDER = {cause: place for place, cause in enumerate(_CAUSES)}
+_ORDER["invented"] = _ORDER["lost"]
+"""Of these two, the one at more places comes first."""
 BAD_FACTOR = 1.3
 """Of the noise's variance, from which a stale noise model is more than a matter of care."""
 MANY_PLACES = 5
@@ -186,7 +189,7 @@ def findings(
         *_of_picture(off),
         *_of_places(places),
     ]
-    return sorted(found, key=lambda finding: _CAUSES.index(finding.cause))
+    return sorted(found, key=lambda finding: _ORDER[finding.cause])
 
 
 def _of_camera(
@@ -406,8 +409,10 @@ def _pattern(lag: float) -> Finding:
 
 def _of_places(places: Sequence[Place]) -> list[Finding]:
     found = []
-    for lost in (True, False):
-        count = sum((place.strength > 0) == lost for place in places)
+    counts = {
+        lost: sum((place.strength > 0) == lost for place in places) for lost in (True, False)
+    }
+    for lost, count in sorted(counts.items(), key=lambda item: -item[1]):
         if not count:
             continue
         where = "one place" if count == 1 else f"{count} places"
