@@ -26,15 +26,11 @@ METHODS = {
     "tomogan": {},
     "hdn": {"posterior_samples": 4},
 }
-QUICK = {"care"}
-"""By the default run; each of the others takes seconds as well."""
 
 
-def _named(name: str) -> object:
-    return pytest.param(name, marks=() if name in QUICK else (pytest.mark.long,))
-
-
-@pytest.mark.parametrize("name", [_named(name) for name in METHODS])
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_graph_does_what_the_network_does(truth, learner_of_noise, tmp_path, name):
     learner = learner_of_noise(name.split()[0], InputPlanes(context_frames=1), **METHODS[name])
     network = learner.exported(learner.network.eval())
