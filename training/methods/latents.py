@@ -30,7 +30,7 @@ class LatentLearner(Learner):
 
     network: LatentNetwork
     posterior: DrawnPosterior
-    learning_rate = 2e-3
+    learning_rate = 3e-3
     draws_samples = True
     free_nats = 0.0
     """Of a layer's divergence in a patch, that cost nothing."""

@@ -22,6 +22,8 @@ from .network import Network
 
 TILE = 32
 """Latents along y and x after which the fixed draws repeat: far beyond what one latent reaches."""
+START_LOG_SCALE = -2.0
+"""Of a latent before training: its mean then is several times its spread."""
 LOG_SCALES = (-7.0, 3.0)
 """Between which the logarithm of a latent's standard deviation is kept."""
 
@@ -216,9 +218,23 @@ def _initialise(network: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-            if "law" in name or name == "head":
+            if name == "head" or name.startswith("prior_laws"):
                 with torch.no_grad():
                     module.weight.mul_(0.1)
+            elif "law" in name:
+                _speak(module)
+
+
+@torch.no_grad()
+def _speak(law: nn.Conv2d) -> None:
+    """Let latents say something from the first step on.
+
+    Of latents that are noise the decoder learns to make nothing, and what it makes nothing of is
+    never improved.
+    """
+    channels = law.out_channels // 2
+    law.weight[channels:].mul_(0.1)
+    law.bias[channels:].fill_(START_LOG_SCALE)  # type: ignore[index]
 
 
 def _law(layer: nn.Module, features: Tensor) -> Law:
