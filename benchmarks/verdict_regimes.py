@@ -1,13 +1,13 @@
 """Put the verdict to the test: simulated specimens, and everything that goes wrong with a picture.
 
     python benchmarks/verdict_regimes.py [--part train|judge|uncertainty|store]
-        [--only REGIME] [--cache DIR] [--seconds S]
+        [--only REGIME] [--cache DIR] [--seconds S] [--before DIR]
 
 Three specimens, each before its own camera (`verdict_specimens`), a small lattice network trained
 for each, calibrated cameras. Every run is up to 20 frames of a scene of its own, whose seed
 neither training nor the tuning of any limit has seen. A right picture has to stay green; every
 other one has to turn not green within the 20 frames, and the first sentence has to name the cause.
-Beside it stands the competitor: the four averages over a frame that were judged before.
+Beside it stands the competitor, on the same frames: the four averages over a frame that were judged before.
 
 Stored: benchmarks/results/verdict_regimes.json, its ROC curves (over runs, by the evidence of the
 first finding) as verdict_regimes.png. Models are kept in --cache, so that parts can be run one by
@@ -514,7 +514,7 @@ def draw(curves: dict[str, dict[str, list[float]]], rows: dict[str, dict[str, An
     figure.savefig(RESULTS / "verdict_regimes.png", dpi=110)
 
 
-def store(cache: Path) -> None:
+def store(cache: Path, before: Path | None) -> None:
     """Sum up all runs that there are, print and store."""
     runs = {
         regime: json.loads(file.read_text())
@@ -540,6 +540,7 @@ def store(cache: Path) -> None:
             "regimes": rows,
             "cost": cost,
             "uncertainty_z": uncertainty(cache),
+            "uncertainty_z_before": None if before is None else uncertainty(before),
             "roc": curves,
         },
     )
@@ -555,6 +556,7 @@ def main() -> None:
     parser.add_argument("--only", choices=tuple(REGIMES))
     parser.add_argument("--cache", type=Path, default=Path("verdict_models"))
     parser.add_argument("--seconds", type=float, default=1e9, help="of the part judge")
+    parser.add_argument("--before", type=Path, help="models of before, for the part store")
     asked = parser.parse_args()
     asked.cache.mkdir(parents=True, exist_ok=True)
     if asked.part in ("train", "all"):
@@ -565,7 +567,7 @@ def main() -> None:
         for name, classes in uncertainty(asked.cache).items():
             print(name, {key: round(value, 3) for key, value in classes.items()})
     if asked.part in ("store", "all"):
-        store(asked.cache)
+        store(asked.cache, asked.before)
 
 
 if __name__ == "__main__":
