@@ -44,8 +44,9 @@ class UnitNoise:
         white = torch.randn(
             count * channels, 1, height + 2 * reach, width + 2 * reach, generator=rng
         )
-        noise = functional.conv2d(white.to(planes.device), self._kernel.to(planes.device))
-        noise = noise.view(planes.shape) * (1 - self._row_share - self._column_share) ** 0.5
+        drawn = functional.conv2d(white.to(planes.device), self._kernel.to(planes.device))
+        own: float = (1 - self._row_share - self._column_share) ** 0.5
+        noise: Tensor = drawn.view(planes.shape) * own
         for share, shape in (
             (self._row_share, (count, channels, height, 1)),
             (self._column_share, (count, channels, 1, width)),
