@@ -7,7 +7,8 @@ Three specimens, each before its own camera (`verdict_specimens`), a small latti
 for each, calibrated cameras. Every run is up to 20 frames of a scene of its own, whose seed
 neither training nor the tuning of any limit has seen. A right picture has to stay green; every
 other one has to turn not green within the 20 frames, and the first sentence has to name the cause.
-Beside it stands the competitor, on the same frames: the four averages over a frame that were judged before.
+Beside it stands the competitor, on the same frames: the averages over a frame that were judged
+before, by fixed limits.
 
 Stored: benchmarks/results/verdict_regimes.json, its ROC curves (over runs, by the evidence of the
 first finding) as verdict_regimes.png. Models are kept in --cache, so that parts can be run one by
