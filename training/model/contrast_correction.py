@@ -48,7 +48,7 @@ class ContrastCorrection(nn.Module):
     def forward(self, mean: Tensor) -> Tensor:
         """Return the factor for every pixel of an estimate, (N, 1, Y, X)."""
         place = self.contrast(mean)
-        factor = self.start + 0.0 * place
+        factor: Tensor = self.start + 0.0 * place
         for knot, change in self.hinges:
             factor = factor + change * torch.relu(place - knot)
         return factor
