@@ -359,3 +359,19 @@ def test_scale_bars_are_round_and_fit(view_width_um):
     assert 0.05 * view_width_um < length < 0.21 * view_width_um
     digit = length / 10.0 ** math.floor(math.log10(length * 1.0001))
     assert any(digit == pytest.approx(nice) for nice in (1, 2, 5))
+
+
+def test_the_first_cause_gives_the_sentence_and_the_worst_the_colour():
+    gain = {"cause": "gain", "subject": "What was removed", "grade": "care", "headline": "Gain"}
+    lost = {"cause": "lost", "subject": "Lost or invented", "grade": "bad", "headline": "Lost"}
+    readings = trust_readings({**GOOD, "training_record": True, "findings": [gain, lost]}, 100.0)
+    judged = verdict(readings)
+    assert (judged.headline, judged.grade, judged.cause) == ("Gain", Grade.BAD, "gain")
+
+
+def test_a_figure_that_is_normal_for_its_model_is_no_reason_to_doubt():
+    figures = {**GOOD, "training_record": True, "residual_correlation": -0.3}
+    assert verdict(trust_readings(figures, 100.0)).grade is Grade.GOOD
+    assert (
+        verdict(trust_readings({**figures, "training_record": False}, 100.0)).grade is Grade.CARE
+    )

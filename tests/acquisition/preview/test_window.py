@@ -327,3 +327,16 @@ def test_a_snapshot_that_cannot_be_written_says_why(application, tmp_path):
     made = render_snapshot(raw, denoised[1:], {}, tmp_path / "picture.png")
     assert made.path is None
     assert "shape" in made.reason
+
+
+def test_doubts_circle_what_was_lost_and_what_was_invented(window, writer, until):
+    put(writer, {**FIGURES, "places": [[10, 20, 2.4, 7.0], [50, 60, 4.8, -8.0]]})
+    assert until(lambda: writer.taken)
+    shown = window.denoised_panel.places
+    assert len(shown.points()) == 0
+    window.bar.doubts.click()
+    lost, invented = shown.points()
+    assert (lost.pos().x(), lost.pos().y()) == (20.5, 10.5)
+    assert lost.symbol() != invented.symbol(), "told apart without colour as well"
+    window.bar.doubts.click()
+    assert len(shown.points()) == 0
