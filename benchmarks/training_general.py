@@ -7,9 +7,10 @@ recording (nandb: the stack; FMD: the four repeats; single images: the image).
     python benchmarks/training_general.py [--parts nandb fmd pairs unseen time]
 
 nandb: photon counts, 50 repeats, truth the mean of the frames that are no inputs: one frame, four
-preceding frames, and the sum of seven (photon counts as well); the filters of these very frames
-are those of `inference_classical.py`. FMD: twelve scenes, the first of four noisy images, truth
-the average of 50. pairs: w2s and FISH, one noisy image each, scored after the best affine fit.
+preceding frames, and the sum of seven (photon counts as well), on the frames of `training_nandb`
+(the stored rows of models trained there stand beside) and on those of `inference_classical` (whose
+filters do). FMD: twelve scenes, the first of four noisy images, truth the average of 50. pairs: w2s
+and FISH, one noisy image each, scored after the best affine fit.
 unseen: what training never showed (text, a resolution target) and empty fields, eight draws each:
 is what was removed white, is the bias below the stated uncertainty? time: one frame of 512²,
 beside a `live` model, in turn.
@@ -36,7 +37,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from skimage.io import imread
 from training_pairs import pairs
-from training_rows import DATA, RESULTS, Image, Rows, affine_fitted, nandb, repeats
+from training_rows import DATA, RESULTS, Example, Image, Rows, affine_fitted, nandb, repeats
 
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.calibration.gaussian_mixture import GaussianMixtureNoiseModel
@@ -47,7 +48,10 @@ from quietscope.inference.general.shipped import read_shipped
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.storage.stack import stack_from_array
 
-FRAMES = (19, 35)
+FRAMES = range(7, 50, 6)
+"""Those of `training_nandb.py`."""
+CLASSICAL = ", frames of inference_classical"
+CLASSICAL_FRAMES = (19, 35)
 FAST, SLOW = ("gaussian", "total-variation"), ("non-local-means",)
 FILTERS = (*FAST, *SLOW)
 KEPT = Path(tempfile.gettempdir()) / "quietscope-benchmark-general"
@@ -95,46 +99,66 @@ def filtered(
 
 
 def nandb_rows(rows: Rows, only: str | None) -> None:
+    kinds = (("one frame", 0), ("4 preceding", 4), ("sum of 7", 6))
     if only != "general":
-        stored = json.loads((RESULTS / "inference_classical.json").read_text(encoding="utf-8"))
-        for method, frames in product((*FILTERS, "bm3d"), (1, 7)):
-            found = stored["methods"][f"{method}, frames {frames}"]
+        _stored_rows(rows)
+        for data, context in kinds:
+            examples = repeats(nandb(), FRAMES, context)
+            figures = {sigma: _blurred_means(examples, sigma) for sigma in (0.6, 0.8, 1.0, 1.2)}
+            best = max(figures, key=lambda sigma: figures[sigma])
             rows.add(
                 {
-                    "data": f"nandb, {'one frame' if frames == 1 else 'sum of 7'}",
-                    "method": method,
-                    "psnr_db": found["psnr_db"],
-                    "from": "inference_classical.json",
+                    "data": f"nandb, {data}",
+                    "method": "gaussian of the mean, σ chosen by the truth",
+                    "psnr_db": figures[best],
+                    "sigma_px": best,
                 }
             )
-        best = max(
-            (
-                mean_of_repeats(
-                    one.psnr_db(gaussian_filter(one.observations.mean(0), sigma))
-                    for one in repeats(nandb(), FRAMES, 4)
-                ),
-                sigma,
-            )
-            for sigma in (0.6, 0.8, 1.0, 1.2)
-        )
+    if only != "filters":
+        for (data, context), (frames, which) in product(
+            kinds, ((FRAMES, ""), (CLASSICAL_FRAMES, CLASSICAL))
+        ):
+            found = _nandb(data, context, frames)
+            rows.add({"data": f"nandb, {data}{which}", "method": "general", **found})
+
+
+def _stored_rows(rows: Rows) -> None:
+    """Take over what other benchmarks measured on the same frames."""
+    file = RESULTS / "inference_classical.json"
+    methods = json.loads(file.read_text(encoding="utf-8"))["methods"]
+    for method, frames in product((*FILTERS, "bm3d"), (1, 7)):
         rows.add(
             {
-                "data": "nandb, 4 preceding",
-                "method": "gaussian of the mean, σ chosen by the truth",
-                "psnr_db": best[0],
-                "sigma_px": best[1],
+                "data": f"nandb, {'one frame' if frames == 1 else 'sum of 7'}{CLASSICAL}",
+                "method": method,
+                "psnr_db": methods[f"{method}, frames {frames}"]["psnr_db"],
+                "from": file.name,
             }
         )
-    if only != "filters":
-        for data, context in (("one frame", 0), ("4 preceding", 4), ("sum of 7", 6)):
-            rows.add({"data": f"nandb, {data}", "method": "general", **_nandb(data, context)})
+    file = RESULTS / "training_nandb.json"
+    for row in json.loads(file.read_text(encoding="utf-8"))["rows"]:
+        data = "sum of 7" if row["method"] == "context" else "one frame"
+        if row["method"] in ("n2v", "lattice", "context", "supervised U-Net"):
+            name = f"{row['method']}, trained on these stacks"
+            figure = row["psnr_db"]
+            rows.add(
+                {"data": f"nandb, {data}", "method": name, "psnr_db": figure, "from": file.name}
+            )
 
 
-def mean_of_repeats(figures: Iterable[float]) -> float:
-    return float(np.mean(list(figures)))
+def _blurred_means(examples: Sequence[Example], sigma: float) -> float:
+    """Return the PSNR of the mean of an example's frames, blurred."""
+    return float(
+        np.mean(
+            [
+                one.psnr_db(gaussian_filter(one.observations.astype(float).mean(axis=0), sigma))
+                for one in examples
+            ]
+        )
+    )
 
 
-def _nandb(data: str, context: int) -> dict[str, float]:
+def _nandb(data: str, context: int, frames: Iterable[int]) -> dict[str, float]:
     """Return the figures of the general model on all stacks."""
     psnr, squared, taken = [], [], []
     for stack in nandb():
@@ -146,7 +170,7 @@ def _nandb(data: str, context: int) -> dict[str, float]:
             sums = counts.reshape(7, 7, *counts.shape[1:]).sum(axis=1, dtype=np.uint16)
             noise_model = bootstrap_noise_model([stack_from_array(sums)])
         general = None
-        for one in repeats([stack], FRAMES, context):
+        for one in repeats([stack], frames, context):
             seen = one.observations
             if scale > 1:
                 seen = seen.sum(axis=0, keepdims=True, dtype=np.uint16)
@@ -309,7 +333,7 @@ def _draw(shown: Sequence[tuple[str, Image, Image, Image, Image, Image]], path: 
             axis.imshow(image, cmap=kind, vmin=low, vmax=high, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
-            if row is axes[0]:
+            if name is shown[0][0]:
                 axis.set_title(names[place], fontsize=9)
         row[0].set_ylabel(name, fontsize=8)
     figure.savefig(path, dpi=80)

@@ -69,7 +69,7 @@ def export_general(checkpoint: Path, out: Path, *, weights_alone: bool = False) 
             staging.write_bytes(content)
     manifest = ShippedManifest(
         steps=kept["steps"],
-        seconds=round(kept["seconds"], 1),
+        seconds=round(kept["seconds"] + kept.get("seconds_before", 0.0), 1),
         seed=kept.get("seed", 0),
         parameters=parameter_count(network),
         recipe=RECIPE,

@@ -27,15 +27,15 @@ PLAN = NetworkPlan(width=32, depth=2, outer_convolutions=1)
 SHRINK = 2
 """Pixels are taken 2×2 at a time: a quarter of the operations, the same receptive field."""
 STRIDE = SHRINK * 2**PLAN.depth
-PLANES = 4 * SHRINK**2 + 3
+PLANES = 2 * SHRINK**2 + 3
 UNIT = 8.0
 """What roots are divided by: about the noise of a smoothed image to the noise of a pixel."""
 BRIGHTEST_ROOT = 100.0
 """Of 2,500 photoelectrons: brighter light differs in nothing that the network has to know."""
 LEAST_VARIANCE_E2 = 0.1
-CHANGE_Z_NARROW, CHANGE_Z_WIDE = 4.0, 3.3
+CHANGE_Z_NARROW, CHANGE_Z_WIDE = 4.5, 3.6
 """Standard deviations by which 2×2 and 6×6 pixels differ where something changed: chance alone
-resets one place in 16,000 and in 1,000."""
+resets one place in 150,000 and in 3,000."""
 NOISY_PIXEL = 2.0
 """Variance of a pixel over that of the others from which on it is drawn towards them."""
 _ANSCOMBE = 3 / 8
@@ -60,35 +60,50 @@ class GeneralNetwork(nn.Module):
         read
             (N, 1, 1, 1) or (N, 1, Y, X): variance that does not come from light, e⁻².
         """
-        roots = stabilised(frames, read)
-        root, before = roots[:, :1], roots[:, 1:]
-        newest = frames[:, :1]
-        if frames.shape[1] > 1:
-            kept = unchanged(root, before, there)  # (N, T, Y/2, X/2)
-            count = kept.sum(dim=1, keepdim=True)
-            wide, total = _enlarged(kept), _enlarged(count)
-            earlier = (frames[:, 1:] * wide).sum(dim=1, keepdim=True)
-            earlier = stabilised((earlier + newest * (total < 1)) / total.clamp_min(1), read)
-            first = there[:, :1]
-            previous = before[:, :1] * first + root * (1 - first)
-            start = (root + total * earlier) / (1 + total)
-        else:
-            previous = earlier = start = root
-            count = torch.zeros_like(root[:, :, ::SHRINK, ::SHRINK])
-        level = local_level(start)
+        pooled, most, short = running_sum(frames, there, read)
+        read = most * read
+        root = stabilised(most * pooled, read)
+        level = local_level(root)
         planes = [
-            (_shrunk(torch.cat([root, previous, earlier], dim=1)) - level) / UNIT,
+            (_shrunk(root) - level) / UNIT,
             _shrunk(torch.log1p(read).expand_as(root)),
             level.clamp_max(BRIGHTEST_ROOT) / UNIT,
             1 / (1 + level),
-            count / (1 + count),
+            short,
         ]
-        answer = self.network(torch.cat(planes, dim=1))
-        answer = functional.pixel_shuffle(answer, SHRINK)
-        estimate = (start + UNIT * answer[:, :1]).clamp_min(0)
+        answer = functional.pixel_shuffle(self.network(torch.cat(planes, dim=1)), SHRINK)
+        estimate = (root + UNIT * answer[:, :1]).clamp_min(0)
         mean = (estimate / 2) ** 2 - _ANSCOMBE - read
         noise = (mean.detach().clamp_min(0) + read + LEAST_VARIANCE_E2).sqrt()
-        return mean, noise * torch.exp(answer[:, 1:].clamp(-6, 3) - 1)
+        return mean / most, noise * torch.exp(answer[:, 1:].clamp(-6, 3) - 1) / most
+
+
+def running_sum(frames: Tensor, there: Tensor, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean of the frames in which each place did not change.
+
+    The network sees it times the number of frames that are there: where nothing changed these are
+    the photons of a longer exposure, and no different from those of one bright frame. Where
+    something did, there are fewer frames in the mean, and by how many it is told.
+
+    Returns
+    -------
+    pooled
+        (N, 1, Y, X) photoelectrons per frame.
+    most
+        (N, 1, 1, 1), or (1, 1, 1, 1), frames that are there, the newest one among them.
+    short
+        (N, 1, Y/2, X/2): share of them that is left out.
+    """
+    newest = frames[:, :1]
+    if frames.shape[1] == 1:
+        zeros = torch.zeros_like(newest[:, :, ::SHRINK, ::SHRINK])
+        return newest, newest.new_ones(1, 1, 1, 1), zeros
+    roots = stabilised(frames, read)
+    kept = unchanged(roots[:, :1], roots[:, 1:], there)  # (N, T, Y/2, X/2)
+    count = 1 + kept.sum(dim=1, keepdim=True)
+    most = 1 + there.sum(dim=1, keepdim=True)
+    summed = newest + (frames[:, 1:] * _enlarged(kept)).sum(dim=1, keepdim=True)
+    return summed / _enlarged(count), most, 1 - count / most
 
 
 def stabilised(photoelectrons: Tensor, read: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ COMMON_PEAKS_E = (3.0, 400.0)
 """Half of the examples: what most recordings of dim specimens have."""
 BACKGROUNDS_E = (0.01, 60.0)
 MOST_READ_NOISE_E = 6.0
-ALONE_SHARE = 0.45
+ALONE_SHARE = 0.3
 """Examples without preceding frames: the first frame of a run, and single images."""
 RESTING_SHARE = 0.45
 FASTEST_PX = 3.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ SCENE_EDGE = 256
 BATCH = 16
 PATCH = 96
 LEARNING_RATE = 1.2e-3
-AVERAGE_DECAY = 0.998
+AVERAGE_DECAY = 0.995
 LEAST_ERROR = 0.01
 """Of the frame's variance: an empty field, in which nearly nothing is left to learn, weighs no
 more than that."""
@@ -52,7 +53,8 @@ def loss_of(network: GeneralNetwork, drawn: Examples) -> tuple[Tensor, Tensor]:
     mean, deviation = network(drawn.frames, drawn.there, drawn.read)
     noise = drawn.signal + drawn.read + LEAST_VARIANCE_E2
     squared = (mean - drawn.signal) ** 2
-    error = (squared / noise).mean(dim=(1, 2, 3))
+    frames = 1 + drawn.there.sum(dim=1, keepdim=True)
+    error = (frames * squared / noise).mean(dim=(1, 2, 3))
     fit = torch.log(error + LEAST_ERROR).mean()
     spread = (torch.log(deviation) + 0.5 * squared.detach() / deviation**2).mean()
     return fit, spread - 0.5 * torch.log(noise).mean()
@@ -66,6 +68,7 @@ def main() -> None:
     asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--out", type=Path, required=True)
     asked.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    asked.add_argument("--from", dest="start", type=Path, help="An earlier run to go on from.")
     asked.add_argument("--pool", type=Path, help="Scenes drawn before; written if there are none.")
     options = asked.parse_args()
     torch.manual_seed(options.seed)
@@ -75,14 +78,27 @@ def main() -> None:
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_DECAY)
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
-    step, spent = 0, 0.0
+    step, spent, before = 0, 0.0, 0.0
+    if options.start:
+        begun_with = torch.load(options.start, weights_only=True)
+        step = begun_with["steps"]
+        before = begun_with["seconds"] + begun_with.get("seconds_before", 0.0)
+        network.load_state_dict(begun_with["weights"])
+        average.module.load_state_dict(begun_with["weights"])
+        average.n_averaged.fill_(step)
+        optimizer.load_state_dict(begun_with["optimizer"])
     if options.out.is_file():
         kept = torch.load(options.out, weights_only=True)
         step, spent = kept["steps"], kept["seconds"]
+        before = kept.get("seconds_before", 0.0)
         network.load_state_dict(kept["current"])
         average.module.load_state_dict(kept["weights"])
         average.n_averaged.fill_(step)
         optimizer.load_state_dict(kept["optimizer"])
+
+    def progress() -> dict[str, float]:
+        return {"steps": step, "seconds": spent, "seconds_before": before, "seed": options.seed}
+
     started, saved, shown = time.monotonic() - spent, spent, np.zeros(2)
     begun = step
     while (spent := time.monotonic() - started) < 60 * options.minutes:
@@ -104,8 +120,8 @@ def main() -> None:
             print(step, f"{spent:.0f} s", shown / (1 - 0.99 ** (step - begun)), flush=True)
         if spent - saved > SAVE_EVERY_S:
             saved = spent
-            _save(options.out, network, average.module, optimizer, steps=step, seconds=spent)
-    _save(options.out, network, average.module, optimizer, steps=step, seconds=spent)
+            _save(options.out, network, average.module, optimizer, progress())
+    _save(options.out, network, average.module, optimizer, progress())
 
 
 def _scene(seed: int, number: int) -> NDArray[np.float16]:
@@ -127,7 +143,7 @@ def _save(
     network: torch.nn.Module,
     average: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    **progress: Any,
+    progress: Mapping[str, Any],
 ) -> None:
     staging = path.with_suffix(".partial")
     torch.save(
