@@ -2,15 +2,16 @@
 
 It ships with the program and was trained on generated scenes alone; nothing here was among them.
 It is run as a user runs it: a bundle made for the noise model that is bootstrapped from the very
-recording (nandb: the stack; FMD: the four repeats; single images: the image).
+recording (nandb: the stack; FMD: the four repeats; single images: the image). repeats: FMD again,
+with the line through the variance of the four repeats, as a calibration would have it.
 
-    python benchmarks/training_general.py [--parts nandb fmd pairs unseen time]
+    python benchmarks/training_general.py [--parts nandb fmd repeats pairs unseen time]
 
 nandb: photon counts, 50 repeats, truth the mean of the frames that are no inputs: one frame, four
 preceding frames, and the sum of seven (photon counts as well), on the frames of `training_nandb`
 (the stored rows of models trained there stand beside) and on those of `inference_classical` (whose
-filters do). FMD: twelve scenes, the first of four noisy images, truth the average of 50. pairs: w2s
-and FISH, one noisy image each, scored after the best affine fit.
+filters do). FMD: twelve scenes, the first of four noisy images, truth the average of 50. pairs:
+w2s and FISH, one noisy image each, scored after the best affine fit.
 unseen: what training never showed (text, a resolution target) and empty fields, eight draws each:
 is what was removed white, is the bias below the stated uncertainty? time: one frame of 512²,
 beside a `live` model, in turn.
@@ -30,6 +31,8 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -41,6 +44,7 @@ from training_rows import DATA, RESULTS, Example, Image, Rows, affine_fitted, na
 
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.calibration.gaussian_mixture import GaussianMixtureNoiseModel
+from quietscope.calibration.straight_line import Interval
 from quietscope.inference.classical.denoiser import ClassicalDenoiser
 from quietscope.inference.evaluation.metrics import psnr_db
 from quietscope.inference.general.for_camera import general_bundle, nominal_camera
@@ -158,17 +162,23 @@ def _blurred_means(examples: Sequence[Example], sigma: float) -> float:
     )
 
 
+@cache
+def _nandb_noise(number: int, scale: int) -> GaussianMixtureNoiseModel:
+    """Return the noise model of one stack, or of sums of its frames."""
+    stack = nandb()[number]
+    if scale == 1:
+        return bootstrap_noise_model([stack])
+    counts = stack.frames(range(scale * (len(stack) // scale))).astype(np.uint16)
+    sums = counts.reshape(-1, scale, *counts.shape[1:]).sum(axis=1, dtype=np.uint16)
+    return bootstrap_noise_model([stack_from_array(sums)])
+
+
 def _nandb(data: str, context: int, frames: Iterable[int]) -> dict[str, float]:
     """Return the figures of the general model on all stacks."""
     psnr, squared, taken = [], [], []
-    for stack in nandb():
-        scale = 7 if data == "sum of 7" else 1
-        if scale == 1:
-            noise_model = bootstrap_noise_model([stack])
-        else:
-            counts = stack.frames(range(49)).astype(np.uint16)
-            sums = counts.reshape(7, 7, *counts.shape[1:]).sum(axis=1, dtype=np.uint16)
-            noise_model = bootstrap_noise_model([stack_from_array(sums)])
+    scale = 7 if data == "sum of 7" else 1
+    for number, stack in enumerate(nandb()):
+        noise_model = _nandb_noise(number, scale)
         general = None
         for one in repeats([stack], frames, context):
             seen = one.observations
@@ -196,6 +206,58 @@ def fmd_rows(rows: Rows, only: str | None) -> None:
             [imread(DATA / "fmd_testset" / "raw" / f"{scene}_{n}.png") for n in (1, 2, 3, 4)]
         )
         _image_rows(rows, f"FMD {scene}", noisy, truth, psnr_db, only)
+
+
+def repeat_rows(rows: Rows) -> None:
+    """Score the model on FMD with the noise that the four repeats show, pixel by pixel."""
+    for path in sorted((DATA / "fmd_testset" / "gt").glob("*_1.png")):
+        scene = path.stem.removesuffix("_1")
+        truth = imread(path).astype(float)
+        folder = DATA / "fmd_testset" / "raw"
+        noisy = np.stack([imread(folder / f"{scene}_{n}.png") for n in (1, 2, 3, 4)])
+        noise_model = _line_through(noisy.astype(float))
+        mean, deviation, ms = General(noise_model, noisy[:1])(noisy[:1])
+        rows.add(
+            {
+                "data": f"FMD {scene}",
+                "method": "general, noise from the repeats",
+                "psnr_db": psnr_db(mean, truth),
+                "z": float(np.sqrt(np.mean(((mean - truth) / deviation) ** 2))),
+                "gain": noise_model.photon_transfer.gain_adu_per_e,
+                "ms": ms,
+            }
+        )
+
+
+def _line_through(repeats_of_one: Image) -> GaussianMixtureNoiseModel:
+    """Return the line through the variance of each brightness, saturated and empty pixels out."""
+    level = repeats_of_one.mean(axis=0).ravel()
+    variance = repeats_of_one.var(axis=0, ddof=1).ravel()
+    sound = ((repeats_of_one > 0) & (repeats_of_one < 255)).all(axis=0).ravel()
+    order = np.argsort(level[sound])
+    bins = [
+        (level[sound][part].mean(), variance[sound][part].mean())
+        for part in np.array_split(order, 40)
+    ]
+    x, y = np.array(bins[:-1]).T
+    slope, intercept = np.polyfit(x, y, 1, w=1 / y)
+    slope = max(float(slope), 1e-3)
+    dark = max(float(intercept + slope * x[0]), 0.1)
+    law = replace(
+        nominal_camera().photon_transfer,
+        gain=Interval(slope, slope, slope),
+        offset=None,
+        intercept_adu2=float(intercept),
+        dark_variance_adu2=dark,
+        saturation_adu=255.0,
+    )
+    signal = np.array([x[0], 255.0])
+    return replace(
+        nominal_camera(),
+        photon_transfer=law,
+        signal_adu=signal,
+        variance_adu2=np.maximum(intercept + slope * signal, dark),
+    )
 
 
 def pair_rows(rows: Rows, only: str | None) -> None:
@@ -347,14 +409,14 @@ def time_rows(rows: Rows) -> None:
             nominal_camera(), "uint16", context_frames=0, kept_in=KEPT
         ),
         "general, 4 preceding": general_bundle(nominal_camera(), "uint16", kept_in=KEPT),
-        "live (lattice), one frame": open_bundle(LIVE),
+        "live (lattice), two further frames": open_bundle(LIVE),
     }
     taken: dict[str, list[float]] = {name: [] for name in bundles}
     rng = np.random.default_rng(0)
     opened, seen = {}, {}
     for name, bundle in bundles.items():
         opened[name] = OnnxDenoiser(bundle, (512, 512), provider="cpu", threads=1)
-        shape = (1 + bundle.manifest.context_frames, 512, 512)
+        shape = (1 + bundle.further_frames, 512, 512)
         seen[name] = (100 + rng.poisson(20, shape)).astype(bundle.manifest.pixel_type)
     out = np.empty((2, 512, 512), np.float32)
     for _ in range(30):  # in turn: whatever else the machine does hits all of them
@@ -367,7 +429,7 @@ def time_rows(rows: Rows) -> None:
 
 
 def main() -> None:
-    parts = ("nandb", "fmd", "pairs", "unseen", "time")
+    parts = ("nandb", "fmd", "repeats", "pairs", "unseen", "time")
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--parts", nargs="+", choices=parts, default=parts)
     asked.add_argument("--only", choices=("general", "filters"))
@@ -388,6 +450,8 @@ def main() -> None:
         pair_rows(rows, chosen.only)
     if chosen.only == "filters":
         return
+    if "repeats" in chosen.parts:
+        repeat_rows(rows)
     if "unseen" in chosen.parts:
         unseen_rows(rows, chosen.out / "training_general_unseen.png")
     if "time" in chosen.parts:
