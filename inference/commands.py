@@ -283,12 +283,13 @@ def evaluate(
         run = partial(
             score,
             bundle_or_denoiser=bundle,
-            provider=provider,
-            precision=precision,
+            provider=provider,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
             threads=threads,
             force=force,
         )
     else:
+        assert method is not None  # one of the two was given
         run = partial(
             evaluate_method,
             method=method,

@@ -181,10 +181,10 @@ def _parity(network: GeneralNetwork, folder: Path) -> float:
         )
         for shape in ((96, 128), (61, 75)):
             seen = 100 + 2 * rng.poisson(rng.gamma(2, 10, (1, 1 + context, *shape)))
-            inputs = [seen.astype(np.uint16), camera]
+            inputs: list[NDArray[Any]] = [seen.astype(np.uint16), camera]
             if with_maps:
-                inputs.append(rng.normal([[[1]], [[0]], [[0]]], 0.1, (1, 3, *shape)))
-                inputs[2] = inputs[2].astype(np.float32)
+                maps = rng.normal([[[1]], [[0]], [[0]]], 0.1, (1, 3, *shape))
+                inputs.append(maps.astype(np.float32))
             with torch.no_grad():
                 expected = [out.numpy() for out in estimator(*map(torch.from_numpy, inputs))]
             feeds = dict(zip((INPUT, CAMERA, PIXEL_MAPS), inputs, strict=False))

@@ -8,6 +8,7 @@ specimens that rest, drift, blink and appear.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def draw_examples(
 
 def _example(
     pool: NDArray[np.float16], edge: int, rng: np.random.Generator
-) -> tuple[NDArray, ...]:
+) -> tuple[NDArray[Any], ...]:
     """Draw one example: the four arrays of `Examples`, without the batch."""
     peaks = COMMON_PEAKS_E if rng.random() < 0.5 else PEAKS_E
     peak = np.exp(rng.uniform(*np.log(peaks)))
@@ -108,7 +109,8 @@ def _seen(
     """Return one noisy frame of a signal, (Y, X) e⁻."""
     if amplified:  # Gamma after Poisson: variance 2·electrons, hence half the gain
         electrons = rng.poisson(2 * signal)
-        seen = rng.standard_gamma(np.maximum(electrons, 1e-3)) * (electrons > 0) / 2
+        seen: NDArray[Any] = rng.standard_gamma(np.maximum(electrons, 1e-3))
+        seen = seen * (electrons > 0) / 2
     else:
         seen = rng.poisson(signal)
     return (seen + read * rng.standard_normal(signal.shape, np.float32)).astype(np.float32)
@@ -158,9 +160,10 @@ class _patch:
         fy, fx = np.float32(down - y), np.float32(across - x)
         top, left, e = self._margin + y, self._margin + x, self._edge
         p = self._piece
-        return (
+        shown: Scene = (
             (1 - fy) * (1 - fx) * p[top : top + e, left : left + e]
             + fy * (1 - fx) * p[top + 1 : top + 1 + e, left : left + e]
             + (1 - fy) * fx * p[top : top + e, left + 1 : left + 1 + e]
             + fy * fx * p[top + 1 : top + 1 + e, left + 1 : left + 1 + e]
         )
+        return shown

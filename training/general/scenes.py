@@ -12,6 +12,7 @@ as well as one that saw photographs (Achddou et al. 2021, doi:10.1007/978-3-030-
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ def _filaments(edge: int, rng: np.random.Generator) -> Scene:
         heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, stiffness * 0.5, length))
         y = rng.uniform(0, edge) + np.cumsum(np.sin(heading)) * 0.7
         x = rng.uniform(0, edge) + np.cumsum(np.cos(heading)) * 0.7
-        light = np.float32(np.exp(rng.normal(0, 0.5)))
+        light: Any = np.float32(np.exp(rng.normal(0, 0.5)))
         if rng.random() < 0.3:
             light = light * np.exp(ndimage.gaussian_filter1d(rng.normal(0, 3, length), 6))
         _splat(image, y, x, np.broadcast_to(light, length))
@@ -103,9 +104,9 @@ def _membranes(edge: int, rng: np.random.Generator) -> Scene:
     if rng.random() < 0.5:
         field = _band_noise(edge, rng)
         width = rng.uniform(0.02, 0.12)
-        return np.exp(-((field / width) ** 2)).astype(np.float32)
+        return _as_scene(np.exp(-((field / width) ** 2)))
     nearest, second, _ = _cells(edge, rng)
-    return np.exp(-(((second - nearest) / rng.uniform(0.8, 3)) ** 2)).astype(np.float32)
+    return _as_scene(np.exp(-(((second - nearest) / rng.uniform(0.8, 3)) ** 2)))
 
 
 def _tissue(edge: int, rng: np.random.Generator) -> Scene:
@@ -138,17 +139,21 @@ def _network(edge: int, rng: np.random.Generator) -> Scene:
     along_y, along_x = np.gradient(field)
     steep = np.sqrt(along_y**2 + along_x**2) + 1e-3
     ridge = np.exp(-((field / (steep * rng.uniform(1, 3))) ** 2))
-    return (ridge * (_band_noise(edge, rng) > rng.uniform(-1, 0.5))).astype(np.float32)
+    return _as_scene(ridge * (_band_noise(edge, rng) > rng.uniform(-1, 0.5)))
 
 
 def _texture(edge: int, rng: np.random.Generator) -> Scene:
     noise = _band_noise(edge, rng)
-    return np.exp(rng.uniform(0.3, 1.5) * noise).astype(np.float32) / np.float32(5)
+    return _as_scene(np.exp(rng.uniform(0.3, 1.5) * noise) / 5)
+
+
+def _as_scene(image: NDArray[Any]) -> Scene:
+    return image.astype(np.float32)
 
 
 def _haze(edge: int, rng: np.random.Generator) -> Scene:
     field = _band_noise(edge, rng, low=edge / 3, high=2 * edge)
-    return (field - field.min()) / max(float(np.ptp(field)), 1e-6)
+    return _as_scene((field - field.min()) / max(float(np.ptp(field)), 1e-6))
 
 
 KINDS: tuple[Callable[[int, np.random.Generator], Scene], ...] = (
@@ -182,14 +187,15 @@ def _cells(edge: int, rng: np.random.Generator) -> tuple[Scene, Scene, NDArray[n
     bend = rng.uniform(0, 6)
     grid = np.mgrid[:edge, :edge].astype(np.float32)
     bent = np.stack([axis + bend * _band_noise(edge, rng, low=edge / 6) for axis in grid], axis=-1)
-    distance, owner = cKDTree(points).query(bent, k=2)
+    found: tuple[Any, Any] = cKDTree(points).query(bent, k=2)
+    distance, owner = found
     return distance[..., 0].astype(np.float32), distance[..., 1].astype(np.float32), owner[..., 0]
 
 
 def _soft_mask(edge: int, rng: np.random.Generator) -> Scene:
     """Return where the specimen is: one region or several, with an edge."""
     field = _band_noise(edge, rng, low=edge / 3, high=1.5 * edge) - np.float32(rng.normal(0, 0.5))
-    return 1 / (1 + np.exp(np.clip(-field * rng.uniform(3, 40), -30, 30)))
+    return _as_scene(1 / (1 + np.exp(np.clip(-field * rng.uniform(3, 40), -30, 30))))
 
 
 def _splat(

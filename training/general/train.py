@@ -73,9 +73,11 @@ def main() -> None:
     options = asked.parse_args()
     torch.manual_seed(options.seed)
     pool = _pool(options)
-    network = GeneralNetwork().to(memory_format=torch.channels_last)
+    network = GeneralNetwork()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_DECAY)
+        network,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_DECAY),  # type: ignore[no-untyped-call]
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     step, spent, before = 0, 0.0, 0.0
@@ -110,7 +112,7 @@ def main() -> None:
         drawn = draw_examples(pool, BATCH, PATCH, np.random.default_rng([options.seed, 1, step]))
         fit, spread = loss_of(network, drawn)
         optimizer.zero_grad(set_to_none=True)
-        (fit + DEVIATION_WEIGHT * spread).backward()
+        (fit + DEVIATION_WEIGHT * spread).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimizer.step()
         average.update_parameters(network)
