@@ -246,7 +246,7 @@ def _saturation(found: ChannelFigures) -> str:
 
 
 def _size_in_memory(stack: Stack) -> str:
-    size = stack.bytes
+    size = float(stack.bytes)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
             break

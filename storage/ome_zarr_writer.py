@@ -251,7 +251,9 @@ class OmeZarrWriter:
             for image in self._images.values():
                 for folder, array in image.groups.items():
                     found = read_group(folder)
-                    scaled = image_metadata(array, self.dtype, display_ranges=(), **self._scales)
+                    scaled = image_metadata(
+                        array, self.dtype, channel_names=(), display_ranges=(), **self._scales
+                    )
                     ome = {**found["ome"], "multiscales": scaled["multiscales"]}
                     write_group(folder, {**found, "ome": ome}, store=self.path)
         except (OSError, ValueError) as error:
