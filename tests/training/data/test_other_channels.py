@@ -23,7 +23,8 @@ from quietscope.training.data.recordings import load_recordings
 from quietscope.training.data.side_inputs import SideInputs, channel_name, other_channels_of
 from quietscope.training.errors import TrainingDataError, TrainingError
 from quietscope.training.options import InputPlanes, TrainingOptions
-from quietscope.training.retraining.gate import compare, judge
+from quietscope.training.retraining.comparison import compare
+from quietscope.training.retraining.gate import judge
 from quietscope.training.train import fit, train
 
 SIDE = 96
