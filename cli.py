@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from . import __version__
 from .acquisition.commands import COMMANDS as ACQUISITION
 from .calibration.commands import COMMANDS as CALIBRATION
 from .comparison.commands import COMMANDS as COMPARISON
@@ -32,6 +31,7 @@ from .reporting.console import Outcome, stderr
 from .reporting.told import begin_telling, tell
 from .storage.atomic_output import jsonable
 from .training.commands import COMMANDS as TRAINING
+from .version import __version__
 
 Command = Callable[..., Outcome]
 

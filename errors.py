@@ -8,6 +8,7 @@ QuietscopeError
 ├── calibration.CalibrationError   also ValueError    light levels, noise models, fingerprints
 ├── inference.InferenceError       also RuntimeError  bundles, sessions, frames that do not fit
 ├── training.TrainingError         also RuntimeError  data, budgets, checkpoints, export
+├── arrays.ArrayError              also ValueError    an array that is no recording (or TypeError)
 ├── comparison.ComparisonError     also RuntimeError  methods that are unknown, what cannot begin
 └── acquisition.AcquisitionError   also RuntimeError  the core, the camera, the stream
 

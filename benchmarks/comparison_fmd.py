@@ -10,8 +10,7 @@ truth. `frames 4` filters the mean of the four: what needs no filter's wit but m
 The published filters were told the noise of each image by Foi's estimator, and their strength.
 
 The noise of the wide-field scenes is correlated between neighbours, by 0.6 along both axes: no
-filter for white noise can see that it is noise, so they have a row of their own. `bm3d, spectrum`
-is BM3D told the spectrum of the noise, measured in differences of the four images.
+filter for white noise can see that it is noise, so they have a row of their own.
 
 Rows are stored as they are measured: call it again for other methods or scenes. The data are
 found through the environment variable QUIETSCOPE_DATA.
@@ -34,14 +33,12 @@ from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.inference.classical.denoiser import ClassicalDenoiser
 from quietscope.inference.classical.methods import METHODS
 from quietscope.inference.classical.settled_strength import settle_strength
-from quietscope.inference.classical.variance_stabilisation import VarianceStabilisation
 from quietscope.storage.stack import Stack, stack_from_array
 
 FOLDER = DATA / "fmd_testset"
 RANGE = 255.0
 REPEATS = 4
 FILE = "comparison_fmd.json"
-SPECTRUM = "bm3d, spectrum"
 PUBLISHED = {
     "raw": 27.22,
     "VST+NLM": 31.25,
@@ -89,34 +86,6 @@ def scored(scene: str, method: str, frames: int) -> dict[str, Any]:
     return found | {"strength": denoiser.strength, "strength_is": METHODS[method].strength_is}
 
 
-def scored_with_spectrum(scene: str) -> dict[str, Any]:
-    """Score BM3D that is told the spectrum of the noise, in stabilised units."""
-    from bm3d import bm3d
-
-    stack = repeats(scene)
-    units = VarianceStabilisation(bootstrap_noise_model([stack]))
-    stable = [units.forward(frame).astype(np.float64) for frame in stack]
-    differences = np.diff(stable, axis=0) / np.sqrt(2)
-    # Of the whole frame, as the library takes it: the mean over the differences, smoothed along
-    # frequencies by leaving correlation beyond a few pixels out.
-    spectrum = _smooth_spectrum(differences)
-    return _scores(
-        scene, lambda index: units.back(bm3d(stable[index], sigma_psd=spectrum)), range(REPEATS)
-    )
-
-
-REACH_PX = 8
-
-
-def _smooth_spectrum(differences: NDArray[np.float64]) -> Image:
-    centred = differences - differences.mean(axis=(1, 2), keepdims=True)
-    power = (np.abs(np.fft.fft2(centred)) ** 2).mean(axis=0)
-    correlation = np.fft.ifft2(power).real
-    distance = [np.minimum(np.arange(n), n - np.arange(n)) for n in power.shape]
-    near = (distance[0][:, None] <= REACH_PX) & (distance[1][None] <= REACH_PX)
-    return np.maximum(np.fft.fft2(correlation * near).real, 1e-3 * power.mean())
-
-
 def _scores(
     scene: str, estimate: Callable[[int], NDArray[Any]], indices: Iterable[int]
 ) -> dict[str, Any]:
@@ -159,7 +128,7 @@ def _mean(rows: list[dict[str, Any]]) -> float | None:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--methods", nargs="+", default=[*METHODS, SPECTRUM])
+    arguments.add_argument("--methods", nargs="+", default=list(METHODS))
     arguments.add_argument("--scenes", nargs="+", default=scenes())
     arguments.add_argument("--frames", nargs="+", type=int, default=[1, REPEATS])
     arguments.add_argument("--summary", action="store_true", help="Print what is stored.")
@@ -168,12 +137,8 @@ def main() -> None:
     rows = Rows(given.out / FILE, ("method", "frames", "scene"), published_psnr_db=PUBLISHED)
     for method in () if given.summary else given.methods:
         for scene in given.scenes:
-            for frames in [1] if method == SPECTRUM else given.frames:
-                found = (
-                    scored_with_spectrum(scene)
-                    if method == SPECTRUM
-                    else scored(scene, method, frames)
-                )
+            for frames in given.frames:
+                found = scored(scene, method, frames)
                 rows.add({"method": method, "frames": frames, "scene": scene, **found})
     for row in summary(rows.rows):
         figures = (row["psnr_db"], row["confocal_and_two_photon_db"], row["wide_field_db"])

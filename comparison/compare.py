@@ -269,6 +269,7 @@ class _Contest:
             preset=self.options.preset,
             seed=self.options.seed,
             noise_model=self.ruler.noise_model,
+            truth=self.ruler.truth,
             on_seconds_left=lambda left: self.watch.at(contestant, left),
             on_remark=lambda text: self.remark(f"{contestant.name}: {text}"),
         )

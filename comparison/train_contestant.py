@@ -26,6 +26,7 @@ def trained_facts(
     preset: Preset,
     seed: int,
     noise_model: GaussianMixtureNoiseModel,
+    truth: Stack | None,
     on_seconds_left: Callable[[float], None],
     on_remark: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -33,9 +34,11 @@ def trained_facts(
     if (bundle / MANIFEST).is_file():
         return {}
     from ..training.checkpoint import working_file
+    from ..training.methods import learner_of
     from ..training.run import in_one_process
     from ..training.train import train
 
+    supervised = learner_of(contestant.method).target == "truth"
     options = TrainingOptions(
         algorithm=contestant.method,
         preset=preset,
@@ -50,6 +53,7 @@ def trained_facts(
             bundle,
             options,
             noise_model=noise_model,
+            truths=[truth] if truth is not None and supervised else (),
             on_progress=lambda state: on_seconds_left(state.seconds_left),
             on_remark=on_remark,
         )

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
 from ..errors import QuietscopeError
 from ..reporting.console import Outcome, progress
+from ..version import __version__
 from .finding import Finding
 
 

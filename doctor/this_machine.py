@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 
-from .. import __version__
 from ..errors import MissingExtraError, QuietscopeError, require_extra
+from ..version import __version__
 from .finding import Finding
 
 NEEDED_GIB = 10.0

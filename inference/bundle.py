@@ -29,11 +29,11 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from .. import __version__
 from ..calibration.fingerprint import CameraFingerprint
 from ..storage.atomic_output import new_directory
 from ..storage.bounded_text import read_text
 from ..storage.output_kinds import Kind
+from ..version import __version__
 from .errors import BundleError
 
 Algorithm = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]*$")]

@@ -11,9 +11,9 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .. import __version__
 from ..calibration.fingerprint import CameraFingerprint
 from ..storage.stack import Stack
+from ..version import __version__
 from .bundle import NOISE_MODEL, Bundle
 from .errors import InferenceError
 

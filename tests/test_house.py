@@ -33,8 +33,8 @@ NOT_THE_HOUSE = {"tests", "benchmarks", "examples", "docs", "packaging", "build"
 # From the top of the house to its ground. A storey may use what lies below it, and nothing of the
 # storeys above it or of its neighbours.
 STOREYS = (
-    {"cli"},
-    {"gui"},
+    {"cli", "__init__"},
+    {"gui", "arrays"},
     {"comparison"},
     {"demo", "doctor", "inspection"},
     {"acquisition", "training"},
@@ -42,8 +42,7 @@ STOREYS = (
     {"calibration"},
     {"reporting"},
     {"storage"},
-    {"errors"},
-    {"__init__"},
+    {"errors", "version"},
 )
 
 Imports = Mapping[str, set[str]]

@@ -17,13 +17,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ... import __version__
 from ...calibration.fingerprint import CameraFingerprint
 from ...errors import one_line
 from ...inference.provenance import ATTRIBUTES, Provenance
 from ...storage.atomic_output import OutputError
 from ...storage.axis_map import Place
 from ...storage.written_frames import count_written
+from ...version import __version__
 from ..errors import AcquisitionError
 from .accounting import Accounting
 from .camera_state import CameraState

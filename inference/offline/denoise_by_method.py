@@ -72,7 +72,7 @@ def denoise_by_method(
     require_form(out, form, resume=resume)
     require_apart(out, [stack.path])
     with ExitStack() as open_things, owned(out):
-        source = _MethodFrames(stack, method, frames, strength, noise_model)
+        source = MethodFrames(stack, method, frames, strength, noise_model)
         open_things.callback(source.close)
         strengths = source.strengths()
         said: dict[str, str | int | float | None] = {"name": method, "frames": frames}
@@ -98,7 +98,7 @@ def denoise_by_method(
     }
 
 
-class _MethodFrames:
+class MethodFrames:
     """The frames of a stack as a filter takes them: one filter per channel, with its strength."""
 
     def __init__(
@@ -127,12 +127,15 @@ class _MethodFrames:
 
     @property
     def pipelines(self) -> list[FramePipeline]:
+        """All of them."""
         return self._pipelines
 
     def pipeline(self, index: int) -> FramePipeline:
+        """Return the one of a frame's channel."""
         return self._pipelines[self._stack.axes(index).get("channel", 0)]
 
     def observations(self, index: int) -> NDArray[Any]:
+        """Read a frame with those before it."""
         return self._reader.read(index, self._frames - 1)
 
     def strengths(self) -> dict[str, float | None]:
@@ -147,6 +150,7 @@ class _MethodFrames:
         return {name: denoiser.strength for name, denoiser in self._denoisers.items()}
 
     def close(self) -> None:
+        """Release the filters."""
         for pipeline in self._pipelines:
             pipeline.close()
         for denoiser in self._denoisers.values():

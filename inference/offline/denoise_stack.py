@@ -8,8 +8,8 @@ running it is `onnx_denoiser`'s business, the loop over the frames `frame_loop`'
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from ...storage.writers.open_writer import (
 from ..graph.precision import Precision
 from ..observation_reader import ObservationReader
 from ..provenance import Provenance, recorded_camera
+from ..runtime.onnx_denoiser import OnnxDenoiser
 from ..runtime.pipeline import FramePipeline
 from ..runtime.providers import Provider, all_cores
-from ..runtime.tiling import open_denoiser
+from ..runtime.tiling import TiledDenoiser, open_denoiser
 from ..side_inputs import other_channel_numbers
 from .channel_models import ChannelModels, OfflineModels
 from .frame_loop import OnProgress, denoise_frames, in_reading_order, open_store
@@ -170,21 +171,12 @@ def denoise_owned(
         if models.denoises(stack.axes(index))
     ]
     with ExitStack() as open_things:
-        denoisers, pipelines = {}, {}
-        for path, model in models.distinct().items():
-            denoisers[path] = denoiser = open_denoiser(
-                model,
-                stack.frame_shape,
-                tile=tile,
-                provider=provider,
-                precision=precision,
-                threads=threads or all_cores(),
-                region=recorded_camera(stack).roi,
+        source = open_things.enter_context(
+            open_frames(
+                stack, models, provider=provider, precision=precision, threads=threads, tile=tile
             )
-            open_things.callback(denoiser.close)
-            pipelines[path] = denoiser.pipeline()
-            open_things.callback(pipelines[path].close)
-        first = next(iter(denoisers.values()))
+        )
+        first = source.first
         record = Provenance.of(
             stack.path.name,
             models.identities(),
@@ -197,7 +189,6 @@ def denoise_owned(
             for path in (out, uncertainty)
             if path is not None
         ]
-        source = _ModelFrames(stack, models, pipelines)
         counts = denoise_frames(stack, wanted, source, stores, form, on_progress)
     seconds = time.perf_counter() - began
     return {
@@ -215,24 +206,67 @@ def denoise_owned(
     }
 
 
-class _ModelFrames:
-    """The frames of a stack as their channel's model is given them, and the way through it."""
+@contextmanager
+def open_frames(
+    stack: Stack,
+    models: ChannelModels,
+    *,
+    provider: Provider = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    tile: int | None = None,
+) -> Iterator[ModelFrames]:
+    """Open the models for a stack's frames for the length of a block; see `denoise_stack`."""
+    with ExitStack() as open_things:
+        denoisers, pipelines = {}, {}
+        for path, model in models.distinct().items():
+            denoisers[path] = denoiser = open_denoiser(
+                model,
+                stack.frame_shape,
+                tile=tile,
+                provider=provider,
+                precision=precision,
+                threads=threads or all_cores(),
+                region=recorded_camera(stack).roi,
+            )
+            open_things.callback(denoiser.close)
+            pipelines[path] = denoiser.pipeline()
+            open_things.callback(pipelines[path].close)
+        yield ModelFrames(stack, models, pipelines, next(iter(denoisers.values())))
+
+
+class ModelFrames:
+    """The frames of a stack as their channel's model is given them, and the way through it.
+
+    Attributes
+    ----------
+    first
+        One of the denoisers, to be asked where they run.
+    """
 
     def __init__(
-        self, stack: Stack, models: ChannelModels, pipelines: Mapping[Path, FramePipeline]
+        self,
+        stack: Stack,
+        models: ChannelModels,
+        pipelines: Mapping[Path, FramePipeline],
+        first: OnnxDenoiser | TiledDenoiser,
     ) -> None:
         self._stack, self._models = stack, models
         self._by_path = pipelines
         self._reader = ObservationReader(stack, models.pixel_type)
+        self.first = first
 
     @property
     def pipelines(self) -> list[FramePipeline]:
+        """All of them."""
         return list(self._by_path.values())
 
     def pipeline(self, index: int) -> FramePipeline:
+        """Return the one of a frame's channel."""
         return self._by_path[self._models.of(self._stack.axes(index)).path]
 
     def observations(self, index: int) -> NDArray[Any]:
+        """Read a frame with its side inputs."""
         manifest = self._models.of(self._stack.axes(index)).manifest
         others = other_channel_numbers(self._stack, manifest.other_channels, what="its model")
         return self._reader.read(index, manifest.context_frames, others, manifest.planes)

@@ -1,0 +1,199 @@
+"""Arrays of every kind go in and come back in their own form, with the commands' own numbers."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import quietscope as qs
+from quietscope.arrays.array_stack import as_stack
+from quietscope.arrays.errors import ArrayError, ArrayTypeError
+from quietscope.calibration.errors import CalibrationError
+from quietscope.errors import QuietscopeError
+from quietscope.inference.classical.smoothing import gaussian
+from quietscope.inference.offline.denoise_stack import denoise_stack
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.stack import stack_from_array
+from quietscope.training.errors import TrainingError
+
+SHAPE = (24, 32)
+
+
+def noisy(*leading, seed=0):
+    levels = np.linspace(20, 300, SHAPE[1]) * np.ones(SHAPE)
+    return np.random.default_rng(seed).poisson(levels, (*leading, *SHAPE)).astype(np.uint16)
+
+
+@pytest.fixture
+def model(make_bundle):
+    return qs.load(make_bundle(context_frames=1))
+
+
+def test_a_model_gives_what_the_command_writes(model, tmp_path):
+    frames = noisy(5)
+    denoise_stack(stack_from_array(frames), model.path, tmp_path / "out.ome.zarr")
+    written = open_stack(tmp_path / "out.ome.zarr")
+    told = []
+    found, scatter = model.denoise(
+        frames, uncertainty=True, on_progress=lambda done, total: told.append((done, total))
+    )
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, written.frames(range(5)))
+    assert scatter.shape == found.shape
+    assert (scatter > 0).all()
+    assert told[-1] == (5, 5)
+
+
+def test_a_filter_gives_what_it_computes():
+    frames = noisy(3)
+    found = qs.denoise(frames, method="gaussian", strength=1.0)
+    np.testing.assert_allclose(found[1], gaussian(frames[1].astype(np.float32), 1.0), rtol=1e-5)
+    averaged = qs.denoise(frames, method="identity", frames=2)
+    np.testing.assert_allclose(averaged[2], frames[1:].mean(axis=0), rtol=1e-6)
+    one = qs.denoise(frames[1], method="gaussian", strength=1.0)
+    np.testing.assert_array_equal(one, found[1])
+
+
+def test_dimensions_come_back_in_their_order(model):
+    """Preceding frames are those along time, wherever that dimension stands."""
+    frames = noisy(2, 4)
+    expected = np.stack([model.denoise(frames[plane]) for plane in range(2)])
+    np.testing.assert_array_equal(model.denoise(frames, axes="ztyx"), expected)
+    turned = frames.transpose(3, 1, 2, 0)
+    found = model.denoise(turned, axes=("x", "time", "y", "z"))
+    np.testing.assert_array_equal(found, expected.transpose(3, 1, 2, 0))
+
+
+def test_zarr_is_read_frame_by_frame(model, tmp_path):
+    stored = zarr.create_array(tmp_path / "a.zarr", data=noisy(4), chunks=(1, *SHAPE))
+    np.testing.assert_array_equal(model.denoise(stored), model.denoise(noisy(4)))
+
+
+def test_dask_is_denoised_when_it_is_computed(model):
+    da = pytest.importorskip("dask.array")
+    frames = noisy(2, 3)
+    lazy, scatter = model.denoise(
+        da.from_array(frames, chunks=(1, 1, *SHAPE)), axes="tzyx", uncertainty=True
+    )
+    expected = model.denoise(frames, axes="tzyx")
+    assert type(lazy) is da.Array
+    assert lazy.chunksize == (1, 1, *SHAPE)
+    np.testing.assert_array_equal(lazy[1, 2].compute(), expected[1, 2])
+    np.testing.assert_array_equal(lazy.compute(scheduler="threads"), expected)
+    assert scatter[0, 0].compute().shape == SHAPE
+    with pytest.raises(QuietscopeError, match="takes uint16"):
+        model.denoise(da.from_array(frames.astype(np.float32)), axes="tzyx")
+
+
+def test_xarray_keeps_its_names(model):
+    xr = pytest.importorskip("xarray")
+    given = xr.DataArray(
+        noisy(3, 2),
+        dims=("t", "c", "y", "x"),
+        coords={"c": ["GFP", "DAPI"], "t": [0.0, 0.5, 1.0]},
+        attrs={"exposure_ms": 20},
+        name="cells",
+    )
+    found = model.denoise(given)
+    assert found.dims == given.dims
+    assert found.name == "cells"
+    assert found.attrs == given.attrs
+    assert list(found.c.values) == ["GFP", "DAPI"]
+    assert as_stack(given).stack.channel_names == ("GFP", "DAPI")
+    plain = model.denoise(given.values, axes="tcyx")
+    np.testing.assert_array_equal(found.values, plain)
+
+
+def test_scores_are_those_of_the_command(model):
+    frames = noisy(8)
+    by_model = qs.evaluate(frames, model=model, static=True)
+    assert by_model.result()["frames"] == 8
+    truth = np.linspace(20, 300, SHAPE[1]).astype(np.float32) * np.ones(SHAPE, np.float32)
+    by_filter = qs.evaluate(frames, method="gaussian", truth=truth)
+    assert by_filter.result()["method"]["name"] == "gaussian"
+    assert by_filter.result()["psnr_db"] > by_filter.result()["psnr_raw_db"]
+
+
+def test_a_camera_is_calibrated_from_arrays(tmp_path):
+    random = np.random.default_rng(0)
+    levels = [
+        (100 + 2 * random.poisson(light, (40, 32, 32)) + random.normal(0, 3, (40, 32, 32)))
+        .round()
+        .astype(np.uint16)
+        for light in (10, 60, 200, 600)
+    ]
+    dark = (100 + random.normal(0, 3, (40, 32, 32))).round().astype(np.uint16)
+    found = qs.calibrate(levels, dark=dark, out=tmp_path / "camera.npz")
+    assert found.photon_transfer.gain_adu_per_e == pytest.approx(2, rel=0.03)
+    smooth = qs.denoise(levels[0], method="total-variation", noise_model=found, strength=1.0)
+    stored = tmp_path / "camera.npz"
+    again = qs.denoise(levels[0], method="total-variation", noise_model=stored, strength=1.0)
+    np.testing.assert_allclose(again, smooth, rtol=1e-4)
+    with pytest.raises(CalibrationError):
+        qs.calibrate([np.full((4, 8, 8), 7, np.uint16)])
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ([[1, 2]], ArrayTypeError, "given list; make an array of it"),
+        (np.zeros((4, 8, 8)), ArrayError, 'pixels are float64.*array.astype\\("float32"\\)'),
+        (np.zeros((2, 2, 8, 8), np.uint16), ArrayError, '4 dimensions.*axes="tzyx"'),
+        (np.zeros(8, np.uint16), ArrayError, "1 dimensions"),
+    ],
+)
+def test_what_is_no_recording_is_said_in_one_sentence(given, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        qs.denoise(given, method="gaussian")
+    assert isinstance(caught.value, ValueError | TypeError)
+    assert "\n" not in str(caught.value)
+
+
+def test_arguments_that_contradict_each_other_are_refused(tmp_path):
+    frames = noisy(3)
+    with pytest.raises(ArrayError, match="axes are z, y, x, q"):
+        qs.denoise(frames, method="gaussian", axes="zyxq")
+    with pytest.raises(ArrayError, match="either model="):
+        qs.denoise(frames)
+    with pytest.raises(ArrayError, match="a filter has no use for uncertainty"):
+        qs.denoise(frames, method="gaussian", uncertainty=True)
+    with pytest.raises(TypeError, match=r"train\(\).*'context'"):
+        qs.train(frames, tmp_path / "model", context=3)
+    with pytest.raises(TrainingError, match="algorithm is 'magic'"):
+        qs.train(frames, tmp_path / "model", algorithm="magic")
+
+
+def test_importing_it_loads_nothing():
+    program = (
+        "import sys, quietscope as qs\n"
+        "heavy = {'torch', 'onnxruntime', 'numpy', 'pydantic', 'skimage', 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "assert {'train', 'denoise'} <= set(dir(qs))\n"
+        "qs.denoise\n"
+        "assert not {'torch', 'matplotlib', 'pymmcore'} & set(sys.modules)\n"
+        "try:\n    qs.nothing\nexcept AttributeError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "has no attribute 'nothing'" in done.stdout
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "python.md"
+
+
+@pytest.mark.long
+def test_the_guide_runs_as_it_stands(tmp_path, monkeypatch):
+    """Every example of docs/python.md, in order, in one namespace, in an empty folder."""
+    pytest.importorskip("xarray")
+    monkeypatch.chdir(tmp_path)
+    examples = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) >= 6
+    namespace: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example, str(GUIDE), "exec"), namespace)
