@@ -134,8 +134,7 @@ def measured(
             flatness.append(found)
         if index == ruler.shown:
             kept = _picture(scoring, truths, index)
-        observations = scoring.reader.read(index, scoring.preceding_frames, scoring.other_channels)
-        split.append(blind.score(denoiser, observations, index))
+        split.append(blind.score(denoiser, scoring.observations(index), index))
         if on_frame is not None:
             on_frame(done, len(ruler.scored))
     assert kept is not None

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
-from .. import __version__
 from ..storage.atomic_output import new_file
+from ..version import __version__
 from .finding import Finding
 
 PLACE = "…"

@@ -112,14 +112,16 @@ class Scoring:
         """How many of the frames that a model is given are of its own channel."""
         return self.denoiser.context_frames - len(self.other_channels) - 2 * self.planes
 
+    def observations(self, index: int) -> NDArray[Any]:
+        """Read frame `index` with all that the denoiser is given beside it."""
+        return self.reader.read(index, self.preceding_frames, self.other_channels, self.planes)
+
     def denoise(self, index: int) -> list[FloatImage]:
         """Denoise frame `index` into `estimate`.
 
         Returns the frame and the preceding ones that the model was given, newest first, float64.
         """
-        observations = self.reader.read(
-            index, self.preceding_frames, self.other_channels, self.planes
-        )
+        observations = self.observations(index)
         self.raw = observations[0]
         began = time.perf_counter()
         self.denoiser.denoise(observations, self.estimate)
