@@ -62,8 +62,9 @@ class Evidence:
         residuals = Residuals.of(
             raw, estimate, noise, pixels=pixels, saturation_adu=saturation_adu
         )
-        smoothed = np.asarray(smooth(estimate), np.float32)
-        fine = fine_structure(estimate, smoothed, residuals.sigma_adu)
+        picture = residuals.estimate
+        smoothed = np.asarray(smooth(picture), np.float32)
+        fine = fine_structure(picture, smoothed, residuals.sigma_adu)
         maps = filtered(residuals.standard)
         brightness = [smoothed]
         for _ in maps[1:]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..runtime.camera_pixels import CameraPixels
 from .noise_variance import NoiseVariance
+from .residuals import largest_value
 
 ALIKE = CameraPixels()
 SAMPLED_PIXELS = 65_536
@@ -79,7 +80,7 @@ class TrustFigures:
             About how many pixels to look at.
         """
         step = max(1, ceil(sqrt(raw.size / sampled_pixels)))
-        limit = _saturation(raw.dtype) if saturation_adu is None else saturation_adu
+        limit = largest_value(raw.dtype) if saturation_adu is None else saturation_adu
         here, right, below = (
             _Sample.take(raw, denoised, uncertainty, at, step, limit, pixels)
             for at in ((0, 0), (0, 1), (1, 0))
@@ -88,7 +89,7 @@ class TrustFigures:
             residual_explained=_explained(here, noise_variance),
             residual_correlation=_mean_correlation(here, right, below),
             uncertainty_adu_median=float(np.median(here.uncertainty)),
-            saturated_share=float(1 - here.usable.mean()),
+            saturated_share=float((raw[::step, ::step] >= limit).mean()),
         )
 
 
@@ -113,17 +114,14 @@ class _Sample:
     ) -> _Sample:
         where = (slice(at[0], None, step), slice(at[1], None, step))
         known = pixels.part(where)
+        residual = known.corrected(raw[where]) - denoised[where]
         return cls(
-            known.corrected(raw[where]) - denoised[where],
+            residual,
             denoised[where],
             uncertainty[where],
-            raw[where] < saturation_adu,
+            (raw[where] < saturation_adu) & np.isfinite(residual),
             np.broadcast_to(known.own_variance_adu2(), denoised[where].shape),
         )
-
-
-def _saturation(dtype: np.dtype[Any]) -> float:
-    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else np.inf
 
 
 def _explained(sample: _Sample, noise_variance: NoiseVariance | None) -> float | None:

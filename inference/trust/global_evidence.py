@@ -71,6 +71,7 @@ def global_figures(
         ("bias_dark", smoothed <= middle),
         ("bias_bright", smoothed > upper),
     ):
+        where &= residuals.usable
         count = int(where.sum())
         if count >= FEWEST_PIXELS:
             found[name] = float(z[where].sum(dtype=np.float64)) / count
@@ -97,8 +98,11 @@ def _noise(residuals: Residuals, fine: Image) -> Figures:
 
 
 def _removed(residuals: Residuals, uncertainty: Image) -> Figures:
-    z = residuals.standard[::2, ::2]
-    share = (uncertainty[::2, ::2] / residuals.sigma_adu[::2, ::2]) ** 2
+    usable = residuals.usable[::2, ::2]
+    if not usable.any():
+        return {}
+    z = residuals.standard[::2, ::2][usable]
+    share = (uncertainty[::2, ::2][usable] / residuals.sigma_adu[::2, ::2][usable]) ** 2
     expected = float(np.maximum(1 - share, 0).mean(dtype=np.float64))
     if expected < LEAST:
         return {}

@@ -17,8 +17,9 @@ _GRID = 2048
 _BELOW = np.linspace(-0.1, 0, 20, endpoint=False)
 _ABOVE = np.linspace(1, 11, 201)[1:]
 """Shares of the calibrated range: a frame brighter than the calibration is judged all the same."""
-_FINE = 8192
-"""Entries of the table that is looked up by index."""
+_FINE = 32_768
+"""Entries of the table that is looked up by index: of a camera of 16 bits, one photoelectron over
+the dark is told from two."""
 
 
 class NoiseVariance:
@@ -45,8 +46,10 @@ class NoiseVariance:
         )
         self.variance_adu2 = np.asarray(noise_model.variance(self.signal_adu), np.float64)
         self.least_variance_adu2 = noise_model.least_variance_adu2
-        # Even in the root of the signal, where photon noise is even.
-        self._low, self._span = float(self.signal_adu[0]), float(np.ptp(self.signal_adu))
+        # Even in the root of the light, where photon noise is even: so it begins in the dark, and
+        # not below it, where nothing changes.
+        self._low = self._dark_adu()
+        self._span = float(self.signal_adu[-1]) - self._low
         fine = self(self._low + self._span * np.linspace(0, 1, _FINE) ** 2)
         self._deviation = np.sqrt(np.maximum(fine, 1e-12)).astype(np.float32)
 
@@ -56,10 +59,19 @@ class NoiseVariance:
         return variance
 
     def deviation(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the standard deviation in ADU at `signal`, at a tenth of the cost."""
+        """Return the standard deviation in ADU at `signal`, at a tenth of the cost.
+
+        Where there is no signal (NaN), that of the dark.
+        """
         place = (signal - np.float32(self._low)) * np.float32(1 / self._span)
-        np.clip(place, 0, 1, out=place)
+        np.fmin(np.fmax(place, 0, out=place), 1, out=place)
         np.sqrt(place, out=place)
         place *= np.float32(_FINE - 1)
+        place += np.float32(0.5)
         found: NDArray[np.float32] = self._deviation.take(place.astype(np.int32))
         return found
+
+    def _dark_adu(self) -> float:
+        """Return the signal of the table up to which the variance is that of the dark."""
+        lit = np.flatnonzero(self.variance_adu2 > self.variance_adu2[0] * (1 + 1e-9))
+        return float(self.signal_adu[max(lit[0] - 1, 0) if lit.size else 0])

@@ -31,7 +31,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.optimize import brentq
 from scipy.special import fdtri, stdtrit
 
@@ -100,17 +100,17 @@ told, not excused."""
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Spread(_Record):
     """A figure over frames or tiles: mean, standard deviation, least, most, how many."""
 
     mean: float
-    spread: float
+    spread: float = Field(ge=0)
     low: float
     high: float
-    count: int
+    count: int = Field(ge=1)
 
     @classmethod
     def of(cls, values: Sequence[float] | NDArray[np.float64]) -> Spread:
@@ -137,8 +137,8 @@ class Extremes(_Record):
     """
 
     location: float
-    width: float
-    standing: float
+    width: float = Field(ge=0)
+    standing: float = Field(ge=0)
 
 
 class TrustReference(_Record):
@@ -172,8 +172,39 @@ class TrustReference(_Record):
     shape_correlation: tuple[tuple[float, ...], ...] = ()
     levels_adu: tuple[float, ...]
     response: tuple[tuple[float, ...], ...]
-    lost: tuple[Extremes, ...]
-    invented: tuple[Extremes, ...]
+    lost: tuple[Extremes, ...] = Field(min_length=SCALES, max_length=SCALES)
+    invented: tuple[Extremes, ...] = Field(min_length=SCALES, max_length=SCALES)
+
+    @model_validator(mode="after")
+    def _require_tables(self) -> TrustReference:
+        """Refuse tables that do not fit together: a record may come from anywhere."""
+        levels = np.asarray(self.levels_adu)
+        if not levels.size or (np.diff(levels) <= 0).any():
+            raise ValueError("levels_adu are expected to rise")
+        if len(self.response) != SCALES or any(
+            len(row) != levels.size or min(row) <= 0 for row in self.response
+        ):
+            raise ValueError("response is expected positive, for each scale and level")
+        if self.figures and self.pixels < 1:
+            raise ValueError("pixels are expected with figures")
+        if self.shape_correlation:
+            self._require_shape()
+        return self
+
+    def _require_shape(self) -> None:
+        count = len(SHAPE)
+        if [len(row) for row in self.shape_correlation] != [count] * count or (
+            np.linalg.eigvalsh(_shrunk(self.shape_correlation)).min() <= 0
+        ):
+            raise ValueError(f"shape_correlation is expected to be one of {count} features")
+        known = [self.domain.get(name) for name in SHAPE]
+        if any(one is None or one.spread <= 0 or one.count <= count for one in known):
+            raise ValueError("shape_correlation is expected with the features that it is of")
+
+
+def _shrunk(correlation: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Return a correlation of `SHAPE` as it is used."""
+    return (1 - SHRINK) * np.asarray(correlation) + SHRINK * np.eye(len(SHAPE))
 
 
 def read_reference(path: Path) -> TrustReference:
@@ -187,10 +218,18 @@ def read_reference(path: Path) -> TrustReference:
     try:
         return TrustReference.model_validate_json(read_text(path))
     except (OSError, ValueError, ValidationError) as error:
-        first = str(error).splitlines()[0]
         raise BundleError(
-            f"{path}: not a record of trust figures ({first}); restore the bundle or train it anew"
+            f"{path}: not a record of trust figures ({_first_reason(error)}); "
+            "restore the bundle or train it anew"
         ) from error
+
+
+def _first_reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"{where}: {first['msg']}" if where else str(first["msg"])
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def measure_reference(
@@ -397,7 +436,7 @@ class Null:
         found = []
         for scale, (image, bright) in enumerate(zip(frame.maps, frame.brightness, strict=False)):
             place = (bright - np.float32(self._low)) * scale_to
-            np.clip(place, 0, 63, out=place)
+            np.fmin(np.fmax(place, 0, out=place), 63, out=place)
             found.append(image * self._table[scale].take(place.astype(np.intp)))
         return found
 
@@ -453,8 +492,7 @@ class Null:
                 for name, one in zip(SHAPE, known, strict=True)
             ]
         )
-        together = np.asarray(reference.shape_correlation)
-        shrunk = (1 - SHRINK) * together + SHRINK * np.eye(len(SHAPE))
+        shrunk = _shrunk(reference.shape_correlation)
         squared = float(away @ np.linalg.solve(shrunk, away))
         count, size = known[0].count, len(SHAPE)
         quantile = float(fdtri(size, count - size, 1 - KIND_ALPHA))

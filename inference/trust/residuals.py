@@ -30,16 +30,16 @@ class Residuals:
     raw
         (Y, X), ADU, with every pixel's own offset and gain corrected.
     estimate
-        (Y, X), ADU.
+        (Y, X), ADU; both with the mean of all where either is no number.
     sigma_adu
         (Y, X), the noise's standard deviation at the estimate.
     standard
-        (Y, X), (raw − estimate) / sigma, clipped; 0 where the camera clips.
+        (Y, X), (raw − estimate) / sigma, clipped; 0 where it is not usable.
     light_adu, own_sigma_adu
         (Y, X), the mean of 4×4 pixels of the camera's image, and the noise's standard deviation
         there: they do not ask the model.
     usable
-        (Y, X), False at saturated pixels.
+        (Y, X), False at saturated pixels and where the picture or the image is no number.
     """
 
     raw: Image
@@ -60,11 +60,18 @@ class Residuals:
         pixels: CameraPixels,
         saturation_adu: float,
     ) -> Residuals:
-        """Take one frame apart; the arrays given are not changed."""
-        usable = raw < saturation_adu
+        """Take one frame apart; the arrays given are not changed.
+
+        `saturation_adu` beyond the pixel type is that of the type.
+        """
+        usable = raw < min(saturation_adu, largest_value(raw.dtype))
         seen = raw.astype(np.float32)
         if pixels.maps is not None:
             seen = pixels.corrected(raw).astype(np.float32)
+        known = np.isfinite(estimate) & np.isfinite(seen)
+        if not known.all():
+            usable &= known
+            seen, estimate = _filled(seen, known), _filled(estimate, known)
         light = _spread_out(halved(halved(seen)), seen)
         sigma, own_sigma = noise.deviation(estimate), noise.deviation(light)
         if pixels.maps is not None:
@@ -73,8 +80,20 @@ class Residuals:
         standard = seen - estimate
         standard /= sigma
         np.clip(standard, -CLIPPED, CLIPPED, out=standard)
-        standard *= usable
+        standard[~usable] = 0
         return cls(seen, estimate, sigma, standard, light, own_sigma, usable)
+
+
+def largest_value(dtype: np.dtype[Any]) -> float:
+    """Return where a camera of this pixel type clips if nothing more is known, ADU."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else np.inf
+
+
+def _filled(image: Image, known: NDArray[np.bool_]) -> Image:
+    """Return an image with its mean where it is not known; a dark one if it is nowhere."""
+    mean = image[known].mean(dtype=np.float64) if known.any() else 0.0
+    filled: Image = np.where(known, image, np.float32(mean))
+    return filled
 
 
 def _with(sigma: Image, own_variance: Image) -> Image:

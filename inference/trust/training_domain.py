@@ -57,7 +57,8 @@ def domain_features(raw: Image, sigma_adu: Image, floor_adu: float) -> Features:
     edge = min(TILE_PX, 1 << (min(raw.shape).bit_length() - 1))
     if edge < 32:
         return {}
-    noise = _tile_mean(sigma_adu[::2, ::2] ** 2, edge >> 1)
+    whole = tuple(slice(size // edge * edge) for size in raw.shape)
+    noise = _tile_mean(sigma_adu[whole][::2, ::2] ** 2, edge >> 1)
     power, grid = [], raw
     for octave in range(OCTAVES):
         coarser = halved(grid)

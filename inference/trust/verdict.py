@@ -17,7 +17,7 @@ from math import exp, inf
 from typing import Any
 
 from .local_evidence import Place
-from .null import Null
+from .null import Null, Spread
 from .training_domain import SHAPE, times
 
 
@@ -246,8 +246,8 @@ def _of_training(
     found = []
     odd = _beyond(deviations)
     light = {name: value for name, value in odd.items() if name in ("brightness", "highlights")}
-    if light:
-        found.append(_brightness(light, features, null))
+    if light and null.reference is not None:
+        found.append(_brightness(light, features, null.reference.domain))
     shape = {name: value for name, value in odd.items() if name not in light}
     if shape:
         worst = max(SHAPE, key=lambda name: abs(deviations.get(name, 0.0)))
@@ -262,10 +262,11 @@ def _blurred(deviations: Mapping[str, float]) -> bool:
     return sum(sizes) / 2 < BLURRED and deviations.get("peaks", 0.0) < 0
 
 
-def _brightness(light: Mapping[str, float], features: Mapping[str, float], null: Null) -> Finding:
+def _brightness(
+    light: Mapping[str, float], features: Mapping[str, float], trained: Mapping[str, Spread]
+) -> Finding:
     name = max(light, key=lambda name: abs(light[name]))
-    assert null.reference is not None
-    seen = null.reference.domain[name]
+    seen = trained[name]
     brighter = light[name] > 0
     factor = times(features[name] - (seen.high if brighter else seen.low))
     word = "brighter" if brighter else "darker"

@@ -95,7 +95,6 @@ class _Measure:
             uncertainty,
             self._noise,
             floor_adu=self.floor_adu,
-            saturation_adu=_saturation(raw.dtype),
             pixels=self._pixels(sample, shape),
         )
         return evidence, denoised
@@ -128,10 +127,6 @@ class _Measure:
         return CameraPixels(
             sample.pixel_maps[:, : shape[0], : shape[1]], self._noise.least_variance_adu2
         )
-
-
-def _saturation(dtype: np.dtype[Any]) -> float:
-    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else np.inf
 
 
 def _as_pixels(image: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:

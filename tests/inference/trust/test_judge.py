@@ -20,11 +20,13 @@ from quietscope.inference.trust.judge import FrameJudge
 from quietscope.inference.trust.local_evidence import Standing, filtered
 from quietscope.inference.trust.noise_variance import NoiseVariance
 from quietscope.inference.trust.null import (
+    KNOTS,
     TrustReference,
     ideal_limit,
     measure_reference,
     read_reference,
 )
+from quietscope.inference.trust.training_domain import SHAPE as SHAPE_FEATURES
 
 GAIN, OFFSET, READ = 2.0, 100.0, 3.0
 SHAPE = (192, 192)
@@ -173,7 +175,41 @@ def test_without_a_record_a_loss_is_still_seen_and_the_rest_is_not_claimed():
     assert judged(None, 2, gain=2.0).findings[0].cause == "gain"
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (5, 300), (40, 40), (65, 129)])
+@pytest.mark.parametrize("electrons", [3, 20, 200])
+def test_dim_light_on_a_camera_of_sixteen_bits_is_no_other_noise(electrons):
+    noise = NoiseVariance(Camera(signal_range_adu=(OFFSET, 65_535.0)))
+    raw = observe(np.full(SHAPE, float(electrons)), np.random.default_rng(4))
+    picture = np.full(SHAPE, OFFSET + GAIN * electrons, np.float32)
+    found = FrameJudge(noise, None).add(raw, picture, np.full(SHAPE, 0.01, np.float32))
+    assert found.good, found.findings
+    signal = (OFFSET + np.geomspace(1, 60_000, 200)).astype(np.float32)
+    np.testing.assert_allclose(noise.deviation(signal) ** 2, noise(signal), rtol=0.05)
+
+
+def test_pixels_that_clip_say_nothing_of_what_was_removed(reference):
+    rng, electrons = np.random.default_rng(5), scene(3)
+    electrons[:, :40] = 60_000  # twice the range of the camera
+    raw = observe(electrons, rng)
+    assert (raw[:, :40] == 65535).all()
+    picture, uncertainty = denoise(raw, electrons)
+    found = Evidence.measure(raw, picture, uncertainty, NOISE).figures
+    assert abs(found["removed"] - reference.figures["removed"].mean) < 0.1
+    assert abs(found["bias_bright"]) < 0.1
+
+
+def test_what_is_no_number_is_left_out(reference):
+    rng, electrons = np.random.default_rng(6), scene(4)
+    raw = observe(electrons, rng).astype(np.float32)
+    picture, uncertainty = denoise(raw, electrons)
+    raw[20:24, 30] = np.nan
+    picture[100, 100:104] = np.inf
+    found = FrameJudge(NOISE, reference).add(raw, picture, uncertainty)
+    assert found.good, found.findings
+    assert found.figures["removed"] != 0
+    json.dumps(found.result(), allow_nan=False)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (300, 1), (5, 300), (40, 40), (65, 129), (383, 512)])
 def test_any_frame_shape(reference, shape):
     rng = np.random.default_rng(0)
     raw = rng.poisson(300, shape).astype(np.uint16)
@@ -199,3 +235,31 @@ def test_the_record_is_read_back_and_a_damaged_one_refused(reference, tmp_path):
     path.write_text(reference.model_dump_json()[:-20])
     with pytest.raises(BundleError, match="not a record of trust figures"):
         read_reference(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lost", []),
+        ("levels_adu", [3.0, 2.0, 1.0, 0.5, 0.2, 0.1]),
+        ("response", [[0.0] * KNOTS] * 3),
+        ("response", [[1.0]] * 3),
+        ("pixels", 0),
+        ("floor_adu", float("nan")),
+        ("shape_correlation", [[1.0, 2.0]]),
+        ("shape_correlation", [[-9.0] * 7] * 7),
+        ("domain", {}),
+    ],
+)
+def test_a_record_whose_tables_do_not_fit_is_refused_when_it_is_read(
+    reference, tmp_path, name, value
+):
+    whole = json.loads(reference.model_dump_json())
+    whole["shape_correlation"] = np.eye(len(SHAPE_FEATURES)).tolist()
+    path = tmp_path / "trust_reference.json"
+    path.write_text(json.dumps(whole))
+    read_reference(path)
+    path.write_text(json.dumps(whole | {name: value}))
+    with pytest.raises(BundleError, match=r"not a record .*restore the bundle") as refused:
+        read_reference(path)
+    assert "\n" not in str(refused.value)
