@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..storage.open_options import AXIS_NAMES
 from ..storage.open_stack import open_stack
-from ..storage.stack import PIXEL_TYPES, Stack, checked
+from ..storage.stack import FEW_ROWS, PIXEL_TYPES, Stack, checked
 from .errors import ArrayError, ArrayTypeError
 
 DEFAULT_AXES = {2: ("y", "x"), 3: ("time", "y", "x")}
@@ -112,8 +112,9 @@ def as_stack(recording: Recording, axes: Axes | None = None) -> ArrayStack:
             f"expected an array (numpy, zarr, dask, xarray), a Stack or a path, given "
             f"{type(recording).__name__}; make an array of it with numpy.asarray"
         )
+    _require_known_shape(recording)
     names = _names(recording, axes)
-    _require_pixels(recording)
+    dtype = _pixel_type(recording)
     outer = [name for name in names if name not in {"y", "x"}]
     # xarray's own indexing keeps names that nobody here needs.
     source = recording.data if _is_xarray(recording) else recording
@@ -121,7 +122,7 @@ def as_stack(recording: Recording, axes: Axes | None = None) -> ArrayStack:
 
     def read(position: tuple[int, ...]) -> NDArray[Any]:
         at = dict(zip(outer, position, strict=True))
-        frame = np.asarray(source[tuple(at.get(name, slice(None)) for name in names)])
+        frame = np.asarray(source[tuple(at.get(name, slice(None)) for name in names)], dtype)
         return frame.T if turned else frame
 
     sizes = dict(zip(names, map(int, recording.shape), strict=True))
@@ -129,7 +130,7 @@ def as_stack(recording: Recording, axes: Axes | None = None) -> ArrayStack:
         path=IN_MEMORY,
         sizes={name: sizes[name] for name in outer} or {"time": 1},
         frame_shape=(sizes["y"], sizes["x"]),
-        dtype=np.dtype(recording.dtype),
+        dtype=dtype,
         read=read if outer else lambda position: read(()),
         channel_names=_channel_names(recording, names),
     )
@@ -141,10 +142,16 @@ def _names(array: ArrayLike, axes: Axes | None) -> list[str]:
     given: Any = axes if axes is not None else own
     if given is None:
         given = DEFAULT_AXES.get(len(array.shape))
+        _require_no_colours(array)
     if given is None:
         raise ArrayError(
             f"an array of shape {array.shape} has {len(array.shape)} dimensions, and only two or "
             'three explain themselves; say what they are, as axes="tzyx"'
+        )
+    if not isinstance(given, str | Sequence):
+        raise ArrayTypeError(
+            f'axes is {given!r}, expected a word for each dimension, as "tzyx" or '
+            '("time", "y", "x")'
         )
     names = [AXIS_NAMES.get(str(word).lower(), str(word)) for word in given]
     names = [name.lower() if name in {"Y", "X"} else name for name in names]
@@ -155,18 +162,49 @@ def _names(array: ArrayLike, axes: Axes | None) -> list[str]:
     ):
         raise ArrayError(
             f"axes are {', '.join(map(str, given))} for an array of shape {array.shape}, expected "
-            "one name for each dimension, y and x among them"
+            'one name for each dimension, y and x among them; say what they are, as axes="tyx"'
         )
     return names
 
 
-def _require_pixels(array: ArrayLike) -> None:
-    name = np.dtype(array.dtype).name
-    if name not in PIXEL_TYPES:
+def _require_known_shape(array: ArrayLike) -> None:
+    """Refuse what has no sizes yet, or pixels that are said not to be there."""
+    if not all(isinstance(size, int | np.integer) for size in array.shape):
         raise ArrayError(
-            f"pixels are {name}, expected {', '.join(PIXEL_TYPES)} in the camera's own units; "
-            'convert them, as array.astype("float32")'
+            f"an array of shape {array.shape} does not know its sizes yet; compute them first, as "
+            "array.compute_chunk_sizes()"
         )
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise ArrayError(
+            f"{np.ma.count_masked(array)} pixels are masked, and a camera's frames have none that "
+            "are not there; fill them (array.filled(value)) or leave those frames out"
+        )
+
+
+def _require_no_colours(array: ArrayLike) -> None:
+    """Refuse an image in colours: without axes it would pass for many frames a few pixels wide."""
+    if len(array.shape) == 3 and array.shape[-1] <= FEW_ROWS < min(array.shape[:-1]):
+        raise ArrayError(
+            f"an array of shape {array.shape} looks like one image in {array.shape[-1]} colours "
+            'or channels; say so with axes="yxc", or axes="tyx" if its frames are that narrow'
+        )
+
+
+def _pixel_type(array: ArrayLike) -> np.dtype[Any]:
+    """Return the type of the pixels in this machine's order of bytes."""
+    try:
+        dtype = np.dtype(array.dtype)
+    except TypeError:  # of torch and others, whose types are their own
+        raise ArrayTypeError(
+            f"pixels are {array.dtype} of {type(array).__module__.partition('.')[0]}, expected an "
+            "array of numpy, zarr, dask or xarray; make one of it with numpy.asarray"
+        ) from None
+    if dtype.name not in PIXEL_TYPES:
+        raise ArrayError(
+            f"pixels are {dtype.name}, expected {', '.join(PIXEL_TYPES)} in the camera's own "
+            'units; convert them, as array.astype("float32")'
+        )
+    return dtype.newbyteorder("=")
 
 
 def _is_xarray(array: Any) -> bool:

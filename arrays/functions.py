@@ -24,6 +24,7 @@ from ..errors import require_extra
 from ..inference.bundle import Bundle
 from ..inference.evaluation.evaluate import Evaluation
 from ..inference.evaluation.evaluate_method import evaluate_method
+from ..inference.general.choice import GENERAL, Wanted, general_for
 from ..inference.offline.denoise_in_memory import filter_in_memory
 from ..inference.offline.frame_loop import OnProgress
 from ..training.options import TrainingOptions
@@ -222,10 +223,13 @@ def denoise(
     array
         See `as_stack`; not changed.
     model
-        A `Model`, a bundle or its path.
-    method, frames, strength, noise_model
+        A `Model`, a bundle or its path; "general" is the model that ships.
+    method, frames, strength
         A filter by its name (`gaussian`, `bm3d`, …), the number of frames whose mean it is given,
-        its strength (chosen without truth where not given) and the camera's noise.
+        and its strength (chosen without truth where not given).
+    noise_model
+        The camera's noise, for filters and the general model; told from the recording where not
+        given.
     uncertainty
         Whether the standard deviation of a model's estimate is wanted as well.
     axes
@@ -246,7 +250,8 @@ def denoise(
     """
     _require_one(model, method)
     if model is not None:
-        return _model(model).denoise(
+        _require_no_filter(frames, strength)
+        return _model_for(array, axes, model, noise_model).denoise(
             array, axes=axes, uncertainty=uncertainty, on_progress=on_progress, **options
         )
     if uncertainty or options:
@@ -295,7 +300,8 @@ def evaluate(
     """
     _require_one(model, method)
     if model is not None:
-        return _model(model).evaluate(
+        _require_no_filter(frames, strength)
+        return _model_for(array, axes, model, noise_model).evaluate(
             array, truth=truth, static=static, axes=axes, on_progress=on_progress
         )
     return evaluate_method(
@@ -354,7 +360,7 @@ def compare(
     """
     chosen = ComparisonOptions(
         methods=(methods,) if isinstance(methods, str) else tuple(methods),
-        models=tuple(_model(model).path for model in models),
+        models=tuple(GENERAL if _is_general(one) else _model(one).path for one in models),
         frames=frames,
         seconds=60 * minutes,
         **options,
@@ -394,3 +400,31 @@ def _require_one(model: AnyModel | None, method: str | None) -> None:
         raise ArrayError(
             'give either model= (a bundle) or method= (a filter, as "gaussian"), and one of them'
         )
+
+
+def _require_no_filter(frames: int, strength: float | None) -> None:
+    """Refuse what only a filter has a use for: a model would pass over it in silence."""
+    given = {"frames": frames != 1, "strength": strength is not None}
+    if unused := [name for name, there in given.items() if there]:
+        raise ArrayError(
+            f"a model has no use for {', '.join(unused)}; leave it out, or give method="
+        )
+
+
+def _model_for(
+    array: Recording, axes: Axes | None, model: AnyModel, noise_model: AnyNoiseModel | None
+) -> Model:
+    """Open a model; the general one is made for the camera of this very recording."""
+    if _is_general(model):
+        stack = as_stack(array, axes).stack
+        wanted = Wanted.for_recording(stack, noise_model=_noise_model(noise_model))
+        return Model(general_for(wanted)[0])
+    if noise_model is not None:
+        raise ArrayError(
+            'a trained model brings its own noise_model; leave it out, or give model="general"'
+        )
+    return _model(model)
+
+
+def _is_general(model: AnyModel) -> bool:
+    return isinstance(model, Path | str) and Path(model) == GENERAL

@@ -24,7 +24,7 @@ from ..inference.offline.denoise_stack import open_frames
 from ..inference.offline.frame_loop import OnProgress
 from ..inference.runtime.providers import Provider
 from ..storage.stack import Stack
-from .array_stack import Axes, Recording, as_stack, is_dask, lazy_frames
+from .array_stack import ArrayLike, Axes, Recording, as_stack, is_dask, lazy_frames
 
 FloatImage = NDArray[np.float32]
 
@@ -187,7 +187,7 @@ def load(path: Path | str) -> Model:
 
 def truth_stack(truth: Recording, axes: Axes | None) -> Stack:
     """Return a truth: one frame, or as many as the recording along the same axes."""
-    single = getattr(truth, "ndim", None) == 2
+    single = isinstance(truth, ArrayLike) and len(truth.shape) == 2
     return as_stack(truth, None if single else axes).stack
 
 

@@ -35,7 +35,7 @@ def compare(
         typer.Option(help="all, filters, or names of filters and algorithms, by commas."),
     ] = "all",
     models: Annotated[
-        str | None, typer.Option(help="Bundles that were trained before, by commas.")
+        str | None, typer.Option(help="Bundles, by commas; `general` is the model that ships.")
     ] = None,
     frames: Annotated[
         int, typer.Option(min=1, max=17, help="Also with so many frames; 1: single frames alone.")

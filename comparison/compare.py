@@ -6,12 +6,15 @@ advise, draw. Training is `training.train`'s business, scoring `score`'s.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..calibration.bootstrap import bootstrap_noise_model
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
@@ -22,7 +25,8 @@ from ..inference.classical.settled_strength import settle_strength
 from ..inference.denoiser import Denoiser, KnowsPixels
 from ..inference.evaluation.evaluate import prepared
 from ..inference.evaluation.evaluate_method import one_channel
-from ..inference.evaluation.references import require_one_truth
+from ..inference.evaluation.references import require_one_truth, require_truth_fits
+from ..inference.general.choice import GENERAL, Wanted, one_model
 from ..inference.runtime.providers import all_cores, cpu_name
 from ..inspection.channel_figures import channel_figures
 from ..storage.atomic_output import require_absent, require_apart, write_json
@@ -55,7 +59,7 @@ class ComparisonOptions:
     methods
         Names of filters and algorithms; see `contestants`.
     models
-        Bundles that were trained before.
+        Bundles that were trained before; `general` is the model that ships.
     frames
         How many frames those see that are given more than one.
     seconds
@@ -137,11 +141,14 @@ def compare(
     taking_part = contestants(options.methods, options.models, options.frames)
     if any(one.kind == "trained" for one in taking_part):
         require_extra("train", "comparing methods that are trained")
-    require_apart(out, [stack.path, *([truth.path] if truth else []), *options.models])
+    models = [path for path in options.models if path != GENERAL]
+    require_apart(out, [stack.path, *([truth.path] if truth else []), *models])
     if not resume:
         require_absent(out, overwrite=overwrite, kind=Kind.COMPARISON)
     remark = on_remark or (lambda text: None)
     stack, truth = one_channel(stack, channel), truth and one_channel(truth, channel)
+    if truth is not None or static:
+        require_truth_fits(stack, truth, static=static)
     with owned(out):
         division = divided(stack, options.most_scored)
         folder = ComparisonFolder(out)
@@ -171,6 +178,7 @@ def _settings(
     return {
         "stack": str(stack.path),
         "axes": dict(stack.sizes),
+        "pixels_sha256": _digest(stack, truth, division.scored),
         "truth": str(truth.path) if truth is not None else "static" if static else None,
         "scored_frames": list(division.scored),
         "minutes_each": options.seconds / 60,
@@ -180,6 +188,17 @@ def _settings(
         if noise_model is None
         else float(noise_model.photon_transfer.gain_adu_per_e),
     }
+
+
+def _digest(stack: Stack, truth: Stack | None, scored: Sequence[int]) -> str:
+    """Return what tells one recording from another that lies at the same place."""
+    digest = hashlib.sha256()
+    for index in scored:
+        digest.update(np.ascontiguousarray(stack.frame(index)).tobytes())
+    if truth is not None:
+        for index in truth.present_indices[[0, -1]]:
+            digest.update(np.ascontiguousarray(truth.frame(int(index))).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass
@@ -229,7 +248,7 @@ class _Contest:
     def row(self, contestant: Contestant) -> Row:
         """Return what a contestant is worth, of an earlier run or by scoring it now."""
         kept = self.folder.kept(contestant)
-        if kept is not None:
+        if kept is not None and self._is_of_this_model(kept):
             self.watch.finished(None)
             return kept
         self.watch.at(contestant, self.options.seconds if contestant.kind == "trained" else 0.0)
@@ -243,6 +262,24 @@ class _Contest:
         quick = contestant.kind != "trained" and found is not None
         self.watch.finished(time.perf_counter() - began if quick else None)
         return row
+
+    def _is_of_this_model(self, kept: Row) -> bool:
+        """Whether a row of an earlier run is of the very model that would be scored now."""
+        if kept.contestant.kind == "filter":
+            return True
+        try:
+            bundle = open_bundle(self._bundle(kept.contestant))
+        except QuietscopeError:
+            return False
+        return bundle.model_sha256 == kept.facts.get("model_sha256")
+
+    def _bundle(self, contestant: Contestant) -> Path:
+        """Return where the model of a contestant lies."""
+        if contestant.kind == "trained":
+            return self.folder.bundle(contestant)
+        wanted = Wanted.for_recording(self.ruler.stack, noise_model=self.ruler.noise_model)
+        path = Path(contestant.method)
+        return one_model(path, wanted)[0] if path == GENERAL else path
 
     def _scored(self, contestant: Contestant) -> tuple[Row, Measured]:
         with PeakMemory() as training_memory:
@@ -265,6 +302,7 @@ class _Contest:
             contestant,
             self.folder.bundle(contestant),
             self.division.training,
+            self.division.scored,
             self.options.seconds,
             preset=self.options.preset,
             seed=self.options.seed,
@@ -286,8 +324,7 @@ class _Contest:
             training = self.division.training
             settle_strength(filter_, training, map(int, training.present_indices))
             return filter_, {"frames": filter_.frames, "strength": filter_.strength}
-        own = contestant.kind == "trained"
-        bundle = open_bundle(self.folder.bundle(contestant) if own else Path(contestant.method))
+        bundle = open_bundle(self._bundle(contestant))
         manifest = bundle.manifest
         denoiser, _, _, forced = prepared(stack, bundle, self.ruler.noise_model)
         return denoiser, {

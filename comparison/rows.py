@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -137,11 +138,12 @@ class ComparisonFolder:
         write_json(self._file(row.contestant, "json"), content)
 
     def kept(self, contestant: Contestant) -> Row | None:
-        """Return the row of an earlier run; None where there is none, or it was left out."""
+        """Return the row of an earlier run; None where there is none whole, or it was left out."""
         try:
+            self.picture(contestant)
             found = json.loads(read_text(self._file(contestant, "json")))
             row = Row(contestant, **{**found, "remarks": tuple(found["remarks"])})
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, BadZipFile):
             return None
         return None if row.left_out else row
 

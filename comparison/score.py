@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration.noise_model import NoiseModel
+from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..inference.denoiser import Denoiser
 from ..inference.evaluation.blind_scoring import BlindScoring
 from ..inference.evaluation.metrics import spectral_flatness
@@ -50,7 +50,7 @@ class Ruler:
     shown: int
     truth: Stack | None
     static: bool
-    noise_model: NoiseModel
+    noise_model: GaussianMixtureNoiseModel
 
     @property
     def knows_truth(self) -> bool:
@@ -127,23 +127,23 @@ def measured(
     )
     scoring = Scoring(ruler.stack, denoiser, truths, noise_variance, pixels, with_blurs=False)
     blind = BlindScoring(ruler.noise_model, pixels)
-    split, flatness, kept = [], [], None
+    split, flatness, kept = [], [], {}
     for done, index in enumerate(ruler.scored, start=1):
         scoring.add(index)
         if (found := spectral_flatness(scoring.residual)) is not None:
             flatness.append(found)
         if index == ruler.shown:
-            kept = _picture(scoring, truths, index)
+            kept[index] = _picture(scoring, truths, index)
         split.append(blind.score(denoiser, scoring.observations(index), index))
         if on_frame is not None:
             on_frame(done, len(ruler.scored))
-    assert kept is not None
+    picture = kept[ruler.shown]
     per_frame = _columns(scoring.scores) | _columns(split)
     figures: dict[str, float | None] = {
         name: float(np.mean(values)) for name, values in per_frame.items()
     }
-    if kept.truth is not None:
-        figures |= micro_ssim(kept.estimate[0], kept.truth)
+    if picture.truth is not None:
+        figures |= micro_ssim(picture.estimate[0], picture.truth)
     return Measured(
         figures=figures
         | {
@@ -154,7 +154,7 @@ def measured(
             "ms_per_frame": scoring.ms_per_frame,
         },
         per_frame=per_frame,
-        picture=kept,
+        picture=picture,
         remarks=tuple(truths.remarks()) if truths is not None else (),
     )
 

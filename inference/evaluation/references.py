@@ -78,30 +78,43 @@ def references(
     InferenceError
         If not exactly one kind of truth was given, or it does not fit.
     """
-    require_one_truth(stack, truth, static=static)
+    require_truth_fits(stack, truth, static=static)
     if truth is not None:
         return GivenTruth(stack, truth)
-    if stack.sizes.get("time", 1) < LEAST_REPEATS:
-        raise InferenceError(
-            f"{stack.path}: --static needs repeats of one scene along time, this stack has "
-            f"{dict(stack.sizes)}; give --truth"
-        )
     return MeanOfOthers(stack, pixels, noise_variance)
 
 
+def require_truth_fits(stack: Stack, truth: Stack | None, *, static: bool) -> None:
+    """Refuse a truth that cannot be a stack's, before anything is computed.
+
+    Raises
+    ------
+    InferenceError
+        If not exactly one kind of truth was given, or it does not fit.
+    """
+    require_one_truth(stack, truth, static=static)
+    if truth is None:
+        if stack.sizes.get("time", 1) < LEAST_REPEATS:
+            raise InferenceError(
+                f"{stack.path}: --static needs repeats of one scene along time, this stack has "
+                f"{dict(stack.sizes)}; give --truth"
+            )
+        return
+    fitting = truth.frame_shape == stack.frame_shape and all(
+        size in (1, stack.sizes.get(name, 1)) for name, size in truth.sizes.items()
+    )
+    if not fitting:
+        raise InferenceError(
+            f"{truth.path}: the truth has frames {truth.frame_shape} along "
+            f"{dict(truth.sizes)}, the stack {stack.frame_shape} along {dict(stack.sizes)}; "
+            "give one true frame, or one per frame of the stack"
+        )
+
+
 class GivenTruth:
-    """A stack of true frames: one for each, or one along any axis."""
+    """A stack of true frames that fits: one for each, or one along any axis."""
 
     def __init__(self, stack: Stack, truth: Stack) -> None:
-        fitting = truth.frame_shape == stack.frame_shape and all(
-            size in (1, stack.sizes.get(name, 1)) for name, size in truth.sizes.items()
-        )
-        if not fitting:
-            raise InferenceError(
-                f"{truth.path}: the truth has frames {truth.frame_shape} along "
-                f"{dict(truth.sizes)}, the stack {stack.frame_shape} along {dict(stack.sizes)}; "
-                "give one true frame, or one per frame of the stack"
-            )
         self._stack, self._truth = stack, truth
         self._nothing = np.zeros(stack.frame_shape)
 

@@ -28,7 +28,7 @@ from .for_camera import SENTENCE, general_bundle
 from .shipped import CONTEXTS
 
 GENERAL = Path("general")
-"""What `--model` calls it. A bundle in a folder of this name is given as ./general."""
+"""What `--model` calls it. A bundle in a folder of this name is given by its whole path."""
 MOST_NOISE_MODELS = 32
 """In a library, that are opened to find one of this camera."""
 
@@ -52,7 +52,7 @@ class Wanted:
     library
         The library that was named.
     noise_model
-        The calibration that was given.
+        The calibration that was given, or its file.
     recording
         From which a noise model may be bootstrapped; None of a run that is to come.
     """
@@ -62,12 +62,17 @@ class Wanted:
     pixel_type: str | None
     near: Sequence[Path]
     library: Path | None = None
-    noise_model: Path | None = None
+    noise_model: Path | GaussianMixtureNoiseModel | None = None
     recording: Stack | None = None
 
     @classmethod
     def for_recording(
-        cls, stack: Stack, *, near: Sequence[Path] = (), **given: Path | None
+        cls,
+        stack: Stack,
+        *,
+        near: Sequence[Path] = (),
+        library: Path | None = None,
+        noise_model: Path | GaussianMixtureNoiseModel | None = None,
     ) -> Wanted:
         """Return what a recording wants."""
         return cls(
@@ -75,8 +80,9 @@ class Wanted:
             channels=stack.channel_labels,
             pixel_type=stack.dtype.name,
             near=[stack.path, *near],
+            library=library,
+            noise_model=noise_model,
             recording=stack,
-            **given,
         )
 
 
@@ -187,11 +193,11 @@ def _serves_all(found: Mapping[str | int, Path], wanted: Wanted) -> bool:
     return wanted.channels is not None and set(wanted.channels) <= set(map(str, found))
 
 
-def _require_use(noise_model: Path | None) -> None:
+def _require_use(noise_model: Path | GaussianMixtureNoiseModel | None) -> None:
     if noise_model is not None:
         raise InferenceError(
-            f"--noise-model {noise_model}: a trained model brings its own; leave it out, or take "
-            "the general model with --model general"
+            f"--noise-model {_called(noise_model)}: a trained model brings its own; leave it out, "
+            "or take the general model with --model general"
         )
 
 
@@ -207,12 +213,10 @@ def _calibration(wanted: Wanted) -> tuple[GaussianMixtureNoiseModel, str]:
     NoCalibrationError
         If there is none.
     """
-    if wanted.noise_model is not None:
-        given = load_noise_model(wanted.noise_model)
-        given.fingerprint.require_match(
-            wanted.camera, what=f"the noise model {wanted.noise_model}"
-        )
-        return given, f"from {wanted.noise_model}"
+    if (given := wanted.noise_model) is not None:
+        known = load_noise_model(given) if isinstance(given, Path) else given
+        known.fingerprint.require_match(wanted.camera, what=f"the noise model {_called(given)}")
+        return known, f"from {_called(given)}"
     shelf = Library(wanted.library) if wanted.library else library_near(wanted.near)
     if shelf is not None and wanted.camera.camera is not None:
         for path in _noise_models(shelf):
@@ -225,6 +229,10 @@ def _calibration(wanted: Wanted) -> tuple[GaussianMixtureNoiseModel, str]:
         )
     told = bootstrap_noise_model([wanted.recording])
     return told, "told from the recording itself (calibrate the camera to be surer)"
+
+
+def _called(noise_model: Path | GaussianMixtureNoiseModel) -> str:
+    return str(noise_model) if isinstance(noise_model, Path) else "that was given"
 
 
 def _noise_models(shelf: Library) -> Iterator[Path]:

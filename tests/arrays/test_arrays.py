@@ -91,6 +91,52 @@ def test_dask_is_denoised_when_it_is_computed(model):
         model.denoise(da.from_array(frames.astype(np.float32)), axes="tzyx")
 
 
+@pytest.mark.parametrize(
+    "form",
+    [np.asfortranarray, lambda frames: frames.astype(">u2"), lambda frames: frames[::-1][::-1]],
+    ids=["fortran", "big-endian", "negative strides"],
+)
+def test_pixels_are_the_same_however_they_lie(model, form):
+    frames = noisy(3)
+    given = form(frames)
+    given.flags.writeable = False
+    np.testing.assert_array_equal(model.denoise(given), model.denoise(frames))
+
+
+def test_what_would_be_read_wrongly_in_silence_is_refused(model):
+    """Colours as time, masked pixels as pixels, options of filters by a model."""
+    with pytest.raises(ArrayError, match=r'3 colours or channels.*axes="yxc"'):
+        model.denoise(np.zeros((*SHAPE, 3), np.uint16))
+    assert model.denoise(np.full((*SHAPE, 3), 100, np.uint16), axes="yxc").shape == (*SHAPE, 3)
+    with pytest.raises(ArrayError, match="pixels are masked"):
+        model.denoise(np.ma.masked_greater(noisy(2), 50))
+    with pytest.raises(ArrayError, match="no use for frames, strength"):
+        qs.denoise(noisy(2), model=model, frames=5, strength=1.0)
+    with pytest.raises(ArrayError, match="brings its own noise_model"):
+        qs.evaluate(noisy(8), model=model, static=True, noise_model=model.noise_model)
+    with pytest.raises(ArrayTypeError, match="axes is 3"):
+        model.denoise(noisy(2), axes=3)
+
+
+def test_arrays_of_unknown_size_or_other_libraries_say_what_to_do(model):
+    da = pytest.importorskip("dask.array")
+    frames = da.from_array(noisy(4), chunks=(1, *SHAPE))
+    with pytest.raises(ArrayError, match="compute_chunk_sizes"):
+        model.denoise(frames[frames.mean(axis=(1, 2)) > 0])
+    torch = pytest.importorskip("torch")
+    with pytest.raises(ArrayTypeError, match=r"torch\.float32 of torch.*numpy.asarray"):
+        model.denoise(torch.zeros(2, 8, 8))
+
+
+def test_the_general_model_is_made_for_the_recording(model, monkeypatch, tmp_path):
+    monkeypatch.setattr("quietscope.inference.general.for_camera._cache", lambda: tmp_path)
+    frames = noisy(4)
+    found = qs.denoise(frames, model="general", noise_model=model.noise_model)
+    assert found.shape == frames.shape
+    truth = np.linspace(20, 300, SHAPE[1]) * np.ones(SHAPE)
+    assert np.abs(found - truth).mean() < np.abs(frames - truth).mean()
+
+
 def test_xarray_keeps_its_names(model):
     xr = pytest.importorskip("xarray")
     given = xr.DataArray(

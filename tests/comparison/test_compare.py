@@ -19,6 +19,8 @@ from quietscope.comparison.division import divided
 from quietscope.comparison.errors import ComparisonError
 from quietscope.comparison.rows import ComparisonFolder
 from quietscope.inference.classical.methods import METHODS as FILTERS
+from quietscope.inference.errors import InferenceError
+from quietscope.inference.general.choice import GENERAL
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.stack import stack_from_array
@@ -158,6 +160,59 @@ def test_all_is_what_the_registries_hold():
         contestants(("best",), (), 1)
 
 
+def test_another_recording_or_model_of_the_same_name_is_not_taken_for_the_old(
+    tmp_path, make_bundle
+):
+    """Arrays have no place of their own, and a model may be trained anew where it lies."""
+    stack, out = stack_from_array(noisy()), tmp_path / "out"
+    options = ComparisonOptions(("gaussian",), (make_bundle(),), frames=1, most_scored=2)
+    compare(stack, out, options)
+    with pytest.raises(ComparisonError, match="pixels_sha256"):
+        compare(stack_from_array(noisy()[::-1].copy()), out, options, resume=True)
+    row = out / "rows" / "model-model.json"
+    held = json.loads(row.read_text(encoding="utf-8"))
+    held["facts"]["model_sha256"], held["figures"]["ms_per_frame"] = "0" * 64, -1.0
+    row.write_text(json.dumps(held), encoding="utf-8")
+    (out / "rows" / "filter-gaussian.npz").write_bytes(b"half")
+    again = {row.name: row for row in compare(stack, out, options, resume=True).rows}
+    assert again["model"].figures["ms_per_frame"] > 0
+    assert again["gaussian"].left_out is None
+
+
+def test_a_truth_that_does_not_fit_is_said_before_anything_is_done(tmp_path):
+    with pytest.raises(InferenceError, match="give one true frame"):
+        compare(
+            stack_from_array(noisy()),
+            tmp_path / "out",
+            ComparisonOptions(("gaussian",), frames=1),
+            truth=stack_from_array(noisy()[:7].astype(np.float32)),
+        )
+    with pytest.raises(InferenceError, match="--static needs repeats"):
+        compare(stack_from_array(noisy()[:2]), tmp_path / "out", static=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nobody_is_taught_the_truth_that_scores_it(tmp_path):
+    options = ComparisonOptions(("gaussian", "care"), frames=1, most_scored=2)
+    found = compare(
+        stack_from_array(noisy()),
+        tmp_path / "out",
+        options,
+        truth=stack_from_array(np.stack([noisy().mean(axis=0)] * FRAMES).astype(np.float32)),
+    )
+    left = next(row for row in found.rows if row.name == "care")
+    assert "learns from the truth" in left.left_out
+
+
+def test_the_general_model_takes_part(tmp_path, monkeypatch):
+    monkeypatch.setattr("quietscope.inference.general.for_camera._cache", lambda: tmp_path / "c")
+    options = ComparisonOptions(("gaussian",), (GENERAL,), frames=1, most_scored=2)
+    found = compare(stack_from_array(noisy()), tmp_path / "out", options, static=True)
+    rows = {row.name: row for row in found.rows}
+    assert rows["general"].left_out is None
+    assert rows["general"].figures["psnr_db"] > rows["raw"].figures["psnr_db"]
+
+
 def test_the_command_prints_the_advice(tmp_path):
     with OmeZarrWriter(tmp_path / "raw.ome.zarr", frame_shape=SHAPE, dtype="uint16") as writer:
         for index, frame in enumerate(noisy()):
@@ -176,6 +231,18 @@ def test_the_command_prints_the_advice(tmp_path):
     assert json.loads(done.stdout)["chosen"] == "gaussian"
     inside = CliRunner().invoke(app, [*arguments[:-3], "--out", str(tmp_path)])
     assert inside.exit_code == 1
+
+
+@pytest.mark.long
+def test_a_supervised_method_is_given_the_truth(tmp_path):
+    specimen = Specimen(SHAPE, CameraLaw(0.5, 100.0, 2.0))
+    truth = np.stack([specimen.truth(index) for index in range(FRAMES)]).astype(np.float32)
+    options = ComparisonOptions(("care",), frames=1, seconds=20, preset="fast", most_scored=2)
+    found = compare(
+        stack_from_array(noisy()), tmp_path / "out", options, truth=stack_from_array(truth)
+    )
+    row = next(row for row in found.rows if row.name == "care")
+    assert row.left_out is None, row.left_out
 
 
 @pytest.mark.long
