@@ -35,6 +35,8 @@ reader, and a look at one costs microseconds."""
 _folder: Path | None = None
 _lock = threading.Lock()
 _last: dict[str, float] = {}
+_torn = False
+"""Whether the last line may have reached the disk in part."""
 
 
 def begin_telling() -> None:
@@ -70,6 +72,7 @@ def tell(event: str, *, least_interval_s: float = 0.0, **fields: Any) -> None:
     fields
         What JSON can hold.
     """
+    global _torn
     folder, now = _folder, time.time()
     if folder is None or now - _last.get(event, 0.0) < least_interval_s:
         return
@@ -77,8 +80,11 @@ def tell(event: str, *, least_interval_s: float = 0.0, **fields: Any) -> None:
     # A disk that is full, or a folder that was cleared away, is no matter of the job.
     with _lock, suppress(OSError):
         _last[event] = now
+        # A line that a full disk cut off ends here, or this one would be lost with it.
+        begin, _torn = "\n" if _torn else "", True
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(line)
+            file.write(begin + line)
+        _torn = False
 
 
 def ask(sentence: str) -> None:
@@ -88,12 +94,20 @@ def ask(sentence: str) -> None:
         raise RuntimeError("nobody reads what is asked: begin_telling() found no job folder")
     (folder / ANSWER).unlink(missing_ok=True)
     tell("ask", text=sentence)
-    while not (folder / ANSWER).exists():
+    while not _is_set(folder / ANSWER):
         time.sleep(LOOK_S)
     tell("answered")
 
 
+def _is_set(mark: Path) -> bool:
+    """Whether a mark is there; a folder that cannot be asked just now has none."""
+    try:
+        return mark.exists()
+    except OSError:
+        return False
+
+
 def _watch_for_cancel(folder: Path) -> None:
-    while not (folder / CANCEL).exists():
+    while not _is_set(folder / CANCEL):
         time.sleep(LOOK_S)
     _thread.interrupt_main()

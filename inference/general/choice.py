@@ -100,6 +100,8 @@ def chosen_models(given: Sequence[str] | None, wanted: Wanted) -> tuple[Named, l
     ------
     InferenceError
         If nothing serves, or a calibration was given that nothing has a use for.
+    CalibrationError
+        If the calibration that was given is not of this camera, or cannot be read.
     """
     if given:
         return _with_general(parse_models(given), wanted)
@@ -116,8 +118,12 @@ def chosen_models(given: Sequence[str] | None, wanted: Wanted) -> tuple[Named, l
         return found, [words]
     try:
         bundle, said = general_for(wanted)
-    except InferenceError:
-        return found, [words]  # as before: channels without a model are recorded only
+    except NoCalibrationError:
+        return found, [words]  # channels without a model stay as they are
+    except (InferenceError, CalibrationError) as error:
+        if wanted.noise_model is not None:
+            raise
+        return found, [words, f"other channels have no model: {error}"]
     return {**found, EVERY_CHANNEL: bundle.path}, [words, f"other channels: {said}"]
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from ...calibration.noise_files import save_noise_model
 from ...calibration.photon_transfer import PhotonTransfer
 from ...calibration.straight_line import Interval
 from ...errors import QuietscopeError
+from ...storage.atomic_output import OutputError
 from ...storage.directory_lock import owned
 from ..bundle import (
     MODEL,
@@ -42,6 +45,11 @@ from .shipped import CAMERA, CONTEXTS, FOLDER, ShippedManifest, read_shipped, sh
 
 ALGORITHM = "general"
 SENTENCE = "general model: has never seen your specimen"
+_ANOTHER_CACHE = (
+    "run as a user who may write there"
+    if sys.platform in ("win32", "darwin")
+    else "set XDG_CACHE_HOME to a folder that you may write to"
+)
 LOCK_WAIT_S = 60.0
 """Another program makes the same bundle: a second or two, many megabytes of maps included."""
 
@@ -95,11 +103,15 @@ def general_bundle(
         belongs_to = belongs_to.model_copy(update={"roi": noise_model.fingerprint.roi})
     name = _name(manifest, noise_model, constants, maps, belongs_to, pixel_type, context_frames)
     path = (kept_in or _cache()) / name
+    if (kept := _sound(path)) is not None:
+        return kept  # without the lock: a cache that is only read serves as well
     try:
         with owned(path, wait_s=LOCK_WAIT_S):
             if (found := _sound(path)) is not None:
                 return found
-            with new_bundle(path, overwrite=path.exists()) as staging:
+            if path.exists():  # under a name of ours, and of no use in whatever state
+                shutil.rmtree(path)
+            with new_bundle(path) as staging:
                 _fill(staging, noise_model, constants, maps, pixel_type, context_frames, shipped)
                 seal(
                     staging,
@@ -107,10 +119,10 @@ def general_bundle(
                         manifest, constants, noise_model, belongs_to, pixel_type, context_frames
                     ),
                 )
-    except OSError as error:
+    except (OSError, OutputError) as error:
         raise InferenceError(
-            f"{path}: the general model for this camera cannot be kept there ({error}); make room "
-            "or set another cache folder for this user"
+            f"{path}: the general model for this camera cannot be kept there ({_reason(error)}); "
+            f"make room, or {_ANOTHER_CACHE}"
         ) from error
     return open_bundle(path)
 
@@ -142,6 +154,10 @@ def _cache() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("quietscope", appauthor=False) / "general"
+
+
+def _reason(error: OSError | OutputError) -> str:
+    return str(error.__cause__ or error) if isinstance(error, OutputError) else str(error)
 
 
 def _sound(path: Path) -> Bundle | None:

@@ -1,6 +1,7 @@
 """A command in a program of its own: what it says is read, and it never waits for the reader."""
 
 import base64
+import errno
 import json
 import subprocess
 import sys
@@ -74,6 +75,31 @@ def test_half_a_line_and_a_strange_event_cost_nothing(speaking):
     with (job.folder / EVENTS).open("a") as file:
         file.write('el", "time": 2, "mean_adu": 200.0, "variance_adu2": 50.0}\n')
     assert job.read().levels == ((100.0, 6.0), (200.0, 50.0))
+
+
+def test_what_a_full_disk_cut_off_takes_no_later_event_with_it(speaking, monkeypatch):
+    job, tell = speaking()
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, text):
+            self.file.write(text[:20])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        opened = Path.open
+        full.setattr(Path, "open", lambda path, *a, **k: Full(opened(path, *a, **k)))
+        tell("say", text="of which the end is missing")
+    tell("say", text="there is room again")
+    assert job.read().remarks == ("there is room again",)
 
 
 def test_a_question_waits_for_its_answer(speaking):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from filelock import FileLock
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from quietscope.calibration.errors import CameraMismatchError
 from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from quietscope.calibration.noise_files import save_noise_model
@@ -146,6 +149,25 @@ def test_a_bundle_is_made_once_and_made_anew_when_it_is_damaged(kept_in: Path) -
     repaired = general_bundle(camera(3, 90, 1), "uint16", kept_in=kept_in)
     assert repaired.model_sha256 == made.model_sha256
     assert general_bundle(camera(3, 91, 1), "uint16", kept_in=kept_in).path != made.path
+
+
+def test_a_bundle_without_its_manifest_is_made_anew(kept_in: Path) -> None:
+    made = general_bundle(camera(3, 92, 1), "uint16", kept_in=kept_in)
+    (made.path / "manifest.json").unlink()
+    assert general_bundle(camera(3, 92, 1), "uint16", kept_in=kept_in).path == made.path
+
+
+def test_a_bundle_that_is_kept_serves_while_nothing_can_be_written(
+    kept_in: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    made = general_bundle(camera(3, 93, 1), "uint16", kept_in=kept_in)
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    assert general_bundle(camera(3, 93, 1), "uint16", kept_in=kept_in).path == made.path
+    with pytest.raises(InferenceError, match=r"cannot be kept there .*Read-only.*make room, or"):
+        general_bundle(camera(3, 94, 1), "uint16", kept_in=tmp_path)
 
 
 def test_pixels_of_another_type_are_refused(tmp_path: Path) -> None:
@@ -404,3 +426,12 @@ def test_channels_without_a_model_of_their_own_get_the_general_one(
     general: Bundle = open_bundle(found["*"])
     assert general.manifest.algorithm == "general"
     assert "other channels" in said[1]
+    # A calibration that was given and does not fit is no reason to go on without it, silently.
+    save_noise_model(
+        camera(2, 100, 1, fingerprint=CameraFingerprint(camera="Cam B")), tmp_path / "b.npz"
+    )
+    with pytest.raises(CameraMismatchError, match=r"b\.npz"):
+        chosen_models(
+            None,
+            wanted(channels=["GFP", "DAPI"], library=library, noise_model=tmp_path / "b.npz"),
+        )
