@@ -16,6 +16,8 @@ For whoever shows it: `Library.models`, `in_use`, `history` and `last_page` retu
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +39,9 @@ CURRENT = "current.json"
 MODELS = "models"
 NIGHTS = "nights"
 """What nights of retraining leave: records, pages, a log."""
+
+NIGHTS_NAME = re.compile(r"\d{8}-\d{4}(\d\d)?(-\d+)?")
+"""Of a candidate: the time at which its training began."""
 
 LOCK_WAIT_S = 10.0
 """A decision takes milliseconds: who waits longer than this waits for a program that hangs."""
@@ -121,8 +126,9 @@ class Library:
         return sorted(found, key=_recorded, reverse=True)
 
     def models(self) -> list[Path]:
-        """Return the bundles in `models_dir`, oldest name first."""
-        return sorted(manifest.parent for manifest in self.models_dir.glob(f"*/{MANIFEST}"))
+        """Return the bundles in `models_dir`, oldest name first; not those on their way."""
+        found = (manifest.parent for manifest in self.models_dir.glob(f"*/{MANIFEST}"))
+        return sorted(bundle for bundle in found if not bundle.name.startswith("."))
 
     def current(self) -> Path | None:
         """Return the bundle that came into use last, or None if there is none yet.
@@ -263,7 +269,7 @@ class Library:
     def unused(self) -> list[Path]:
         """Return the bundles that were never in use and that nobody gave a name of their own.
 
-        Names are a person's unless they are the time at which a night began.
+        Names are a person's unless they are the time at which a training began.
         """
         pointer = self._pointer()
         kept = {one.model for one in pointer.in_use} | {pointer.model}
@@ -271,8 +277,35 @@ class Library:
         return [
             bundle
             for bundle in self.models()
-            if self.name_of(bundle) not in kept and bundle.name[:1].isdigit()
+            if self.name_of(bundle) not in kept and NIGHTS_NAME.fullmatch(bundle.name)
         ]
+
+    def prune(self) -> list[Path]:
+        """Delete the bundles that are `unused`, and return where they lay.
+
+        Raises
+        ------
+        InferenceError
+            If one is open in another program that does not let it go (Windows); it stays whole.
+        OutputError
+            If the models are being trained: a night may be about to judge one of them.
+        """
+        # Both locks: nothing may come into use between the look and the deletion.
+        with owned(self.models_dir), owned(self.path / CURRENT, wait_s=LOCK_WAIT_S):
+            unused = self.unused()
+            for bundle in unused:
+                going = bundle.with_name(f".{bundle.name}.pruned")
+                try:
+                    bundle.rename(going)  # gone as a whole, or not at all
+                except OSError as error:
+                    raise InferenceError(
+                        f"{bundle}: cannot be deleted ({error.strerror}); close the programs that "
+                        "use it and prune again"
+                    ) from error
+                shutil.rmtree(going, ignore_errors=True)
+            for rest in self.models_dir.glob(".*.pruned"):
+                shutil.rmtree(rest, ignore_errors=True)
+        return unused
 
     def _came_into_use(self, going: InUse) -> list[str]:
         """Return the models that were in use in its place, without those that were taken out."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,6 @@ import typer
 
 from ..calibration.fingerprint import CameraFingerprint
 from ..reporting.console import Outcome
-from ..storage.directory_lock import owned
 from ..storage.open_stack import open_stack
 from ..storage.stack import StackError
 from .bundle import MANIFEST, Bundle, open_bundle, read_manifest
@@ -114,13 +112,10 @@ def prune_models(
 ) -> Outcome:
     """Delete candidates that were never in use and that nobody gave a name."""
     shelf = _library(library)
-    unused = shelf.unused()
-    sizes = {bundle: _bytes(bundle) for bundle in unused}
+    sizes = {bundle: _bytes(bundle) for bundle in shelf.unused()}
+    unused = shelf.prune() if yes else list(sizes)
+    sizes = {bundle: sizes.get(bundle, 0) for bundle in unused}
     megabytes = sum(sizes.values()) / 1e6
-    if yes:
-        with owned(shelf.models_dir):  # a night may be about to judge one of them
-            for bundle in unused:
-                shutil.rmtree(bundle)
     what = "freed" if yes else "would be freed; pass --yes to delete them"
     lines = [f"{bundle.name}  {sizes[bundle] / 1e6:.1f} MB" for bundle in unused]
     summary = f"{len(unused)} models never in use, {megabytes:.1f} MB {what}"

@@ -108,18 +108,43 @@ def test_what_is_renamed_stays_in_use_and_is_never_pruned(add, tmp_path):
     library.promote(add("20260101-0200"), "first")
     add("20260102-0200")
     add("20260103-0200")
+    add("20260104-020000-2")
     rename_model("20260101-0200", "monday", tmp_path)
     rename_model("20260102-0200", "keep this", tmp_path)
+    rename_model("20260103-0200", "488nm good", tmp_path)
     assert library.current() == tmp_path / "models" / "monday"
     said = prune_models(tmp_path)
-    assert (tmp_path / "models" / "20260103-0200").is_dir()
+    assert (tmp_path / "models" / "20260104-020000-2").is_dir()
     assert said.result["bytes"] > 0
     assert "--yes" in said.summary[-1]
     prune_models(tmp_path, yes=True)
-    assert {bundle.name for bundle in library.models()} == {"monday", "keep this"}
+    kept = {"monday", "keep this", "488nm good"}
+    assert {bundle.name for bundle in library.models()} == kept
+    assert {place.name for place in library.models_dir.iterdir()} == kept
     for name in ("../out", ".hidden", "monday"):
         with pytest.raises(InferenceError):
             rename_model("keep this", name, tmp_path)
+
+
+def test_what_came_into_use_before_the_pruning_began_is_kept(add, tmp_path, monkeypatch):
+    library, candidate = Library(tmp_path), add("20260101-0200")
+    looked = Library.unused
+
+    def promoted_meanwhile(self):
+        found = looked(self)
+        monkeypatch.setattr(Library, "unused", looked)
+        library.promote(candidate, "put in use by hand")
+        return found
+
+    monkeypatch.setattr(Library, "unused", promoted_meanwhile)
+    prune_models(tmp_path, yes=True)
+    assert library.current() == candidate
+
+
+def test_a_bundle_on_its_way_is_no_model_yet(add, tmp_path):
+    add("one")
+    add(".two.0123abcd.partial")
+    assert [bundle.name for bundle in Library(tmp_path).models()] == ["one"]
 
 
 def test_a_model_of_another_camera_is_put_in_use_by_force_alone(add, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +23,14 @@ from .scheduling.installation import (
     install,
     installation,
     installed_for,
+    job_installed,
     job_of,
     removal,
     remove,
     state_of,
     this_system,
 )
-from .scheduling.job import Job, Plan
+from .scheduling.job import Job, Plan, printable
 from .service import Night, run_night, serving
 from .window import Window
 
@@ -67,7 +69,7 @@ def install_job(
 ) -> Outcome:
     """Let the operating system retrain the models of a library every night."""
     require_extra("train", "schedule install")
-    job = job_of(library, _window(at, until), notify)
+    job = job_of(library, Window.between(at, until), notify)
     chosen: System = this_system() if system is None else system  # type: ignore[assignment]
     plan = installation(job, chosen)
     shown = _shown(plan)
@@ -99,7 +101,11 @@ def remove_job(
     if known is None:
         Library(library).runs()
         return Outcome({"removed": False}, [f"nothing was set up for {library}"])
-    job = job_of(library, _window(known.at, known.until), known.notify)
+    if known.computer != socket.gethostname():
+        raise TrainingError(
+            f"{library}: its job was set up on the computer {known.computer}; remove it there"
+        )
+    job = job_installed(library, known)
     plan = removal(job, known.system)
     shown = _shown(plan)
     if not show:
@@ -117,18 +123,12 @@ def run_job(
 ) -> Outcome:
     """Make tonight's rounds and leave: what the job starts."""
     require_extra("train", "schedule run")
-    night = Night(library, _window(at, until), notify)
+    night = Night(library, Window.between(at, until), notify)
     with serving(library):
         record = run_night(night, say=say)
     if record is None:
         return Outcome({"state": "skipped"}, ["nothing was done"])
     return Outcome(_record(record), [record.headline()], failed=record.state == "failed")
-
-
-def _window(at: str, until: str) -> Window:
-    window = Window.chosen(once=False, at=at, until=until)
-    assert window is not None
-    return window
 
 
 def _shown(plan: Plan) -> list[str]:
@@ -139,7 +139,7 @@ def _shown(plan: Plan) -> list[str]:
     for step in (*plan.steps, *plan.afterwards):
         lines.append(f"run {' '.join(step.command)}")
         if step.given is not None:
-            lines += ["with:", *(f"    {line}" for line in step.given.splitlines())]
+            lines += ["with:", *(f"    {line}" for line in printable(step.given).splitlines())]
     return [*lines, *(f"delete {file}" for file in plan.doomed)]
 
 

@@ -115,7 +115,7 @@ def run_night(
     night
         What.
     now
-        The time, for tests; local.
+        The time, for tests; local. Without a time zone the clocks may change in the night.
     say
         Told what a person in front of it would like to know.
     command
@@ -125,7 +125,7 @@ def run_night(
     -------
     The night's record; None if this is no time for it, or it was done before.
     """
-    now = now or datetime.now().astimezone()
+    now = now or datetime.now()  # a zone of its own would be that of the evening all night
     left = night.window.left(now)
     if left < SHORTEST_SECONDS:
         start = night.window.next_start(now)
@@ -138,7 +138,7 @@ def run_night(
     until = time.time() + left
     record = NightRecord(
         night=night.window.night(now),
-        started=now if before is None else before.started,
+        started=now.astimezone() if before is None else before.started,
         decisions=() if before is None else before.decisions,
     )
     write_record(night.library, record)

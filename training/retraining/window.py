@@ -36,6 +36,17 @@ class Window:
             return None
         if at is None or until is None:
             raise TrainingError("give --once, or both --at HH:MM and --until HH:MM")
+        return cls.between(at, until)
+
+    @classmethod
+    def between(cls, at: str, until: str) -> Window:
+        """Return the window between two times of day, as HH:MM.
+
+        Raises
+        ------
+        TrainingError
+            If they are none, or the same.
+        """
         window = cls(_time_of_day("--at", at), _time_of_day("--until", until))
         if window.start == window.end:
             raise TrainingError(f"--at {at} and --until {until} leave no time; choose a later end")

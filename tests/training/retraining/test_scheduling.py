@@ -193,6 +193,14 @@ def test_cron_runs_the_very_command_and_other_lines_stay():
     assert crontab.removal(JOB, table).steps == ()
 
 
+def test_other_lines_of_a_table_stay_to_the_last_byte():
+    table = "1 2 * * * one\x0ctwo\u2028three\n\n# latin \udce9\n"
+    assert (
+        crontab.removal(JOB, crontab.installation(JOB, table).steps[0].given).steps[0].given
+        == table
+    )
+
+
 # --------------------------------------------------------------- what a person does with it
 
 
@@ -254,6 +262,39 @@ def test_a_job_is_shown_set_up_asked_about_and_taken_away(computer, tmp_path):
 
 
 @posix
+def test_a_table_that_cannot_be_listed_is_not_taken_for_an_empty_one(computer, tmp_path):
+    before = computer.read_bytes()
+    program = tmp_path / "bin" / "crontab"
+    listed = program.read_text("utf-8")
+    program.write_text(listed.replace('cat "', 'echo "busy" >&2; exit 1; cat "'), "utf-8")
+    with pytest.raises(TrainingError, match=r"crontab -l.*busy"):
+        install_job(tmp_path / "my library", "22:00", "06:30", yes=True)
+    assert computer.read_bytes() == before
+
+
+@posix
+def test_bytes_of_another_coding_come_through(computer, tmp_path):
+    before = "5 4 * * * echo café\n".encode("latin-1")
+    computer.write_bytes(before)
+    install_job(tmp_path / "my library", "22:00", "06:30", yes=True)
+    assert computer.read_bytes().startswith(before)
+    remove_job(tmp_path / "my library", yes=True)
+    assert computer.read_bytes() == before
+
+
+@posix
+def test_the_job_of_a_library_that_was_moved_is_found_and_taken_away(computer, tmp_path):
+    before, moved = computer.read_text("utf-8"), tmp_path / "elsewhere"
+    install_job(tmp_path / "my library", "22:00", "06:30", yes=True)
+    (tmp_path / "my library").rename(moved)
+    state = schedule_status(moved)
+    assert state.failed
+    assert "moved" in state.result["problem"]
+    assert remove_job(moved, yes=True).result["removed"]
+    assert computer.read_text("utf-8") == before
+
+
+@posix
 def test_of_another_computers_job_it_says_where_it_is(computer, tmp_path, monkeypatch):
     library = tmp_path / "my library"
     install_job(library, "22:00", "06:30", yes=True)
@@ -262,6 +303,8 @@ def test_of_another_computers_job_it_says_where_it_is(computer, tmp_path, monkey
     state = schedule_status(library)
     assert state.result["is_there"] is None
     assert here in " ".join(state.summary)
+    with pytest.raises(TrainingError, match=f"computer {here}; remove it there"):
+        remove_job(library, yes=True)
 
 
 def test_a_file_that_is_not_ours_stays(tmp_path):
@@ -285,6 +328,10 @@ def test_a_system_that_refuses_leaves_nothing_half_done(tmp_path):
         installation.install(job, "systemd", plan)
     assert not file.exists()
     assert installation.installed_for(tmp_path) is None
+    file.write_text(f"# {MARK}, of before", encoding="utf-8")
+    with pytest.raises(TrainingError, match="access denied"):
+        installation.install(job, "systemd", plan)
+    assert file.read_text("utf-8") == f"# {MARK}, of before"
 
 
 def test_all_systems_plan_without_one_another(tmp_path):

@@ -25,6 +25,7 @@ from quietscope.training.retraining.night_record import (
     write_record,
 )
 from quietscope.training.retraining.service import Night, run_night, serving
+from quietscope.training.retraining.supervision import Ended
 from quietscope.training.retraining.window import Window
 
 ALWAYS = Window(time(22), time(6))
@@ -71,6 +72,34 @@ def test_a_night_is_on_record_and_made_once(library):
     assert made(library, now=AT_ELEVEN + timedelta(hours=3)) is None
     assert nights(library) == (record,)
     assert made(library, now=AT_ELEVEN + timedelta(hours=24)).night.isoformat() == "2026-03-02"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps its own time zone")
+def test_a_night_on_which_the_clocks_change_ends_by_the_clock(library, monkeypatch):
+    class Evening(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 3, 28, 23).astimezone(tz) if tz else datetime(2026, 3, 28, 23)
+
+    given = []
+
+    def supervised(command, *, until, **_):
+        given.append(until - clock.time())
+        return Ended(status=0)
+
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    clock.tzset()
+    try:
+        monkeypatch.setattr(service, "datetime", Evening)
+        monkeypatch.setattr(service, "supervise", supervised)
+        with serving(library):
+            record = run_night(Night(library, Window(time(22), time(6))))
+    finally:
+        monkeypatch.undo()
+        clock.tzset()
+    # From 23:00 to 06:00, without the hour from 02:00 to 03:00.
+    assert given == [pytest.approx(6 * 3600, abs=60)]
+    assert record.started.utcoffset() == timedelta(hours=1)
 
 
 def test_outside_of_the_window_nothing_is_begun(library):

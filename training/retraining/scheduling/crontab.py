@@ -12,6 +12,8 @@ import shlex
 from .job import MARK, Job, Plan, Step
 
 READ = Step(("crontab", "-l"))
+NO_TABLE = ("no crontab", "no such file")
+"""In what programs of cron say, in lower case, where a user has none yet."""
 
 
 def lines(job: Job, command: list[str]) -> list[str]:
@@ -31,7 +33,9 @@ def _mark(job: Job) -> str:
 
 def without(table: str, job: Job) -> str:
     """Return the table without the job's lines."""
-    kept = [line for line in table.splitlines() if _mark(job) not in line]
+    # By line feeds alone: to cron a form feed, or whatever else Unicode ends a line with, is text.
+    lines = table.removesuffix("\n").split("\n") if table else []
+    kept = [line for line in lines if _mark(job) not in line]
     return "".join(f"{line}\n" for line in kept)
 
 

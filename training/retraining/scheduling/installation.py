@@ -22,7 +22,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ....errors import one_line
+from ....errors import QuietscopeError, one_line
 from ....inference.library import Library
 from ....storage.atomic_output import new_file, write_json
 from ....storage.bounded_text import read_text
@@ -32,7 +32,7 @@ from ...errors import TrainingError
 from ..night_record import LOG, NightRecord, last_night, nights_folder
 from ..window import Window
 from . import crontab, launchd, systemd, task_scheduler
-from .job import MARK, Job, Plan, Step
+from .job import MARK, Job, Plan, Step, printable
 
 System = Literal["systemd", "cron", "launchd", "windows"]
 NOTE = "schedule.json"
@@ -105,8 +105,10 @@ def this_system() -> System:
     )
 
 
-def job_of(library: Path, window: Window, notify: str | None) -> Job:
-    """Return the job of a library.
+def job_of(
+    library: Path, window: Window, notify: str | None, *, known_as: str | None = None
+) -> Job:
+    """Return the job of a library; `known_as` is the name by which it was set up.
 
     Raises
     ------
@@ -114,7 +116,13 @@ def job_of(library: Path, window: Window, notify: str | None) -> Job:
         If the library is none.
     """
     Library(library).runs()
-    return Job(library.resolve(), window.start, window.end, notify)
+    return Job(library.resolve(), window.start, window.end, notify, known_as)
+
+
+def job_installed(library: Path, known: Installed) -> Job:
+    """Return the job that was set up for a library, wherever that lay then."""
+    window = Window.between(known.at, known.until)
+    return job_of(library, window, known.notify, known_as=known.name)
 
 
 def installation(job: Job, system: System) -> Plan:
@@ -161,18 +169,22 @@ def install(job: Job, system: System, plan: Plan) -> None:
     Raises
     ------
     TrainingError
-        If the system refuses; what was written is taken away again.
+        If the system refuses; the files are then as they were before.
     """
-    for file, content in plan.files.items():
+    for file in plan.files:
         if file.exists() and not _is_ours(file):
             raise TrainingError(f"{file}: is there and not ours; move it away first")
-        with new_file(file) as staging:
-            staging.write_bytes(content)
+    before = {file: file.read_bytes() for file in plan.files if file.exists()}
     try:
+        for file, content in plan.files.items():
+            _write(file, content)
         _carry_out(plan.steps)
-    except TrainingError:
+    except QuietscopeError:
         for file in plan.files:
-            file.unlink(missing_ok=True)
+            if file in before:
+                _write(file, before[file])
+            else:
+                file.unlink(missing_ok=True)
         raise
     note = Installed(
         system=system,
@@ -183,6 +195,11 @@ def install(job: Job, system: System, plan: Plan) -> None:
         computer=socket.gethostname(),
     )
     write_json(_note_of(Path(job.library)), note.model_dump())
+
+
+def _write(file: Path, content: bytes) -> None:
+    with new_file(file) as staging:
+        staging.write_bytes(content)
 
 
 def remove(job: Job, plan: Plan) -> None:
@@ -218,15 +235,13 @@ def state_of(library: Path, *, now: datetime | None = None) -> ScheduleState:
         If the library is none.
     """
     Library(library).runs()
-    now = now or datetime.now().astimezone()
+    now = now or datetime.now()
     installed, last = installed_for(library), last_night(library)
     there, following = None, None
     if installed is not None:
-        window = Window.chosen(once=False, at=installed.at, until=installed.until)
-        assert window is not None
-        following = window.next_start(now)
+        following = Window.between(installed.at, installed.until).next_start(now).astimezone()
         if installed.computer == socket.gethostname():
-            there = is_there(job_of(library, window, installed.notify), installed.system)
+            there = is_there(job_installed(library, installed), installed.system)
     served_by = holder_of(nights_folder(library))
     return ScheduleState(
         installed=installed,
@@ -234,8 +249,21 @@ def state_of(library: Path, *, now: datetime | None = None) -> ScheduleState:
         next_night=following,
         served_by=served_by,
         last=last,
-        problem=_problem(installed, there, served_by, last),
+        problem=_moved(library, installed) or _problem(installed, there, served_by, last),
         log=nights_folder(library) / LOG,
+    )
+
+
+def _moved(library: Path, installed: Installed | None) -> str | None:
+    """Return that the job looks for the library elsewhere, None if it does not."""
+    if installed is None:
+        return None
+    window = Window.between(installed.at, installed.until)
+    if job_of(library, window, installed.notify).name == installed.name:
+        return None
+    return (
+        f"the library was moved since {installed.name} was set up, which looks for it at its old "
+        "place; take it away with `quietscope schedule remove` and install it again"
     )
 
 
@@ -266,7 +294,7 @@ def _carry_out(steps: tuple[Step, ...]) -> None:
     for step in steps:
         done = _run(step)
         if done.returncode and not step.may_fail:
-            said = " ".join((done.stderr or done.stdout).split())
+            said = " ".join(printable(done.stderr or done.stdout).split())
             raise TrainingError(
                 f"`{' '.join(step.command)}` failed: {said or f'status {done.returncode}'}; "
                 "nothing was set up"
@@ -280,7 +308,9 @@ def _run(step: Step) -> subprocess.CompletedProcess[str]:
             input=step.given,
             capture_output=True,
             text=True,
-            errors="replace",
+            encoding=None if sys.platform == "win32" else "utf-8",
+            # A table of cron goes back byte by byte, in whatever coding its other lines are.
+            errors="replace" if sys.platform == "win32" else "surrogateescape",
             timeout=STEP_S,
             check=False,
         )
@@ -303,7 +333,16 @@ def _note_of(library: Path) -> Path:
 
 def _table() -> str:
     read = _run(crontab.READ)
-    return read.stdout if read.returncode == 0 else ""
+    if read.returncode == 0:
+        return read.stdout
+    said = " ".join(printable(read.stderr).split())
+    if not any(words in said.lower() for words in crontab.NO_TABLE):
+        # It is written back as a whole: taken for empty, all other jobs would be lost.
+        raise TrainingError(
+            f"`crontab -l` failed: {said or f'status {read.returncode}'}; nothing was "
+            "changed: see to it that it lists your jobs, and try again"
+        )
+    return ""
 
 
 def _systemd_folder() -> Path:

@@ -19,6 +19,13 @@ from ..supervision import own_command
 MARK = "written by quietscope schedule"
 """In every file of ours: only what has it is ever taken away."""
 MOST_NAME = 24
+_ON_A_LINE = re.compile("[^\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]*")
+"""What unit files, tables and XML can hold."""
+
+
+def printable(text: str) -> str:
+    """Return a text without what is no Unicode in it."""
+    return text.encode("utf-8", errors="replace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +40,29 @@ class Job:
         Local times of day.
     notify
         A command that gets the night's record; None for none.
+    known_as
+        The name under which it was set up; None for that of the library where it lies now.
     """
 
     library: PurePath
     at: time
     until: time
     notify: str | None = None
+    known_as: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot stand on a line of a job file."""
         for what, text in (("the library's path", str(self.library)), ("--notify", self.notify)):
-            if text is not None and any(ord(letter) < 32 for letter in text):
-                raise TrainingError(f"{what} is {text!r}, expected one without line breaks")
+            if text is not None and not _ON_A_LINE.fullmatch(text):
+                raise TrainingError(
+                    f"{what} is {text!r}, expected one without line breaks and in Unicode"
+                )
 
     @property
     def name(self) -> str:
         """Of the job: the library's, and what tells two libraries of one name apart."""
+        if self.known_as is not None:
+            return self.known_as
         plain = re.sub(r"[^a-z0-9]+", "-", self.library.name.lower()).strip("-")[:MOST_NAME]
         told_apart = hashlib.sha256(str(self.library).encode()).hexdigest()[:8]
         return "-".join(filter(None, ["quietscope", plain, told_apart]))
