@@ -26,7 +26,7 @@ from .fit_gaussian_mixture import fit_gaussian_mixture, leaning_on_law
 from .gaussian_mixture import GaussianMixtureNoiseModel
 from .level_statistics import Pairs
 from .likelihood import Codes
-from .noise_correlation import correlation_of
+from .noise_correlation import correlation_in
 from .noise_model import FloatArray
 from .photon_transfer import QUANTISATION_VARIANCE_ADU2, PhotonTransfer
 from .straight_line import Interval, weighted_line
@@ -43,8 +43,6 @@ BINS = 48
 NEIGHBOURS_OF_HIGH_PASS = 4
 """The high-pass filter sees each pixel several times, so its values are not independent."""
 HIGH_PASS = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0]) / 6
-CORRELATED_FRAMES = 12
-"""Pairs on which it is measured how far neighbours share noise."""
 COMPARED_FRAMES = 24
 FEWEST_COMPARED = 4
 """Of whose pixels it is asked whether some jump as those around them do not."""
@@ -148,23 +146,11 @@ def _high_pass_share(stacks: Sequence[Stack]) -> float:
 
     0 stands for so little that it says nothing, where there are differences of frames to go by.
     """
-    differences: list[NDArray[Any]] = []
-    frames: list[NDArray[Any]] = []
-    each = max(1, CORRELATED_FRAMES // len(stacks))
-    for stack in stacks[:: max(1, len(stacks) // CORRELATED_FRAMES)]:
-        there = stack.present_indices
-        frames.append(stack.frame(int(there[0])))
-        for place in np.unique(np.linspace(0, len(there) - 1, each + 1).astype(int)):
-            index = int(there[place])
-            (earlier,) = stack.preceding(index, 1)
-            if earlier is not None:
-                difference = stack.frame(index).astype(np.float32) - stack.frame(earlier)
-                differences.append(difference)
-    found = correlation_of(differences, frames)
+    found = correlation_in(stacks)
     if not found.is_strong():
         return 1.0
     share = max(found.high_pass_share(HIGH_PASS), 0.0)
-    return share if share > LEAST_SHARE or not differences else 0.0
+    return share if share > LEAST_SHARE or found.origin == "single frames" else 0.0
 
 
 def _sample(

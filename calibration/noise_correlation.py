@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import laplace
 from scipy.signal import correlate2d, fftconvolve
 
+from ..storage.stack import Stack
+
 REACH = 8
 """Pixels: the longest lag along either axis."""
 FAR = 6
@@ -39,6 +41,8 @@ MARGIN = 2
 PRIOR_REACH = 1.5
 """Pixels over which correlation is expected to fall off where data cannot tell: the Laplacian
 leaves little of long waves."""
+COMPARED_FRAMES = 12
+"""Pairs of frames of a recording: of a quarter of a million pixels, good to half a percent."""
 EDGE = 512
 BLOCK = 32
 CALM_SHARE = 0.25
@@ -49,6 +53,8 @@ LEAST_CORRELATION = 0.02
 STRONG_CORRELATION = 0.1
 LEAST_LINE_SHARE = 0.005
 """Of the noise's variance, shared by whole rows: a tenth of the error that a good model leaves."""
+MOST_LINE_SHARE = 0.95
+"""Of rows and columns together, as noise like it is drawn."""
 SURE = 4.0
 """Standard errors by which line noise has to differ from none."""
 CONFIDENCE = 1.96
@@ -160,6 +166,12 @@ class NoiseCorrelation:
         """Return whether a method that takes noise for independent would show it as signal."""
         return bool(self._strong().sum() > 1)
 
+    def line_shares(self) -> tuple[float, float]:
+        """Return what rows and columns share of the variance; some is always the pixel's own."""
+        rows, columns = (one.share * one.found for one in (self.rows, self.columns))
+        whole = max(1.0, (rows + columns) / MOST_LINE_SHARE)
+        return rows / whole, columns / whole
+
     def amplitudes(self) -> FloatArray:
         """Return the kernel that turns white noise of unit variance into noise like this.
 
@@ -170,7 +182,7 @@ class NoiseCorrelation:
         lag = np.arange(-REACH, REACH + 1)
         wrapped = np.zeros((size, size))
         wrapped[np.ix_(lag, lag)] = np.where(self.shared(), self.table, 0.0)
-        wrapped[0, 0] = 1.0 - sum(one.share * one.found for one in (self.rows, self.columns))
+        wrapped[0, 0] = 1.0 - sum(self.line_shares())
         # Taken from few frames, it may say that some waves have less than no power.
         spectrum = np.maximum(np.fft.fft2(wrapped).real, 0.0)
         kernel = np.fft.ifft2(np.sqrt(spectrum)).real[np.ix_(lag, lag)]
@@ -192,7 +204,7 @@ class NoiseCorrelation:
         """Return noise (Y, X) of unit variance, correlated as this is."""
         white = rng.standard_normal((shape[0] + 2 * REACH, shape[1] + 2 * REACH))
         noise = fftconvolve(white, self.amplitudes(), mode="valid")
-        rows, columns = (one.share * one.found for one in (self.rows, self.columns))
+        rows, columns = self.line_shares()
         noise *= np.sqrt(1 - rows - columns)
         noise += np.sqrt(rows) * rng.standard_normal((shape[0], 1))
         noise += np.sqrt(columns) * rng.standard_normal((1, shape[1]))
@@ -266,6 +278,23 @@ def correlation_of(
     for lines, along in ((rows, table[REACH]), (columns, table[:, REACH])):
         along -= lines.share * lines.found * (np.arange(len(along)) != REACH)
     return NoiseCorrelation(table, interval, rows, columns, origin, len(parts) - len(different))
+
+
+def correlation_in(stacks: Sequence[Stack]) -> NoiseCorrelation:
+    """Measure the correlation on a few frames of some recordings, evenly spread."""
+    differences: list[NDArray[Any]] = []
+    frames: list[NDArray[Any]] = []
+    each = max(1, COMPARED_FRAMES // len(stacks))
+    for stack in stacks[:: max(1, len(stacks) // COMPARED_FRAMES)]:
+        there = stack.present_indices
+        frames.append(stack.frame(int(there[0])))
+        for place in np.unique(np.linspace(0, len(there) - 1, each + 1).astype(int)):
+            index = int(there[place])
+            (earlier,) = stack.preceding(index, 1)
+            if earlier is not None:
+                difference = stack.frame(index).astype(np.float32) - stack.frame(earlier)
+                differences.append(difference)
+    return correlation_of(differences, frames)
 
 
 def _middle(frame: NDArray[Any]) -> FloatArray:

@@ -11,14 +11,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from ..calibration.noise_model import NoiseModel
 from ..storage.atomic_output import OutputError, new_file, require_space
 from .data.recordings import Recordings
 from .errors import TrainingError
-from .options import TrainingOptions
+from .options import AUTO, TrainingOptions
 from .run import LossRow, Run
 
+PROBED_ADU = (0.0, 300.0, 1_000.0, 10_000.0)
+"""Signals at which two noise models are compared."""
 FORMAT = 3
 """Of the state; a run that another version left is not resumed."""
 
@@ -61,8 +65,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: no checkpoint to resume from; start without --resume")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if "companions" in state.get("options", {}):  # before other channels were called so
-            state["options"]["other_channels"] = state["options"].pop("companions")
     except Exception as error:  # torch raises whatever the damage provokes
         raise TrainingError(
             f"{path}: the checkpoint cannot be read ({type(error).__name__}); delete it and start "
@@ -74,8 +76,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def begun_algorithm(path: Path) -> str:
+    """Return the method that an unfinished run chose: other frames may have been read since.
+
+    Raises
+    ------
+    TrainingError
+        If the checkpoint is missing or damaged.
+    """
+    return str(load_checkpoint(path).get("options", {}).get("algorithm", AUTO))
+
+
 def identity_of(
-    options: TrainingOptions, recordings: Recordings, channel: str | None
+    options: TrainingOptions,
+    recordings: Recordings,
+    noise_model: NoiseModel,
+    channel: str | None,
 ) -> dict[str, Any]:
     """Return what a run has to have in common with the one that it resumes."""
     chosen = {name: value for name, value in options.record().items() if name != "resume"}
@@ -84,7 +100,15 @@ def identity_of(
         "recordings": ", ".join(shown),
         "channel": channel,
         "truths": ", ".join(str(truth.path) for truth in recordings.truths),
+        "pairs": recordings.pairs,
+        "noise_model": _words(noise_model),
     }
+
+
+def _words(noise_model: NoiseModel) -> str:
+    """Return what tells one camera's noise from another's; the last digits may differ."""
+    variances = noise_model.variance(np.array(PROBED_ADU))
+    return f"of {', '.join(f'{variance:.3g}' for variance in variances)} ADU²"
 
 
 def require_same_run(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

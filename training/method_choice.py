@@ -19,12 +19,20 @@ predict from; `benchmarks/training_correlated.py` compares."""
 
 
 def with_method(
-    options: TrainingOptions, found: NoiseCorrelation, remark: Callable[[str], None]
+    options: TrainingOptions,
+    found: NoiseCorrelation,
+    remark: Callable[[str], None],
+    *,
+    agreed: Callable[[float], float] = float,
 ) -> TrainingOptions:
-    """Return options with the method that suits the noise, if it was left open; say which."""
+    """Return options with the method that suits the noise, if it was left open; say which.
+
+    `agreed` returns what the first of several processes found: each has frames of its own, and all
+    must train one network.
+    """
     if options.algorithm != AUTO:
         return options
-    if not found.is_correlated:
+    if not agreed(found.is_correlated):
         return replace(options, algorithm=INDEPENDENT)
     remark(
         f"{found.described()}: {SHARED} is trained, which draws noise like it, and not "

@@ -172,16 +172,11 @@ class TrainingOptions:
         _require_one_of(PLANS, "preset", self.preset)
         if self.seconds is not None and self.steps is not None:
             raise TrainingError("both --minutes and --steps were given; give one budget only")
-        for name, least in _LEAST.items():
+        for name, (least, most) in _LIMITS.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise TrainingError(f"{name} is {value}, expected at least {least}")
-        if self.context_frames > MOST_CONTEXT_FRAMES:
-            raise TrainingError(
-                f"context_frames is {self.context_frames}, expected at most {MOST_CONTEXT_FRAMES}"
-            )
-        if self.planes > MOST_PLANES:
-            raise TrainingError(f"planes is {self.planes}, expected at most {MOST_PLANES}")
+            if value is not None and not least <= value <= most:  # not a number is neither
+                end = f"at least {least}" if value < least else f"at most {most}"
+                raise TrainingError(f"{name} is {value}, expected {end}")
         if self.mask_kernel is not None and self.mask_kernel != MEASURED:
             offsets_of(self.mask_kernel)
         if self.mask_kernel and (self.mask_axis or self.mask_span):
@@ -204,21 +199,23 @@ class TrainingOptions:
 DEFAULT_SECONDS = 600.0
 MOST_CONTEXT_FRAMES = 16
 MOST_PLANES = 8
-_LEAST: dict[str, float] = {
-    "context_frames": 0,
-    "planes": 0,
-    "seconds": 1.0,
-    "steps": 1,
-    "seed": 0,
-    "batch": 1,
-    "patch": 32,
-    "learning_rate": 1e-7,
-    "masked_pixel_fraction": 1e-4,
-    "mask_span": 1,
-    "samples": 2,
-    "posterior_samples": 2,
-    "memory_mib": 16,
+MOST_SECONDS = 30 * 24 * 3600.0
+_LIMITS: dict[str, tuple[float, float]] = {
+    "context_frames": (0, MOST_CONTEXT_FRAMES),
+    "planes": (0, MOST_PLANES),
+    "seconds": (1.0, MOST_SECONDS),
+    "steps": (1, 10**9),
+    "seed": (0, 2**63 - 1),
+    "batch": (1, 4096),
+    "patch": (32, 4096),
+    "learning_rate": (1e-7, 1.0),
+    "masked_pixel_fraction": (1e-4, 0.5),
+    "mask_span": (1, 64),
+    "samples": (2, 1024),
+    "posterior_samples": (2, 1024),
+    "memory_mib": (16, 2**24),
 }
+"""Beyond which nothing is learned, or no memory holds it."""
 
 
 def _require_one_of(known: Collection[str], name: str, value: object) -> None:

@@ -29,6 +29,7 @@ from ..storage.directory_lock import owned
 from ..storage.output_kinds import Kind
 from ..storage.stack import Stack
 from .checkpoint import (
+    begun_algorithm,
     identity_of,
     load_checkpoint,
     require_same_run,
@@ -42,7 +43,7 @@ from .data.batches import batches
 from .data.noise_correlation import noise_correlation
 from .data.recordings import Recordings, load_recordings
 from .data.side_inputs import SideInputs, channel_name, one_channel, other_channels_of, place_maps
-from .data.targets import targets_of
+from .data.targets import targets_of, told_apart
 from .device import join_workers
 from .errors import TrainingError
 from .method_choice import with_method
@@ -146,7 +147,8 @@ def train(
     remark = on_remark if on_remark is not None and leads else logger.info
     require_any(stacks)
     require_targets(options, truths, pairs)
-    require_apart(out, [stack.path for stack in (*stacks, *truths)])
+    read_from = [stack.path for stack in (*stacks, *truths)]
+    require_apart(out, read_from if pairs is None else [*read_from, pairs])
     require_absent(out, overwrite=overwrite, kind=Kind.BUNDLE)
     require_space(out, BUNDLE_BYTES)
     if options.seconds is None and options.steps is None:
@@ -157,8 +159,12 @@ def train(
         recordings, pixel_maps = read(
             stacks, options, noise_model, channel, remark, truths=truths, pairs=pairs
         )
+        if options.algorithm == AUTO and options.resume:
+            options = replace(options, algorithm=begun_algorithm(working_file(out)))
+            recordings = recordings.with_patch(patch_edge(options))
         if options.algorithm == AUTO:
-            options = with_method(options, noise_correlation(recordings.resident), remark)
+            found = noise_correlation(recordings.resident)
+            options = with_method(options, found, remark, agreed=join_workers().agreed)
             recordings = recordings.with_patch(patch_edge(options))
         if noise_model is None:
             remark("no noise model was given: one is estimated from the recordings themselves")
@@ -251,6 +257,7 @@ def read(
         side_inputs=[SideInputs(*known) for known in zip(others, parts, targets, strict=True)],
         planes=options.planes,
     )
+    recordings = replace(recordings, pairs=None if pairs is None else told_apart(pairs))
     if recordings.frames_read < recordings.frames:
         remark(
             f"only {recordings.frames_read} of {recordings.frames} frames are used, evenly "
@@ -309,7 +316,7 @@ def fit(
         steps=options.steps,
         started=started,
     )
-    identity = identity_of(options, recordings, channel)
+    identity = identity_of(options, recordings, noise_model, channel)
     state = load_checkpoint(checkpoint) if checkpoint is not None and options.resume else None
     if state is not None:
         require_same_run(state, identity)
@@ -509,4 +516,4 @@ def _moved(run: Run, player: Player, optimizer: Optimizer) -> bool:
 
 def _rng(seed: int, step: int = 0, rank: int = 0) -> torch.Generator:
     """Return a generator of a step's own, so that a resumed run hides the same pixels."""
-    return torch.Generator().manual_seed((seed * 1_009 + rank) * 100_000_007 + step)
+    return torch.Generator().manual_seed(((seed * 1_009 + rank) * 100_000_007 + step) % 2**63)

@@ -195,6 +195,10 @@ def test_resuming_with_other_options_is_refused(recording, tmp_path):
         train([other], tmp_path / "model", again)
     with pytest.raises(TrainingError, match="channel is GFP, the unfinished run had None"):
         train([recording], tmp_path / "model", again, channel="GFP")
+    found = bootstrap_noise_model([recording])
+    noisier = dataclasses.replace(found, variance_adu2=2 * found.variance_adu2)
+    with pytest.raises(TrainingError, match=r"noise_model is of .* ADU², the unfinished run"):
+        train([recording], tmp_path / "model", again, noise_model=noisier)
 
 
 def test_a_resumed_run_keeps_the_units_that_it_began_with(recording, tmp_path):
@@ -360,6 +364,11 @@ def test_an_existing_bundle_is_not_replaced(trained, recording):
         ({"patch": 50}, "multiple of 16"),
         ({"algorithm": "bm3d"}, "lattice"),
         ({"batch": 0}, "batch is 0"),
+        ({"samples": 0}, "samples is 0, expected at least 2"),
+        ({"samples": 10**9}, "samples is 1000000000, expected at most"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"seconds": float("inf")}, "seconds is inf, expected at most"),
+        ({"seed": 2**63}, "seed is"),
     ],
 )
 def test_options_that_cannot_be_trained_are_refused(choices, match):

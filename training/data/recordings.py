@@ -70,6 +70,8 @@ class Recordings:
         Draws patches from them.
     truths
         The clean frames of each stack, where they are learned from.
+    pairs
+        The file of frames that show the same, and what tells it from another; None without one.
     begun_units
         With which a run that is resumed began, as `units`; where time was short, other frames may
         have been read since.
@@ -86,6 +88,7 @@ class Recordings:
     inputs: InputPlanes
     other_channel_statistics: tuple[PixelStatistics, ...] = ()
     truths: tuple[Stack, ...] = ()
+    pairs: str | None = None
     begun_units: tuple[tuple[float, float], ...] = ()
 
     @property

@@ -8,7 +8,9 @@ Where targets are kept in memory is `resident_frames`' business.
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from ...errors import one_line
+from ...storage.bounded_text import read_text
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
 
@@ -44,6 +48,8 @@ LARGEST_SHIFT = 32
 """Pixels: two pictures that agree when one is moved further do so by chance."""
 SAME_SCALE = 0.02
 """By how much a truth's brightness may differ before it is changed, and that said."""
+
+_FRAME = re.compile(r"[0-9]{1,12}")
 
 Image = NDArray[Any]
 
@@ -140,25 +146,25 @@ def _placed(stack: Stack, truth: Stack, remark: Callable[[str], None]) -> Truth:
             "for each frame of the recording"
         )
     plain = Truth(truth)
-    there = [int(i) for i in stack.present_indices if plain.place(stack.axes(int(i))) is not None]
+    places = {int(index): plain.place(stack.axes(int(index))) for index in stack.present_indices}
+    there = [(index, place) for index, place in places.items() if place is not None]
     if not there:
         raise TrainingDataError(
             f"{truth.path}: holds no true frame of those that {stack.path} holds; give the truth "
             "of this recording"
         )
     chosen = np.linspace(0, len(there) - 1, min(PROBED_FRAMES, len(there))).round().astype(int)
-    pairs = [_pair(stack, plain, there[i]) for i in chosen]
+    pairs = [
+        (stack.frame(index).astype(np.float64), truth.frame(place).astype(np.float64))
+        for index, place in (there[i] for i in chosen)
+    ]
+    if all(np.array_equal(noisy, clean) for noisy, clean in pairs):
+        raise TrainingDataError(
+            f"{truth.path}: holds the noisy frames of {stack.path} themselves, from which nothing "
+            "is learned; give the clean frames of the same scene"
+        )
     _require_same_scene(stack, truth, pairs)
     return _in_brightness(stack, truth, pairs, remark)
-
-
-def _pair(stack: Stack, truth: Truth, index: int) -> tuple[Image, Image]:
-    place = truth.place(stack.axes(index))
-    assert place is not None
-    return (
-        stack.frame(index).astype(np.float64),
-        truth.stack.frame(place).astype(np.float64),
-    )
 
 
 def _require_same_scene(stack: Stack, truth: Stack, pairs: Iterable[tuple[Image, Image]]) -> None:
@@ -317,17 +323,9 @@ def read_pairs(path: Path, stacks: Sequence[Stack], context_frames: int) -> list
         If the file is none of that, or names frames that are not there.
     """
     found: list[dict[int, list[int]]] = [{} for _ in stacks]
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TrainingDataError(
-            f"{path}: cannot be read ({type(error).__name__}); give a text file with one pair of "
-            "frame numbers a line, as in 0,1"
-        ) from error
-    for number, row in enumerate(rows, start=1):
-        if number == 1 and not row[0].strip().isdigit():
-            continue  # a header
+    for number, row in enumerate(_rows(path), start=1):
+        if not any(cell.strip() for cell in row) or (number == 1 and _is_header(row)):
+            continue
         stack, one, other = _numbers(path, number, row, stacks)
         if context_frames and 0 < abs(one - other) <= context_frames:
             raise TrainingDataError(
@@ -341,13 +339,43 @@ def read_pairs(path: Path, stacks: Sequence[Stack], context_frames: int) -> list
     return [Repeats(named) for named in found]
 
 
+def told_apart(path: Path) -> str:
+    """Return the name of a file of pairs, with what tells it from one of other pairs."""
+    return f"{path} ({hashlib.sha256(_pairs_text(path).encode()).hexdigest()[:8]})"
+
+
+def _pairs_text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except (OSError, ValueError) as error:
+        raise TrainingDataError(
+            f"{path}: cannot be read ({one_line(error)}); give a text file with one pair of frame "
+            "numbers a line, as in 0,1"
+        ) from error
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        return list(csv.reader(_pairs_text(path).removeprefix("\ufeff").splitlines()))
+    except csv.Error as error:
+        raise TrainingDataError(
+            f"{path}: is no table ({one_line(error)}); give one pair of frame numbers a line, as "
+            "in 0,1"
+        ) from error
+
+
+def _is_header(row: Sequence[str]) -> bool:
+    """Whether no cell is meant as a number: one that is no frame must not be passed over."""
+    return not any(re.fullmatch(r"[+-]?[\d.]+", cell.strip()) for cell in row)
+
+
 def _numbers(
     path: Path, number: int, row: Sequence[str], stacks: Sequence[Stack]
 ) -> tuple[int, int, int]:
     """Return stack and two frames of a line."""
     cells = [cell.strip() for cell in row]
     wanted = 2 if len(stacks) == 1 else 3
-    if not all(cell.isdigit() for cell in cells) or len(cells) not in (wanted, 3):
+    if not all(_FRAME.fullmatch(cell) for cell in cells) or len(cells) not in (wanted, 3):
         expected = "two frame numbers" if wanted == 2 else "recording, frame, frame by number"
         raise TrainingDataError(
             f"{path}: line {number} is {','.join(cells)!r}, expected {expected}"

@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ...errors import one_line
 from ...inference.bundle import MANIFEST
 from ...inference.library import Library
 from ...storage.atomic_output import write_json
 from ...storage.bounded_text import read_text
 from ...storage.directory_lock import is_owned
 from ..checkpoint import working_file
+from ..errors import TrainingError
 from ..options import TrainingOptions
 
 SUFFIX = ".begun.json"
@@ -40,9 +42,21 @@ class Begun(BaseModel):
     options: dict[str, Any]
 
     def training_options(self, candidate: Path) -> TrainingOptions:
-        """Return the choices, resuming where there is a checkpoint."""
-        named = {**self.options, "other_channels": tuple(self.options["other_channels"])}
-        return TrainingOptions(**{**named, "resume": working_file(candidate).is_file()})
+        """Return the choices, resuming where there is a checkpoint.
+
+        Raises
+        ------
+        TrainingError
+            If they are none of this version's.
+        """
+        others = tuple(self.options.get("other_channels", ()))
+        named = {**self.options, "other_channels": others}
+        try:
+            return TrainingOptions(**{**named, "resume": working_file(candidate).is_file()})
+        except TypeError as error:
+            raise TrainingError(
+                f"{candidate}: was begun by another version of quietscope ({one_line(error)})"
+            ) from error
 
 
 def note(

@@ -9,7 +9,8 @@ Each frame's noise is split in two (`inference.evaluation.noise_splitting`): a m
 part and is scored against the other, whose noise it never saw. The score is an unbiased estimate
 of the true squared error, whatever the algorithm, and it includes the posterior step. The same
 residual, estimate less the unseen part, holds the rest: its mean by brightness is the bias, its
-spectrum less that of the noise is the spectrum of the error.
+spectrum less that of the noise is the spectrum of the error. Where pixels share noise, the split
+noise is drawn as it is shared in the run: white noise would favour a model that leaves it in.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from ...calibration.noise_model import NoiseModel
+from ...calibration.noise_correlation import NoiseCorrelation, correlation_in
+from ...calibration.noise_model import FloatArray, NoiseModel
 from ...inference.bundle import Bundle
 from ...inference.evaluation.noise_splitting import (
     ALPHA,
@@ -60,6 +62,9 @@ BRIGHTNESS_CLASSES = 5
 BANDS = 6
 """Rings of spatial frequency, equally wide; the last reaches to the corners."""
 
+DRAWN_FIELDS = 4
+"""Of noise that pixels share: its power in a ring is then known far better than a frame's."""
+
 Yardstick = Callable[[Stack], NoiseModel]
 
 
@@ -80,7 +85,8 @@ class ModelMeasures:
         (N,) variance that was to be expected in what the model took away, over that found there; 1
         where it was noise and nothing else.
     correlation
-        (N,) of neighbouring pixels in what it took away; 0 for white noise.
+        (N,) of neighbouring pixels in what it took away, less that of the run's noise; 0 where it
+        was noise and nothing else.
     seconds
         (N,) in the denoiser.
     """
@@ -219,7 +225,8 @@ def _score(
     rng: np.random.Generator,
 ) -> RunScore:
     own = one_channel(whole, channel)
-    frames = list(_frames(whole, channel, yardstick(own), denoisers, rng))
+    noise = _Noise.of(own, yardstick(own))
+    frames = list(_frames(whole, channel, noise, denoisers, rng))
     return RunScore(
         path=str(whole.path),
         old=str(own.path) in learned,
@@ -230,6 +237,38 @@ def _score(
             _gathered([f.models[1] for f in frames]),
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Noise:
+    """The noise of a run: how much there is, and what pixels share of it (None for nothing)."""
+
+    model: NoiseModel
+    correlation: NoiseCorrelation | None
+
+    @classmethod
+    def of(cls, own: Stack, model: NoiseModel) -> _Noise:
+        found = correlation_in([own])
+        return cls(model, found if found.is_correlated else None)
+
+    def of_neighbours(self) -> float:
+        """Return the mean correlation with the next pixel along both axes."""
+        if self.correlation is None:
+            return 0.0
+        shared = (self.correlation.along("x") + self.correlation.along("y")) / 2
+        return shared + sum(self.correlation.line_shares()) / 2
+
+    def drawn(self, shape: tuple[int, int], rng: np.random.Generator) -> FloatArray | None:
+        """Return noise of unit variance as pixels share it; None where they share nothing."""
+        return None if self.correlation is None else self.correlation.drawn(shape, rng)
+
+    def by_ring(self, shape: tuple[int, int]) -> FloatArray:
+        """Return the power of unit noise in rings of spatial frequency, (BANDS,)."""
+        if self.correlation is None:
+            return np.ones(BANDS)
+        rng = np.random.default_rng(0)
+        fields = (self.correlation.drawn(shape, rng) for _ in range(DRAWN_FIELDS))
+        return np.mean([by_ring(field) for field in fields], axis=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -252,7 +291,7 @@ def _gathered(rows: Sequence[ModelMeasures]) -> ModelMeasures:
 def _frames(
     whole: Stack,
     channel: str | None,
-    noise_model: NoiseModel,
+    noise: _Noise,
     denoisers: Sequence[OnnxDenoiser],
     rng: np.random.Generator,
 ) -> Iterator[_Frame]:
@@ -271,15 +310,16 @@ def _frames(
     ]
     # If one of them knows the pixels of the camera, both are measured by sound pixels.
     pixels = next(
-        (known for d in denoisers if (known := CameraPixels.of(d, noise_model)).maps is not None),
+        (known for d in denoisers if (known := CameraPixels.of(d, noise.model)).maps is not None),
         CameraPixels(),
     )
     numbers = other_channel_numbers(whole, other_channels, what="the model")
     reader = ObservationReader(whole, whole.dtype)
     out = np.empty((2, *whole.frame_shape), dtype=np.float32)
+    ring_power = noise.by_ring(whole.frame_shape)
     for index in chosen_frames(whole, channel):
         observations = reader.read(index, context, numbers, around)
-        part = split_by(observations, noise_model, pixels, rng)
+        part = split_by(observations, noise, pixels, rng)
         raw = pixels.corrected(part.seen[0].astype(np.float64))
         errors, models = [], []
         for denoiser, planes in zip(denoisers, inputs, strict=True):
@@ -287,23 +327,28 @@ def _frames(
             denoiser.denoise(part.seen[planes], out)
             seconds = time.perf_counter() - began
             errors.append(errors_of(out[0], part))
-            models.append(_measured(out, raw, part, seconds))
+            models.append(_measured(out, raw, part, noise, ring_power, seconds))
         errors.append(errors_of(raw, part))
         yield _Frame(np.stack([_blocks(error) for error in errors], axis=1), tuple(models))
 
 
 def _measured(
-    out: NDArray[np.float32], raw: NDArray[np.float64], part: Split, seconds: float
+    out: NDArray[np.float32],
+    raw: NDArray[np.float64],
+    part: Split,
+    noise: _Noise,
+    ring_power: FloatArray,
+    seconds: float,
 ) -> ModelMeasures:
     estimate, stated = (plane.astype(np.float64) * part.brightness for plane in out)
     residual = estimate - part.compared
     removed = raw - out[0]
     return ModelMeasures(
         bias=_bias(residual, raw, part)[np.newaxis],
-        bands=_bands(residual, part)[np.newaxis],
+        bands=(by_ring(residual) - part.noise_variance.mean() * ring_power)[np.newaxis],
         stated_adu2=np.array([(stated**2).mean()]),
         explained=np.array([_explained(removed, out[1], part)]),
-        correlation=np.array([lag_one_correlation(removed) or 0.0]),
+        correlation=np.array([(lag_one_correlation(removed) or 0.0) - noise.of_neighbours()]),
         seconds=np.array([seconds]),
     )
 
@@ -341,35 +386,37 @@ def _bias(
     )
 
 
-def _bands(residual: NDArray[np.float64], part: Split) -> NDArray[np.float64]:
-    """Return the power of the error in rings of spatial frequency, (BANDS,) ADU².
+def by_ring(picture: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the power of a picture (Y, X) in rings of spatial frequency, (BANDS,).
 
-    The noise of the compared part is white, so that its power is the same at every frequency.
+    That of white noise is its variance in every ring.
     """
-    power = np.abs(np.fft.fft2(residual - residual.mean())) ** 2 / residual.size
-    height, width = residual.shape
+    power = np.abs(np.fft.fft2(picture - picture.mean())) ** 2 / picture.size
+    height, width = picture.shape
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
     ring = np.minimum((radius * 2 * BANDS).astype(int), BANDS - 1)
-    excess = power - part.noise_variance.mean()
-    return np.bincount(ring.ravel(), excess.ravel(), BANDS) / np.bincount(
+    return np.bincount(ring.ravel(), power.ravel(), BANDS) / np.bincount(
         ring.ravel(), minlength=BANDS
     )
 
 
 def split_by(
     observations: NDArray[np.generic],
-    noise_model: NoiseModel,
+    noise: _Noise,
     pixels: CameraPixels,
     rng: np.random.Generator,
 ) -> Split:
-    """Return observations split by a noise model, at the brightness that a neutral blur says."""
-    signal = gaussian_filter(observations[0].astype(np.float64), NEUTRAL_SIGMA_PX)
-    variance = noise_model.variance(signal) + pixels.own_variance_adu2()
+    """Return observations split by a run's noise, at the brightness that a neutral blur says."""
+    newest = observations[0].astype(np.float64)
+    signal = gaussian_filter(newest, NEUTRAL_SIGMA_PX)
+    variance = noise.model.variance(signal) + pixels.own_variance_adu2()
+    drawn = noise.drawn((newest.shape[0], newest.shape[1]), rng)
     part = split(
         observations,
         np.maximum(variance, LEAST_NOISE_ADU2),
         rng,
-        photon_counts=counts_photons(noise_model, float(signal.mean())),
+        unit_noise=drawn,
+        photon_counts=drawn is None and counts_photons(noise.model, float(signal.mean())),
     )
     return replace(part, compared=pixels.corrected(part.compared))
 

@@ -104,8 +104,15 @@ class ModelComparison:
 
 
 def measures_of(score: RunScore, number: int) -> dict[str, float | None]:
-    """Return how far A (0) or B (1) can be believed on a run, by name."""
-    assert score.measures is not None
+    """Return how far A (0) or B (1) can be believed on a run, by name.
+
+    Raises
+    ------
+    ValueError
+        If nothing but errors was measured.
+    """
+    if score.measures is None:
+        raise ValueError(f"{score.path}: nothing but errors was measured")
     measures = score.measures[number]
     return {
         "z": score.z(number),

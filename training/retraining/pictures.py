@@ -44,12 +44,8 @@ def side_by_side(
     from matplotlib.figure import Figure
 
     index = chosen_frames(whole, channel)[-1]
-    raw, estimates = None, []
-    for _, bundle in models:
-        newest, estimate = _denoised(whole, index, bundle)
-        raw = newest if raw is None else raw
-        estimates.append(estimate)
-    assert raw is not None
+    seen = [_denoised(whole, index, bundle) for _, bundle in models]
+    raw, estimates = seen[0][0], [estimate for _, estimate in seen]
     piece = _most_structured(raw)
     black, white = np.percentile(estimates[-1][piece], SHOWN)
     shown = [

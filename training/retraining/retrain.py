@@ -309,6 +309,8 @@ def _needs_truth(algorithm: str) -> str:
 def another_round(shelf: Library, decision: Decision, request: Request) -> Decision:
     """Train further on the runs of an earlier round, from the model that is in use by now."""
     stacks = _opened(shelf, decision.runs)
+    if not stacks:
+        return replace(decision, decision="kept", reason="its runs cannot be read any more")
     slot = _slot_of(shelf, stacks[0], decision.channel)
     current = None if slot.current is None else open_bundle(slot.current)
     options = _options(request.options, current, request.seconds, request.steps)
@@ -529,7 +531,11 @@ def _warm_start(current: Bundle | None, options: TrainingOptions) -> dict[str, T
     """Return the weights of the model in use, if the candidate's network is the same."""
     if current is None or current.checkpoint_path is None:
         return None
-    saved = load_checkpoint(current.checkpoint_path)
+    try:
+        saved = load_checkpoint(current.checkpoint_path)
+    except TrainingError as error:  # a head start is not worth a night
+        logger.warning("%s; training begins from scratch", error)
+        return None
     wanted = options.record()
     same = all(saved["options"].get(name) == wanted[name] for name in NETWORK_OPTIONS)
     same = same and saved["options"]["other_channels"] == wanted["other_channels"]

@@ -108,9 +108,8 @@ def supervise(
         ended.last_words = [*ended.last_words, line][-LAST_LINES:]
         on_line(line)
 
-    assert process.stdout is not None
-    assert process.stderr is not None
-    readers = [_reader(process.stdout, ended.lines.append), _reader(process.stderr, remark)]
+    takers = ((process.stdout, ended.lines.append), (process.stderr, remark))
+    readers = [_reader(pipe, take) for pipe, take in takers if pipe is not None]
     try:
         on_start(process.pid)
         _watch(process, ended, until, live, on_halt, settled_s)
@@ -119,8 +118,9 @@ def supervise(
             _kill(process)
         for reader in readers:
             reader.join()
-        process.stdout.close()
-        process.stderr.close()
+        for pipe, _ in takers:
+            if pipe is not None:
+                pipe.close()
     ended.status = process.returncode
     return ended
 

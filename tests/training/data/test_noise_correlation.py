@@ -245,6 +245,11 @@ def test_the_method_is_chosen_by_the_noise_and_named(shared, chosen):
     clean, said = judged("n2v", found)
     assert clean is (chosen == "lattice")
     assert clean or "the result is not clean" in said
+    # Of several processes the first one's finding holds for all.
+    other = "r2r" if chosen == "lattice" else "lattice"
+    left_open = TrainingOptions(algorithm="auto")
+    agreed = with_method(left_open, found, remarks.append, agreed=lambda mine: float(not mine))
+    assert agreed.algorithm == other
     given = TrainingOptions(algorithm="n2v2")
     assert with_method(given, found, remarks.append) is given
 

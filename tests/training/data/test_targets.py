@@ -71,8 +71,9 @@ def test_a_truth_of_another_exposure_is_brought_to_the_frames_brightness(recordi
         (np.random.default_rng(1).permutation(scene(90)[None], axis=1), "another scene"),
         (np.random.default_rng(0).normal(size=(1, 128, 128)), "another scene"),
         (100 - scene(50)[None], "another scene|dark where|shifted"),
+        (np.stack([counts(scene(50), i) for i in range(6)]), "the noisy frames of noisy"),
     ],
-    ids=["shape", "count", "shifted", "another", "noise", "negative"],
+    ids=["shape", "count", "shifted", "another", "noise", "negative", "itself"],
 )
 def test_what_is_no_truth_of_a_recording_is_refused(recording, truth, match):
     with pytest.raises(TrainingDataError, match=match) as caught:
@@ -97,6 +98,9 @@ def test_named_pairs_are_read_both_ways(tmp_path, recording):
         ("4,0,1", 0, "names recording 4, there are 1"),
         ("0,1", 2, "shows together"),
         ("", 0, "names no pair"),
+        ("-1,2\n0,1", 0, "line 1 is '-1,2'"),
+        ("frame,other\n\n0,²", 0, "line 3 is '0,²'"),
+        ("0,1\n0," + "9" * 5000, 0, "line 2 is"),
     ],
 )
 def test_pairs_that_are_none_are_refused(tmp_path, recording, text, context, match):

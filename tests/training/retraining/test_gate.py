@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.calibration.noise_files import load_noise_model
@@ -238,3 +238,22 @@ def test_the_candidates_own_noise_model_has_no_say(make_bundle, good):
     assert calls == ["good"]
     assert found.means[0] == pytest.approx(found.means[1])
     assert 0 < found.means[0] < found.means[2]
+
+
+def test_errors_and_their_spectrum_are_the_true_ones_where_pixels_share_noise(make_bundle, signal):
+    rng = np.random.default_rng(3)
+    noise = gaussian_filter(rng.normal(size=(80, *SHAPE)), (0, 0.8, 0.8))
+    noise *= 20 / noise.std()
+    clean = 500 + 2 * signal
+    frames = clean + noise
+    stack = stack_from_array(np.rint(frames).astype(np.uint16), path="shared")
+    narrow, wide = (open_bundle(make_bundle(f"box {r}", radius=r)) for r in (1, 2))
+    (score,) = compare(narrow, wide, [stack], lambda own: yardstick(own, None, 0))
+    for number, radius in enumerate((1, 2)):
+        # The models are shown a quarter more noise than the frames hold.
+        shown = clean + np.sqrt(1.25) * noise
+        true = ((uniform_filter(shown, (0, 2 * radius + 1, 2 * radius + 1)) - clean) ** 2).mean()
+        assert score.means[number] == pytest.approx(true, rel=0.25)  # white: below 0
+    assert score.means[2] == pytest.approx(1.25 * 20**2, rel=0.15)
+    measures = score.measures[1]
+    assert measures.bands.mean(axis=0)[-1] == pytest.approx(0, abs=0.05 * score.means[2])

@@ -62,12 +62,10 @@ def task_xml(job: Job, command: Sequence[str], *, user: str, first: date) -> byt
             },
         },
     )
-    principal = task.find(f".//{{{NAMESPACE}}}Principal")
-    actions = task.find(f"{{{NAMESPACE}}}Actions")
-    assert principal is not None
-    assert actions is not None
-    principal.set("id", "Author")
-    actions.set("Context", "Author")
+    for principal in task.iter(f"{{{NAMESPACE}}}Principal"):
+        principal.set("id", "Author")
+    for actions in task.iter(f"{{{NAMESPACE}}}Actions"):
+        actions.set("Context", "Author")
     ElementTree.indent(task)
     text = '<?xml version="1.0" encoding="UTF-16"?>\n' + ElementTree.tostring(task, "unicode")
     return text.encode("utf-16")
