@@ -18,6 +18,30 @@ from .step import Step, StepSnapshot, StepState
 
 GRADES = {"green": Grade.GOOD, "amber": Grade.CARE, "red": Grade.BAD}
 
+CHECKS = {
+    "saturation": "Not too bright",
+    "clipping_at_zero": "Nothing is cut off in the dark",
+    "stuck_pixels": "No pixel is stuck",
+    "motion": "Nothing moved",
+    "lamp_drift": "The lamp kept its brightness",
+    "lamp_flicker": "The lamp did not flicker",
+    "repeats": "Enough images at each brightness",
+    "coverage": "Dim to bright was measured",
+    "coverage_of_data": "Every brightness was measured",
+    "spatial_correlation": "Each pixel has noise of its own",
+    "hot_pixels": "Few pixels are hot",
+    "mixture_against_photon_transfer": "Two ways to tell the noise agree",
+    "linearity": "The camera is linear",
+    "held_out_likelihood": "The noise of new images is predicted",
+    "gain_known": "The gain is known",
+    "offset_known": "The offset is known",
+    "dark_is_dark": "The dark images are dark",
+    "dark_fits_levels": "Dark and bright images fit together",
+    "quantisation": "Fine enough grey levels",
+    "excess_noise": "The camera's amplifier is known",
+}
+"""What each check of a calibration asks, for whoever has never heard of it: true if it is green."""
+
 WITHOUT = (
     "The camera's noise is then estimated from the recording itself. The picture is denoised all "
     "the same, but the uncertainty is only a guess, the offset and the gain are not known, and "
@@ -140,7 +164,7 @@ class Calibrate(Step):
         """Take the calibration; go on unless one of its checks is red."""
         result = seen.result
         checks = tuple(
-            Reading(_in_plain(str(c["name"])), "", _says(c), GRADES[str(c["colour"])])
+            Reading(_asked(c), "", _says(c), GRADES[str(c["colour"])])
             for c in sorted(result["checks"], key=lambda c: -GRADES[str(c["colour"])])
         )
         measured = [(v["mean_adu"], v["variance_adu2"]) for v in result["levels"]]
@@ -193,8 +217,11 @@ def _says(check: dict[str, Any]) -> str:
     return f"{check['sentence']} {check['advice']}".strip()
 
 
-def _in_plain(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+def _asked(check: dict[str, Any]) -> str:
+    """Return what a check asks; as a question where the answer is no plain yes."""
+    name = str(check["name"])
+    words = CHECKS.get(name, name.replace("_", " ").capitalize())
+    return words if check["colour"] == "green" else f"{words}?"
 
 
 def _in_words(kept: KeptModel) -> KeptCalibration:

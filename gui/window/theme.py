@@ -131,6 +131,14 @@ def style_sheet(theme: Theme, scale: float) -> str:
     QProgressBar {{ background: {t.raised}; border: 1px solid {t.border}; max-height: {px(8)};
         border-radius: {px(4)}; }}
     QProgressBar::chunk {{ background: {t.accent}; border-radius: {px(3)}; }}
+    QScrollBar {{ background: transparent; border: none; }}
+    QScrollBar:vertical {{ width: {px(10)}; }}
+    QScrollBar:horizontal {{ height: {px(10)}; }}
+    QScrollBar::handle {{ background: {t.border}; border-radius: {px(5)}; min-height: {px(24)};
+        min-width: {px(24)}; }}
+    QScrollBar::handle:hover {{ background: {t.muted}; }}
+    QScrollBar::add-line, QScrollBar::sub-line {{ width: 0px; height: 0px; border: none; }}
+    QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
     QScrollArea {{ border: none; background: transparent; }}
     QScrollArea > QWidget > QWidget {{ background: transparent; }}
     """

@@ -1,6 +1,8 @@
 """The steps without a window: what they ask for, what they make of an answer, what comes next."""
 
+import inspect
 import json
+import re
 import shlex
 import shutil
 import socket
@@ -11,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from quietscope.acquisition.preview.model import Grade
+from quietscope.calibration import checks
 from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.calibration.noise_files import load_noise_model, save_noise_model
 from quietscope.gui.remembered import MicroscopeChoice, Remembered, recall, remember
 from quietscope.gui.session import ORDER, Session
-from quietscope.gui.steps.calibrate import Calibrate
+from quietscope.gui.steps.calibrate import CHECKS, Calibrate
 from quietscope.gui.steps.connect import Connect, camera_readings
 from quietscope.gui.steps.live import Live
 from quietscope.gui.steps.overnight import Overnight
@@ -125,6 +128,13 @@ def test_a_red_check_stays_and_a_green_calibration_goes_on(facts, speaking, came
     assert step.snapshot().model_levels == ((110.0, 19.0),)
     assert ended(step, speaking, {**result, "checks": [{**check, "colour": "green"}]})
     assert step.state() is StepState.DONE
+
+
+def test_every_check_has_plain_words():
+    source = inspect.getsource(checks)
+    names = set(re.findall(r'(?:Check|_at_most)\(\s*"(\w+)"', source))
+    assert len(names) > 15
+    assert names == set(CHECKS)
 
 
 def test_a_calibration_is_found_again_for_this_camera_only(facts, camera, tmp_path):
