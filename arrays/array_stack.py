@@ -117,7 +117,7 @@ def as_stack(recording: Recording, axes: Axes | None = None) -> ArrayStack:
     dtype = _pixel_type(recording)
     outer = [name for name in names if name not in {"y", "x"}]
     # xarray's own indexing keeps names that nobody here needs.
-    source = recording.data if _is_xarray(recording) else recording
+    source: Any = recording.data if _is_xarray(recording) else recording  # type: ignore[attr-defined]
     turned = names.index("x") < names.index("y")
 
     def read(position: tuple[int, ...]) -> NDArray[Any]:
@@ -176,8 +176,8 @@ def _require_known_shape(array: ArrayLike) -> None:
         )
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise ArrayError(
-            f"{np.ma.count_masked(array)} pixels are masked, and a camera's frames have none that "
-            "are not there; fill them (array.filled(value)) or leave those frames out"
+            f"{int(np.ma.getmaskarray(array).sum())} pixels are masked, and a camera's frames "
+            "hold them all; fill them (array.filled(value)) or leave those frames out"
         )
 
 
@@ -193,7 +193,7 @@ def _require_no_colours(array: ArrayLike) -> None:
 def _pixel_type(array: ArrayLike) -> np.dtype[Any]:
     """Return the type of the pixels in this machine's order of bytes."""
     try:
-        dtype = np.dtype(array.dtype)
+        dtype: np.dtype[Any] = np.dtype(array.dtype)
     except TypeError:  # of torch and others, whose types are their own
         raise ArrayTypeError(
             f"pixels are {array.dtype} of {type(array).__module__.partition('.')[0]}, expected an "

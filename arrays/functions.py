@@ -78,9 +78,8 @@ def calibrate(
     CalibrationError
         If the levels cannot tell the noise.
     """
-    given = levels if isinstance(levels, list | tuple) else [levels]
     found = fit_camera(
-        [as_stack(level).stack for level in given],
+        [as_stack(level).stack for level in _several(levels)],
         dark=None if dark is None else as_stack(dark).stack,
         offset_adu=offset_adu,
         seed=seed,

@@ -221,7 +221,7 @@ class _FramesOnDemand:
         self._lock = threading.Lock()
         self._open_things = ExitStack()
         self._source: Any = None
-        self._open = lambda: open_frames(stack, models, provider=provider, threads=threads)
+        self._opening = open_frames(stack, models, provider=provider, threads=threads)
         self._last: tuple[int, NDArray[np.float32]] | None = None
 
     def of(self, index: int) -> NDArray[np.float32]:
@@ -230,7 +230,7 @@ class _FramesOnDemand:
             if self._last is not None and self._last[0] == index:
                 return self._last[1]
             if self._source is None:
-                self._source = self._open_things.enter_context(self._open())
+                self._source = self._open_things.enter_context(self._opening)
             pipeline = self._source.pipeline(index)
             done = [*pipeline.put(index, self._source.observations(index)), *pipeline.drain()]
             self._last = index, np.array(done[-1][1], np.float32)

@@ -15,7 +15,8 @@ from ..reporting.stack_options import StackOpener, opens_stacks
 from ..storage.atomic_output import require_apart
 
 if TYPE_CHECKING:
-    from .compare import Comparison, ComparisonProgress
+    from .compare import ComparisonProgress
+    from .result import Comparison
 
 SHOWN_ROWS = 12
 

@@ -24,7 +24,7 @@ LEAST_EDGE_PX = 176
 
 def micro_ssim(image: NDArray[Any], truth: NDArray[Any]) -> dict[str, float | None]:
     """Return `micro_ssim` and `micro_ms3im` of an image (Y, X), each None where there is none."""
-    nothing = {"micro_ssim": None, "micro_ms3im": None}
+    nothing: dict[str, float | None] = {"micro_ssim": None, "micro_ms3im": None}
     if min(truth.shape) < LEAST_EDGE_PX:
         return nothing
     try:

@@ -385,7 +385,8 @@ def _spectrum(removed: NDArray[Any]) -> NDArray[np.float64]:
         return np.full((SPECTRUM_PX, SPECTRUM_PX), 0.5)
     level = np.log10(np.maximum(power / mean, 1e-6)) / 4 + 0.5
     whole = -(-SPECTRUM_PX // edge)
-    return np.kron(level, np.ones((whole, whole)))[:SPECTRUM_PX, :SPECTRUM_PX]
+    repeated = np.kron(level, np.ones((whole, whole)))
+    return repeated[:SPECTRUM_PX, :SPECTRUM_PX].astype(np.float64)
 
 
 def _noise_power(picture: Picture) -> float | None:

@@ -47,8 +47,8 @@ def remarks_on(
         )
     if not ruler.knows_truth:
         yield from _where_blind_ranking_errs(scene, calibrated)
-    elif (text := _agreement(rows)) is not None:
-        yield text
+    elif (agreement := _agreement(rows)) is not None:
+        yield agreement
     if any("training_minutes" in row.facts for row in rows):
         yield (
             "Each model was trained once. Another seed gives another model; differences of less "
@@ -90,13 +90,16 @@ def _agreement(rows: Sequence[Row]) -> str | None:
     """Say whether the ranking without truth would have been the same."""
     if len(rows) < FEWEST_RANKED:
         return None
-    by_truth = [row.figures.get("psnr_db") for row in rows]
-    blind = [row.figures.get("held_out_mse_adu2") for row in rows]
-    if None in by_truth or None in blind:
+    by_truth = {row.name: row.figures.get("psnr_db") for row in rows}
+    blind = {row.name: row.figures.get("held_out_mse_adu2") for row in rows}
+    true_scores = {name: score for name, score in by_truth.items() if score is not None}
+    blind_scores = {name: -error for name, error in blind.items() if error is not None}
+    if not len(true_scores) == len(blind_scores) == len(rows):
         return None
-    agreement = float(spearmanr(by_truth, [-float(value or 0) for value in blind]).statistic)
-    best = max(rows, key=lambda row: row.figures["psnr_db"] or 0).name
-    blind_best = min(rows, key=lambda row: row.figures["held_out_mse_adu2"] or 0).name
+    pairs = [*true_scores.values()], [*blind_scores.values()]
+    agreement = float(spearmanr(*pairs).statistic)
+    best = max(true_scores, key=true_scores.__getitem__)
+    blind_best = max(blind_scores, key=blind_scores.__getitem__)
     same = "the same row" if best == blind_best else f"{blind_best} instead of {best}"
     verdict = (
         "could have been trusted" if agreement > GOOD_AGREEMENT else "would have misled in places"

@@ -120,7 +120,7 @@ class ComparisonFolder:
         """Write a row; its picture first, so that a row has one."""
         if measured is not None:
             picture = measured.picture
-            arrays = {"estimate": picture.estimate, "raw": picture.raw}
+            arrays: dict[str, Any] = {"estimate": picture.estimate, "raw": picture.raw}
             if picture.truth is not None:
                 arrays["truth"] = picture.truth
             with (

@@ -40,7 +40,7 @@ CHECKS = {
     "quantisation": "Fine enough grey levels",
     "excess_noise": "The camera's amplifier is known",
 }
-"""What each check of a calibration asks, for whoever has never heard of it: true if it is green."""
+"""What each check of a calibration asks, for whoever has never heard of it; true if green."""
 
 WITHOUT = (
     "The camera's noise is then estimated from the recording itself. The picture is denoised all "

@@ -71,7 +71,11 @@ def evaluate_method(
         figures=figures,
         on_progress=on_progress,
     )
-    said = {"name": method, "frames": averaged_frames, "strength": denoiser.strength}
+    said: dict[str, str | int | float | None] = {
+        "name": method,
+        "frames": averaged_frames,
+        "strength": denoiser.strength,
+    }
     return replace(evaluation, method=said)
 
 

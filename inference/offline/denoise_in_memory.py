@@ -39,7 +39,7 @@ class FrameArray:
             (*stack.sizes.values(), *stack.frame_shape), np.nan, np.float32
         )
         self._flat = self.pixels.reshape(len(stack), *stack.frame_shape)
-        self._places = {
+        self._places: dict[frozenset[tuple[str, int | str]], int] = {
             frozenset(stack.image_axes(index).items()): index for index in range(len(stack))
         }
 

@@ -1,7 +1,8 @@
 """The OME-XML of a file that is written: which page is which frame, and what is known beside them.
 
 Owns the document, by `ome-types`. One image for each position; a frame that was never recorded has
-no page, and the document names none. Pages are written in `tiff`.
+no page, and the document names none; a position without any says `MetadataOnly`, so that those
+after it keep their place. Pages are written in `tiff`.
 """
 
 from __future__ import annotations
@@ -38,13 +39,17 @@ def ome_document(
     names = position_names(stack)
     images = []
     by_position = groupby(sorted(pages, key=_position), key=_position)
-    for number, (position, places) in enumerate(by_position):
-        own = {place: pages[place] for place in places}
+    found = {
+        position: {place: pages[place] for place in places} for position, places in by_position
+    }
+    for position in sorted({*range(len(stack.image_places)), *found}):
         images.append(
             Image(
-                id=f"Image:{number}",
+                id=f"Image:{position}",
                 name=names.get(position, f"Position {position}"),
-                pixels=_pixels(number, own, stack, pixel_type, channel_names),
+                pixels=_pixels(
+                    position, found.get(position, {}), stack, pixel_type, channel_names
+                ),
             )
         )
     return OME(
@@ -78,10 +83,12 @@ def _pixels(
     pixel_type: str,
     channel_names: Sequence[str],
 ) -> Any:
-    from ome_types.model import Channel, Pixels, Pixels_DimensionOrder, PixelType
+    from ome_types.model import Channel, MetadataOnly, Pixels, Pixels_DimensionOrder, PixelType
 
     times, channels, planes = (
-        max(stack.sizes.get(axis, 1), 1 + max(getattr(place, axis) for place in pages))
+        max(
+            stack.sizes.get(axis, 1), 1 + max((getattr(place, axis) for place in pages), default=0)
+        )
         for axis in ("time", "channel", "z")
     )
     height, width = stack.pixel_size_yx_um or (None, None)
@@ -109,6 +116,7 @@ def _pixels(
             for index in range(channels)
         ],
         tiff_data_blocks=_blocks(pages, times, planes),
+        metadata_only=None if pages else MetadataOnly(),
         **{name: value for name, value in known.items() if value},
     )
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quietscope.storage.atomic_output import OutputError
+from quietscope.storage.open_stack import open_stack
 from quietscope.storage.output_kinds import Kind, kind_of
 from quietscope.storage.stack import Stack
 from quietscope.storage.writers.open_writer import PixelType, as_pixel_type
@@ -96,6 +97,26 @@ def test_an_absent_frame_has_no_page(
         for axes in written:
             page = file.pages[pages[tuple(axes.values())]]
             assert page.asarray()[0, 0] == 1 + places.index(axes)
+
+
+def test_a_position_that_is_absent_as_a_whole_keeps_its_place(tmp_path: Path) -> None:
+    """What comes after it would move up, and be taken for it."""
+    stack = facts(
+        {"position": 4, "time": 2}, axis_values={"position": ("well A", "well B", "C", "D")}
+    )
+    path = tmp_path / "a.ome.tif"
+    with OmeTiffWriter(path, stack) as writer:
+        for position in (0, 2):
+            for time in range(2):
+                writer.write(frame(10 * position + time), {"position": position, "time": time})
+    found = open_stack(path)
+    assert dict(found.sizes) == {"position": 4, "time": 2}
+    assert found.axis_values["position"] == ("well A", "well B", "C", "D")
+    assert found.present is not None
+    assert found.present.tolist() == [[True] * 2, [False] * 2, [True] * 2, [False] * 2]
+    assert found.frame(5)[0, 0] == 21
+    with tifffile.TiffFile(path) as file:
+        assert [series.name for series in file.series] == ["well A", "C"]
 
 
 def _pages_by_place(pixels: Any) -> dict[tuple[int, int, int], int]:
