@@ -24,11 +24,9 @@ import yaml
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 RECIPE_SCHEMA = "https://raw.githubusercontent.com/prefix-dev/recipe-format/main/schema.json"
-
-
+CITATION_SCHEMA = "https://citation-file-format.github.io/1.2.0/schema.json"
 OUT_OF_REACH = ("Cannot connect to the Docker daemon", "Failed to resolve")
 """What says that an engine or a network is missing, not that a recipe is wrong."""
-CITATION_SCHEMA = "https://citation-file-format.github.io/1.2.0/schema.json"
 
 
 class NotRunError(Exception):
@@ -46,8 +44,8 @@ def run(*words: object) -> str:
 
 
 def versions() -> str:
-    """`__init__.py` is the only place; the recipe repeats it."""
-    text = (ROOT / "__init__.py").read_text(encoding="utf-8")
+    """`version.py` is the only place; the recipe repeats it."""
+    text = (ROOT / "version.py").read_text(encoding="utf-8")
     own = re.search(r'__version__ = "(.+?)"', text)
     recipe = yaml.safe_load((HERE / "conda" / "recipe.yaml").read_text(encoding="utf-8"))
     found = {"quietscope": own and own[1], "conda": recipe["context"]["version"]}

@@ -25,6 +25,15 @@ MADE_FROM = {
 
 PYTHON = {
     "In your own script": ["quietscope.acquisition.LiveDenoiser"],
+    "With arrays: `import quietscope as qs`": [
+        "quietscope.arrays.functions.calibrate",
+        "quietscope.arrays.functions.train",
+        "quietscope.arrays.model.load",
+        "quietscope.arrays.model.Model",
+        "quietscope.arrays.functions.denoise",
+        "quietscope.arrays.functions.evaluate",
+        "quietscope.arrays.functions.compare",
+    ],
     "Recordings": [
         "quietscope.storage.open_stack.open_stack",
         "quietscope.storage.open_options.OpenOptions",
