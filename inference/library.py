@@ -258,7 +258,13 @@ class Library:
         with owned(self.path / CURRENT, wait_s=LOCK_WAIT_S):
             old, new = self.name_of(model), f"{MODELS}/{name}"
             pointer = self._pointer()
-            model.rename(target)
+            try:
+                model.rename(target)
+            except OSError as error:
+                raise InferenceError(
+                    f"{model}: cannot be renamed to {name!r} ({error.strerror}); close the "
+                    "programs that use it, or choose another name"
+                ) from error
             try:
                 self._write(_renamed(pointer, old, new))
             except BaseException:

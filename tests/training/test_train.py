@@ -201,6 +201,24 @@ def test_resuming_with_other_options_is_refused(recording, tmp_path):
         train([recording], tmp_path / "model", again, noise_model=noisier)
 
 
+def test_a_resumed_run_keeps_the_method_that_was_chosen(recording, tmp_path):
+    found = []
+
+    def kill(run, save):
+        found.append((run.options.algorithm, run.step))
+        if run.step == 2 or len(found) > 3:
+            save()
+            raise Killed
+
+    # The recording's noise is white, for which lattice would be chosen now.
+    begun = dataclasses.replace(QUICK, algorithm="n2v2")
+    again = dataclasses.replace(QUICK, algorithm="auto", resume=True)
+    for options in (begun, again):
+        with pytest.raises(Killed):
+            train([recording], tmp_path / "model", options, between_steps=kill)
+    assert found == [("n2v2", 0), ("n2v2", 1), ("n2v2", 2), ("n2v2", 2)]
+
+
 def test_a_resumed_run_keeps_the_units_that_it_began_with(recording, tmp_path):
     def kill(progress):
         raise Killed

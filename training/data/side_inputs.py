@@ -117,7 +117,7 @@ def channel_number(stack: Stack, channel: str) -> int:
     count = stack.sizes.get("channel", 1)
     if channel in stack.channel_names:
         return stack.channel_names.index(channel)
-    if channel.isdigit() and int(channel) < count:
+    if channel in map(str, range(count)):
         return int(channel)
     names = ", ".join(stack.channel_names) or f"0 to {count - 1}"
     raise TrainingDataError(f"{stack.path}: has no channel {channel!r}, it has {names}")

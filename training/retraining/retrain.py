@@ -251,6 +251,9 @@ def go_on_with_begun(shelf: Library, request: Request) -> list[Decision]:
             begun.forget(candidate)  # its runs have gone: nothing to go on with
             continue
         slot = _slot_of(shelf, stacks[0], what.channel)
+        if slot.current is not None and slot.current.absolute() == candidate.absolute():
+            begun.forget(candidate)  # killed when all but this was done
+            continue
         try:
             decision = _candidate_round(
                 shelf, slot, stacks, what.training_options(candidate), request, candidate
@@ -459,9 +462,10 @@ def _candidate_round(
         )
         _remember_training(shelf, slot, memory, stacks)
     yardstick = partial(run_audit.yardstick, calibrated=calibrated, seed=options.seed)
-    decision = _decide(
-        shelf, slot, open_bundle(candidate), current, stacks, yardstick, options.seed
-    )
+    bundle = open_bundle(candidate)
+    if bundle.manifest.noise_is_removed is False and bundle.manifest.noise:
+        request.remark(bundle.manifest.noise)
+    decision = _decide(shelf, slot, bundle, current, stacks, yardstick, options.seed)
     begun.forget(candidate)
     return replace(
         decision,

@@ -141,8 +141,11 @@ def run_night(
         started=now.astimezone() if before is None else before.started,
         decisions=() if before is None else before.decisions,
     )
-    write_record(night.library, record)
-    record = _worked(night, record, until, say, command)
+    try:
+        write_record(night.library, record)
+        record = _worked(night, record, until, say, command)
+    except OutputError as error:  # who is to be told is told, even if nothing can be written
+        record = _failed(record, error)
     record = record.model_copy(update={"ended": datetime.now().astimezone()})
     record = _noticed(night, _with_page(night.library, record))
     write_record(night.library, record)
@@ -171,9 +174,13 @@ def _worked(
         return record.model_copy(
             update={"state": "unfinished", "remarks": ("a live session lasted all night",)}
         )
-    except QuietscopeError as error:
-        return record.model_copy(update={"state": "failed", "failure": one_line(error)})
+    except (QuietscopeError, OSError) as error:
+        return _failed(record, error)
     return _with_results(record, ended)
+
+
+def _failed(record: NightRecord, error: Exception) -> NightRecord:
+    return record.model_copy(update={"state": "failed", "failure": one_line(error)})
 
 
 class _OverError(Exception):
@@ -259,8 +266,8 @@ def _take(line: str, results: _Results) -> None:
 def _with_page(library: Path, record: NightRecord) -> NightRecord:
     from .night_page import write_night_page
 
-    write_record(library, record)  # the page is drawn from the records
     try:
+        write_record(library, record)  # the page is drawn from the records
         page = write_night_page(library, record)
     except (QuietscopeError, OSError) as error:  # no reason to lose the night
         remark = f"the page could not be written: {one_line(error)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from quietscope.inference.errors import InferenceError
+from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.live_sessions import live_session
 from quietscope.training.errors import TrainingError
 from quietscope.training.retraining import service
@@ -169,6 +171,24 @@ def test_the_notice_gets_the_night_as_json(library, tmp_path):
     record = made(library, notify=f"'{sys.executable}' '{script}'", status=3)
     told = NightRecord.model_validate_json((tmp_path / "told.json").read_text("utf-8"))
     assert (told.state, record.remarks) == ("unfinished", ())
+
+
+def test_the_notice_is_given_where_no_record_can_be_written(library, tmp_path, monkeypatch):
+    def full(*_):
+        raise OutputError("the disk is full")
+
+    told = tmp_path / "told.json"
+    program = tmp_path / "tell.py"
+    program.write_text(
+        "import pathlib, sys\n"
+        f"pathlib.Path({str(told)!r}).write_text(sys.stdin.read(), 'utf-8')\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(service, "write_record", full)
+    notify = shlex.join([sys.executable, str(program)])
+    with pytest.raises(OutputError, match="disk is full"):
+        made(library, notify=notify)
+    assert json.loads(told.read_text("utf-8"))["failure"] == "the disk is full"
 
 
 def test_a_notice_that_fails_is_on_record_and_the_night_is_done(library):

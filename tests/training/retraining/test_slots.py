@@ -255,6 +255,17 @@ def test_a_candidate_that_was_trained_and_not_judged_is_judged_first(
     assert (decision.decision, decision.before) == ("promoted", shelf.models_dir / "soft")
     assert shelf.current() == candidate
     assert begun.unjudged(shelf) == []
+    # Killed once more, after it came into use: it is not judged by itself.
+    begun.note(shelf, candidate, [run], None, TrainingOptions(preset="fast", seconds=60.0))
+    assert go_on_with_begun(shelf, Request()) == []
+    assert begun.unjudged(shelf) == []
+    # Options of another version cost what was begun, and no night.
+    other = {"channel": None, "runs": [str(run)], "options": {"of_tomorrow": 1}}
+    (shelf.models_dir / "y.begun.json").write_text(json.dumps(other), encoding="utf-8")
+    said = []
+    assert go_on_with_begun(shelf, Request(on_remark=said.append)) == []
+    assert "another version" in said[0]
+    assert begun.unjudged(shelf) == []
 
 
 def test_what_was_begun_on_runs_that_have_gone_is_forgotten(tmp_path):
