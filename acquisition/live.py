@@ -265,7 +265,10 @@ class LiveDenoiser:
         trace: TracebackType | None,
     ) -> None:
         run = self._run
-        assert run is not None  # the block was entered
+        if run is None:
+            raise AcquisitionError(
+                f"{self._directory.path}: was left before it was begun; use it in a `with` block"
+            )
         self._state = RunState.ENDED
         theirs = self._failures.of(error)
         try:

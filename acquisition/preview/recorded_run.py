@@ -51,12 +51,17 @@ def recorded_frames(run: Path) -> int:
 def past(run: Path, share: float, channel: str) -> Past | None:
     """Return the frame at `share` (0 to 1) of what was recorded of a channel; None without one.
 
-    Frames that are not denoised yet come without a denoised image.
+    Frames that are not denoised yet come without a denoised image. What the disk does not give
+    just now is no moment either: the next wish is asked anew.
     """
     try:
-        raw = _of_channel(open_stack(run / RAW), channel)
-    except QuietscopeError:
+        return _past(run, share, channel)
+    except (QuietscopeError, OSError, ValueError):
         return None
+
+
+def _past(run: Path, share: float, channel: str) -> Past | None:
+    raw = _of_channel(open_stack(run / RAW), channel)
     there = raw.present_indices
     if not there.size:
         return None

@@ -17,7 +17,7 @@ from ...inference.errors import FrameMismatchError
 from ...storage.axis_map import Place
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers
-from .context import Context, side_input_loaders
+from .context import Contexts, side_input_loaders
 from .denoise_stage import denoise
 from .denoised_stores import DenoisedStores
 from .part import Part
@@ -55,17 +55,16 @@ def complete(
     """
     to_do = counts.still_to_denoise
     mismatch: FrameMismatchError | None = None
-    contexts: dict[int, Context] = {}
-    estimates: dict[int, NDArray[np.float32]] = {}
+    contexts = Contexts(lambda part, place: read_raw(part, place, {}))
+    estimate = np.empty((2, 0, 0), np.float32)
     for number, place, line in read_frame_log(run.frame_log):
         if counts.still_to_denoise <= 0:
             break
         part, axes = parts[number - 1], line["axes"]
         channel = denoisers.named(axes, line["metadata"])
         load = cache(partial(read_raw, part, place, axes))
-        context = contexts.setdefault(number, Context(partial(_read_back, read_raw, part)))
         loaders = side_input_loaders(
-            context, place, load, part=part, denoisers=denoisers, channel=channel
+            contexts.of(part), place, load, part=part, denoisers=denoisers, channel=channel
         )
         settings = part.settings_of(axes, line["metadata"])
         misfit = denoisers.misfit(channel, settings, part.frame_shape)
@@ -77,7 +76,8 @@ def complete(
         pixels = load()
         if pixels is None:
             continue
-        estimate = estimates.setdefault(number, np.empty((2, *part.frame_shape), np.float32))
+        if estimate.shape[1:] != part.frame_shape:
+            estimate = np.empty((2, *part.frame_shape), np.float32)
         try:
             denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
         except FrameMismatchError as error:  # frames of other settings may fit all the same
@@ -93,7 +93,3 @@ def complete(
             on_progress(counts.denoised_afterwards, to_do)
     if mismatch is not None:
         raise mismatch
-
-
-def _read_back(read_raw: ReadRaw, part: Part, place: Place) -> NDArray[Any] | None:
-    return read_raw(part, place, {})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from .part import Part
 
 MAX_CONTEXT_BYTES = 512 * 2**20
-"""Held for all channels, planes and positions together; frames beyond it are read back."""
+"""Held for all channels, planes and positions of a part; frames beyond it are read back."""
+
+MAX_CONTEXTS = 8
+"""Parts of which frames are held for those that come after; a region may move for hours."""
 
 Pixels = NDArray[Any]
 Load = Callable[[], Pixels | None]
@@ -74,6 +78,29 @@ class Context:
 
 def _nothing() -> None:
     return None
+
+
+class Contexts:
+    """Those of the parts of a run that were used last; of others all is read back.
+
+    Parameters
+    ----------
+    read_back
+        Returns the pixels of a part's frame that is not in memory; None if there is none.
+    """
+
+    def __init__(self, read_back: Callable[[Part, Place], Pixels | None]) -> None:
+        self._read_back = read_back
+        self._by_part: OrderedDict[int, Context] = OrderedDict()
+
+    def of(self, part: Part) -> Context:
+        """Return what is remembered of a part."""
+        if part.number not in self._by_part:
+            self._by_part[part.number] = Context(partial(self._read_back, part))
+            if len(self._by_part) > MAX_CONTEXTS:
+                self._by_part.popitem(last=False)
+        self._by_part.move_to_end(part.number)
+        return self._by_part[part.number]
 
 
 def side_input_loaders(

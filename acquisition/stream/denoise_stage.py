@@ -21,9 +21,10 @@ from ...errors import QuietscopeError
 from ...inference.denoiser import Denoiser
 from ...inference.errors import FrameMismatchError
 from ...inference.runtime.pipeline import FramePipeline
+from ...storage.axis_map import Place
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers, require_finite
-from .context import Context, Load, observations, side_input_loaders
+from .context import Contexts, Load, observations, side_input_loaders
 from .denoised_stores import DenoisedStores
 from .frame import Frame
 from .part import Part, Recorded
@@ -40,8 +41,6 @@ MAX_WAITING_BYTES = 256 * 2**20
 
 SKIP_LOG_INTERVAL_S = 10.0
 MAX_MISFITS_TOLD = 20
-MAX_CONTEXTS = 8
-"""Parts of which frames are held for those that come after; a region may move for hours."""
 
 
 class Waiting(NamedTuple):
@@ -95,7 +94,7 @@ class DenoiseStage(Stage[Waiting]):
         self._view = view
         self._warm_up = warm_up
         self._warm: Future[None] = Future()
-        self._contexts: dict[int, Context] = {}
+        self._contexts = Contexts(_read_recorded)
         self._pipeline: FramePipeline | None = None
         self._next_skip_log = 0.0
         self._unused_told = False
@@ -156,25 +155,14 @@ class DenoiseStage(Stage[Waiting]):
 
     def _further(self, recorded: Recorded, channel: int | str | None) -> list[Load]:
         part, pixels = recorded.part, recorded.frame.pixels
-        context = self._context(part)
         return side_input_loaders(
-            context,
+            self._contexts.of(part),
             recorded.place,
             lambda: pixels,
             part=part,
             denoisers=self._denoisers,
             channel=channel,
         )
-
-    def _context(self, part: Part) -> Context:
-        """Return what is remembered of a part; beyond the newest few it is read back."""
-        context = self._contexts.pop(part.number, None)
-        if context is None:
-            context = Context(part.raw.read if part.raw is not None else lambda _: None)
-        self._contexts[part.number] = context  # now the last one
-        if len(self._contexts) > MAX_CONTEXTS:
-            del self._contexts[next(iter(self._contexts))]
-        return context
 
     def _note_skip(self, skipped: Waiting) -> None:
         if not skipped.denoised:
@@ -243,6 +231,10 @@ class DenoiseStage(Stage[Waiting]):
     def _show(self, waiting: Waiting, estimate: NDArray[np.float32] | None) -> None:
         if self._view is not None:
             self._view.show(estimate, waiting.recorded, waiting.channel, self._denoisers)
+
+
+def _read_recorded(part: Part, place: Place) -> NDArray[Any] | None:
+    return None if part.raw is None else part.raw.read(place)
 
 
 def denoise(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy import float32
 from numpy.typing import NDArray
 
+from ...calibration.errors import CalibrationError
 from ...calibration.noise_files import load_noise_model
 from ...inference.bundle import Bundle
 from ...inference.denoiser import Denoiser
@@ -86,7 +87,7 @@ class View:
         self._link: PreviewLink | None = None
         self._began = time.monotonic()
         self._next_trust: dict[str, float] = {}
-        self._noise: dict[str, NoiseVariance] = {}
+        self._noise: dict[str, NoiseVariance | None] = {}
         self._judges: dict[tuple[str, str], FrameJudge] = {}
         self.trust: dict[str, dict[str, Any]] = {}
 
@@ -207,9 +208,7 @@ class View:
         if not isinstance(model, Bundle):
             return None
         if model.model_sha256 not in self._noise:
-            self._noise[model.model_sha256] = NoiseVariance(
-                load_noise_model(model.noise_model_path)
-            )
+            self._noise[model.model_sha256] = _noise_of(model)
         return self._noise[model.model_sha256]
 
     def _figures(
@@ -231,3 +230,11 @@ class View:
             "elapsed_s": time.monotonic() - self._began,
             "simulated": self._simulated,
         }
+
+
+def _noise_of(bundle: Bundle) -> NoiseVariance | None:
+    try:
+        return NoiseVariance(load_noise_model(bundle.noise_model_path))
+    except CalibrationError as error:  # of a later version, say: no reason to stop a run
+        logger.warning("%s; the picture is judged without the camera's noise", error)
+        return None

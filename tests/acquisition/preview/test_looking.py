@@ -96,6 +96,16 @@ def test_the_past_is_read_while_the_run_is_still_growing(growing):
     assert "10" in last.place
 
 
+def test_a_damaged_moment_of_the_past_is_none_and_the_next_is_read(growing):
+    damaged = max((growing / "raw.ome.zarr" / "0").glob("c.*"), key=str)
+    whole = damaged.read_bytes()
+    damaged.write_bytes(b"no chunk")
+    found = [past(growing, share, "") for share in np.linspace(0, 1, 10)]
+    damaged.write_bytes(whole)  # the writer reads it back when it closes
+    assert None in found
+    assert any(found)
+
+
 def test_where_nothing_was_recorded_there_is_no_past(tmp_path):
     assert past(tmp_path, 0.5, "") is None
     assert recorded_frames(tmp_path) == 0

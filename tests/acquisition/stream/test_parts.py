@@ -19,7 +19,12 @@ from quietscope.acquisition.microscope.options import settings_from_options
 from quietscope.acquisition.sources.pycromanager_hook import FrameMaker
 from quietscope.acquisition.stream.accounting import Accounting, Durations, FrameNumbers
 from quietscope.acquisition.stream.camera_state import CameraState
-from quietscope.acquisition.stream.context import Context, observations
+from quietscope.acquisition.stream.context import (
+    MAX_CONTEXTS,
+    Context,
+    Contexts,
+    observations,
+)
 from quietscope.acquisition.stream.frame import Frame
 from quietscope.acquisition.stream.frame_pool import FramePool
 from quietscope.acquisition.stream.recorder import Recorder
@@ -247,6 +252,27 @@ def test_context_beyond_memory_is_read_back(monkeypatch):
     for place, values in given_back.items():
         now = 10 * place.position + place.time
         assert values == ([now, now - 1, 0] if place.time else [now, 0, 0])
+
+
+def test_only_parts_that_were_used_last_are_remembered():
+    class Numbered:
+        def __init__(self, number):
+            self.number = number
+
+    read = []
+    contexts = Contexts(lambda part, place: read.append((part.number, place.time)))
+    first = contexts.of(Numbered(0))
+    for number in range(1, MAX_CONTEXTS):
+        contexts.of(Numbered(number))
+    assert contexts.of(Numbered(0)) is first
+    contexts.of(Numbered(MAX_CONTEXTS))
+    assert contexts.of(Numbered(0)) is first  # number 1 was the oldest
+    for number in range(1, MAX_CONTEXTS + 1):
+        contexts.of(Numbered(number))
+    assert contexts.of(Numbered(0)) is not first
+    (load,) = contexts.of(Numbered(3)).side_inputs(Place(0, 1, 0, 0), 1)
+    assert load() is None
+    assert read == [(3, 0)]
 
 
 # ---------------------------------------------------------------------------- run directory
