@@ -44,6 +44,8 @@ FEWEST_FRAMES = 3
 """Of fewer frames no spread can be told."""
 CORRELATED = 0.05
 """Correlation of the noise of neighbours, from which on it shows."""
+FOR_SHARED = ("r2r", "structn2v")
+"""Algorithms for noise that neighbours share, as `train` chooses and `inspect` advises."""
 MOVES = 0.5
 """Variance that motion adds, over the noise's."""
 
@@ -219,14 +221,16 @@ def _more(
         )
     if scene.noise_is_correlated:
         x, y = scene.noise_correlation_xy or (0.0, 0.0)
-        knows = next((one.row.name for one in standings if "structn2v" in one.row.name), None)
+        knows = next(
+            (one.row.name for one in standings if one.row.contestant.method in FOR_SHARED), None
+        )
         said.append(
             f"Neighbouring pixels share noise (correlation {x:.2f} along x, {y:.2f} along y), "
             "which most methods take for structure: "
             + (
                 f"look whether {knows} leaves less of it."
                 if knows
-                else "compare structn2v as well."
+                else f"compare {' and '.join(FOR_SHARED)} as well."
             )
         )
     if chosen.row.figures.get("uncertainty_z_std") is None:
@@ -237,7 +241,7 @@ def _more(
 
 
 def _based_on(rows: Sequence[Row], knows_truth: bool, frames: int, scene: Scene) -> str:
-    minutes = [row.facts["training_minutes"] for row in rows if "training_minutes" in row.facts]
+    minutes = [row.facts["training_minutes"] for row in rows if row.contestant.kind == "trained"]
     unit = DECIBEL if knows_truth else OF_NOISE
     by = (
         "PSNR against the truth"

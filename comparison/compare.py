@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -47,6 +47,9 @@ from .train_contestant import trained_facts
 DEFAULT_MINUTES = 5.0
 DEFAULT_FRAMES = 5
 MOST_SCORED = 8
+MOST_COMPARED_FRAMES = 17
+"""As many as a network looks at."""
+LEAST_SECONDS = 1.0
 Remark = Callable[[str], None]
 
 
@@ -77,6 +80,22 @@ class ComparisonOptions:
     preset: Preset = "live"
     seed: int = 0
     most_scored: int = MOST_SCORED
+
+    def __post_init__(self) -> None:
+        """Refuse what would be found out after an hour, method by method."""
+        if not 1 <= self.frames <= MOST_COMPARED_FRAMES:
+            raise ComparisonError(f"frames is {self.frames}, expected 1 to {MOST_COMPARED_FRAMES}")
+        if self.most_scored < 1:
+            raise ComparisonError(f"{self.most_scored} frames to score, expected at least 1")
+        if not self.seconds >= LEAST_SECONDS:  # not a number is no budget either
+            raise ComparisonError(
+                f"the budget is {self.seconds / 60:g} minutes for each training, expected at "
+                f"least {LEAST_SECONDS / 60:.2g}"
+            )
+        if self.preset not in get_args(Preset):
+            raise ComparisonError(
+                f"preset is {self.preset!r}, expected one of {', '.join(get_args(Preset))}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

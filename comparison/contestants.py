@@ -82,7 +82,10 @@ def contestants(methods: Sequence[str], models: Sequence[Path], frames: int) -> 
     ComparisonError
         If a name is neither filter nor algorithm, or two models have one name.
     """
-    named = list(dict.fromkeys([RAW, *_expanded(methods)]))
+    wanted = list(_expanded(methods))
+    if not wanted and not models:
+        raise ComparisonError("neither a method nor a model was named; give --methods or --models")
+    named = list(dict.fromkeys([RAW, *wanted]))
     counts = [1, frames] if frames > 1 else [1]
     found = [Contestant("filter", name, n) for name in named if name in FILTERS for n in counts]
     found += [Contestant("model", str(path), 0) for path in models]

@@ -41,6 +41,8 @@ class NoiseVariance:
 
     def __init__(self, noise_model: NoiseModel) -> None:
         low, high = noise_model.signal_range_adu
+        if high <= low:  # told from frames of one brightness: noise is all that reaches further
+            high = low + (float(np.sqrt(noise_model.variance(np.array([low]))[0])) or 1.0)
         self.signal_adu = low + (high - low) * np.concatenate(
             [_BELOW, np.linspace(0, 1, _GRID) ** 2, _ABOVE]
         )

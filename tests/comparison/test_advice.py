@@ -66,6 +66,7 @@ def test_nothing_is_advised_where_nothing_is_better_than_raw():
 def test_correlated_noise_is_named():
     found = advised(row("gaussian", [30.0] * 3), scene=Scene((0.6, 0.5), 0.0))
     assert "share noise (correlation 0.60 along x, 0.50 along y)" in found.sentence
+    assert "compare r2r and structn2v as well" in found.sentence
 
 
 def test_of_two_frames_only_a_plain_difference_counts():

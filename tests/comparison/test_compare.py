@@ -192,6 +192,33 @@ def test_a_truth_that_does_not_fit_is_said_before_anything_is_done(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"seconds": float("nan")}, "nan minutes"),
+        ({"most_scored": 0}, "0 frames to score"),
+        ({"frames": 0}, "frames is 0"),
+        ({"preset": "huge"}, "preset is 'huge'"),
+    ],
+)
+def test_choices_that_cannot_be_are_refused_before_the_first_training(given, said):
+    with pytest.raises(ComparisonError, match=said):
+        ComparisonOptions(**given)
+
+
+def test_nothing_named_is_nothing_to_compare(tmp_path):
+    with pytest.raises(ComparisonError, match="neither a method nor a model"):
+        compare(stack_from_array(noisy()), tmp_path / "out", ComparisonOptions(()))
+
+
+def test_frames_of_one_brightness_are_compared(tmp_path):
+    """The noise model then knows a single signal, which is no range."""
+    pixels = np.random.default_rng(0).poisson(100, (12, 40, 48)).astype(np.uint16)
+    options = ComparisonOptions(("gaussian",), frames=1, most_scored=3)
+    found = compare(stack_from_array(pixels), tmp_path / "out", options)
+    assert found.result()["chosen"] == "gaussian"
+
+
 def test_nobody_is_taught_the_truth_that_scores_it(tmp_path):
     options = ComparisonOptions(("gaussian", "care"), frames=1, most_scored=2)
     found = compare(
