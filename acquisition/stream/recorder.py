@@ -97,7 +97,7 @@ class Recorder(Stage[Frame]):
                     part.scale(part.raw)
                     part.show(part.raw)
                     part.raw.close()
-            except OutputError as error:
+            except (OutputError, OSError) as error:  # the other parts are closed all the same
                 self.error = self.error or error
         self._log.close()
         if self.error is not None and self._store_raw:

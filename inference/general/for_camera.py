@@ -97,7 +97,7 @@ def general_bundle(
         )
     manifest = read_shipped(shipped)
     constants = CameraConstants.of(noise_model)
-    maps = _maps(noise_model, constants) if with_maps else None
+    maps = _maps(noise_model) if with_maps else None
     belongs_to = camera or noise_model.fingerprint
     if maps is not None:
         belongs_to = belongs_to.model_copy(update={"roi": noise_model.fingerprint.roi})
@@ -192,10 +192,8 @@ def _name(
     return f"{content.hexdigest()[:16]}-{pixel_type}-{context_frames}"
 
 
-def _maps(
-    noise_model: GaussianMixtureNoiseModel, constants: CameraConstants
-) -> NDArray[np.float32] | None:
-    """Return the maps of the calibrated region, (3, Y, X), for these constants."""
+def _maps(noise_model: GaussianMixtureNoiseModel) -> NDArray[np.float32] | None:
+    """Return the maps of the calibrated region, (3, Y, X)."""
     maps, law = noise_model.maps, noise_model.photon_transfer
     if maps is None or law.offset_adu is None or not maps.uneven:
         return None

@@ -105,7 +105,7 @@ class FrameJudge:
         self._standing = Standing()
         self._figures: dict[str, float] = {}
         self._features: Features = {}
-        self._weights = (0.0, 0.0)
+        self._weights: dict[str, tuple[float, float]] = {}
 
     @classmethod
     def of_bundle(
@@ -139,7 +139,7 @@ class FrameJudge:
         """
         if place != self._place:
             self._place, self._standing = place, Standing()
-            self._figures, self._features, self._weights = {}, {}, (0.0, 0.0)
+            self._figures, self._features, self._weights = {}, {}, {}
         frame = Evidence.measure(
             raw,
             estimate,
@@ -178,18 +178,19 @@ class FrameJudge:
         )
 
     def _average(self, frame: Evidence) -> None:
-        total, squares = self._weights
-        total, squares = FIGURE_MEMORY * total + 1, FIGURE_MEMORY**2 * squares + 1
-        self._weights = total, squares
+        """Take the figures of a frame; one that it cannot tell is no longer known."""
+        figures, weights = {}, {}
         for name, value in frame.figures.items():
+            total, squares = self._weights.get(name, (0.0, 0.0))
+            total, squares = FIGURE_MEMORY * total + 1, FIGURE_MEMORY**2 * squares + 1
             before = self._figures.get(name, value)
-            self._figures[name] = before + (value - before) / total
+            figures[name], weights[name] = before + (value - before) / total, (total, squares)
+        self._figures, self._weights = figures, weights
 
     @property
-    def _averaged(self) -> float:
-        """How many frames the figures are averages of."""
-        total, squares = self._weights
-        return total**2 / squares
+    def _averaged(self) -> dict[str, float]:
+        """Of how many frames each figure is the average."""
+        return {name: total**2 / squares for name, (total, squares) in self._weights.items()}
 
     def _excess(self, name: str) -> float:
         limits = self._null.figure_limits(name, 1 << 30)

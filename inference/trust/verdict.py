@@ -121,10 +121,10 @@ class Deviations:
         *,
         pixels: int,
         tiles: int,
-        averaged: float,
+        averaged: Mapping[str, float],
     ) -> Deviations:
-        """Compare a frame of so many pixels and tiles; `averaged` frames are in the figures."""
-        of_figures = {name: null.figure_limits(name, pixels, averaged) for name in figures}
+        """Compare a frame of so many pixels and tiles; so many frames are `averaged` in each."""
+        of_figures = {name: null.figure_limits(name, pixels, averaged[name]) for name in figures}
         of_features = {name: null.domain_limits(name, tiles) for name in features}
         like = _deviations(of_features, features)
         kind = null.strangeness(features, tiles)

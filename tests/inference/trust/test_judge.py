@@ -175,6 +175,17 @@ def test_without_a_record_a_loss_is_still_seen_and_the_rest_is_not_claimed():
     assert judged(None, 2, gain=2.0).findings[0].cause == "gain"
 
 
+def test_a_figure_that_frames_no_longer_tell_is_forgotten(reference):
+    rng, electrons = np.random.default_rng(8), scene(5)
+    judge = FrameJudge(NOISE, reference)
+    raw = observe(electrons, rng, gain=2.0)
+    assert judge.add(raw, *denoise(raw, 2 * electrons)).findings[0].cause == "gain"
+    clipped = np.full(SHAPE, 65535, np.uint16)
+    found = judge.add(clipped, clipped.astype(np.float32), np.ones(SHAPE, np.float32))
+    assert "noise_bright" not in found.figures
+    assert "gain" not in {finding.cause for finding in found.findings}
+
+
 @pytest.mark.parametrize("electrons", [3, 20, 200])
 def test_dim_light_on_a_camera_of_sixteen_bits_is_no_other_noise(electrons):
     noise = NoiseVariance(Camera(signal_range_adu=(OFFSET, 65_535.0)))
