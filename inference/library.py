@@ -517,4 +517,7 @@ def _is_hidden(raw: Path, library: Path) -> bool:
 def _recorded(run: Path) -> tuple[float, str]:
     # The report is written once, at the end; the store's own time moves when it is copied.
     report = run / "report.json"
-    return ((report if report.is_file() else run / RAW).stat().st_mtime, run.name)
+    try:
+        return ((report if report.is_file() else run / RAW).stat().st_mtime, run.name)
+    except OSError:  # it was moved or replaced at this moment
+        return (0.0, run.name)

@@ -128,11 +128,7 @@ class Learner(ABC):
     def know(self, correlation: NoiseCorrelation) -> None:
         """Take in how the noise of the recordings is correlated."""
         if correlation.is_correlated:
-            self.unit_noise = UnitNoise(
-                correlation.amplitudes(),
-                correlation.rows.share * correlation.rows.found,
-                correlation.columns.share * correlation.columns.found,
-            )
+            self.unit_noise = UnitNoise(correlation.amplitudes(), *correlation.line_shares())
 
     @abstractmethod
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:

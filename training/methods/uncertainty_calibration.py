@@ -82,7 +82,8 @@ def calibrate_variance(
     `frames` are (1, 1 + T, Y, X) in network units, Y and X multiples of the network's stride.
     """
     posterior = learner.posterior
-    assert isinstance(posterior, GaussianPosterior)
+    if not isinstance(posterior, GaussianPosterior):
+        raise TypeError(f"{type(posterior).__name__} has no variance ratio to be fitted")
     posterior.ratio_gain.fill_(1.0)
     posterior.ratio_floor.fill_(0.0)
     parts = [_residuals(learner, frame, rng)[1:] for frame in frames]
@@ -107,7 +108,8 @@ def calibrate_spread(
     `frames` are as in `calibrate_variance`. Returns the factors of the variance, (KNOTS,).
     """
     posterior = learner.posterior
-    assert isinstance(posterior, SampledPosterior)
+    if not isinstance(posterior, SampledPosterior):
+        raise TypeError(f"{type(posterior).__name__} has no samples to be brought together")
     posterior.spread.fill_(1.0)
     least = least_ratio(learner, frames, rng)
     found = _ByBrightness(posterior.noise)

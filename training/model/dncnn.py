@@ -7,6 +7,7 @@ Source: Zhang et al. 2017, doi:10.1109/TIP.2017.2662206.
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -64,9 +65,7 @@ class DnCNN(Network):
         parts: list[nn.Module] = []
         for module in copy.body:
             if isinstance(module, nn.BatchNorm2d):
-                convolution = parts.pop()
-                assert isinstance(convolution, nn.Conv2d)
-                module = fuse_conv_bn_eval(convolution, module)
+                module = fuse_conv_bn_eval(cast("nn.Conv2d", parts.pop()), module)
             parts.append(module)
         copy.body = nn.Sequential(*parts)
         return copy

@@ -193,7 +193,7 @@ def write_page(found: ModelComparison, path: Path) -> None:
     page.heading("Whether they can be believed")
     page.table(
         ("run", "model", "error over what it states", "worst bias, of the noise",
-         "correlation of what it removes", "ms per frame"),
+         "correlation of what it removes, beyond the noise's", "ms per frame"),
         [
             (Path(score.path).parent.name, which, *_shown_measures(score, number))
             for score in found.scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from scipy.ndimage import convolve1d, gaussian_filter
 
 from quietscope.calibration.bootstrap import bootstrap_noise_model
+from quietscope.calibration.noise_correlation import LineNoise, correlation_in
 from quietscope.inference.bundle import open_bundle
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.data.noise_correlation import noise_correlation
@@ -252,6 +254,27 @@ def test_the_method_is_chosen_by_the_noise_and_named(shared, chosen):
     assert agreed.algorithm == other
     given = TrainingOptions(algorithm="n2v2")
     assert with_method(given, found, remarks.append) is given
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(1, 32, 32), (1, 33, 200), (2, 32, 32)])
+def test_one_small_frame_says_something_or_nothing_and_never_breaks(dtype, size):
+    pixels = np.random.default_rng(0).poisson(60, size).astype(dtype)
+    found = correlation_in([stack_from_array(pixels)])
+    assert found.origin == ("single frames" if size[0] == 1 else "resting frames")
+    assert not found.is_correlated
+    assert np.isfinite(found.drawn((32, 32), np.random.default_rng(1))).all()
+
+
+def test_lines_that_claim_more_than_all_of_the_noise_can_be_drawn():
+    found = replace(
+        measured(recorded(structure(), 20 * noise())),
+        rows=LineNoise(0.8, 0.01),
+        columns=LineNoise(0.7, 0.01),
+    )
+    drawn = found.drawn((256, 256), np.random.default_rng(1))
+    assert np.isfinite(drawn).all()
+    assert drawn.var() == pytest.approx(1, rel=0.2)
 
 
 def test_a_bootstrapped_noise_model_has_all_of_the_noise_that_neighbours_share():
