@@ -268,7 +268,8 @@ class _Noise:
             return np.ones(BANDS)
         rng = np.random.default_rng(0)
         fields = (self.correlation.drawn(shape, rng) for _ in range(DRAWN_FIELDS))
-        return np.mean([by_ring(field) for field in fields], axis=0)
+        power: FloatArray = np.mean([by_ring(field) for field in fields], axis=0)
+        return power
 
 
 @dataclass(frozen=True, slots=True, eq=False)
