@@ -258,5 +258,8 @@ def _based_on(rows: Sequence[Row], knows_truth: bool, frames: int, scene: Scene)
     if minutes:
         found += f". Models were trained once each, for {max(minutes):.1f} minutes at most"
     if scene.moved_share is not None and not scene.moves:
-        found += ". Hardly anything moved: what preceding frames cost where it does is not tested"
+        found += (
+            f". What moved adds {scene.moved_share:.0%} to the noise's variance: what preceding "
+            "frames cost where more moves is not tested"
+        )
     return found + "."

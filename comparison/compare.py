@@ -203,9 +203,7 @@ def _settings(
         "minutes_each": options.seconds / 60,
         "preset": options.preset,
         "seed": options.seed,
-        "noise_model": None
-        if noise_model is None
-        else float(noise_model.photon_transfer.gain_adu_per_e),
+        "noise_model": None if noise_model is None else _figures_of(noise_model),
     }
 
 
@@ -218,6 +216,14 @@ def _digest(stack: Stack, truth: Stack | None, scored: Sequence[int]) -> str:
         for index in truth.present_indices[[0, -1]]:
             digest.update(np.ascontiguousarray(truth.frame(int(index))).tobytes())
     return digest.hexdigest()
+
+
+def _figures_of(noise_model: GaussianMixtureNoiseModel) -> list[float]:
+    """Return what tells one camera's noise from another's."""
+    signals = np.linspace(noise_model.signal_adu[0], noise_model.signal_adu[-1], 5)
+    law = noise_model.photon_transfer
+    variances = noise_model.variance(signals)
+    return [float(value) for value in (law.gain_adu_per_e, law.offset_adu, *signals, *variances)]
 
 
 @dataclass
