@@ -143,7 +143,9 @@ def holder_of(path: Path | str) -> str | None:
     try:
         lock.acquire(wait_s=0)
     except OutputError:
-        return _holder(_beside(_protected(lock.path)))
+        protected = _protected(lock.path)
+        inside = protected / INSIDE
+        return _holder(inside if inside.is_file() else _beside(protected))
     lock.release()
     return None
 

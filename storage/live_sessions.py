@@ -14,7 +14,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -49,7 +49,8 @@ def live_session() -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        with suppress(OSError):  # of a disk that went away: not the run's business
+            lock.release()
 
 
 def who_is_live() -> str | None:

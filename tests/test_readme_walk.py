@@ -184,12 +184,18 @@ def test_the_lines_of_a_guide_work(
 ) -> None:
     """In the folder that the README filled."""
     monkeypatch.chdir(readme)
-    for block in filter(is_run, blocks(page)):
+    read = list(filter(is_run, blocks(page)))
+    scripts = [block.text for block in read if block.language == "python"]
+    if scripts:  # one after the other, as in one session
+        done = subprocess.run(
+            _python("\n".join(scripts)),
+            env=os.environ | SHORTEST,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{page.name}\n{done.stdout}{done.stderr}"
+    for block in read:
         if block.language == "python":
-            done = subprocess.run(
-                _python(block.text), env=os.environ | SHORTEST, capture_output=True, text=True
-            )
-            assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
             continue
         for line in block.lines:
             ended = CliRunner().invoke(app, _words(line), env=SHORTEST)

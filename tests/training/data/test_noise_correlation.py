@@ -320,6 +320,7 @@ def test_taught_with_noise_like_it_a_network_removes_what_neighbours_share():
     assert 0.75 < z < 1.35
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_run_says_what_it_hides_and_records_it(tmp_path):
     remarks = []
@@ -331,6 +332,7 @@ def test_a_run_says_what_it_hides_and_records_it(tmp_path):
     assert (chosen["mask_axis"], chosen["mask_span"]) == ("x", 2)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_hiding_the_line_does_better_where_noise_is_correlated():
     """The reason for it all: against the truth, structn2v beats n2v on striped noise."""

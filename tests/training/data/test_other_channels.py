@@ -99,10 +99,18 @@ def decibels_of_gfp(bundle, stack, dim, offset_adu, *, with_other_channel=True) 
     return 10 * np.log10(np.ptp(truth) ** 2 / np.mean(errors))
 
 
-def trained(stack, noise_model, out, *other_channels):
-    options = dataclasses.replace(QUICK, other_channels=other_channels)
+def trained(stack, noise_model, out, *other_channels, steps=QUICK.steps):
+    options = dataclasses.replace(QUICK, other_channels=other_channels, steps=steps)
     # By its number: a model knows its channel by the name.
     return train([stack], out, options, noise_model=noise_model, channel="1").bundle
+
+
+@pytest.fixture(scope="module")
+def unlearned(scene, noise_model, tmp_path_factory):
+    """A stack and a model with another channel that has hardly learned anything."""
+    stack = two_channels(scene, scene)
+    out = tmp_path_factory.mktemp("unlearned") / "with"
+    return stack, trained(stack, noise_model, out, "DAPI", steps=10)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +124,7 @@ def helped(scene, noise_model, tmp_path_factory):
     )
 
 
+@pytest.mark.long
 def test_a_bright_channel_of_the_same_structure_helps_a_dim_one(helped, scene, noise_model):
     stack, alone, together = helped
     offset = noise_model.photon_transfer.offset_adu
@@ -133,6 +142,7 @@ def judged(candidate, current, stack):
     return judge(compare(candidate, current, [stack], lambda run: noise_model, channel="GFP"))
 
 
+@pytest.mark.long
 def test_retraining_compares_models_with_and_without_other_channels(helped):
     stack, alone, together = helped
     better, worse = judged(together, alone, stack), judged(alone, together, stack)
@@ -231,8 +241,8 @@ def test_other_channels_are_missing_now_and_then():
 # ------------------------------------------------------------------- offline, and refusals
 
 
-def test_offline_gives_each_channel_its_other_channels(helped, tmp_path):
-    stack, _, together = helped
+def test_offline_gives_each_channel_its_other_channels(unlearned, tmp_path):
+    stack, together = unlearned
     out = denoise_stack(stack, {"GFP": together}, tmp_path / "out.ome.zarr", provider="cpu")
     assert out["frames_denoised"] == FRAMES  # the other channel has no model
     found = open_stack(tmp_path / "out.ome.zarr")
@@ -244,8 +254,8 @@ def test_offline_gives_each_channel_its_other_channels(helped, tmp_path):
     np.testing.assert_array_equal(found.frame(place), expected[0])
 
 
-def test_a_recording_without_the_other_channel_is_refused(helped, tmp_path):
-    stack, _, together = helped
+def test_a_recording_without_the_other_channel_is_refused(unlearned, tmp_path):
+    stack, together = unlearned
     with pytest.raises(FrameMismatchError, match="also looks at DAPI"):
         denoise_stack(stack.channel(1), together, tmp_path / "out.ome.zarr", provider="cpu")
     with pytest.raises(FrameMismatchError, match="also looks at DAPI"):
@@ -329,6 +339,7 @@ def every_channel(stack, out, remarks=None, **changed):
     )
 
 
+@pytest.mark.long
 def test_all_channels_resume_where_they_were_killed(scene, tmp_path):
     stack, out, remarks = two_channels(scene, scene), tmp_path / "models", []
     with pytest.raises(KeyboardInterrupt):

@@ -137,6 +137,7 @@ def test_sampled_posterior_leans_to_samples_that_explain_the_observation(noise):
     assert float(variance) * SCALE**2 == pytest.approx(spread, rel=0.02)
 
 
+@pytest.mark.long
 def test_samples_that_lie_too_far_apart_are_brought_to_what_residuals_say(noise):
     # The signal is flat but for 3 ADU; the samples believe in 30.
     options = TrainingOptions(algorithm="pn2v", preset="fast", samples=64)

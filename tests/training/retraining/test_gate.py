@@ -97,6 +97,7 @@ def test_a_run_of_another_camera_is_told_by_its_name(signal):
     assert other_camera(run, CameraFingerprint(camera="sCMOS B")) is None
 
 
+@pytest.mark.long
 def test_a_run_of_another_gain_is_told_by_its_noise(make_bundle, good, signal):
     calibrated = load_noise_model(open_bundle(make_bundle()).noise_model_path)
     assert yardstick(good, calibrated, seed=0) is calibrated

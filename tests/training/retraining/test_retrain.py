@@ -107,6 +107,7 @@ def record(library, name, seed, frames=20, roi=None, sabotage=None):
             writer.write(frame, {"time": t})
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_candidate_is_promoted_only_if_it_is_better(tmp_path):
     library = tmp_path / "lab library"
