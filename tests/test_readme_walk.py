@@ -18,6 +18,7 @@ import sysconfig
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -184,22 +185,21 @@ def test_the_lines_of_a_guide_work(
 ) -> None:
     """In the folder that the README filled."""
     monkeypatch.chdir(readme)
-    read = list(filter(is_run, blocks(page)))
-    scripts = [block.text for block in read if block.language == "python"]
-    if scripts:  # one after the other, as in one session
-        done = subprocess.run(
-            _python("\n".join(scripts)),
-            env=os.environ | SHORTEST,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"{page.name}\n{done.stdout}{done.stderr}"
-    for block in read:
-        if block.language == "python":
+    for language, group in groupby(filter(is_run, blocks(page)), lambda block: block.language):
+        read = list(group)
+        if language == "python":  # one after the other, as in one session
+            done = subprocess.run(
+                _python("\n".join(block.text for block in read)),
+                env=os.environ | SHORTEST,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, f"{read[0]}\n{done.stdout}{done.stderr}"
             continue
-        for line in block.lines:
-            ended = CliRunner().invoke(app, _words(line), env=SHORTEST)
-            assert ended.exit_code == 0, f"{block}: {line}\n{ended.output}"
+        for block in read:
+            for line in block.lines:
+                ended = CliRunner().invoke(app, _words(line), env=SHORTEST)
+                assert ended.exit_code == 0, f"{block}: {line}\n{ended.output}"
 
 
 # --------------------------------------------------------------------- what is told beside it

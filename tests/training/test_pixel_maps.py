@@ -117,6 +117,7 @@ def trained(noise_model, recording, folder, steps):
             folder / str(known),
             dataclasses.replace(QUICK, pixel_maps=known, steps=steps),
             noise_model=noise_model,
+            accept=True,
         ).bundle
         for known in (True, False)
     }
