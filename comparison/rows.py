@@ -138,14 +138,18 @@ class ComparisonFolder:
         write_json(self._file(row.contestant, "json"), content)
 
     def kept(self, contestant: Contestant) -> Row | None:
-        """Return the row of an earlier run; None where there is none whole, or it was left out."""
+        """Return the row of an earlier run; None where there is none whole, or it was left out.
+
+        Infinite scores are none in JSON: such a row is measured again.
+        """
         try:
             self.picture(contestant)
             found = json.loads(read_text(self._file(contestant, "json")))
             row = Row(contestant, **{**found, "remarks": tuple(found["remarks"])})
         except (OSError, ValueError, TypeError, KeyError, BadZipFile):
             return None
-        return None if row.left_out else row
+        whole = all(None not in scores for scores in row.per_frame.values())
+        return None if row.left_out or not whole else row
 
     def picture(self, contestant: Contestant) -> Picture:
         """Read the picture of a row."""

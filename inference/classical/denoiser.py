@@ -126,7 +126,7 @@ class ClassicalDenoiser:
                 lambda pixels, strength: method.filter(pixels, strength, variance), method, image
             )
         if self._noise_model is not None:
-            units = self._stabilisation(frames)
+            units = self._stabilisation(self._noise_model, frames)
             return units.back(self._at_strength(method.filter, method, units.forward(image)))
         if noise <= 0:
             return image
@@ -156,11 +156,10 @@ class ClassicalDenoiser:
             return lambda signal: np.full(signal.shape, noise**2)
         return lambda signal: np.asarray(np.maximum(known(signal), LEAST_VARIANCE_ADU2) / frames)
 
-    def _stabilisation(self, frames: int) -> VarianceStabilisation:
-        assert self._noise_model is not None
+    def _stabilisation(self, noise_model: NoiseModel, frames: int) -> VarianceStabilisation:
         if frames not in self._stabilisations:
             self._stabilisations[frames] = VarianceStabilisation(
-                self._noise_model, frames=frames, exact=self._exact
+                noise_model, frames=frames, exact=self._exact
             )
         return self._stabilisations[frames]
 

@@ -204,7 +204,7 @@ def evaluate(
                 on_progress(done, len(chosen))
         evaluation = _means(scoring, remarks + truths.remarks())
         if figures is not None:
-            _draw(evaluation, scoring, figures)
+            _draw(evaluation, scoring, truths, figures)
     finally:
         if models is not None:
             denoiser.close()
@@ -299,7 +299,7 @@ def _largest(stack: Stack) -> float:
 # --------------------------------------------------------------------------------- figures
 
 
-def _draw(evaluation: Evaluation, scoring: Scoring, folder: Path) -> None:
+def _draw(evaluation: Evaluation, scoring: Scoring, truths: References, folder: Path) -> None:
     from .error_maps import draw_error_maps
 
     by_quality = sorted(evaluation.frames, key=lambda scores: scores.psnr_db)
@@ -310,8 +310,7 @@ def _draw(evaluation: Evaluation, scoring: Scoring, folder: Path) -> None:
     }
     for name, scores in chosen.items():
         raw = scoring.denoise(scores.index)[0]
-        assert scoring.references is not None
-        truth = scoring.references.of(scores.index, scoring.preceding_frames).signal
+        truth = truths.of(scores.index, scoring.preceding_frames).signal
         draw_error_maps(
             folder / f"{name}_frame_{scores.index:04d}.png",
             raw=raw,

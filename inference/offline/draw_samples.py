@@ -88,11 +88,8 @@ def draw_samples(
         forced=tuple(remarks),
     )
     reader = ObservationReader(stack, models.pixel_type)
-    wanted = [
-        index
-        for index in in_reading_order(stack, None)
-        if stack.is_present(index) and models.denoises(stack.axes(index))
-    ]
+    planned = [i for i in in_reading_order(stack, None) if models.denoises(stack.axes(i))]
+    wanted = [index for index in planned if stack.is_present(index)]
     written = _with_samples(stack, samples)
     with owned(out), open_store(written, out, record, form, False, overwrite) as store:
         for done, index in enumerate(wanted, start=1):
@@ -112,7 +109,7 @@ def draw_samples(
     return {
         "frames_denoised": len(wanted),
         "frames_kept": 0,
-        "frames_absent": stack.absent,
+        "frames_absent": len(planned) - len(wanted),
         "samples": samples,
         "seconds": seconds,
         "ms_per_frame": 1e3 * seconds / len(wanted) if wanted else None,

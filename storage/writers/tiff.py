@@ -281,7 +281,8 @@ class ImageJWriter(_Writer):
         return bool(self._written[place.time, place.z, place.channel])
 
     def _write(self, pixels: NDArray[Any], place: Place) -> None:
-        assert self._pixels is not None
+        if self._pixels is None:
+            raise OutputError(f"{self.path}: the writer was closed; open it again")
         self._pixels[place.time, place.z, place.channel] = pixels
         self._written[place.time, place.z, place.channel] = True
 
