@@ -70,9 +70,13 @@ class NDTiffWriter:
         staging = self._open.enter_context(
             new_directory(self.path, kind_of_store(attributes or {}), overwrite=overwrite)
         )
-        self._dataset: Any = NDTiffDataset(
-            str(staging), summary_metadata=_summary(stack, attributes or {}), writable=True
-        )
+        try:
+            self._dataset: Any = NDTiffDataset(
+                str(staging), summary_metadata=_summary(stack, attributes or {}), writable=True
+            )
+        except (OSError, ValueError) as error:
+            self._open.__exit__(type(error), error, error.__traceback__)
+            raise self._unwritable(error) from error
 
     def write(self, pixels: NDArray[Any], axes: Mapping[str, int]) -> None:
         """Write one frame; `axes` are the places of `Stack.axes`.
@@ -80,13 +84,15 @@ class NDTiffWriter:
         Raises
         ------
         OutputError
-            If it is of another shape or type, or the disk does not take it.
+            If it is of another shape or type, is there already, or the disk does not take it.
         """
         if pixels.shape != self.stack.frame_shape or pixels.dtype != self.dtype:
             raise OutputError(
                 f"{self.path}: frame {dict(axes)} is {pixels.shape} {pixels.dtype}, expected "
                 f"{self.stack.frame_shape} {self.dtype}"
             )
+        if self.holds(axes):
+            raise OutputError(f"{self.path}: frame {dict(axes)} was written already")
         named = named_axes(self.stack, axes)
         try:
             self._dataset.put_image(named, pixels, _image_metadata(self.stack, named))
@@ -142,8 +148,14 @@ def named_axes(stack: Stack, axes: Mapping[str, int]) -> dict[str, int | str]:
     for name, place in axes.items():
         names = stack.channel_names if name == "channel" else stack.axis_values.get(name, ())
         value = names[place] if names else place
-        found[name] = value if isinstance(value, int | str) else f"{value:g}"
+        found[name] = value if isinstance(value, int | str) else _written(value)
     return found
+
+
+def _written(value: float) -> str:
+    """Return a value as short as it stays itself: two that differ are two places."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
 
 
 def _summary(stack: Stack, attributes: Mapping[str, Any]) -> dict[str, Any]:
