@@ -208,7 +208,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
     "batch": (1, 4096),
     "patch": (32, 4096),
-    "learning_rate": (1e-7, 1.0),
+    "learning_rate": (1e-7, 1e30),
     "masked_pixel_fraction": (1e-4, 0.5),
     "mask_span": (1, 64),
     "samples": (2, 1024),
