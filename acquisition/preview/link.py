@@ -413,10 +413,9 @@ class _WindowProcess:
         return f"{ended}: {last}" if last else ended
 
     def _watch(self) -> None:
-        pipe = self._process.stderr
-        assert pipe is not None
-        with pipe:
-            while chunk := os.read(pipe.fileno(), 4096):
-                self._said.append(chunk)
-                logger.debug("preview window: %s", chunk.decode("utf-8", "replace").rstrip())
+        if (pipe := self._process.stderr) is not None:
+            with pipe:
+                while chunk := os.read(pipe.fileno(), 4096):
+                    self._said.append(chunk)
+                    logger.debug("preview window: %s", chunk.decode("utf-8", "replace").rstrip())
         self._process.wait()
