@@ -10,6 +10,7 @@ import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -99,8 +100,8 @@ class ComparisonFolder:
             write_json(file, settings)
             return
         try:
-            begun = json.loads(read_text(file))
-        except (OSError, ValueError) as error:
+            begun = dict(json.loads(read_text(file)))
+        except (OSError, ValueError, TypeError) as error:
             raise ComparisonError(
                 f"{self.path}: holds no comparison to resume; start without --resume"
             ) from error
@@ -158,17 +159,19 @@ class ComparisonFolder:
         return Picture(held["estimate"], held["raw"], held.get("truth"))
 
     def losses(self, contestant: Contestant) -> list[dict[str, float]]:
-        """Return the training curve of a model; nothing where it has none."""
+        """Return the training curve of a model; nothing where it has none, or none of numbers."""
         folder = (
             self.bundle(contestant) if contestant.kind == "trained" else Path(contestant.method)
         )
         try:
             lines = read_text(folder / LOSSES).splitlines()
-        except (OSError, ValueError):
+            curve = [
+                {name: float(value) for name, value in row.items()}
+                for row in csv.DictReader(lines)
+            ]
+        except (OSError, ValueError, TypeError, csv.Error):
             return []
-        return [
-            {name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)
-        ]
+        return curve if all(isfinite(v) for row in curve for v in row.values()) else []
 
     def _file(self, contestant: Contestant, suffix: str) -> Path:
         return self.path / "rows" / f"{contestant.key}.{suffix}"

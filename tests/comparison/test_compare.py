@@ -206,6 +206,15 @@ def test_choices_that_cannot_be_are_refused_before_the_first_training(given, sai
         ComparisonOptions(**given)
 
 
+@pytest.mark.parametrize("curve", ["step,loss\n1,x\n", "step,loss\n1\n", "step,loss\n1,nan\n"])
+def test_a_curve_that_is_none_costs_no_comparison(tmp_path, curve):
+    """It comes from a folder of somebody else's, and only a picture depends on it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "losses.csv").write_text(curve, encoding="utf-8")
+    contestant = contestants((), [tmp_path / "model"], 1)[-1]
+    assert ComparisonFolder(tmp_path).losses(contestant) == []
+
+
 def test_nothing_named_is_nothing_to_compare(tmp_path):
     with pytest.raises(ComparisonError, match="neither a method nor a model"):
         compare(stack_from_array(noisy()), tmp_path / "out", ComparisonOptions(()))
