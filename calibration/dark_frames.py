@@ -21,8 +21,8 @@ from .straight_line import Interval, Line, interval_of_mean
 COARSE_ADU = 0.5
 """Noise below which rounding to whole grey values does not just add 1/12 ADU² (Sheppard)."""
 COARSE_VARIANCE_ADU2 = COARSE_ADU**2 + QUANTISATION_VARIANCE_ADU2
-ROUNDING_ADU = 0.6
-"""Offsets of dark frames and of the ladder that differ by less are a matter of rounding."""
+ROUNDING_ADU = 0.5
+"""A camera that cuts off decimals once less without light has another offset there, by this."""
 CERTAIN = 2.0
 """Half-widths of a 95 % interval from which on a difference is no accident."""
 SKEWED = 4.5
@@ -113,7 +113,7 @@ def doubt_of_offset(dark: Interval, ladder: Sequence[Interval]) -> Doubt | None:
     for one in ladder:
         difference = one.value - dark.value
         by_chance = CERTAIN * float(np.hypot(_half(one), _half(dark)))
-        if abs(difference) > max(ROUNDING_ADU, by_chance) and (
+        if abs(difference) > ROUNDING_ADU + by_chance and (
             worst is None or abs(difference) > abs(worst.difference_adu)
         ):
             worst = Doubt(one, difference)

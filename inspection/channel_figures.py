@@ -26,6 +26,7 @@ PIXELS_FOR_MOTION = 200_000
 SMALLEST_EDGE = 16
 """Of smaller frames the bootstrap cannot tell noise from structure."""
 TOO_SMALL = "the frames are too small to tell noise from structure"
+COPIES = "the frames are copies of one, so that no noise can be told from structure"
 MUCH_SATURATED = 1e-3
 MUCH_CORRELATED = 0.05
 MUCH_MOVED = 0.5
@@ -137,9 +138,9 @@ def channel_figures(stack: Stack, channel: str) -> ChannelFigures:
     """
     sample = _sample(stack)
     pixels = np.stack(list(sample))
-    noise, gain, why = _noise(sample)
-    # Of frames without noise, or without neighbours, correlations are rounding.
-    tells = len(sample) > 1 and why != TOO_SMALL and bool((pixels[1:] != pixels[:-1]).any())
+    copies = len(sample) > 1 and bool((pixels[1:] == pixels[:-1]).all())
+    noise, gain, why = (None, None, COPIES) if copies else _noise(sample)
+    tells = len(sample) > 1 and not copies and why != TOO_SMALL
     repeats = level_statistics(sample) if tells else None
     saturated = _saturated(pixels, repeats)
     return ChannelFigures(

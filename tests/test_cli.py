@@ -104,8 +104,9 @@ def test_bad_training_data_is_one_line_and_leaves_nothing(
     kind: str, bad_stacks: dict[str, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "model"
-    done = quietscope("train", bad_stacks[kind], "--out", out, "--steps", 5, "--json")
-    assert done.returncode == 1
+    words = ["train", str(bad_stacks[kind]), "--out", str(out), "--steps", "5", "--json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
     assert done.stdout == ""
     lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(lines) == 1, done.stderr

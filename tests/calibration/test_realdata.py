@@ -17,6 +17,7 @@ def series(folder, name):
     return [open_stack(path) for path in sorted(folder.glob(f"{name}_level-*.tif"))], offset
 
 
+@pytest.mark.long
 def test_emccd_without_gain(real_data):
     levels, offset = series(real_data / "emccd_calib", "ADU_1x-gain")
     found = fit_camera(levels, offset_adu=offset)

@@ -234,6 +234,7 @@ class TestTotalVariation(_Classical):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bm3d") is None, reason="needs bm3d")
+@pytest.mark.long
 class TestBM3D(_Classical):
     method = "bm3d"
     rounding = 1e-4  # its threads add in any order

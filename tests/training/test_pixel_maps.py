@@ -307,6 +307,7 @@ def test_correction_brings_every_pixel_to_the_offset_of_the_camera(sensor, noise
     assert np.abs(np.median(excess)) < 0.2
 
 
+@pytest.mark.long
 def test_a_dead_pixel_says_nothing():
     sensor = Sensor.random()
     sensor.gain_adu_per_e[10, 10] = 0.05

@@ -299,7 +299,11 @@ def test_a_budget_that_is_too_short_is_said_before_the_first_step(recording, tmp
 
 
 @pytest.mark.parametrize(
-    "algorithm", ["n2v", "n2v2", "structn2v", pytest.param("pn2v", marks=pytest.mark.long)]
+    "algorithm",
+    [
+        "n2v",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("n2v2", "structn2v", "pn2v")),
+    ],
 )
 def test_every_masked_method_denoises(recording, photoelectrons, tmp_path, algorithm):
     options = dataclasses.replace(QUICK, algorithm=algorithm, steps=350, samples=16)

@@ -136,6 +136,7 @@ def test_a_channel_without_a_model_is_left_out(cluster, recording, make_bundle, 
     assert result["parts"] == 5
 
 
+@pytest.mark.long
 def test_the_command_starts_workers_of_its_own_and_goes_on_where_it_stopped(
     recording, make_bundle, tmp_path
 ):

@@ -283,6 +283,7 @@ def test_a_bootstrapped_noise_model_has_all_of_the_noise_that_neighbours_share()
     assert np.sqrt(variance) == pytest.approx(20, rel=0.06)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_run_left_open_takes_the_method_and_says_so_everywhere(tmp_path):
     remarks = []

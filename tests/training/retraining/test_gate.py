@@ -216,6 +216,7 @@ def test_what_is_measured_is_what_is_true(make_bundle, signal):
     assert blurred.bands.mean(axis=0)[0] > 5 * blurred.bands.mean(axis=0)[-1]
 
 
+@pytest.mark.long
 def test_a_filter_that_blurs_too_much_loses_whoever_is_asked(make_bundle, good):
     sharp, soft = (open_bundle(make_bundle(name, radius=r)) for name, r in (("a", 1), ("b", 6)))
 
