@@ -809,6 +809,7 @@ def test_two_programs_that_start_together(tmp_path):
 # -------------------------------------------------------------------------- the long run
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_memory_stays_flat(microscope, tmp_path):
     """Four thousand frames into the run as much memory is in use as after eight hundred."""

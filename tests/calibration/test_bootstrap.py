@@ -91,6 +91,7 @@ def test_what_cannot_be_used_is_refused(stacks, message):
         bootstrap_noise_model(stacks)
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 def test_photon_counting_stacks_come_out_as_poisson(real_data):
     from quietscope.storage.open_stack import open_stack

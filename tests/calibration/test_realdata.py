@@ -29,6 +29,7 @@ def test_emccd_without_gain(real_data):
     assert found.held_out_nll["gaussian_mixture"] < found.held_out_nll["histogram"]
 
 
+@pytest.mark.long
 def test_emccd_with_gain_names_its_excess_noise(real_data):
     levels, offset = series(real_data / "emccd_calib", "gain-IS_100x-gain")
     found = fit_camera(levels, offset_adu=offset)
@@ -43,6 +44,7 @@ def test_emccd_with_gain_names_its_excess_noise(real_data):
     "left_out",
     [pytest.param(0, marks=pytest.mark.long), 2, pytest.param(5, marks=pytest.mark.long)],
 )
+@pytest.mark.long
 def test_variance_holds_at_a_level_that_was_left_out(real_data, left_out):
     levels, offset = series(real_data / "emccd_calib", "ADU_1x-gain")
     level = level_statistics(levels.pop(left_out))

@@ -113,6 +113,7 @@ def test_scored_frames_are_trained_on_by_nobody():
     assert len(few.training.present_indices) == 4
 
 
+@pytest.mark.long
 def test_a_killed_comparison_goes_on(tmp_path):
     """Rows that are there stay as they are; what is missing is measured; methods can be added."""
     stack, out = stack_from_array(noisy()), tmp_path / "out"

@@ -75,6 +75,7 @@ def test_the_exact_inverse_is_unbiased_where_the_algebraic_one_is_not(camera, fr
     assert worst > 0.08 / frames
 
 
+@pytest.mark.long
 def test_the_noise_is_one_from_a_few_photons_on(camera):
     for frames in (1, 7):
         units = VarianceStabilisation(camera, frames=frames)

@@ -203,6 +203,7 @@ def test_a_graph_that_is_not_what_was_trained_is_not_promoted(make_bundle):
     assert "differs from what was trained" in verdict.reason
 
 
+@pytest.mark.long
 def test_what_is_measured_is_what_is_true(make_bundle, signal):
     """A constant added to every pixel is the bias; a filter that blurs loses the fine rings."""
     sharp, soft = (open_bundle(make_bundle(n, radius=r)) for n, r in (("a", 0), ("b", 4)))
