@@ -22,7 +22,8 @@ COARSE_ADU = 0.5
 """Noise below which rounding to whole grey values does not just add 1/12 ADU² (Sheppard)."""
 COARSE_VARIANCE_ADU2 = COARSE_ADU**2 + QUANTISATION_VARIANCE_ADU2
 ROUNDING_ADU = 0.6
-"""A camera that cuts off decimals once less without light has another offset there, by this."""
+"""A camera that cuts off decimals once less without light has another offset there, by half a
+grey value; the rest is for the bend of its line."""
 CERTAIN = 2.0
 """Half-widths of a 95 % interval from which on a difference is no accident."""
 SKEWED = 4.5
