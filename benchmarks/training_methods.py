@@ -42,7 +42,7 @@ from quietscope.inference.classical.denoiser import ClassicalDenoiser
 from quietscope.inference.evaluation.metrics import ssim_map
 from quietscope.inference.runtime.benchmark import bench
 from quietscope.storage.stack import Stack, stack_from_array
-from quietscope.training import schedule, train
+from quietscope.training import train, working_clock
 from quietscope.training.methods import learner_of
 from quietscope.training.model.unet import parameter_count
 from quietscope.training.options import TrainingOptions
@@ -186,7 +186,7 @@ def main() -> None:
             )
         return
     # The clock of the budget is this process's own, and nothing follows the last step.
-    schedule.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
+    working_clock.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
     train.finishing_seconds = lambda *_: 0.0
     wanted = [
         (name, seed, 0.0 if name in UNTRAINED else chosen.seconds)

@@ -99,6 +99,13 @@ def denoise(
             min=1, help="Draw so many possible pictures of each frame (divnoising, hdn)."
         ),
     ] = None,
+    estimate: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --samples: mmse, their mean, or map, the most probable picture; without, "
+            "the samples themselves are written."
+        ),
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(help="Dask scheduler (tcp://…), or `local` for processes on this machine."),
@@ -117,6 +124,10 @@ def denoise(
     from .offline.draw_samples import draw_samples
 
     form = output_form(pixel_type, imagej=imagej, pyramid=pyramid)
+    if estimate is not None and samples is None:
+        raise InferenceError(
+            "--estimate is one of samples; give --samples with it, or leave it out"
+        )
     if method is not None:
         _require_only_method(
             samples=samples, model=model, uncertainty=uncertainty, scheduler=scheduler
@@ -152,6 +163,7 @@ def denoise(
                 chosen,
                 out,
                 samples,
+                estimate=estimate,  # type: ignore[arg-type]
                 provider=provider,  # type: ignore[arg-type]
                 threads=threads,
                 overwrite=overwrite,
@@ -159,7 +171,8 @@ def denoise(
                 form=form,
                 on_progress=on_progress,
             )
-        return _denoised(result, [f"{samples} samples of each", *remarks], out)
+        drawn = f"{estimate} of {samples} samples" if estimate else f"{samples} samples of each"
+        return _denoised(result, [drawn, *remarks], out)
     with _progress("denoising") as on_progress:
         result = run(
             opened,

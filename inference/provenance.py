@@ -62,6 +62,9 @@ class Provenance(_Said):
         By the names of the channels.
     method
         The classical filter that denoised it, with its settings; None where a model did.
+    samples, estimate
+        How many samples of the posterior were drawn, and which estimate of them this is; None
+        where none were, or where they stand along an axis of their own.
     provider, precision
         What ran.
     simulated
@@ -79,6 +82,8 @@ class Provenance(_Said):
     noise_model_sha256: str | None = None
     models: dict[str, ModelIdentity] = {}
     method: dict[str, str | int | float | None] | None = None
+    samples: int | None = None
+    estimate: str | None = None
     provider: str | None = None
     precision: str | None = None
     simulated: bool | None = None

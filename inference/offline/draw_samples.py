@@ -1,13 +1,16 @@
-"""Draw several pictures of every frame that the model thinks possible, into an axis of their own.
+"""Draw several pictures of every frame that the model thinks possible.
 
-Owns which draws those are, and what is refused. What a sample is, is in the model's own second
-graph (`SAMPLER` of a bundle); models without one know the mean alone.
+Owns which draws those are, and what is refused. They are written along an axis of their own, or
+one estimate of them is (`sample_estimate`). What a sample is, is in the model's own second graph
+(`SAMPLER` of a bundle); models without one know the mean alone.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from ..side_inputs import other_channel_numbers
 from .channel_models import ChannelModels, OfflineModels
 from .denoise_stack import AS_ESTIMATED, require_stores
 from .frame_loop import OnProgress, in_reading_order, open_store
+from .sample_estimate import Estimate, estimate_of, require_estimate, require_memory
 
 SAMPLE = "sample"
 """The axis, which comes last."""
@@ -39,6 +43,7 @@ def draw_samples(
     out: Path | str,
     samples: int,
     *,
+    estimate: Estimate | None = None,
     seed: int = 0,
     provider: Provider = "auto",
     threads: int | None = None,
@@ -47,31 +52,37 @@ def draw_samples(
     form: OutputForm = AS_ESTIMATED,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Draw `samples` pictures of each frame of `stack` into `out`, in ADU.
+    """Draw `samples` pictures of each frame of `stack`; write them, or one estimate, in ADU.
 
     Parameters
     ----------
     stack, bundle, out, provider, threads, overwrite, force, form, on_progress
         As of `denoise_stack`.
     samples
-        How many. Each is one picture that could have been, not an estimate: their mean is.
+        How many. Each is one picture that could have been, not an estimate.
+    estimate
+        `mmse` writes the samples' mean, `map` the most probable picture; None writes the samples
+        along an axis of their own, the last.
     seed
         Of the draws: the same seed draws the same, whatever machine.
 
     Returns
     -------
     dict
-        As `denoise_stack`, with `samples`.
+        As `denoise_stack`, with `samples` and `estimate`.
 
     Raises
     ------
     InferenceError
-        If the model draws no samples, or so many are none.
+        If the model draws no samples, or so many are none or too many for an estimate.
     OutputError
         If `out` cannot be written.
     """
     if not 1 <= samples <= MOST_SAMPLES:
         raise InferenceError(f"samples is {samples}, expected 1 to {MOST_SAMPLES}")
+    if estimate is not None:
+        require_estimate(estimate)
+        require_memory(samples, stack.frame_shape)
     began = time.perf_counter()
     models = ChannelModels.open(stack, bundle)
     require_stores(stack, models, out, None, form)
@@ -86,21 +97,25 @@ def draw_samples(
         provider=first.provider,
         precision="fp32",
         forced=tuple(remarks),
+        samples=samples,
+        estimate=estimate,
     )
     reader = ObservationReader(stack, models.pixel_type)
     planned = [i for i in in_reading_order(stack, None) if models.denoises(stack.axes(i))]
     wanted = [index for index in planned if stack.is_present(index)]
-    written = _with_samples(stack, samples)
+    written = stack if estimate else _with_samples(stack, samples)
     with owned(out), open_store(written, out, record, form, False, overwrite) as store:
         for done, index in enumerate(wanted, start=1):
             axes = stack.axes(index)
             model = models.of(axes)
             observations = _observations(reader, stack, model, index)
-            for number in range(samples):
-                drawn = _drawn(sessions[model.path], observations, (seed, index, number))
-                place = written.index({**axes, SAMPLE: number})
+            session = sessions[model.path]
+            draws = [(seed, index, number) for number in range(samples)]
+            drawn = map(partial(_drawn, session, observations), draws)
+            for place, pixels in _pictures(drawn, axes, estimate):
                 store.write(
-                    as_pixel_type(drawn, form.pixel_type), written_axes(written, place, form)
+                    as_pixel_type(pixels, form.pixel_type),
+                    written_axes(written, written.index(place), form),
                 )
             if on_progress is not None:
                 on_progress(done, len(wanted))
@@ -111,6 +126,7 @@ def draw_samples(
         "frames_kept": 0,
         "frames_absent": len(planned) - len(wanted),
         "samples": samples,
+        "estimate": estimate,
         "seconds": seconds,
         "ms_per_frame": 1e3 * seconds / len(wanted) if wanted else None,
         "provider": first.provider,
@@ -130,12 +146,26 @@ def _session(model: Bundle, provider: Provider, threads: int | None) -> RunningS
     return open_session(model.sampler_path, provider=provider, threads=threads or all_cores())
 
 
+def _pictures(
+    drawn: Iterable[NDArray[np.float32]],
+    axes: Mapping[str, int],
+    estimate: Estimate | None,
+) -> Iterator[tuple[dict[str, int], NDArray[np.float32]]]:
+    """Return what is written of the samples of a frame, and where."""
+    if estimate is not None:
+        yield dict(axes), estimate_of(np.stack(list(drawn)), estimate)
+        return
+    for number, pixels in enumerate(drawn):
+        yield {**axes, SAMPLE: number}, pixels
+
+
 def _with_samples(stack: Stack, samples: int) -> Stack:
-    """Return a stack with a further axis, whose pixels nobody reads."""
+    """Return a stack with a further axis, along which the frames are the same."""
     present = stack.present
     if present is not None:
         present = np.repeat(present[..., np.newaxis], samples, axis=-1)
-    return replace(stack, sizes={**stack.sizes, SAMPLE: samples}, present=present)
+    sizes = {**stack.sizes, SAMPLE: samples}
+    return replace(stack, sizes=sizes, present=present, read=lambda at: stack.read(at[:-1]))
 
 
 def _observations(

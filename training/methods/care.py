@@ -43,7 +43,3 @@ class ContentAwareRestoration(SupervisedLearner):
         if isinstance(self.posterior, LaplaceEstimate):
             return laplace_nll(truth, *self.posterior.law(predicted)).mean()
         return functional.l1_loss(predicted[:, :1], truth)
-
-    def score(self, frames: Tensor, rng: torch.Generator) -> Tensor:
-        """Return the same."""
-        return self.loss(frames, rng)

@@ -40,10 +40,6 @@ class DenoisingCNN(SupervisedLearner):
         """Return the squared error."""
         return functional.mse_loss(*self.outputs_and_truth(frames))
 
-    def score(self, frames: Tensor, rng: torch.Generator) -> Tensor:
-        """Return the same."""
-        return self.loss(frames, rng)
-
     def exported(self, network: Network) -> Network:
         """Return the network with its batch normalisations folded."""
         return cast(DnCNN, network).folded()

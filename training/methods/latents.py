@@ -15,7 +15,7 @@ from ..model.latent import LatentNetwork
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import DrawnPosterior
 from ..options import InputPlanes, TrainingOptions
-from .learner import MASKED_PATCH, Learner
+from .learner import Learner
 
 ANNEALED_SHARE = 0.3
 """Of a run, in which the weight of the divergence rises from nothing to one: at its full weight
@@ -47,11 +47,6 @@ class LatentLearner(Learner):
     @abstractmethod
     def network_of(cls, options: TrainingOptions, inputs: int) -> LatentNetwork:
         """Return the method's network."""
-
-    @classmethod
-    def patch_edge(cls, options: TrainingOptions) -> int:
-        """Return the edge of the patches in pixels."""
-        return MASKED_PATCH
 
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return the negative evidence bound a pixel, the divergence weighted less at first."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..model.lattice import LatticePrior
 from ..model.noise_likelihood import TabulatedNoise
-from ..model.posterior import GaussianPosterior, marginal_nll
+from ..model.posterior import GaussianPosterior
 from ..options import InputPlanes, TrainingOptions
 from .gaussian import GaussianLearner
 from .learner import LATTICE_PATCH
@@ -43,10 +43,4 @@ class LatticeLearner(GaussianLearner):
 
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return quasi-likelihood loss of the mean plus likelihood loss of the variance."""
-        target, mean, ratio, noise_variance = self.predict_hidden(frames, rng)
-        variance = (1 + ratio) * noise_variance.detach()
-        # The mean is not allowed to buy likelihood with the variance that belongs to it. For
-        # Poisson counts its gradient is then the exact likelihood's (Wedderburn 1974,
-        # doi:10.1093/biomet/61.3.439), which that of a normal law is not.
-        fit = 0.5 * (target - mean) ** 2 / variance.detach()
-        return (fit + marginal_nll(target, mean.detach(), variance)).mean()
+        return self.quasi_likelihood(*self.predict_hidden(frames, rng))

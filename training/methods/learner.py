@@ -83,6 +83,8 @@ class Learner(ABC):
     """Whether estimates are also compared by the features of a given network."""
     draws_samples: ClassVar[bool] = False
     """Whether the network can `sample` the signal instead of giving its mean."""
+    takes_noise_for_independent: ClassVar[bool] = True
+    """Whether noise that neighbours share is taken for signal."""
     outputs = 2
     """Of the network, per pixel."""
     transpose = True
@@ -100,9 +102,14 @@ class Learner(ABC):
     ) -> None: ...
 
     @classmethod
-    @abstractmethod
     def patch_edge(cls, options: TrainingOptions) -> int:
         """Return the edge of the patches in pixels, where none was asked for."""
+        return MASKED_PATCH
+
+    @classmethod
+    def remarks(cls, options: TrainingOptions) -> Sequence[str]:
+        """Return what a person should know of the method before it is trained."""
+        return ()
 
     @classmethod
     def fitted_to(
@@ -116,6 +123,10 @@ class Learner(ABC):
         `correlation` measures it. Methods that take noise for independent tell `remark` where it
         is not.
         """
+        for said in cls.remarks(options):
+            remark(said)
+        if not cls.takes_noise_for_independent:
+            return options
         found = correlation()
         if found.is_correlated:
             remark(

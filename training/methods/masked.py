@@ -21,7 +21,6 @@ from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import GaussianPosterior
 from ..options import InputPlanes, TrainingOptions
 from .gaussian import GaussianLearner
-from .learner import MASKED_PATCH
 
 MOST_HIDDEN = 0.12
 """Share of the pixels that structn2v's lines may hide together: with more of them little is left
@@ -60,11 +59,6 @@ class MaskedLearner(GaussianLearner):
     def plan_of(cls, options: TrainingOptions) -> MaskPlan:
         """Return how pixels are hidden."""
 
-    @classmethod
-    def patch_edge(cls, options: TrainingOptions) -> int:
-        """Return the edge of the patches in pixels."""
-        return MASKED_PATCH
-
     def hidden(self, frames: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return hidden pixels (M, 1), the network's outputs there (M, C), and their excess."""
         planes, predicted = hidden_pixels(self.network, frames, self.mask, rng)
@@ -72,9 +66,7 @@ class MaskedLearner(GaussianLearner):
 
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return squared error plus the weighted likelihood loss of the variance."""
-        target, mean, ratio, noise_variance = self.predict_hidden(frames, rng)
-        spread = self.spread_loss(target, mean, ratio, noise_variance)
-        return functional.mse_loss(mean, target) + spread
+        return self.squared_error(*self.predict_hidden(frames, rng))
 
     def score(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return the squared error at hidden pixels: what the mean is trained for."""

@@ -6,19 +6,17 @@ Owns its losses and what each of them is good for. Which frames show the same is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...calibration.noise_correlation import NoiseCorrelation
 from ..model.masking import MaskedPrior
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import GaussianPosterior
 from ..options import InputPlanes, TrainingOptions
 from .gaussian import GaussianLearner
-from .learner import MASKED_PATCH
 
 FIRST_EXPONENT = 2.0
 """Of the annealed loss at the beginning of a run, 0 at its end, as the authors have it."""
@@ -46,6 +44,7 @@ class Noise2Noise(GaussianLearner):
     network: MaskedPrior
     learning_rate = 3e-3
     target = "repeat"
+    takes_noise_for_independent = False
     losses = tuple(SUITS)
 
     def __init__(
@@ -58,21 +57,10 @@ class Noise2Noise(GaussianLearner):
         self._start()
 
     @classmethod
-    def patch_edge(cls, options: TrainingOptions) -> int:
-        """Return the edge of the patches in pixels."""
-        return MASKED_PATCH
-
-    @classmethod
-    def fitted_to(
-        cls,
-        options: TrainingOptions,
-        correlation: Callable[[], NoiseCorrelation],
-        remark: Callable[[str], None],
-    ) -> TrainingOptions:
-        """Say what the loss is good for; noise that neighbours share does no harm."""
+    def remarks(cls, options: TrainingOptions) -> Sequence[str]:
+        """Say what the loss is good for."""
         name = options.loss or "l2"
-        remark(f"n2n with the loss {name} {SUITS[name]}")
-        return options
+        return (f"n2n with the loss {name} {SUITS[name]}",)
 
     def hidden(self, frames: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the other frame, the network's outputs, and the excess."""

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..model.grid import PERIOD, GridPrior, of_part
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import GaussianPosterior
 from ..options import InputPlanes, TrainingOptions
 from .gaussian import GaussianLearner
-from .learner import MASKED_PATCH
 
 
 class Noise2Self(GaussianLearner):
@@ -36,11 +34,6 @@ class Noise2Self(GaussianLearner):
         self.posterior = GaussianPosterior(noise, uses_observation=True)
         self._start()
 
-    @classmethod
-    def patch_edge(cls, options: TrainingOptions) -> int:
-        """Return the edge of the patches in pixels."""
-        return MASKED_PATCH
-
     def hidden(self, frames: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the pixels of a part of the grid, what is predicted of them, and their excess."""
         dy, dx = torch.randint(PERIOD, (2,), generator=rng).tolist()
@@ -50,6 +43,4 @@ class Noise2Self(GaussianLearner):
 
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return squared error plus the weighted likelihood loss of the variance."""
-        target, mean, ratio, noise_variance = self.predict_hidden(frames, rng)
-        spread = self.spread_loss(target, mean, ratio, noise_variance)
-        return functional.mse_loss(mean, target) + spread
+        return self.squared_error(*self.predict_hidden(frames, rng))

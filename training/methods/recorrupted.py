@@ -16,8 +16,6 @@ for independent noise, and would bring back noise that neighbours share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,10 +24,9 @@ from torch.nn import functional
 from ...calibration.noise_correlation import NoiseCorrelation
 from ..model.block_prior import BlockPrior
 from ..model.noise_likelihood import TabulatedNoise
-from ..model.posterior import START_SPREAD, GaussianPosterior, marginal_nll
+from ..model.posterior import START_SPREAD, GaussianPosterior
 from ..options import InputPlanes, TrainingOptions
 from .gaussian import GaussianLearner
-from .learner import MASKED_PATCH
 
 ALPHA = 0.5
 """Of the noise that is added: the network learns on frames of a quarter more variance than those
@@ -46,6 +43,7 @@ class RecorruptedLearner(GaussianLearner):
     network: BlockPrior
     posterior: GaussianPosterior
     learning_rate = 3e-3
+    takes_noise_for_independent = False
 
     def __init__(
         self, options: TrainingOptions, noise: TabulatedNoise, inputs: InputPlanes
@@ -54,21 +52,6 @@ class RecorruptedLearner(GaussianLearner):
         self.network = BlockPrior(inputs.further, options.plan)
         self.posterior = GaussianPosterior(noise, uses_observation=False)
         self.network.start_with(1, START_SPREAD)
-
-    @classmethod
-    def patch_edge(cls, options: TrainingOptions) -> int:
-        """Return the edge of the patches in pixels."""
-        return MASKED_PATCH
-
-    @classmethod
-    def fitted_to(
-        cls,
-        options: TrainingOptions,
-        correlation: Callable[[], NoiseCorrelation],
-        remark: Callable[[str], None],
-    ) -> TrainingOptions:
-        """Return the options as they are: what was found enters by `know`."""
-        return options
 
     def know(self, correlation: NoiseCorrelation) -> None:
         """Take in how the noise is correlated; a direction of it must be kept in the patches."""
@@ -93,10 +76,7 @@ class RecorruptedLearner(GaussianLearner):
 
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return quasi-likelihood loss of the mean plus likelihood loss of the variance."""
-        target, mean, ratio, noise_variance = self.predict_hidden(frames, rng)
-        variance = (1 + ratio) * noise_variance.detach()
-        fit = 0.5 * (target - mean) ** 2 / variance.detach()
-        return (fit + marginal_nll(target, mean.detach(), variance)).mean()
+        return self.quasi_likelihood(*self.predict_hidden(frames, rng))
 
     def _sigma(self, newest: Tensor, excess: Tensor | None) -> Tensor:
         """Return the noise's standard deviation by how bright each place is."""

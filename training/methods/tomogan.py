@@ -7,14 +7,13 @@ three adjacent slices are `--planes 1`, or `--context 2` in time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...calibration.noise_correlation import NoiseCorrelation
 from ...inference.bundle import Preset
 from ..model.critic import Critic, VGGFeatures, gradient_penalty
 from ..model.direct import PlainEstimate
@@ -53,24 +52,20 @@ class TomoGAN(SupervisedLearner):
         self.posterior = PlainEstimate(noise)
 
     @classmethod
-    def fitted_to(
-        cls,
-        options: TrainingOptions,
-        correlation: Callable[[], NoiseCorrelation],
-        remark: Callable[[str], None],
-    ) -> TrainingOptions:
+    def remarks(cls, options: TrainingOptions) -> Sequence[str]:
         """Warn of what an adversarial training does, and say what features are compared."""
-        remark(
+        warning = (
             "tomogan is trained to look like clean frames and may draw structure that is not "
             "there; it states no uncertainty: look at the residuals (evaluate --figures) before "
             "anything is measured on its pictures"
         )
-        if options.perceptual_weights is None:
-            remark(
-                "the perceptual term compares features of the critic, which is trained here; for "
-                "the authors' VGG-19 give its weights with --perceptual-weights FILE"
-            )
-        return options
+        if options.perceptual_weights is not None:
+            return (warning,)
+        return (
+            warning,
+            "the perceptual term compares features of the critic, which is trained here; for "
+            "the authors' VGG-19 give its weights with --perceptual-weights FILE",
+        )
 
     def players(self) -> Sequence[Player]:
         """Return the critic, then the network."""

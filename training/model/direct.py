@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from .network import Network
 from .noise_likelihood import TabulatedNoise
-from .posterior import Posterior
+from .posterior import CorrectedPosterior, Posterior
 
 LEAST_SCALE = 1e-3
 """Of a Laplace law, in network units: the authors' of CARE."""
@@ -57,19 +57,11 @@ class PlainEstimate(Posterior):
         return mean, torch.zeros_like(mean), self.noise.variance(mean, excess)
 
 
-class LaplaceEstimate(Posterior):
+class LaplaceEstimate(CorrectedPosterior):
     """The network's outputs are the median of a Laplace law and its scale b; its variance is 2b².
 
     Weigert et al. 2018, doi:10.1038/s41592-018-0216-7.
     """
-
-    stated_gain: Tensor
-
-    def __init__(self, noise: TabulatedNoise) -> None:
-        super().__init__()
-        self.noise = noise
-        # Fitted on held-out frames after training.
-        self.register_buffer("stated_gain", torch.ones_like(noise.variances))
 
     def forward(
         self, observation: Tensor, predicted: Tensor, excess: Tensor | None = None
@@ -81,10 +73,6 @@ class LaplaceEstimate(Posterior):
     def law(self, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Return median and scale for outputs (N, 2, …), (N, 1, …) each."""
         return predicted[:, :1], functional.softplus(predicted[:, 1:]) + LEAST_SCALE
-
-    def correct(self, gain: Tensor) -> None:
-        """State variances larger by `gain`, (G,) over the noise table; estimates stay."""
-        self.stated_gain.copy_(gain)
 
     def prior(
         self, predicted: Tensor, excess: Tensor | None = None

@@ -147,7 +147,28 @@ class GaussianPosterior(Posterior):
         }
 
 
-class SampledPosterior(Posterior):
+class CorrectedPosterior(Posterior):
+    """A posterior whose stated variance is multiplied by a factor that was fitted by brightness.
+
+    Attributes
+    ----------
+    stated_gain
+        The factor over the noise table, (G,); fitted on held-out frames after training.
+    """
+
+    stated_gain: Tensor
+
+    def __init__(self, noise: TabulatedNoise) -> None:
+        super().__init__()
+        self.noise = noise
+        self.register_buffer("stated_gain", torch.ones_like(noise.variances))
+
+    def correct(self, gain: Tensor) -> None:
+        """State variances larger by `gain`, (G,) over the noise table; estimates stay."""
+        self.stated_gain.copy_(gain)
+
+
+class SampledPosterior(CorrectedPosterior):
     """A network output of K samples of the signal, weighted by the observation (PN2V).
 
     Krull et al. 2020, doi:10.3389/fcomp.2020.00005. The mean of the outputs is that of the
@@ -157,16 +178,13 @@ class SampledPosterior(Posterior):
 
     spread: Tensor
     ratio_floor: Tensor
-    stated_gain: Tensor
 
     def __init__(self, noise: TabulatedNoise) -> None:
-        super().__init__()
-        self.noise = noise
+        super().__init__(noise)
         # Fitted on held-out frames after training: where the noise's form is not quite that of the
         # mixture, samples that lie too far apart explain what was observed better.
         self.register_buffer("spread", torch.ones_like(noise.variances))
         self.register_buffer("ratio_floor", torch.tensor(LEAST_RATIO))
-        self.register_buffer("stated_gain", torch.ones_like(noise.variances))
 
     def forward(
         self, observation: Tensor, predicted: Tensor, excess: Tensor | None = None
@@ -179,10 +197,6 @@ class SampledPosterior(Posterior):
         variance = (weights * (samples - mean) ** 2).sum(dim=1, keepdim=True)
         variance = variance + self.ratio_floor * self.noise.variance(prior_mean)
         return mean, variance * self.noise.interpolated(self.stated_gain, prior_mean)
-
-    def correct(self, gain: Tensor) -> None:
-        """State variances larger by `gain`, (G,) over the noise table; estimates stay."""
-        self.stated_gain.copy_(gain)
 
     def samples(self, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Return the samples' mean (N, 1, …) and the samples (N, K, …).
@@ -210,20 +224,12 @@ class SampledPosterior(Posterior):
         }
 
 
-class DrawnPosterior(Posterior):
+class DrawnPosterior(CorrectedPosterior):
     """A network output of S samples from the posterior itself: what they agree on is the estimate.
 
     They have seen the observation, so that nothing is weighed again. Their mean is the MMSE
     estimate of Prakash et al. 2021, arXiv:2006.06072, and their scatter its uncertainty.
     """
-
-    stated_gain: Tensor
-
-    def __init__(self, noise: TabulatedNoise) -> None:
-        super().__init__()
-        self.noise = noise
-        # Fitted on held-out frames after training.
-        self.register_buffer("stated_gain", torch.ones_like(noise.variances))
 
     def forward(
         self, observation: Tensor, predicted: Tensor, excess: Tensor | None = None
@@ -231,10 +237,6 @@ class DrawnPosterior(Posterior):
         """Return mean and variance, (N, 1, Y, X) each, for samples (N, S, Y, X)."""
         mean, variance = self._moments(predicted)
         return mean, variance * self.noise.interpolated(self.stated_gain, mean)
-
-    def correct(self, gain: Tensor) -> None:
-        """State variances larger by `gain`, (G,) over the noise table; estimates stay."""
-        self.stated_gain.copy_(gain)
 
     def prior(
         self, predicted: Tensor, excess: Tensor | None = None

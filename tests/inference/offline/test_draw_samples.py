@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 
+from quietscope.inference.bundle import SAMPLER, file_sha256
 from quietscope.inference.errors import InferenceError
 from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.inference.offline.draw_samples import draw_samples
+from quietscope.inference.offline.sample_estimate import estimate_of
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.stack import stack_from_array
 
@@ -17,6 +24,59 @@ def counts(frames: int = 8) -> np.ndarray:
     y, x = np.mgrid[:48, :56]
     light = 10 + 8 * np.sin(x / 4) * np.sin(y / 5)
     return np.random.default_rng(0).poisson(light, (frames, 48, 56)).astype(np.uint16)
+
+
+def with_sampler(bundle: Path) -> Path:
+    """Add a graph whose samples are the frame and, of every second one, ten ADU more."""
+    nodes = [
+        helper.make_node("Cast", ["observations"], ["frame"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", ["draw", "first"], ["drawn"], axis=0),
+        helper.make_node("Mod", ["drawn", "two"], ["odd"]),
+        helper.make_node("Cast", ["odd"], ["here"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["here", "ten"], ["more"]),
+        helper.make_node("Add", ["frame", "more"], ["sample"]),
+    ]
+    shape = ["N", 1, "Y", "X"]
+    graph = helper.make_graph(
+        nodes,
+        "sampler",
+        [
+            helper.make_tensor_value_info("observations", TensorProto.UINT16, shape),
+            helper.make_tensor_value_info("draw", TensorProto.INT64, [3]),
+        ],
+        [helper.make_tensor_value_info("sample", TensorProto.FLOAT, shape)],
+        [
+            helper.make_tensor("first", TensorProto.INT64, [], [0]),
+            helper.make_tensor("two", TensorProto.INT64, [], [2]),
+            helper.make_tensor("ten", TensorProto.FLOAT, [], [10.0]),
+        ],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), bundle / SAMPLER)
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    manifest["sha256"][SAMPLER] = file_sha256(bundle / SAMPLER)
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return bundle
+
+
+def test_samples_are_written_along_an_axis_and_an_estimate_of_them_is_not(make_bundle, tmp_path):
+    stack = stack_from_array(counts(2), axes=("time",))
+    model = with_sampler(make_bundle())
+    draw_samples(stack, model, tmp_path / "all.ome.zarr", 9, provider="cpu")
+    written = open_stack(tmp_path / "all.ome.zarr")
+    assert (written.sizes["time"], written.sizes["sample"]) == (2, 9)
+    drawn = np.stack([written.frame(i) for i in range(18) if written.axes(i)["time"] == 0])
+    more = np.unique(drawn - counts(2)[0])
+    np.testing.assert_array_equal(more, [0.0, 10.0])
+    for estimate in ("mmse", "map"):
+        out = tmp_path / f"{estimate}.ome.zarr"
+        said = draw_samples(stack, model, out, 9, estimate=estimate, provider="cpu")
+        assert (said["samples"], said["estimate"], said["frames_denoised"]) == (9, estimate, 2)
+        one = open_stack(out)
+        assert len(one) == 2
+        np.testing.assert_allclose(one.frame(0), estimate_of(drawn, estimate), atol=1e-3)
+    with pytest.raises(InferenceError, match="estimate is 'mode', expected mmse or map"):
+        draw_samples(stack, model, tmp_path / "no", 9, estimate="mode")
 
 
 def test_a_model_of_the_mean_alone_draws_nothing(make_bundle, tmp_path):
@@ -58,3 +118,12 @@ def test_samples_scatter_around_the_estimate_and_repeat_with_their_seed(tmp_path
     scatter = of_first.std(axis=0).mean()
     assert scatter > 0
     assert np.abs(of_first.mean(axis=0) - mean).mean() < 0.6 * scatter
+    for estimate in ("mmse", "map"):
+        out = tmp_path / f"{estimate}.ome.zarr"
+        said = draw_samples(few, model.path, out, 16, estimate=estimate, provider="cpu")
+        assert said["estimate"] == estimate
+        written = open_stack(out)
+        assert len(written) == 2
+        np.testing.assert_allclose(
+            written.frame(0), estimate_of(of_first, estimate), rtol=1e-5, atol=1e-4
+        )
