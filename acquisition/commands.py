@@ -352,6 +352,10 @@ def _summary(report: dict[str, Any]) -> list[str]:
             "was set otherwise than for the model"
         )
     lines += [
+        f"denoised by {one['after']} from frame {one['from_frame']} on, before by {one['before']}"
+        for one in report.get("model_switches", [])
+    ]
+    lines += [
         f"a newer model came into use meanwhile, which the next run takes: {newer}"
         for newer in report.get("newer_models", {}).values()
     ]

@@ -192,6 +192,37 @@ class LiveDenoiser:
         """With `record=False`: read frames that were skipped live from this dataset."""
         self._dataset = dataset
 
+    def use(self, model: Path | str, channel: str | None = None) -> str:
+        """Denoise with another model from the next frame on, without losing one.
+
+        It is loaded in the thread that calls this, so call it from none that images wait for; the
+        model of before works on meanwhile. The report lists such changes in `model_switches`, and
+        every denoised image says from which frame on which model worked.
+
+        Parameters
+        ----------
+        model
+            A bundle, of the same camera, context and kind of pixels as the one whose place it
+            takes.
+        channel
+            The name that that one was given for; None where it is clear.
+
+        Returns
+        -------
+        A line that says so.
+
+        Raises
+        ------
+        QuietscopeError
+            If it does not fit; the run goes on as it was.
+        """
+        if self._run is None or self._state is not RunState.RUNNING:
+            raise AcquisitionError(
+                f"{self._directory.path}: another model can be used inside the LiveDenoiser's "
+                "`with` block"
+            )
+        return self._run.use(model, channel)
+
     @property
     def report(self) -> dict[str, Any]:
         """The counts and figures, while it runs and afterwards."""
@@ -236,7 +267,7 @@ class LiveDenoiser:
         self._require_space()
         self._directory.claim(overwrite=self._options.overwrite)
         try:
-            self._engine.enter_context(live_session())
+            session = self._engine.enter_context(live_session())
             self._engine.enter_context(camera_tags_on_images())
             self._engine.enter_context(self._failures)
             self._engine.enter_context(self._java)
@@ -246,6 +277,7 @@ class LiveDenoiser:
                 self._camera,
                 self._denoisers,
                 OverflowWatch(lambda: running_core(), self._camera.core),
+                session,
             )
             self._frames.prepare()
             self._run.start()

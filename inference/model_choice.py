@@ -105,6 +105,10 @@ class ModelChoice(Generic[Chosen]):
         name = "0" if channel is None else str(channel)
         return self._by_name.get(name, self._by_name.get(EVERY_CHANNEL))
 
+    def replaced(self, by_name: Mapping[str, Chosen]) -> ModelChoice[Chosen]:
+        """Return the same choice with other models under these names."""
+        return ModelChoice({**self._by_name, **by_name})
+
     def first_named(self, names: Iterable[str | int | None]) -> str | None:
         """Return the first of several names of a channel that has a model of its own."""
         own = (str(name) for name in names if name is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +17,19 @@ from .bundle import MANIFEST, Bundle, open_bundle, read_manifest
 from .errors import BundleError, InferenceError
 from .library import InUse, Library
 from .provenance import recorded_camera
+from .running_sessions import have_used, sessions_for
 
 LibraryOption = Annotated[
     Path, typer.Option(help="The folder that holds the recorded runs and `models`.")
 ]
 ModelArgument = Annotated[
     str, typer.Argument(help="A bundle: its name in the library's `models`, or its path.")
+]
+RunningOption = Annotated[
+    bool,
+    typer.Option(
+        "--running", help="Also in live sessions that run now, from their next frame on."
+    ),
 ]
 ChannelOption = Annotated[str | None, typer.Option(help="Of the model, where several are in use.")]
 
@@ -79,6 +87,7 @@ def use_model(
     accept: Annotated[
         bool, typer.Option("--accept", help="Though it was found no better than a blur.")
     ] = False,
+    running: RunningOption = False,
 ) -> Outcome:
     """Put a model in use for its camera and channel, in one step."""
     shelf = _library(library)
@@ -86,13 +95,15 @@ def use_model(
     if not force:
         _require_known_camera(shelf, bundle)
     shelf.promote(bundle.path, "put in use by hand", accept=accept)
-    return _now_in_use(shelf, bundle)
+    return _now_in_use(shelf, bundle, running=running)
 
 
-def roll_back(library: LibraryOption, channel: ChannelOption = None) -> Outcome:
+def roll_back(
+    library: LibraryOption, channel: ChannelOption = None, running: RunningOption = False
+) -> Outcome:
     """Put the model back in use that was in use before."""
     shelf = _library(library)
-    return _now_in_use(shelf, shelf.rollback(channel))
+    return _now_in_use(shelf, shelf.rollback(channel), running=running)
 
 
 def rename_model(
@@ -215,13 +226,26 @@ def _require_known_camera(shelf: Library, bundle: Bundle) -> None:
         )
 
 
-def _now_in_use(shelf: Library, bundle: Bundle) -> Outcome:
+def _now_in_use(shelf: Library, bundle: Bundle, *, running: bool) -> Outcome:
     name, channel = shelf.name_of(bundle.path), bundle.manifest.channel
     what = "every channel" if channel is None else f"channel {channel}"
-    return Outcome(
-        {"model": name, "channel": channel, "model_sha256": bundle.model_sha256},
-        [f"{name} is in use for {what} of {_camera(bundle.manifest.camera)}"],
-    )
+    asked = have_used(bundle) if running else []
+    lines = [
+        f"{name} is in use for {what} of {_camera(bundle.manifest.camera)}",
+        *(f"{one.run}: {one.words}" for one in asked),
+    ]
+    if not running:
+        lines += [
+            f"a live session keeps its model ({session.about.run}); --running has it change over"
+            for session in sessions_for(bundle)
+        ]
+    result = {
+        "model": name,
+        "channel": channel,
+        "model_sha256": bundle.model_sha256,
+        "running": [asdict(one) for one in asked],
+    }
+    return Outcome(result, lines, failed=not all(one.granted for one in asked))
 
 
 def _bytes(bundle: Path) -> int:

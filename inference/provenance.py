@@ -47,6 +47,24 @@ class ModelIdentity(_Said):
         )
 
 
+class ModelChange(_Said):
+    """A model that took another's place while the image was made.
+
+    Attributes
+    ----------
+    from_frame
+        The first frame that it denoised, by its index in the run's frame log.
+    channel
+        The name of the channel; `*` for all that have no model of their own.
+    model
+        Which it is.
+    """
+
+    from_frame: int
+    channel: str
+    model: ModelIdentity
+
+
 class Provenance(_Said):
     """What is written into each denoised image.
 
@@ -60,6 +78,8 @@ class Provenance(_Said):
         Of the first of `models`; None where no bundle denoised it.
     models
         By the names of the channels.
+    model_changes
+        Models that took the place of these in the course of a live run, oldest first.
     method
         The classical filter that denoised it, with its settings; None where a model did.
     samples, estimate
@@ -81,6 +101,7 @@ class Provenance(_Said):
     model_sha256: str | None = None
     noise_model_sha256: str | None = None
     models: dict[str, ModelIdentity] = {}
+    model_changes: tuple[ModelChange, ...] = ()
     method: dict[str, str | int | float | None] | None = None
     samples: int | None = None
     estimate: str | None = None
@@ -106,12 +127,17 @@ class Provenance(_Said):
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the image."""
         said = self.model_dump(mode="json")
-        empty = {name for name in ("method", "simulated", "forced") if said[name] in (None, [])}
+        rare = ("method", "simulated", "forced", "model_changes")
+        empty = {name for name in rare if said[name] in (None, [])}
         return {ATTRIBUTES: {name: value for name, value in said.items() if name not in empty}}
 
     def same_models(self, other: Provenance) -> bool:
         """Whether two images were denoised by the same models or method."""
-        return (self.models, self.method) == (other.models, other.method)
+        return (self.models, self.model_changes, self.method) == (
+            other.models,
+            other.model_changes,
+            other.method,
+        )
 
 
 def provenance_of(stack: Stack) -> Provenance | None:

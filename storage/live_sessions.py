@@ -3,7 +3,8 @@
 Owns the signal and where it lies. A session holds a lock of its own in the user's state folder
 for as long as it lasts; the operating system takes it back when its process ends, however it
 ends, so there is no list to clean up and no clock to trust. Sessions of other users of the
-computer are not seen. Who gives way to them, and how, is decided elsewhere.
+computer are not seen. Who gives way to them, and how, is decided elsewhere; what they say of
+themselves, and are asked, is in `session_requests`.
 
 `QUIETSCOPE_STATE` names another folder.
 """
@@ -34,20 +35,26 @@ def state_folder() -> Path:
     return Path(named) if named else platformdirs.user_state_path("quietscope", appauthor=False)
 
 
+def sessions_folder() -> Path:
+    """Return where sessions are seen."""
+    return state_folder() / "live sessions"
+
+
 @contextmanager
-def live_session() -> Iterator[None]:
-    """Be seen as a live session for the length of a block.
+def live_session() -> Iterator[Path]:
+    """Be seen as a live session for the length of a block; yields the place that names it.
 
     Where the signal cannot be given the block runs all the same, and the log says so: a recording
     is worth more than the night's training.
     """
-    lock = DirectoryLock(_folder() / f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    place = sessions_folder() / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    lock = DirectoryLock(place)
     try:
         lock.acquire(wait_s=ENTRY_WAIT_S)
     except OutputError as error:
         logger.warning("training on this computer will not give way to this session: %s", error)
     try:
-        yield
+        yield place
     finally:
         with suppress(OSError):  # of a disk that went away: not the run's business
             lock.release()
@@ -59,16 +66,14 @@ def who_is_live() -> str | None:
     A few microseconds where nobody does; called several times a second.
     """
     try:
-        locks = [entry.name for entry in os.scandir(_folder()) if entry.name.endswith(".lock")]
+        locks = [
+            entry.name for entry in os.scandir(sessions_folder()) if entry.name.endswith(".lock")
+        ]
     except OSError:
         return None  # nobody has ever been there
     for name in locks:
         # What a killed session left is taken away by being looked at.
-        holder = holder_of(_folder() / name.removeprefix(".").removesuffix(".lock"))
+        holder = holder_of(sessions_folder() / name.removeprefix(".").removesuffix(".lock"))
         if holder is not None:
             return holder
     return None
-
-
-def _folder() -> Path:
-    return state_folder() / "live sessions"

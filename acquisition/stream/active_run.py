@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ...calibration.fingerprint import CameraFingerprint
 from ...errors import one_line
+from ...inference.bundle import open_bundle
 from ...inference.provenance import ATTRIBUTES, Provenance
 from ...storage.atomic_output import OutputError
 from ...storage.axis_map import Place
@@ -33,6 +35,7 @@ from .denoise_stage import DenoiseStage
 from .denoised_stores import DenoisedStores
 from .disk_sync import DiskSync
 from .frame import Frame
+from .model_requests import ModelRequests
 from .newer_models import NewerModels
 from .overflow_watch import OverflowWatch
 from .part import Part, PixelSize
@@ -61,6 +64,8 @@ class ActiveRun:
         Settled before the run.
     overflow
         Watches Micro-Manager's buffer.
+    session
+        What names it to other programs that ask for another model; None where none can.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class ActiveRun:
         camera: CameraState,
         denoisers: ChannelDenoisers,
         overflow: OverflowWatch,
+        session: Path | None = None,
     ) -> None:
         self.counts = Accounting()
         self._began_ns = time.perf_counter_ns()
@@ -80,7 +86,10 @@ class ActiveRun:
         self._overflow = overflow
         self._errors: list[BaseException] = []
         self._verdicts = VerdictWatch(directory.log)
-        self._newer = NewerModels(denoisers.bundles, directory.log)
+        self._newer = NewerModels(lambda: denoisers.bundles, directory.log)
+        self._requests = ModelRequests(
+            session, directory.path, lambda: denoisers.bundles, self.use, directory.log
+        )
         self._view = View(
             self.counts,
             self._verdicts,
@@ -91,7 +100,9 @@ class ActiveRun:
             pixel_size_um=camera.pixel_size_um,
             run=directory.path if options.record else None,
         )
-        self._stores = DenoisedStores(directory, self._denoised_attributes)
+        self._stores = DenoisedStores(
+            directory, self._denoised_attributes, lambda: len(denoisers.switches)
+        )
         self._denoise_stage = DenoiseStage(
             directory,
             self.counts,
@@ -134,6 +145,7 @@ class ActiveRun:
         self._recorder.start()
         self._disk_sync.start()
         self._newer.start()
+        self._requests.start()
 
     def _build_sessions(self) -> None:
         """Warm the models up before the first frame, where the frame's shape is known."""
@@ -161,6 +173,27 @@ class ActiveRun:
                 f"recording has failed, the acquisition ends: {self._recorder.error}"
             ) from self._recorder.error
         self.counts.hook.add(time.perf_counter_ns() - frame.received_ns)
+
+    def use(self, model: Path | str, channel: str | None = None) -> str:
+        """Denoise with another model from the next frame on; return a line about it.
+
+        It is loaded in the thread that calls, beside the one that works meanwhile.
+
+        Raises
+        ------
+        QuietscopeError
+            If it does not fit this run, which goes on as it was.
+        """
+        bundle = open_bundle(model)
+        successor = self._denoisers.prepare(bundle, channel, self._camera.fingerprint)
+        try:
+            self._denoise_stage.follow_with(successor)
+        except AcquisitionError:
+            successor.close()
+            raise
+        words = f"{bundle.path.name} denoises from the next frame on"
+        self._directory.log(f"asked for another model: {words}")
+        return words
 
     def refuse(self, error: AcquisitionError) -> None:
         """Count an image that could not become a frame; the first reason is kept."""
@@ -195,6 +228,7 @@ class ActiveRun:
         self._attempt(self._await_denoiser)
         self._view.finish()
         self._verdicts.end()
+        self._attempt(self._requests.close)
         self._attempt(self._newer.close)
         self._keep(self._denoise_stage.error or self._denoise_stage.misfit)
         if theirs is None and self._options.complete_afterwards and self._denoiser_is_free:
@@ -404,6 +438,7 @@ class ActiveRun:
             precision="fp32",
             simulated=self._camera.simulated,
             forced=tuple(self._denoisers.remarks),
+            model_changes=tuple(switch.change() for switch in self._denoisers.switches),
         )
         return {ATTRIBUTES: provenance.attributes()[ATTRIBUTES] | part.about_camera()}
 

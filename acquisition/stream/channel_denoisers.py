@@ -1,12 +1,15 @@
 """Which denoiser works on which frame: one per channel and frame shape.
 
-Owns the models of a run: they are opened, checked against the camera, and turned into sessions
-here. Which frame is denoised when is decided in `denoise_stage`.
+Owns the models of a run: they are opened, checked against the camera, turned into sessions and
+exchanged here. Which frame is denoised when is decided in `denoise_stage`, which model may take
+another's place in `model_switch`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ from ...inference.runtime.pipeline import FramePipeline
 from ...inference.runtime.providers import Provider
 from ...storage.axis_map import channel_of
 from .camera_settings import camera_label
+from .model_switch import ModelSwitch, Shown, Successor, names_for, require_fit
 from .session_cache import Session, SessionCache
 
 LEAST_SESSIONS = 8
@@ -56,6 +60,8 @@ class ChannelDenoisers:
     ----------
     remarks
         How models differ from the camera that they are used with all the same.
+    switches
+        The models that took another's place, oldest first.
 
     Raises
     ------
@@ -75,6 +81,11 @@ class ChannelDenoisers:
         self._first_times: dict[int, int] = {}
         self._came: set[str | int] = set()
         self._ran: tuple[str, str] | None = None
+        self._shown: dict[str, Shown] = {}
+        self._settings: dict[str, CameraFingerprint] = {}
+        self._successors: deque[Successor] = deque()
+        self._choices = [(0, self._choice)]
+        self.switches: list[ModelSwitch] = []
         self.remarks: list[str] = []
 
     def __bool__(self) -> bool:
@@ -135,8 +146,11 @@ class ChannelDenoisers:
         return model if isinstance(model, Bundle) else None
 
     def identities(self, channel_names: Sequence[str]) -> dict[str, ModelIdentity]:
-        """Return what identifies each bundle: by these channels, and by the names it was given."""
-        return self._choice.identities(channel_names)
+        """Return what identifies each bundle: by these channels, and by the names it was given.
+
+        Those that the run began with; what took their place is in `switches`.
+        """
+        return self._choices[0][1].identities(channel_names)
 
     def context_frames(self, channel: int | str | None) -> int:
         """Return how many preceding frames the model of a channel wants."""
@@ -233,6 +247,7 @@ class ChannelDenoisers:
         if model is None:
             raise FrameMismatchError(f"channel {channel} has no model; give it one")
         if isinstance(model, Bundle):
+            self._shown[model.model_sha256] = (frame_shape, region)
             return self._sessions.get(
                 (model.model_sha256, frame_shape, region),
                 lambda: Session(self._opened_bundle(model, frame_shape, region, ahead), own=True),
@@ -263,6 +278,92 @@ class ChannelDenoisers:
         )
         self._ran = self._ran or (denoiser.provider, denoiser.device)
         return denoiser
+
+    # ------------------------------------------------------- another one while the run lasts
+
+    def prepare(
+        self, bundle: Bundle, channel: str | None, running: CameraFingerprint
+    ) -> Successor:
+        """Load a model beside the one whose place it is to take. Called from any thread.
+
+        `channel` is the name that the model of before was given for, None to find it; `running`
+        the camera, for as long as no frame has said how it is set.
+
+        Raises
+        ------
+        QuietscopeError
+            If it does not fit; nothing has changed then.
+        """
+        present = self.bundles
+        names = names_for(bundle, channel, present)
+        for name in names:
+            before = present[name].model_sha256
+            require_fit(bundle, present[name])
+            misfit = self._judge(bundle, self._settings.get(before, running))
+            if misfit is not None:
+                raise misfit
+        self._remark(ModelChoice({"": bundle}).worth())
+        shown = self._shown.get(present[names[0]].model_sha256)
+        denoiser = None if shown is None else self._opened_bundle(bundle, *shown, ahead=False)
+        return Successor(bundle, tuple(names), denoiser, shown)
+
+    def put_forward(self, successor: Successor) -> None:
+        """Let a model take over with the next frame."""
+        self._successors.append(successor)
+
+    @property
+    def successor_waits(self) -> bool:
+        """Whether a model is to take over. Asked before every frame."""
+        return bool(self._successors)
+
+    def take_over(self, from_frame: int) -> list[ModelSwitch]:
+        """Let the models take over that wait, from a frame on; none may be on its way.
+
+        Called from the thread that denoises.
+        """
+        switched = []
+        while self._successors:
+            successor = self._successors.popleft()
+            present = self.bundles
+            switched += [
+                ModelSwitch(from_frame, name, present[name], successor.bundle)
+                for name in successor.names
+            ]
+            self._choice = self._choice.replaced(dict.fromkeys(successor.names, successor.bundle))
+            self._adopt(successor)
+            self._release_unused(present[name] for name in successor.names)
+        self._choices.append((from_frame, self._choice))
+        self.switches += switched
+        return switched
+
+    def _adopt(self, successor: Successor) -> None:
+        denoiser, shown = successor.denoiser, successor.shown
+        if denoiser is not None and shown is not None:
+            key = (successor.bundle.model_sha256, *shown)
+            session = Session(denoiser, own=True)
+            if self._sessions.get(key, lambda: session) is not session:
+                session.close()  # it is denoised by that very model already
+
+    def _release_unused(self, bundles: Iterator[Bundle]) -> None:
+        used = {bundle.model_sha256 for bundle in self.bundles.values()}
+        for bundle in bundles:
+            if bundle.model_sha256 not in used:
+                self._sessions.drop(bundle.model_sha256)
+
+    @contextmanager
+    def as_they_were(self) -> Iterator[Callable[[int], None]]:
+        """Yield what brings back the models that a frame had, by its order of arrival."""
+        present = self._choice
+
+        def at(frame: int) -> None:
+            self._choice = next(
+                choice for first, choice in reversed(self._choices) if first <= frame
+            )
+
+        try:
+            yield at
+        finally:
+            self._choice = present
 
     # ---------------------------------------------------------------------- do they fit
 
@@ -299,6 +400,7 @@ class ChannelDenoisers:
         bundle = self.bundle_of(channel)
         if bundle is None:
             return None
+        self._settings[bundle.model_sha256] = settings
         key = (bundle.model_sha256, settings, frame_shape)
         if key not in self._judged:
             if len(self._judged) >= MAX_JUDGED:
@@ -346,12 +448,15 @@ class ChannelDenoisers:
             if len(set(hashes.values())) == 1
             else None,
             "models": hashes,
+            "model_switches": [switch.result() for switch in self.switches],
             "general_model": SENTENCE if any(map(is_general, self.bundles.values())) else None,
         }
 
     def close(self) -> None:
         """Release what was built here, not the denoisers that were handed in."""
         self._sessions.close()
+        while self._successors:  # whose frame never came
+            self._successors.popleft().close()
 
 
 def channel_place(name: str, known: Sequence[str]) -> int | None:

@@ -57,39 +57,41 @@ def complete(
     mismatch: FrameMismatchError | None = None
     contexts = Contexts(lambda part, place: read_raw(part, place, {}))
     estimate = np.empty((2, 0, 0), np.float32)
-    for number, place, line in read_frame_log(run.frame_log):
-        if counts.still_to_denoise <= 0:
-            break
-        part, axes = parts[number - 1], line["axes"]
-        channel = denoisers.named(axes, line["metadata"])
-        load = cache(partial(read_raw, part, place, axes))
-        loaders = side_input_loaders(
-            contexts.of(part), place, load, part=part, denoisers=denoisers, channel=channel
-        )
-        settings = part.settings_of(axes, line["metadata"])
-        misfit = denoisers.misfit(channel, settings, part.frame_shape)
-        if denoisers.model(channel) is None or misfit is not None:
-            continue
-        store = stores.of(part)
-        if store.holds(place):
-            continue
-        pixels = load()
-        if pixels is None:
-            continue
-        if estimate.shape[1:] != part.frame_shape:
-            estimate = np.empty((2, *part.frame_shape), np.float32)
-        try:
-            denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
-        except FrameMismatchError as error:  # frames of other settings may fit all the same
-            mismatch = mismatch or error
-            continue
-        denoisers.require_other_channels(
-            channel, part.axis_map.channel_names, part=number, time_point=place.time
-        )
-        denoise(denoiser, pixels, loaders, estimate, line["index"])
-        store.write(estimate[0], place)
-        counts.denoised_afterwards += 1
-        if on_progress is not None:
-            on_progress(counts.denoised_afterwards, to_do)
+    with denoisers.as_they_were() as models_of:
+        for number, place, line in read_frame_log(run.frame_log):
+            if counts.still_to_denoise <= 0:
+                break
+            models_of(line["index"])
+            part, axes = parts[number - 1], line["axes"]
+            channel = denoisers.named(axes, line["metadata"])
+            load = cache(partial(read_raw, part, place, axes))
+            loaders = side_input_loaders(
+                contexts.of(part), place, load, part=part, denoisers=denoisers, channel=channel
+            )
+            settings = part.settings_of(axes, line["metadata"])
+            misfit = denoisers.misfit(channel, settings, part.frame_shape)
+            if denoisers.model(channel) is None or misfit is not None:
+                continue
+            store = stores.of(part)
+            if store.holds(place):
+                continue
+            pixels = load()
+            if pixels is None:
+                continue
+            if estimate.shape[1:] != part.frame_shape:
+                estimate = np.empty((2, *part.frame_shape), np.float32)
+            try:
+                denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
+            except FrameMismatchError as error:  # frames of other settings may fit all the same
+                mismatch = mismatch or error
+                continue
+            denoisers.require_other_channels(
+                channel, part.axis_map.channel_names, part=number, time_point=place.time
+            )
+            denoise(denoiser, pixels, loaders, estimate, line["index"])
+            store.write(estimate[0], place)
+            counts.denoised_afterwards += 1
+            if on_progress is not None:
+                on_progress(counts.denoised_afterwards, to_do)
     if mismatch is not None:
         raise mismatch

@@ -22,11 +22,13 @@ from ...inference.denoiser import Denoiser
 from ...inference.errors import FrameMismatchError
 from ...inference.runtime.pipeline import FramePipeline
 from ...storage.axis_map import Place
+from ..errors import AcquisitionError
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers, require_finite
 from .context import Contexts, Load, observations, side_input_loaders
 from .denoised_stores import DenoisedStores
 from .frame import Frame
+from .model_switch import Successor
 from .part import Part, Recorded
 from .run_directory import RunDirectory
 from .stage import Stage
@@ -118,6 +120,21 @@ class DenoiseStage(Stage[Waiting]):
         for skipped in self._inbox.displace(waiting, recorded.frame.pixels.nbytes):
             self._note_skip(skipped)
 
+    def follow_with(self, successor: Successor) -> None:
+        """Let another model denoise from the next frame on.
+
+        Raises
+        ------
+        AcquisitionError
+            If this run denoises no further frame.
+        """
+        if not self.running or self.error is not None:
+            raise AcquisitionError(
+                f"{self._run_directory.path}: this run denoises no further frame; the next one "
+                "can use that model"
+            )
+        self._denoisers.put_forward(successor)
+
     def _tell_unused_models(self, recorded: Recorded) -> None:
         """Say, once the second time point begins, to which channels' models no frame came."""
         if self._unused_told or recorded.place.time < 1:
@@ -186,10 +203,19 @@ class DenoiseStage(Stage[Waiting]):
         self._warm.set_result(None)
 
     def _handle(self, waiting: Waiting) -> None:
+        if self._denoisers.successor_waits:
+            self._take_over(waiting.recorded.frame.index)
         self._denoise_or_show(waiting)
         if not self.waiting:
             # The next frame is not there yet: nothing to overlap with, and this one is wanted.
             self._finish_frames()
+
+    def _take_over(self, from_frame: int) -> None:
+        """Let another model denoise from this frame on; those before it are finished first."""
+        self._finish_frames()
+        self._pipeline = None  # its session may go
+        for switch in self._denoisers.take_over(from_frame):
+            self._run_directory.log(switch.line())
 
     def _denoise_or_show(self, waiting: Waiting) -> None:
         (frame, part, place), channel, loaders, denoised = waiting

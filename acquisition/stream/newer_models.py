@@ -1,7 +1,8 @@
 """Whether a newer model has come into use while a run lasts.
 
 Owns the looking, now and then and away from every frame, and what is said. A run keeps the models
-that it began with, so that all of its frames are denoised alike; the next one takes the newer.
+that it began with, so that all of its frames are denoised alike, until it is asked to use another
+one (`model_requests`); the next run takes the newer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class NewerModels:
     Parameters
     ----------
     bundles
-        The models of the run, by the names of their channels.
+        Returns the present models of the run, by the names of their channels.
     log
         Gets a line for each that is newer.
     look_every_s
@@ -36,22 +37,24 @@ class NewerModels:
 
     def __init__(
         self,
-        bundles: Mapping[str, Bundle],
+        bundles: Callable[[], Mapping[str, Bundle]],
         log: Callable[[str], None],
         *,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
-        self._log, self._look_every_s = log, look_every_s
+        self._bundles, self._log, self._look_every_s = bundles, log, look_every_s
         self._watched = {
-            name: (shelf, bundle)
-            for name, bundle in bundles.items()
+            name: shelf
+            for name, bundle in bundles().items()
             if (shelf := library_around(bundle.path)) is not None
         }
-        self._before = {name: _in_use(*pair) for name, pair in self._watched.items()}
+        self._before = {
+            name: _in_use(shelf, bundles()[name]) for name, shelf in self._watched.items()
+        }
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="quietscope newer models")
         self.found: dict[str, str] = {}
-        """The newer models, by the names of their channels."""
+        """The newer models that wait, by the names of their channels."""
 
     def start(self) -> None:
         """Begin to look, where there is a library to look at."""
@@ -70,17 +73,23 @@ class NewerModels:
             self._look()
 
     def _look(self) -> None:
-        for name, (shelf, bundle) in self._watched.items():
+        present = self._bundles()
+        for name, shelf in self._watched.items():
+            bundle = present[name]
             now = _in_use(shelf, bundle)
-            if now is None or now in (self._before[name], bundle.path):
+            if now is None or now == self._before[name]:
+                continue
+            if now.absolute() == bundle.path.absolute():
+                self.found.pop(name, None)  # this run has changed over to it
                 continue
             if self.found.get(name) == str(now):
                 continue
             self.found[name] = str(now)
             channel = "" if bundle.manifest.channel is None else f" of {bundle.manifest.channel}"
             self._log(
-                f"a newer model{channel} is ready: {now.name}; this run keeps {bundle.path.name}, "
-                "and the next one takes the newer"
+                f"a newer model{channel} is ready: {now.name}; this run keeps {bundle.path.name} "
+                f"and the next one takes the newer, or this one as well with `quietscope models "
+                f"use {now.name} --library {shelf.path} --running`"
             )
 
 

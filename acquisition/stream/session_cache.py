@@ -79,6 +79,11 @@ class SessionCache:
         self._sessions.move_to_end(key)
         return self._sessions[key]
 
+    def drop(self, model: str) -> None:
+        """Release the sessions of a model that is not in use any more."""
+        for key in [key for key in self._sessions if key[0] == model]:
+            self._sessions.pop(key).close()
+
     def close(self) -> None:
         """Release all; engines that TensorRT lacked are compiled for the next run."""
         sessions, self._sessions = list(self._sessions.values()), OrderedDict()

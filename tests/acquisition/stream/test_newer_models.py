@@ -18,7 +18,7 @@ def test_a_newer_model_is_told_once(tmp_path, make_bundle):
     shelf.promote(shelf.models_dir / "first", "by hand")
     said: list[str] = []
     bundle = open_bundle(shelf.models_dir / "first")
-    watch = NewerModels({"*": bundle}, said.append, look_every_s=0.02)
+    watch = NewerModels(lambda: {"*": bundle}, said.append, look_every_s=0.02)
     watch.start()
     shelf.promote(shelf.models_dir / "gfp", "another channel's")
     time.sleep(0.1)
@@ -38,14 +38,14 @@ def test_an_older_model_that_was_chosen_by_hand_is_no_news(tmp_path, make_bundle
     for name in ("first", "second"):
         shutil.copytree(make_bundle(name), shelf.models_dir / name)
         shelf.promote(shelf.models_dir / name, "by hand")
-    watch = NewerModels({"*": open_bundle(shelf.models_dir / "first")}, print)
+    watch = NewerModels(lambda: {"*": open_bundle(shelf.models_dir / "first")}, print)
     watch.start()
     watch.close()
     assert watch.found == {}
 
 
 def test_a_model_outside_of_every_library_is_not_watched(make_bundle):
-    watch = NewerModels({"*": open_bundle(make_bundle())}, print)
+    watch = NewerModels(lambda: {"*": open_bundle(make_bundle())}, print)
     watch.start()
     watch.close()
     assert watch.found == {}

@@ -1,0 +1,165 @@
+"""Another model takes over while a run lasts: between two frames, and none is lost."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import uniform_filter
+
+from quietscope.acquisition import LiveDenoiser
+from quietscope.acquisition.errors import AcquisitionError
+from quietscope.calibration.errors import CameraMismatchError
+from quietscope.calibration.fingerprint import CameraFingerprint
+from quietscope.inference.errors import BundleError, InferenceError
+from quietscope.inference.library import Library
+from quietscope.inference.models_commands import use_model
+from quietscope.storage.live_sessions import sessions_folder
+from quietscope.storage.open_stack import open_stack
+from quietscope.storage.session_requests import (
+    ModelRequest,
+    RunningSession,
+    SessionAbout,
+    announce,
+    running_sessions,
+)
+
+SHAPE = (32, 32)
+
+
+@pytest.fixture
+def frames():
+    rng = np.random.default_rng(0)
+    return rng.poisson(100, (60, *SHAPE)).astype(np.uint16)
+
+
+def send(live, frames, times, *, pause_s=0.0, channel=None):
+    for t in times:
+        axes = {"time": t} if channel is None else {"time": t, "channel": channel}
+        live.image_process_fn(frames[t], {"Axes": axes})
+        time.sleep(pause_s)
+
+
+def blurred(frame, radius):
+    return uniform_filter(frame.astype(np.float32), 2 * radius + 1, mode="nearest")
+
+
+def test_every_frame_is_denoised_once_by_the_model_of_its_time(tmp_path, make_bundle, frames):
+    first, second = make_bundle("first"), make_bundle("second", radius=3)
+    run = tmp_path / "run"
+    with LiveDenoiser(first, run, provider="cpu") as live:
+        send(live, frames, range(15), pause_s=0.01)
+        send(live, frames, range(15, 30))  # too fast: most are skipped, and done afterwards
+        assert "second" in live.use(second)
+        send(live, frames, range(30, 60), pause_s=0.01)
+    report = live.report
+    assert report["complete"]
+    assert report["frames_denoised"] == 60
+    (switch,) = report["model_switches"]
+    assert (switch["before"], switch["after"]) == ("first", "second")
+    change = switch["from_frame"]
+    assert 15 < change <= 31
+    denoised = list(open_stack(run / "denoised.ome.zarr"))
+    for t, (frame, found) in enumerate(zip(frames, denoised, strict=True)):
+        expected = blurred(frame, 1 if t < change else 3)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"frame {t}")
+    about = open_stack(run / "denoised.ome.zarr").attributes["quietscope"]
+    assert about["models"]["0"]["model_sha256"] == switch["before_sha256"]
+    (told,) = about["model_changes"]
+    assert (told["from_frame"], told["channel"]) == (change, "*")
+    assert told["model"]["model_sha256"] == switch["after_sha256"] == report["model_sha256"]
+    assert "second from here on" in (run / "events.log").read_text()
+
+
+def test_what_does_not_fit_is_refused_in_a_line_and_the_old_one_goes_on(
+    tmp_path, make_bundle, frames
+):
+    camera = CameraFingerprint(camera="A", serial="1")
+    first = make_bundle("first", camera="A")
+    odd = {
+        "context": (make_bundle("context", context_frames=2), InferenceError, "preceding frames"),
+        "pixels": (make_bundle("pixels", pixel_type="uint8"), InferenceError, "pixels of type"),
+        "camera": (make_bundle("camera", camera="B"), CameraMismatchError, "camera"),
+        "none": (tmp_path / "nowhere", BundleError, "no model bundle"),
+    }
+    with LiveDenoiser(first, tmp_path / "run", provider="cpu", camera=camera) as live:
+        send(live, frames, range(5), pause_s=0.01)
+        for bundle, kind, words in odd.values():
+            with pytest.raises(kind, match=words) as refused:
+                live.use(bundle)
+            assert "\n" not in str(refused.value)
+        with pytest.raises(InferenceError, match="no model was given for channel GFP"):
+            live.use(make_bundle("other"), "GFP")
+        send(live, frames, range(5, 10))
+    assert live.report["frames_denoised"] == 10
+    assert live.report["model_switches"] == []
+    with pytest.raises(AcquisitionError, match="inside"):
+        live.use(first)
+
+
+def test_one_channel_of_two_changes_over(tmp_path, make_bundle, frames):
+    models = {name: make_bundle(name, channel=name) for name in ("GFP", "Cy3")}
+    better = make_bundle("better", channel="Cy3", radius=2)
+    with LiveDenoiser(models, tmp_path / "run", provider="cpu") as live:
+        send(live, frames, range(3), channel="GFP", pause_s=0.01)
+        send(live, frames, range(3), channel="Cy3", pause_s=0.01)
+        live.use(better)
+        send(live, frames, range(3, 6), channel="GFP", pause_s=0.01)
+        send(live, frames, range(3, 6), channel="Cy3", pause_s=0.01)
+    assert live.report["frames_denoised"] == 12
+    (switch,) = live.report["model_switches"]
+    assert switch["channel"] == "Cy3"
+    stack = open_stack(tmp_path / "run" / "denoised.ome.zarr")
+    for t, radius in ((4, 1), (5, 1)):
+        found = stack.frame(stack.index({"time": t, "channel": 0, "z": 0}))
+        np.testing.assert_allclose(found, blurred(frames[t], radius), rtol=1e-5)
+    found = stack.frame(stack.index({"time": 5, "channel": 1, "z": 0}))
+    np.testing.assert_allclose(found, blurred(frames[5], 2), rtol=1e-5)
+
+
+def test_a_running_session_is_asked_from_another_program(tmp_path, make_bundle, frames):
+    shelf = Library(tmp_path / "library")
+    for name, radius in (("first", 1), ("second", 2)):
+        shutil.copytree(make_bundle(name, radius=radius), shelf.models_dir / name)
+    shelf.promote(shelf.models_dir / "first", "by hand")
+    over = threading.Event()
+    with LiveDenoiser(shelf.models_dir / "first", shelf.path / "run", provider="cpu") as live:
+
+        def camera() -> None:
+            for t in range(10_000):
+                send(live, [frames[t % 60]] * (t + 1), [t], pause_s=0.01)
+                if over.is_set():
+                    return
+
+        images = threading.Thread(target=camera)
+        images.start()
+        kept = use_model("second", shelf.path, force=True)
+        assert any("keeps its model" in line for line in kept.summary)
+        done = use_model("second", shelf.path, force=True, running=True)
+        assert not done.failed
+        (asked,) = done.result["running"]
+        assert asked["granted"], asked
+        time.sleep(1.5)  # a session says what it is twice a second
+        again = use_model("second", shelf.path, force=True, running=True)
+        over.set()
+        images.join()
+    assert again.result["running"] == []  # it is denoised by that model already
+    assert [one["after"] for one in live.report["model_switches"]] == ["second"]
+    assert live.report["newer_models"] == {}
+    assert live.report["frames_denoised"] == live.report["frames_delivered"]
+    assert running_sessions() == []
+    assert not list(sessions_folder().glob("*.json"))
+
+
+def test_what_a_killed_session_left_is_taken_away(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIETSCOPE_STATE", str(tmp_path))
+    place = sessions_folder() / "1-dead"
+    announce(place, SessionAbout(run="runs/monday", models={"*": "models/a"}))
+    session = RunningSession(place, SessionAbout(run="runs/monday"))
+    assert session.ask(ModelRequest(model="models/b"), wait_s=5) is None
+    assert running_sessions() == []
+    assert not list(Path(sessions_folder()).glob("*.json"))
