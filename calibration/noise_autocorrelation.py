@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
-from scipy import stats
+from scipy import fft, stats
 
 from .noise_model import FloatArray
 
@@ -59,25 +60,41 @@ class Autocorrelation:
 
 
 class AutocorrelationSums:
-    """Products of a frame difference with itself, shifted; summed over frames."""
+    """Products of a frame difference with itself, shifted; summed over frames.
+
+    By the power spectrum: one transform a frame gives all shifts at once (Wiener-Khinchin).
+    """
 
     def __init__(self) -> None:
-        self._lags = (*LAGS, *FAR_LAGS)
-        self._sums = np.zeros(len(self._lags))
-        self._power = 0.0
-        self._observations = 0
+        self._shape = (0, 0)
+        self._transformed = (0, 0)
+        self._spectrum: FloatArray | float = 0.0
+        self._frames = 0
 
     def add(self, difference: FloatArray) -> None:
-        """Add one difference of frames (Y, X) without its mean."""
+        """Add one difference of frames (Y, X) without its mean; all of one shape."""
         part = _middle(difference)
-        rows, columns = part.shape
-        self._power += float((part**2).mean())
-        self._observations += part.size
-        for number, (dy, dx) in enumerate(self._lags):
-            if dy < rows and abs(dx) < columns:
-                first = part[: rows - dy, max(0, -dx) : columns - max(0, dx)]
-                second = part[dy:, max(0, dx) : columns + min(0, dx)]
-                self._sums[number] += np.vdot(first, second) / first.size
+        if not self._frames:
+            self._shape = part.shape
+            # Room for the farthest shift, so that no pixel meets those of the other edge.
+            self._transformed = tuple(
+                fft.next_fast_len(size + FAR[-1], real=True) for size in part.shape
+            )
+        transformed = fft.rfft2(part, s=self._transformed)
+        self._spectrum += transformed.real**2 + transformed.imag**2
+        self._frames += 1
+
+    def _correlations(self) -> FloatArray:
+        """Return the correlation at each of LAGS and FAR_LAGS, of the pixels that overlap."""
+        if not self._frames:
+            return np.zeros(len(LAGS) + len(FAR_LAGS))
+        rows, columns = self._shape
+        sums = fft.irfft2(self._spectrum, s=self._transformed)
+        power = max(float(sums[0, 0]) / (rows * columns), 1e-300)
+        products = [
+            sums[dy, dx] / ((rows - dy) * (columns - abs(dx))) for dy, dx in (*LAGS, *FAR_LAGS)
+        ]
+        return np.array(products) / power
 
     def result(self, variance: FloatArray, frames: int) -> Autocorrelation:
         """Return the correlations, those of whole rows and columns taken out.
@@ -90,7 +107,7 @@ class AutocorrelationSums:
         # Variances of few frames scatter by themselves.
         scatter = 1 + 3 / frames
         even = float(part.mean()) ** 2 * scatter / max(float((part**2).mean()), 1e-300)
-        found = self._sums / max(self._power, 1e-300)
+        found = self._correlations()
         near = 1 + 2 * float(found[: len(LAGS)].sum())
         found = found + near / max(pixels - 2 * len(LAGS) - 1, 1)
         values, far = found[: len(LAGS)].copy(), found[len(LAGS) :]
@@ -99,7 +116,7 @@ class AutocorrelationSums:
                 values[number] -= far[: len(FAR)].mean()
             elif dx == 0:
                 values[number] -= far[len(FAR) :].mean()
-        return Autocorrelation(values, int(self._observations * min(even, 1.0)))
+        return Autocorrelation(values, int(self._frames * prod(self._shape) * min(even, 1.0)))
 
 
 def _middle(image: FloatArray) -> FloatArray:

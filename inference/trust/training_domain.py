@@ -80,7 +80,7 @@ def domain_features(raw: Image, sigma_adu: Image, floor_adu: float) -> Features:
         "detail": 0.5 * np.log(power[1] / power[2]),
         "coarse_detail": 0.5 * np.log(power[2] / power[3]),
         "peaks": np.log(np.maximum(_tile_quantile(band, edge >> 1, 0.995) / spread, 1e-3)),
-        "skewness": _tile_mean(band**3, edge >> 1) / spread**3,
+        "skewness": _tile_mean(band * band * band, edge >> 1) / spread**3,
         "threads": _tile_coherence(half, edge >> 1),
     }
     return {name: np.asarray(value, np.float64).ravel() for name, value in found.items()}
