@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -204,6 +205,10 @@ _add_commands(app)
 
 def main() -> None:
     """Run the command line."""
+    # Threads that wait for work give their core away. Those that spin, which is OpenMP's default,
+    # take it from the threads they wait for as soon as anything else runs on this computer, the
+    # acquisition first of all (benchmarks/training_contention.py). Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
 
 
