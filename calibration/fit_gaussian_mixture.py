@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 
 from .errors import CalibrationError
 from .fingerprint import CameraFingerprint
@@ -313,7 +313,7 @@ def _fit_shape(
     starts = [first] if start is None else [start, first]
     best = min(
         (
-            minimize(
+            scipy.optimize.minimize(
                 _shape_loss,
                 x,
                 args=(residuals,),

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from ..storage.atomic_output import new_file
 from ..storage.output_kinds import Kind
@@ -150,7 +150,9 @@ def save_juglab_noise_model(
     # Means are in ADU, all else in logarithms: bring them to one size.
     scale = np.ones((3 * gaussians, coefficients))
     scale[:gaussians] = float(np.sqrt(target.total.mean()))
-    found = minimize(loss, (start / scale).ravel(), method="L-BFGS-B", options={"maxiter": 300})
+    found = scipy.optimize.minimize(
+        loss, (start / scale).ravel(), method="L-BFGS-B", options={"maxiter": 300}
+    )
     weight = (found.x.reshape(start.shape) * scale).astype(np.float32)
     with new_file(Path(path), overwrite=overwrite, kind=Kind.NOISE_MODEL) as staging:
         with staging.open("wb") as file:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr
+import scipy
 
 from .noise_model import FloatArray
 from .photon_transfer import QUANTISATION_VARIANCE_ADU2
@@ -94,7 +94,7 @@ def log_mass(
     # Use the tail on the side of the interval: differences of numbers near 1 lose digits.
     flip = below > 0
     below, above = np.where(flip, -above, below), np.where(flip, -below, above)
-    total = (weights * (ndtr(above) - ndtr(below))).sum(axis=0)
+    total = (weights * (scipy.special.ndtr(above) - scipy.special.ndtr(below))).sum(axis=0)
     nearest = np.where(np.isfinite(lower), lower, upper)
     return _log(total, nearest, means, latent, weights)
 
@@ -112,5 +112,5 @@ def _log(
     if not lost.any():
         return near
     edge = np.maximum(np.abs(observation - means) - 1.0, 0.0)
-    terms = np.log(np.maximum(weights, _TINY)) + log_ndtr(-edge / np.sqrt(variances))
+    terms = np.log(np.maximum(weights, _TINY)) + scipy.special.log_ndtr(-edge / np.sqrt(variances))
     return np.where(lost, np.minimum(terms.max(axis=0), np.log(_TINY)), near)

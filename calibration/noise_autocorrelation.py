@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from scipy import fft, stats
+import scipy
 
 from .noise_model import FloatArray
 
@@ -78,9 +78,9 @@ class AutocorrelationSums:
             self._shape = part.shape
             # Room for the farthest shift, so that no pixel meets those of the other edge.
             self._transformed = tuple(
-                fft.next_fast_len(size + FAR[-1], real=True) for size in part.shape
+                scipy.fft.next_fast_len(size + FAR[-1], real=True) for size in part.shape
             )
-        transformed = fft.rfft2(part, s=self._transformed)
+        transformed = scipy.fft.rfft2(part, s=self._transformed)
         self._spectrum += transformed.real**2 + transformed.imag**2
         self._frames += 1
 
@@ -89,7 +89,7 @@ class AutocorrelationSums:
         if not self._frames:
             return np.zeros(len(LAGS) + len(FAR_LAGS))
         rows, columns = self._shape
-        sums = fft.irfft2(self._spectrum, s=self._transformed)
+        sums = scipy.fft.irfft2(self._spectrum, s=self._transformed)
         power = max(float(sums[0, 0]) / (rows * columns), 1e-300)
         products = [
             sums[dy, dx] / ((rows - dy) * (columns - abs(dx))) for dy, dx in (*LAGS, *FAR_LAGS)
@@ -159,7 +159,7 @@ def smoothing_of(measured: Sequence[Autocorrelation]) -> Smoothing:
     reach = 0
     for ring in range(REACH, 0, -1):
         chosen = distance == ring
-        alarm = squares[chosen].sum() > stats.chi2.isf(FALSE_ALARM, int(chosen.sum()))
+        alarm = squares[chosen].sum() > scipy.stats.chi2.isf(FALSE_ALARM, int(chosen.sum()))
         if alarm and np.abs(pooled[chosen]).max() > LEAST_CORRELATION:
             # A kernel correlates pixels twice as far apart as it is wide, ever less of them.
             reach = min(ring + 1, REACH)

@@ -22,9 +22,8 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.ndimage import laplace
-from scipy.signal import correlate2d, fftconvolve
 
 from ..storage.stack import Stack
 
@@ -194,7 +193,7 @@ class NoiseCorrelation:
 
         (K, K) with K at most REACH + 1; 1 for white noise.
         """
-        own = correlate2d(kernel, kernel)
+        own = scipy.signal.correlate2d(kernel, kernel)
         reach = len(own) // 2
         inside = slice(REACH - reach, REACH + reach + 1)
         known = np.where(self.shared(), self.table, 0.0)[inside, inside]
@@ -203,7 +202,7 @@ class NoiseCorrelation:
     def drawn(self, shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
         """Return noise (Y, X) of unit variance, correlated as this is."""
         white = rng.standard_normal((shape[0] + 2 * REACH, shape[1] + 2 * REACH))
-        noise = fftconvolve(white, self.amplitudes(), mode="valid")
+        noise = scipy.signal.fftconvolve(white, self.amplitudes(), mode="valid")
         rows, columns = self.line_shares()
         noise *= np.sqrt(1 - rows - columns)
         noise += np.sqrt(rows) * rng.standard_normal((shape[0], 1))
@@ -314,7 +313,7 @@ def _at_rest(differences: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]
 
 def _through_laplacian(images: Sequence[FloatArray], calm: float) -> tuple[FloatArray, FloatArray]:
     """Return the autocorrelation of the noise from what a Laplacian leaves of the images."""
-    blocks = _blocks([laplace(image)[1:-1, 1:-1] for image in images])
+    blocks = _blocks([scipy.ndimage.laplace(image)[1:-1, 1:-1] for image in images])
     if calm < 1:
         level = _blocks([image[1:-1, 1:-1] for image in images])
         blocks = blocks[_calmest(level, blocks, calm)]
@@ -343,8 +342,8 @@ def _through_laplacian(images: Sequence[FloatArray], calm: float) -> tuple[Float
 @cache
 def _design() -> tuple[list[tuple[int, int]], FloatArray]:
     """Return lags of half a plane, and what each makes of the filtered autocovariance."""
-    kernel = laplace(np.pad([[1.0]], 2))[1:-1, 1:-1]
-    own = correlate2d(kernel, kernel)
+    kernel = scipy.ndimage.laplace(np.pad([[1.0]], 2))[1:-1, 1:-1]
+    own = scipy.signal.correlate2d(kernel, kernel)
     reach, edge = len(own) // 2, FILTERED_REACH + MARGIN
     lags = [
         (dy, dx)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from .level_statistics import LevelStatistics
 from .noise_model import FloatArray
@@ -45,13 +45,13 @@ def degrees_of_freedom(frames: int) -> float:
 def typical_variance(variances: FloatArray, frames: int) -> float:
     """Return the variance of the typical pixel: the median, without its lean to small values."""
     freedom = degrees_of_freedom(frames)
-    return float(np.median(variances)) * freedom / float(stats.chi2.median(freedom))
+    return float(np.median(variances)) * freedom / float(scipy.stats.chi2.median(freedom))
 
 
 def highest_by_chance(pixels: int, frames: int) -> float:
     """Return how many times its true variance the noisiest of many alike pixels may show."""
     freedom = degrees_of_freedom(frames)
-    return float(stats.chi2.isf(CHANCE / pixels, freedom)) / freedom
+    return float(scipy.stats.chi2.isf(CHANCE / pixels, freedom)) / freedom
 
 
 def hot_without_light(dark: LevelStatistics) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from .errors import CalibrationError
 from .noise_model import FloatArray
@@ -86,7 +86,7 @@ def weighted_line(x: FloatArray, y: FloatArray, error: FloatArray) -> Line:
     var_height = inflation / float(weight.sum())
     # With errors known from many pixels each, the normal factor holds; with scatter taken from
     # few points, Student's does.
-    t = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) if inflation > 1 else 1.96
+    t = float(scipy.stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) if inflation > 1 else 1.96
     return Line(
         slope=slope,
         intercept=height - slope * centre,

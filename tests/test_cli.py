@@ -68,7 +68,8 @@ def test_every_command_explains_itself_and_its_options(command: tuple[str, ...])
 def test_help_starts_fast_because_it_loads_nothing_heavy() -> None:
     program = (
         "import sys, quietscope.cli\n"
-        "heavy = {'torch', 'onnxruntime', 'matplotlib', 'pymmcore', 'pyqtgraph', 'skimage'}\n"
+        "heavy = {'torch', 'onnxruntime', 'matplotlib', 'pymmcore', 'pyqtgraph', 'skimage',\n"
+        "         'scipy.stats', 'scipy.optimize', 'scipy.signal', 'scipy.ndimage'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

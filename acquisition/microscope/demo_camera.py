@@ -19,8 +19,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from .core import Microscope
 from .specimen import CameraLaw, FloatImage, Specimen
@@ -133,7 +133,7 @@ class SpecimenBeforeCamera:
         z = _number(metadata, "ZPosition_um_Intended", self._focus_um)
         blur = BLUR_PER_UM * abs(z - self._focus_um)
         if blur > 0:
-            image = ndimage.gaussian_filter(image, blur)
+            image = scipy.ndimage.gaussian_filter(image, blur)
         return image * np.float32(PHOTOELECTRONS_PER_MS * exposure_ms)
 
     def _specimen_at(self, place: tuple[float, float]) -> Specimen:

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 FloatImage = NDArray[np.float32]
 
@@ -120,7 +120,7 @@ class _Cell:
         u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
         distance = np.hypot(u / 1.25, v / 0.85)
         body = 1.0 / (1.0 + np.exp((distance - radius) / 1.3))
-        grain = ndimage.gaussian_filter(random.standard_normal(body.shape), 2.0)
+        grain = scipy.ndimage.gaussian_filter(random.standard_normal(body.shape), 2.0)
         body *= 0.30 + 0.10 * grain / grain.std()
         nucleus = 1.0 / (1.0 + np.exp((np.hypot(u - 2, v + 1) - 0.38 * radius) / 1.0))
         body *= 1.0 - 0.65 * nucleus
@@ -136,7 +136,7 @@ class _Cell:
         centre = _reflect(self.start + self.velocity * index, image.shape)
         corner = centre - (np.array(self.body.shape) - 1) / 2
         whole = np.floor(corner).astype(int)
-        body = ndimage.shift(self.body, corner - whole, order=1, mode="constant")
+        body = scipy.ndimage.shift(self.body, corner - whole, order=1, mode="constant")
         body *= np.float32(1.0 + 0.15 * np.sin(phase + pace * index))
         _paste(image, body, whole)
 
@@ -189,8 +189,8 @@ class _Threads:
         points = self._points(index)
         lines = _splatted(shape, points, np.ones(len(points), dtype=np.float32))
         spots = _splatted(shape, self._vesicles(points, index), self._brightness)
-        image: FloatImage = ndimage.gaussian_filter(lines, 1.1) * np.float32(0.55)
-        image += ndimage.gaussian_filter(spots, 1.4) * np.float32(9.0)
+        image: FloatImage = scipy.ndimage.gaussian_filter(lines, 1.1) * np.float32(0.55)
+        image += scipy.ndimage.gaussian_filter(spots, 1.4) * np.float32(9.0)
         return image
 
     def _points(self, index: int) -> NDArray[np.float64]:
