@@ -16,6 +16,7 @@ from .checks import Check
 from .photon_transfer import PhotonTransfer
 from .result import Calibration, spoken
 from .sensor_figures import Nonuniformity
+from .straight_line import Interval
 
 EXAMPLE_E = 100.0
 """Photoelectrons of the pixel that the page explains."""
@@ -47,7 +48,7 @@ def write_report(calibration: Calibration, path: Path) -> None:
     )
     if law.offset is not None:
         page.figure(
-            figures.signal_to_noise_figure(calibration),
+            figures.signal_to_noise_figure(calibration, law.offset.value),
             "How many times its own noise a pixel's light is. Below 1 a pixel alone says nothing; "
             "where the line leaves the dashed one, the camera adds noise to that of light itself.",
         )
@@ -119,9 +120,10 @@ def plain_words(calibration: Calibration) -> list[str]:
         deviation = float(
             np.sqrt(calibration.noise_model.variance(law.offset.value + gain * EXAMPLE_E)) / gain
         )
+        read = _spoken_read_noise(law.read_noise)
         said += [
             f"Without light a pixel shows {law.offset.value:.4g} ADU on average, and that value "
-            f"varies from frame to frame by as much as {_read(law)} photoelectrons would make.",
+            f"varies from frame to frame by as much as {read} photoelectrons would make.",
             f"A pixel that caught {EXAMPLE_E:.0f} photoelectrons is uncertain by {deviation:.3g} "
             f"(light alone would make {np.sqrt(EXAMPLE_E):.0f}).",
         ]
@@ -143,9 +145,8 @@ def plain_words(calibration: Calibration) -> list[str]:
     return said
 
 
-def _read(law: PhotonTransfer) -> str:
-    assert law.read_noise is not None
-    return f"{law.read_noise.value:.3g}" if law.read_noise.value else spoken(law.read_noise)
+def _spoken_read_noise(read_noise: Interval) -> str:
+    return f"{read_noise.value:.3g}" if read_noise.value else spoken(read_noise)
 
 
 def _tiles(law: PhotonTransfer) -> list[tuple[str, str]]:
@@ -158,7 +159,7 @@ def _tiles(law: PhotonTransfer) -> list[tuple[str, str]]:
     if law.offset is not None:
         tiles.append((f"{law.offset.value:.2f} ADU", "offset"))
     if law.read_noise is not None:
-        tiles.append((f"{_read(law)} e⁻", "read noise"))
+        tiles.append((f"{_spoken_read_noise(law.read_noise)} e⁻", "read noise"))
     tiles.append((f"{law.saturation_adu:.0f} ADU", "saturation"))
     if law.dynamic_range:
         tiles.append((f"{20 * np.log10(law.dynamic_range):.1f} dB", "saturation over read noise"))

@@ -102,19 +102,18 @@ def maps_figure(maps: PixelMaps) -> Figure:
     return figure
 
 
-def signal_to_noise_figure(calibration: Calibration) -> Figure:
+def signal_to_noise_figure(calibration: Calibration, offset_adu: float) -> Figure:
     """Draw what a single pixel is worth at every light, beside an ideal camera."""
     law = calibration.photon_transfer
-    assert law.offset is not None
     gain = law.photoelectron_gain_adu_per_e
-    full = (law.saturation_adu - law.offset.value) / gain
+    full = (law.saturation_adu - offset_adu) / gain
     light = np.geomspace(0.3, full, 300)
-    deviation = np.sqrt(calibration.noise_model.variance(law.offset.value + gain * light)) / gain
+    deviation = np.sqrt(calibration.noise_model.variance(offset_adu + gain * light)) / gain
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     panel = figure.subplots()
     panel.plot(light, np.sqrt(light), "--", color=LAW, label="an ideal camera (photon noise)")
     panel.plot(light, light / deviation, color=MODEL, label="this camera")
-    measured = (calibration.noise_model.signal_range_adu[1] - law.offset.value) / gain
+    measured = (calibration.noise_model.signal_range_adu[1] - offset_adu) / gain
     if measured < full:
         panel.axvspan(measured, full, color=LAW, alpha=0.15, lw=0, label="not measured: the law")
     panel.axhline(1, color="k", lw=0.6)

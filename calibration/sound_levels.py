@@ -102,14 +102,13 @@ def sound_levels(
     gain = gain_of_whole(kept)
     clipped = [clipped_share(level, hot | stuck, gain) for level in kept]
     of_dark = clipped_share(dark, hot | stuck, gain) if dark else 0.0
-    dark_is_whole = dark is not None and of_dark == 0
     if of_dark:
         clipped.append(of_dark)
         hot = noisy_in_light(kept)
     found = SoundLevels(
         levels=_without_clipped(kept, clipped),
         all_levels=filled,
-        dark=dark if dark_is_whole else None,
+        dark=None if of_dark else dark,
         recorded_dark=dark,
         bad_pixels=hot | stuck,
         stuck=stuck,
@@ -117,7 +116,7 @@ def sound_levels(
         saturation_reached=reached,
         clipped_share=max(clipped),
     )
-    return _without_lit_dark(found, quantised) if dark_is_whole else found
+    return found if found.dark is None else _without_lit_dark(found, found.dark, quantised)
 
 
 def _without_saturated(
@@ -149,10 +148,8 @@ def _without_clipped(
     return whole if different else levels
 
 
-def _without_lit_dark(found: SoundLevels, quantised: bool) -> SoundLevels:
+def _without_lit_dark(found: SoundLevels, dark: LevelStatistics, quantised: bool) -> SoundLevels:
     """Leave out dark frames on which light fell."""
-    dark = found.dark
-    assert dark is not None
     light = _light(dark, found, quantised)
     dimmest = min(found.levels, key=lambda level: level.mean)
     below = dark.mean - dimmest.mean

@@ -6,6 +6,9 @@ histogram in `plots`.
 
 from __future__ import annotations
 
+from typing import Any
+
+from numpy.typing import NDArray
 from PySide6.QtCore import QObject, Signal
 
 from .display_levels import CONTRAST_RULES, Limits, SharedContrast
@@ -34,15 +37,26 @@ class ContrastControl(QObject):
         """Black and white, ADU."""
         return self._now.limits
 
+    def limits_of(self, channel: str) -> Limits:
+        """Black and white of a channel, ADU, whether it is looked at or not."""
+        return self._of(channel).limits
+
+    def follow_beside(self, channel: str, picture: Picture, since_last: float) -> None:
+        """Let a channel follow its picture that is not the one looked at."""
+        self._of(channel).follow(_followed(picture), since_last)
+
+    def _of(self, channel: str) -> SharedContrast:
+        return self._of_channel.setdefault(channel, SharedContrast())
+
     def turn_to(self, channel: str) -> None:
         """Use the contrast of another channel."""
-        self._now = self._of_channel.setdefault(channel, SharedContrast())
+        self._now = self._of(channel)
         self.plot.show_rule(self._now)
 
     def follow(self, picture: Picture, since_last: float) -> None:
         """Let automatic limits follow a picture."""
         self._picture = picture
-        self._now.follow(picture.raw if picture.denoised is None else picture.denoised, since_last)
+        self._now.follow(_followed(picture), since_last)
 
     def draw(self) -> None:
         """Draw the histogram of the picture that was followed last."""
@@ -73,3 +87,8 @@ class ContrastControl(QObject):
         self.plot.auto_box.setChecked(False)
         self.changed.emit()
         self.plot.show_limits(Limits(low, high))
+
+
+def _followed(picture: Picture) -> NDArray[Any]:
+    """Return the image whose range is that of the specimen, where there is one."""
+    return picture.raw if picture.denoised is None else picture.denoised

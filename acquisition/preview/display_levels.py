@@ -134,8 +134,8 @@ def screen_greys(
     scaled = image.astype(np.float32)
     scaled -= np.float32(limits.low)
     scaled *= np.float32(GREYS / limits.span)
-    np.nan_to_num(scaled, copy=False, nan=0.0)
-    np.clip(scaled, 0, GREYS - 1, out=scaled)
+    np.fmax(scaled, 0, out=scaled)  # the larger one that is a number
+    np.minimum(scaled, GREYS - 1, out=scaled)
     greys = scaled.astype(np.uint8)
     if saturated is not None:
         greys[saturated] = SATURATED

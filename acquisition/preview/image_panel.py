@@ -6,7 +6,6 @@ is settled in `display_levels`, which images there are in `window`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +24,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from .display_levels import Limits, nice_scale_bar, screen_greys, visible_part
+from .display_levels import Limits, nice_scale_bar, visible_part
+from .merge import Layer, added_up
 from .style import BACKGROUND, INVENTED, LOST, TEXT
 from .widgets import label
 
@@ -98,10 +98,7 @@ class ImagePanel(QWidget):
         self.message.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self.scale_bar = ScaleBar(self.view)
         self._table = table
-        self._image: NDArray[Any] | None = None
-        self._raw: NDArray[Any] | None = None
-        self._saturation_adu = math.inf
-        self._limits = Limits(0.0, 1.0)
+        self._layers: tuple[Layer, ...] = ()
         self._pixel_size_um: float | None = None
         head = QHBoxLayout()
         head.setContentsMargins(2, 0, 2, 0)
@@ -120,44 +117,49 @@ class ImagePanel(QWidget):
         scene.sigMouseMoved.connect(self._moved)  # type: ignore[attr-defined]
         scene.sigMouseClicked.connect(self._clicked)  # type: ignore[attr-defined]
 
-    def show_image(
-        self,
-        image: NDArray[Any] | None,
-        limits: Limits,
-        raw: NDArray[Any] | None = None,
-        saturation_adu: float = math.inf,
-        pixel_size_um: float | None = None,
-    ) -> None:
-        """Show `image` (Y, X) between `limits`; None leaves the panel empty.
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """What is shown; more than one are added up."""
+        return self._layers
 
-        Pixels at which `raw` reaches `saturation_adu` are marked.
-        """
-        self._image, self._limits, self._raw = image, limits, raw
-        self._saturation_adu, self._pixel_size_um = saturation_adu, pixel_size_um
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(Y, X) of what is shown; None while the panel is empty."""
+        if not self._layers:
+            return None
+        height, width = self._layers[0].image.shape
+        return height, width
+
+    def show_layers(self, layers: Sequence[Layer], pixel_size_um: float | None = None) -> None:
+        """Show images of one shape, added up; none leave the panel empty."""
+        self._layers, self._pixel_size_um = tuple(layers), pixel_size_um
         self.draw()
 
+    def show_image(self, image: NDArray[Any] | None, limits: Limits) -> None:
+        """Show `image` (Y, X) between `limits` in the panel's colours; None leaves it empty."""
+        self.show_layers([] if image is None else [Layer(image, limits, self._table)])
+
     def set_table(self, table: NDArray[np.uint8]) -> None:
-        """Use other colours, (256, 3) uint8."""
+        """Use other colours for the next image, (256, 3) uint8."""
         self._table = table
 
     def draw(self, *_: object) -> None:
         """Draw the visible part again, for a new image, contrast or zoom."""
-        self.item.setVisible(self._image is not None)
-        if self._image is None:
+        shape = self.shape
+        self.item.setVisible(shape is not None)
+        if shape is None:
             return
         (left, right), (top, bottom) = self.box.viewRange()
         width, height = round(self.box.width()), round(self.box.height())
-        shape = (self._image.shape[0], self._image.shape[1])
         sharp = self.devicePixelRatioF()
         screen = (round(width * sharp), round(height * sharp))
         part = visible_part(shape, (left, right), (top, bottom), screen)
-        raw = self._raw
-        greys = screen_greys(
-            self._image[part.rows, part.columns],
-            self._limits,
-            None if raw is None else raw[part.rows, part.columns] >= self._saturation_adu,
-        )
-        self.item.setImage(greys, autoLevels=False, levels=None, lut=self._table)
+        if len(self._layers) == 1:
+            (layer,) = self._layers
+            self.item.setImage(layer.greys(part), autoLevels=False, levels=None, lut=layer.table)
+        else:
+            colours = added_up(self._layers, part)
+            self.item.setImage(colours, autoLevels=False, levels=None, lut=None)
         self.item.setRect(QRectF(*part.rectangle))
         if self._pixel_size_um and width:
             zoom = width / (right - left)  # screen pixels per image pixel
@@ -167,8 +169,8 @@ class ImagePanel(QWidget):
 
     def fit(self) -> None:
         """Show the whole image."""
-        if self._image is not None:
-            height, width = self._image.shape
+        if self.shape is not None:
+            height, width = self.shape
             self.show_range(QRectF(0, 0, width, height))
 
     def show_range(self, rectangle: QRectF) -> None:
@@ -180,9 +182,9 @@ class ImagePanel(QWidget):
 
     def show_row(self, row: int | None) -> None:
         """Mark the row of the line profile."""
-        self.row_line.setVisible(row is not None and self._image is not None)
-        if row is not None and self._image is not None:
-            self.row_line.setLine(0, row + 0.5, self._image.shape[1], row + 0.5)
+        self.row_line.setVisible(row is not None and self.shape is not None)
+        if row is not None and self.shape is not None:
+            self.row_line.setLine(0, row + 0.5, self.shape[1], row + 0.5)
 
     def show_places(self, places: Sequence[Sequence[float]], step: int) -> None:
         """Circle places (y, x, radius, strength) of the camera frame, of which `step` are shown.
@@ -213,7 +215,7 @@ class ImagePanel(QWidget):
         self.draw()
 
     def _moved(self, position: QPointF) -> None:
-        if self._image is not None and self.view.underMouse():
+        if self._layers and self.view.underMouse():
             point = self.box.mapSceneToView(position)
             self.pointed.emit(point.x(), point.y())
 

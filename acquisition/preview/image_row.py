@@ -1,17 +1,19 @@
 """The images beside each other: camera, denoised, a third one; or one image with a line to wipe.
 
 Owns which of them are seen, that they move and zoom together, and the region of a trace. Contrast
-comes from outside; one image by itself is `image_panel`.
+and colours come from outside; one panel by itself is `image_panel`, the sum of channels `merge`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import html
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from PySide6.QtCore import QRectF, Signal
+from PySide6.QtCore import QRectF, Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QWidget
 
 from .display_levels import (
@@ -23,10 +25,30 @@ from .display_levels import (
 )
 from .image_panel import ImagePanel
 from .mailbox import Picture
+from .merge import Layer
 from .region_trace import Region
 from .style import ACCENT, TABLES, difference_table, uncertainty_table
+from .widgets import coloured
+from .wording import shortened
 
 REMOVED, UNCERTAINTY = 0, 1
+LONGEST_NAME = 16
+
+
+class Shown(NamedTuple):
+    """A channel on its way to the screen: its picture, contrast and colours."""
+
+    channel: str
+    picture: Picture
+    limits: Limits
+    table: NDArray[np.uint8]
+
+    @property
+    def in_colour(self) -> str:
+        """Its name in its colour, rich text."""
+        red, green, blue = self.table[200]
+        name = html.escape(shortened(self.channel, LONGEST_NAME))
+        return coloured(f"■ {name}", f"#{red:02x}{green:02x}{blue:02x}")
 
 
 class ImageRow(QWidget):
@@ -53,9 +75,11 @@ class ImageRow(QWidget):
         self._pixel_size_um: float | None = None
         self._saturation_adu: float | None = None
         self._picture: Picture | None = None
+        self._shown: Sequence[Shown] = ()
         self._region_is_placed = False
-        self._limits = Limits(0.0, 1.0)
         self._doubts = False
+        for panel in (self.raw_panel, self.denoised_panel):
+            panel.hint.setTextFormat(Qt.TextFormat.RichText)
         line = pg.mkPen(ACCENT, width=2)
         self.wipe_line = pg.InfiniteLine(angle=90, movable=True, pen=line)
         self.wipe_line.setVisible(False)
@@ -72,17 +96,25 @@ class ImageRow(QWidget):
 
     # ------------------------------------------------------------------------- what is seen
 
-    def draw(self, picture: Picture, limits: Limits, row: int) -> None:
-        """Draw a picture between `limits`, ADU, with the row of the line profile marked."""
-        self._picture, self._limits = picture, limits
+    def draw(self, picture: Picture, shown: Sequence[Shown], row: int) -> None:
+        """Draw one channel, or several added up, with the row of the line profile marked.
+
+        Parameters
+        ----------
+        picture
+            Of the channel that is looked at; what is removed and unsure is shown of this one.
+        shown
+            The channels that are seen, of one shape.
+        row
+            Of `picture`.
+        """
+        self._picture, self._shown = picture, shown
         self._place_region()
         size_um = None if self._pixel_size_um is None else self._pixel_size_um * picture.step
         self.raw_panel.message.setText("")
-        self.raw_panel.hint.setText(
-            "raw" if picture.step == 1 else f"raw, one pixel in {picture.step} shown"
-        )
-        saturation_adu = saturation(picture.raw.dtype.name, self._saturation_adu)
-        self.raw_panel.show_image(picture.raw, limits, picture.raw, saturation_adu, size_um)
+        thinned = "" if picture.step == 1 else f", one pixel in {picture.step} shown"
+        self.raw_panel.hint.setText((self._legend(lambda p: p.raw) or "raw") + thinned)
+        self.raw_panel.show_layers(self._layers(lambda p: p.raw), size_um)
         self._draw_denoised()
         self.denoised_panel.message.setText(
             "" if picture.denoised is not None else "No model denoises this run"
@@ -95,15 +127,35 @@ class ImageRow(QWidget):
         picture = self._picture
         if picture is None:
             return
-        saturation_adu = saturation(picture.raw.dtype.name, self._saturation_adu)
-        image: NDArray[Any] | None = picture.denoised
         scale_um = None
         if self.wiping:
-            image = wiped(picture, round(self.wipe_line.value()))
+            column = round(self.wipe_line.value())
+            layers = self._layers(lambda p: wiped(p, column))
             scale_um = self._pixel_size_um and self._pixel_size_um * picture.step
-        self.denoised_panel.show_image(image, self._limits, picture.raw, saturation_adu, scale_um)
+        else:
+            layers = self._layers(lambda p: p.denoised)
+            hint = self._legend(lambda p: p.denoised) or "same contrast"
+            self.denoised_panel.hint.setText(hint)
+        self.denoised_panel.show_layers(layers, scale_um)
         places = picture.figures.get("places") if self._doubts else None
         self.denoised_panel.show_places(places or [], picture.step)
+
+    def _layers(self, image_of: Callable[[Picture], NDArray[Any] | None]) -> list[Layer]:
+        """Return an image of each channel that has one."""
+        layers = []
+        for _, picture, limits, table in self._shown:
+            image, raw = image_of(picture), picture.raw
+            if image is not None:
+                limit = saturation(raw.dtype.name, self._saturation_adu)
+                layers.append(Layer(image, limits, table, raw, limit))
+        return layers
+
+    def _legend(self, image_of: Callable[[Picture], NDArray[Any] | None]) -> str:
+        """Return the channels of a sum in their colours, rich text; "" for a single one."""
+        if len(self._shown) < 2:
+            return ""
+        seen = [one.in_colour for one in self._shown if image_of(one.picture) is not None]
+        return "&nbsp; ".join(seen)
 
     def _draw_extra(self, picture: Picture) -> None:
         panel = self.extra_panel
@@ -155,12 +207,6 @@ class ImageRow(QWidget):
         if on and self._picture is not None:
             self.wipe_line.setValue(self._picture.raw.shape[1] / 2)
         self._draw_denoised()
-
-    def set_colours(self, table: NDArray[np.uint8]) -> None:
-        """Show camera and denoised in these colours, (256, 3) uint8."""
-        for panel in (self.raw_panel, self.denoised_panel):
-            panel.set_table(table)
-            panel.draw()
 
     def show_region(self, on: bool) -> None:
         """Show the region of the trace, in the middle at first."""

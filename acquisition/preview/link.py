@@ -32,11 +32,14 @@ logger = logging.getLogger(__name__)
 
 SHORTEST_INTERVAL_S = 1 / 25
 """No eye needs more."""
+JITTER_S = SHORTEST_INTERVAL_S / 4
 COPY_SHARE = 0.05
 """At most this share of the caller's time goes into copying, whatever the frame size."""
 PATIENCE_S = 0.25
 """A window that has not taken the last picture gets the next one only after this time."""
 MAX_CHANNELS = 12
+TURN_S = 1.0
+"""For so long a channel whose frame was passed over has the next turn before the others."""
 SNAPSHOT_TIMEOUT_S = 60.0
 
 # Windows: no console window beside ours, and Ctrl-C does not reach it. Zero elsewhere.
@@ -69,6 +72,7 @@ class PreviewLink:
         self._closed_by_user = False
         self._lock = threading.Lock()
         self._channels: list[str] = []
+        self._turns = _Turns()
         self._costs_s: deque[float] = deque(maxlen=5)
         self._due = 0.0
         self._sent_at = 0.0
@@ -181,6 +185,7 @@ class PreviewLink:
         try:
             # Before the throttle, which may be in step with the channels and see only one.
             channel = self._noted_channel(figures)
+            self._turns.arrived(channel, now)
             if now >= self._due:
                 self._show(now, channel, raw, denoised, figures, uncertainty)
         except Exception as error:  # the preview is never worth a frame
@@ -204,15 +209,28 @@ class PreviewLink:
         mailbox = self._mailbox
         if mailbox is None or (not mailbox.taken and now - self._sent_at < PATIENCE_S):
             return
-        if self._channels and channel != (mailbox.wanted_channel or self._channels[0]):
-            return  # channels in turns would flicker
-        self._due = now + SHORTEST_INTERVAL_S
+        if not self._wants(mailbox, channel, now):
+            return
+        # From when it was due, not from now: a camera of that very rate would lose every second
+        # picture that comes a moment early.
+        begun = max(self._due, now - JITTER_S)
+        self._due = begun + SHORTEST_INTERVAL_S  # also where the copy fails
         wanted = uncertainty if mailbox.wants_uncertainty else None
         mailbox.put(raw, denoised, wanted, figures, self._channels)
+        self._turns.sent(channel, now)
         self._sent_at = now
         # The median: one copy that a busy machine interrupted must not freeze the view.
         self._costs_s.append(time.perf_counter() - now)
-        self._due = now + max(SHORTEST_INTERVAL_S, statistics.median(self._costs_s) / COPY_SHARE)
+        interval_s = max(SHORTEST_INTERVAL_S, statistics.median(self._costs_s) / COPY_SHARE)
+        self._due = begun + interval_s
+
+    def _wants(self, mailbox: MailboxWriter, channel: str, now: float) -> bool:
+        if not self._channels:
+            return True
+        if mailbox.wants_all_channels:
+            return self._turns.is_due(channel, now)
+        # One channel alone: several in turns would flicker.
+        return channel == (mailbox.wanted_channel or self._channels[0])
 
     def _noted_channel(self, figures: Mapping[str, Any]) -> str:
         channel = str(figures.get("channel") or "")
@@ -288,6 +306,29 @@ class PreviewLink:
         else:
             self._reason = mailbox.reader_reason or window.last_words()
         mailbox.close(remove=True)
+
+
+class _Turns:
+    """Whose turn it is where all channels are shown.
+
+    The throttle may be in step with the channels and would then let only some of them through: of
+    those that came lately, the one that was shown longest ago is next.
+    """
+
+    def __init__(self) -> None:
+        self._arrived: dict[str, float] = {}
+        self._sent: dict[str, float] = {}
+
+    def arrived(self, channel: str, now: float) -> None:
+        self._arrived[channel] = now
+
+    def sent(self, channel: str, now: float) -> None:
+        self._sent[channel] = now
+
+    def is_due(self, channel: str, now: float) -> bool:
+        lately = [name for name, at in self._arrived.items() if now - at < TURN_S]
+        waits = [self._sent.get(name, -1.0) for name in lately if name != channel]
+        return self._sent.get(channel, -1.0) <= min(waits, default=now)
 
 
 def render_snapshot(

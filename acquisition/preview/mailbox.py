@@ -254,6 +254,11 @@ class MailboxWriter:
         """The channel that is being looked at; "" as long as nobody chose."""
         return bytes(self._reader["wanted_channel"].item()).decode("utf-8", "replace")
 
+    @property
+    def wants_all_channels(self) -> bool:
+        """Whether the reader shows all channels as one picture."""
+        return bool(self._reader["wants_all_channels"])
+
     def end(self, *, please_close: bool = False) -> None:
         """Say that no further picture will come, and whether the reader should go."""
         self._writer["please_close"] = please_close
@@ -351,6 +356,10 @@ class MailboxReader:
     def want_channel(self, channel: str) -> None:
         """Ask the writer for the frames of this channel only."""
         self._reader["wanted_channel"] = channel.encode("utf-8")[:128]
+
+    def want_all_channels(self, wanted: bool) -> None:
+        """Ask the writer for the frames of all channels, each in its turn."""
+        self._reader["wants_all_channels"] = wanted
 
     def report(self, state: ReaderState, reason: str = "") -> None:
         """Tell the writer how this side is doing."""

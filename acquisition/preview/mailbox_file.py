@@ -64,6 +64,7 @@ READER_FIELDS = np.dtype(
         ("wants_uncertainty", "<u4"),
         ("reason", "S496"),
         ("wanted_channel", "S128"),
+        ("wants_all_channels", "<u4"),
     ]
 )
 

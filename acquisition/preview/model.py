@@ -180,6 +180,21 @@ def verdict(readings: Iterable[Reading], *, denoised: bool = True) -> Reading:
     return Reading("Verdict", "", worst.sentence, worst.grade, worst.headline)
 
 
+def merged_verdict(verdicts: Mapping[str, Reading]) -> Reading:
+    """Return the one judgement of several channels in one picture: the worst, by its name.
+
+    Parameters
+    ----------
+    verdicts
+        The judgement of each channel that is seen.
+    """
+    channel = max(verdicts, key=lambda name: verdicts[name].grade)
+    worst = verdicts[channel]
+    if len(verdicts) == 1 or worst.grade <= Grade.GOOD:
+        return worst
+    return replace(worst, headline=f"{channel}: {worst.headline}")
+
+
 def speed_readings(figures: Mapping[str, Any]) -> list[Reading]:
     """Say how fast the stream runs and what became of the frames."""
     rate = number(figures, "frame_rate_hz")

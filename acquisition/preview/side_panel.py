@@ -68,6 +68,8 @@ class SidePanel(QFrame):
         self.trust_rows = [ReadingRow() for _ in range(6)]
         self.speed_rows = [ReadingRow(lamp=False) for _ in range(5)]
         self._brief = False
+        self._said_above = ""
+        self._readings: dict[ReadingRow, Reading] = {}
         self.run_form = QFormLayout()
         self.run_form.setVerticalSpacing(3)
         self.run_form.setHorizontalSpacing(12)
@@ -90,18 +92,20 @@ class SidePanel(QFrame):
         """Leave out the sentences of what is good, where there is no room for them."""
         if brief != self._brief:
             self._brief = brief
-            for row in (*self.trust_rows, *self.speed_rows):
-                self._show_sentence(row)
+            for row, reading in self._readings.items():
+                self._show(row, reading)
 
-    def _show_sentence(self, row: ReadingRow) -> None:
-        needless = self._brief and row.lamp.grade < Grade.CARE
-        row.sentence.setVisible(bool(row.sentence.text()) and not needless)
+    def _show(self, row: ReadingRow, reading: Reading) -> None:
+        self._readings[row] = reading
+        needless = self._brief and reading.grade < Grade.CARE
+        said = reading.sentence == self._said_above
+        row.show_reading(reading, with_sentence=not needless and not said)
 
     def show_trust(self, readings: Sequence[Reading], verdict: Reading) -> None:
-        """Show the judgement and the figures behind it."""
+        """Show the judgement and the figures behind it; what the judgement says is said once."""
+        self._said_above = verdict.sentence
         for row, reading in zip(self.trust_rows, readings, strict=True):
-            row.show_reading(reading)
-            self._show_sentence(row)
+            self._show(row, reading)
         self.verdict_card.show_verdict(verdict)
 
     def show_history(self, history: VerdictHistory) -> None:
@@ -113,8 +117,7 @@ class SidePanel(QFrame):
     def show_speed(self, readings: Sequence[Reading]) -> None:
         """Show what became of the frames."""
         for row, reading in zip(self.speed_rows, readings, strict=True):
-            row.show_reading(reading)
-            self._show_sentence(row)
+            self._show(row, reading)
 
     def show_run(self, lines: Sequence[tuple[str, str]]) -> None:
         """Show what identifies the run."""

@@ -46,9 +46,7 @@ GRADE_COLOURS = {
     Grade.CARE: "#dca545",
     Grade.BAD: "#e5675f",
 }
-
-
-_SATURATED_COLOUR = (255, 72, 66)
+SATURATED_COLOUR = (255, 72, 66)
 
 
 def style_sheet(scale: float) -> str:
@@ -97,14 +95,14 @@ def style_sheet(scale: float) -> str:
 def coloured_table(*stops: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Return (256, 3) uint8: from the first colour to the last, and that of saturation last."""
     table = _gradient(list(stops))
-    table[-1] = _SATURATED_COLOUR
+    table[-1] = SATURATED_COLOUR
     return table
 
 
 def grey_table() -> NDArray[np.uint8]:
     """Return (256, 3) uint8: greys, and the colour of saturated pixels last."""
     table = np.repeat(np.linspace(0, 255, GREYS)[:, None], 3, axis=1)
-    return np.vstack([table, _SATURATED_COLOUR]).round().astype(np.uint8)
+    return np.vstack([table, SATURATED_COLOUR]).round().astype(np.uint8)
 
 
 def difference_table() -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ is decided in `recorded_run`.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,14 +31,17 @@ class PastReader(QObject):
         super().__init__()
         self._run = run
         self._changed = threading.Condition()
-        self._wish: tuple[float, str] | None = None
+        self._wish: tuple[float, str, tuple[str, ...]] | None = None
         self._over = False
         self._thread: threading.Thread | None = None
 
-    def ask(self, share: float, channel: str) -> None:
-        """Wish for the frame at `share` (0 to 1) of a channel; it comes as `found`."""
+    def ask(self, share: float, channel: str, others: Sequence[str]) -> None:
+        """Wish for the frame at `share` (0 to 1) of a channel, and those of others beside it.
+
+        It comes as `found`.
+        """
         with self._changed:
-            self._wish = (share, channel)
+            self._wish = (share, channel, tuple(others))
             self._changed.notify()
         if self._thread is None:
             self._thread = threading.Thread(target=self._read, name="preview past")
@@ -124,8 +128,8 @@ class LookBack(QObject):
     ----------
     active
         Whether the past is shown.
-    channel
-        Of which the past is shown.
+    channel, others
+        Of which the past is shown, and which are seen with it.
     """
 
     found = Signal(object)
@@ -134,6 +138,8 @@ class LookBack(QObject):
     def __init__(self, run: Path | None) -> None:
         super().__init__()
         self.active, self.channel = False, ""
+        self.others: Sequence[str] = ()
+        self._share = 1.0
         self.time_line = TimeLine()
         self.time_line.setVisible(run is not None)
         self._past: Past | None = None
@@ -159,14 +165,19 @@ class LookBack(QObject):
         if self._reader is not None:
             self._reader.close()
 
+    def ask_again(self) -> None:
+        """Ask for the same moment, because other channels are to be seen."""
+        if self.active:
+            self._ask(self._share)
+
     def _ask(self, share: float) -> None:
         if self._reader is not None:
-            self.active = True
-            self._reader.ask(share, self.channel)
+            self.active, self._share = True, share
+            self._reader.ask(share, self.channel, self.others)
             self.changed.emit()
 
     def _show(self, past: Past) -> None:
         if self.active:
             self._past = past
             self.time_line.show_place(past.index, past.count, past.place)
-            self.found.emit(past.picture)
+            self.found.emit(past)

@@ -5,8 +5,18 @@ Owns the buttons and their keys' tool tips. What a click does is decided in `win
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QButtonGroup, QComboBox, QFrame, QHBoxLayout, QPushButton
+from PySide6.QtWidgets import (
+    QButtonGroup,
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QPushButton,
+    QSizePolicy,
+    QWidget,
+)
 
 from .style import TABLES
 from .widgets import Pill, label
@@ -15,8 +25,9 @@ EXTRAS = (
     ("Removed", "A third image: what the denoiser took out. It should be pure noise (R)"),
     ("Uncertainty", "A third image: how sure each pixel is. Bright is unsure (U)"),
 )
-WIDE = 1200
-"""Pixels, at the smallest text size, from which on everything has room."""
+
+SPARE = 70
+"""Pixels kept free, because the words about the run change."""
 
 
 class ToolBar(QFrame):
@@ -31,8 +42,14 @@ class ToolBar(QFrame):
         self.badge.setToolTip("This specimen is computed, not seen by a camera.")
         self.badge.setVisible(False)
         self.channel_box = QComboBox()
-        self.channel_box.setToolTip("The channel that is shown; all of them are recorded.")
+        self.channel_box.setToolTip(
+            "The channel that is shown; all of them are recorded (C for the next, 1 to 9)"
+        )
         self.channel_box.setVisible(False)
+        self.merge = self._switch(
+            "Merge", "All channels in one picture, each in its colour (M; 1 to 9 leave one out)"
+        )
+        self.merge.setVisible(False)
         self.table_box = QComboBox()
         self.table_box.setToolTip("Colours of this channel (L)")
         self.table_box.addItems(list(TABLES))
@@ -54,10 +71,13 @@ class ToolBar(QFrame):
         self.fit.setToolTip("Show the whole image (F, or double-click it)")
         self.save = QPushButton("Save…")
         self.save.setToolTip("Save this window as a PNG picture (S)")
+        self._room = 0
+        self._unwanted: Sequence[QWidget] = ()
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         row = QHBoxLayout(self)
         row.setContentsMargins(14, 8, 14, 8)
         row.setSpacing(9)
-        for shown in (self.title, self.badge, self.pill, self.channel_box):
+        for shown in (self.title, self.badge, self.pill, self.channel_box, self.merge):
             row.addWidget(shown)
         row.addStretch(1)
         row.addWidget(self.table_box)
@@ -74,11 +94,40 @@ class ToolBar(QFrame):
         for part in (*self.findChildren(QPushButton), *self.findChildren(QComboBox)):
             part.setFocusPolicy(Qt.FocusPolicy.NoFocus)
 
-    def make_room(self, width: float) -> None:
-        """Leave out what has a key, where the bar is narrower than everything in it."""
-        self.title.setVisible(width >= WIDE)
-        for button in (self.fit, self.save):
-            button.setVisible(width >= WIDE)
+    def show_channels(self, names: Sequence[str]) -> None:
+        """Offer the channels that there are; a single one is no choice."""
+        known = self.channel_box.count()
+        if len(names) > known:
+            self.channel_box.addItems(list(names[known:]))
+            self.channel_box.setVisible(len(names) > 1)
+            self.merge.setVisible(len(names) > 1)
+            self.make_room(self._room)
+
+    def show_camera_alone(self) -> None:
+        """Leave out what is about a model."""
+        self._unwanted = (*self.extra.buttons(), self.doubts, self.wipe, self.trace)
+        for part in self._unwanted:
+            part.setVisible(False)
+
+    def make_room(self, width: int) -> None:
+        """Leave out what has a key, and the title, where the bar is too narrow for everything."""
+        self._room = width
+        in_turn = (self.title, self.save, self.fit, self.table_box, self.trace, self.doubts)
+        leave_out = [part for part in in_turn if part not in self._unwanted]
+        for part in leave_out:
+            part.setVisible(True)
+        for part in leave_out:
+            if self._needed() + SPARE <= width:
+                return
+            part.setVisible(False)
+
+    def _needed(self) -> int:
+        """Return the width of what is not left out, pixels."""
+        row = self.layout()
+        if row is None:
+            return 0
+        row.invalidate()
+        return int(row.minimumSize().width())
 
     def _switch(self, text: str, tip: str) -> QPushButton:
         made = QPushButton(text)

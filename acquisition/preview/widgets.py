@@ -108,6 +108,7 @@ class ReadingRow(QWidget):
 
     def __init__(self, *, lamp: bool = True) -> None:
         super().__init__()
+        self._shown: tuple[Reading, bool] | None = None
         self.lamp = Lamp(18)
         self.lamp.setVisible(lamp)
         self.name = label("name")
@@ -128,16 +129,20 @@ class ReadingRow(QWidget):
         row.addWidget(self.lamp, alignment=Qt.AlignmentFlag.AlignTop)
         row.addLayout(words, 1)
 
-    def show_reading(self, reading: Reading) -> None:
-        """Show `reading`."""
+    def show_reading(self, reading: Reading, *, with_sentence: bool = True) -> None:
+        """Show `reading`, its sentence only where there is room for it."""
+        # Only what is new: each change makes Qt lay out the whole window again.
+        if (reading, with_sentence) == self._shown:
+            return
+        self._shown = (reading, with_sentence)
         self.lamp.set_grade(reading.grade)
         self.name.setText(reading.name)
         self.value.setText(reading.value)
-        self.value.setStyleSheet(
-            f"color: {GRADE_COLOURS[reading.grade]};" if reading.grade >= Grade.CARE else ""
-        )
+        colour = f"color: {GRADE_COLOURS[reading.grade]};" if reading.grade >= Grade.CARE else ""
+        if colour != self.value.styleSheet():
+            self.value.setStyleSheet(colour)
         self.sentence.setText(reading.sentence)
-        self.sentence.setVisible(bool(reading.sentence))
+        self.sentence.setVisible(with_sentence and bool(reading.sentence))
         self.setToolTip(reading.explanation)
 
 
@@ -147,6 +152,7 @@ class VerdictCard(QFrame):
     def __init__(self) -> None:
         super().__init__()
         self.setObjectName("verdict")
+        self._shown: Reading | None = None
         self.lamp = Lamp(34)
         self.headline = label("headline", wrap=True)
         self.sentence = label("small", wrap=True)
@@ -162,6 +168,9 @@ class VerdictCard(QFrame):
 
     def show_verdict(self, verdict: Reading) -> None:
         """Show `verdict`."""
+        if verdict == self._shown:
+            return
+        self._shown = verdict
         self.lamp.set_grade(verdict.grade)
         self.headline.setText(verdict.headline)
         self.sentence.setText(verdict.sentence)
@@ -181,7 +190,9 @@ class Pill(QLabel):
         self.setTextFormat(Qt.TextFormat.RichText)
         colour = GRADE_COLOURS[grade]
         text_colour = TEXT if grade in (Grade.GOOD, Grade.UNKNOWN) else colour
-        self.setText(f"{coloured('●', colour)}&nbsp; {coloured(html.escape(words), text_colour)}")
+        text = f"{coloured('●', colour)}&nbsp; {coloured(html.escape(words), text_colour)}"
+        if text != self.text():
+            self.setText(text)
 
 
 def plot() -> Any:
@@ -208,12 +219,15 @@ class StateLine(QFrame):
     def __init__(self) -> None:
         super().__init__()
         self.setFixedHeight(2)
+        self._colour = ""
         self.show_grade(Grade.UNKNOWN)
 
     def show_grade(self, grade: Grade) -> None:
         """Take the grade's colour, or none while all is well."""
         colour = GRADE_COLOURS[grade] if grade >= Grade.CARE else BORDER
-        self.setStyleSheet(f"background: {colour};")
+        if colour != self._colour:
+            self._colour = colour
+            self.setStyleSheet(f"background: {colour};")
 
 
 def titled(head: Sequence[QWidget | None], body: QWidget) -> QWidget:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
@@ -24,9 +26,10 @@ from PySide6.QtWidgets import (
 from ...inference.trust.verdict import Grade
 from .contrast_control import ContrastControl
 from .display_levels import telling_row
-from .image_row import UNCERTAINTY, ImageRow
+from .image_row import UNCERTAINTY, ImageRow, Shown
 from .mailbox import MailboxReader, Picture, ReaderState
-from .model import FigureAverage, run_lines, speed_readings, trust_readings, verdict
+from .merge import Channels, ChannelView
+from .model import Reading, merged_verdict, run_lines, speed_readings, trust_readings, verdict
 from .picture_file import ask_and_save
 from .plots import ProfilePlot, TracePlot
 from .region_trace import RegionTrace
@@ -35,15 +38,17 @@ from .stream_watch import StreamState, StreamWatch, WriterProcess
 from .style import TABLES, style_sheet
 from .time_line import LookBack
 from .tool_bar import ToolBar
-from .verdict_history import VerdictHistory
 from .widgets import Lamp, StateLine, later
+
+if TYPE_CHECKING:
+    from .recorded_run import Past
 
 SIDE_WIDTH, PLOT_HEIGHT = 326, 104
 """In pixels, at the smallest text size."""
 BRIEF_HEIGHT = 690
 """Below it the panel of words has no room for every sentence."""
 TICK_MS = 20
-CPU_SHARE = 0.3
+CPU_SHARE = 0.4
 """The window takes at most this share of one core: the rest is the camera's and denoiser's."""
 WORDS_INTERVAL_S = 0.3
 """Numbers that change faster than this cannot be read."""
@@ -73,11 +78,8 @@ class PreviewWindow(QWidget):
         self._reader = reader
         self._still = still
         self._embedded = embedded
-        # Colours and history of each channel, kept while another one is looked at.
-        self._channel = ""
-        self._tables = {self._channel: next(iter(TABLES))}
-        self._histories = {self._channel: VerdictHistory()}
-        self._average = FigureAverage()
+        self.channels = Channels()
+        self._past: Channels | None = None
         self._watch = StreamWatch()
         self._writer = WriterProcess(reader.writer_pid)
         self._picture: Picture | None = None
@@ -86,7 +88,7 @@ class PreviewWindow(QWidget):
         self._column: int | None = None
         self._held = False
         self._trace: RegionTrace | None = None
-        self._last_picture_s = self._began_s = time.monotonic()
+        self._began_s = time.monotonic()
         self._last_words_s = 0.0
         self._last_plots_s = 0.0
         self._cpu_s = time.process_time()
@@ -158,7 +160,8 @@ class PreviewWindow(QWidget):
     def _connect(self) -> None:
         bar = self.bar
         bar.extra.idClicked.connect(self._choose_extra)
-        bar.channel_box.textActivated.connect(self._reader.want_channel)
+        bar.channel_box.textActivated.connect(self.choose_channel)
+        bar.merge.toggled.connect(self.merge)
         bar.table_box.textActivated.connect(self._choose_table)
         bar.doubts.toggled.connect(self.images.show_doubts)
         bar.wipe.toggled.connect(self._wipe)
@@ -168,8 +171,8 @@ class PreviewWindow(QWidget):
         bar.save.clicked.connect(later(self._ask_and_save))
         self.contrast.changed.connect(self._draw_images)
         self.images.region_moved.connect(self._begin_trace)
-        self.look_back.found.connect(lambda picture: self._show(picture, 0.0))
-        self.look_back.changed.connect(self.refresh)
+        self.look_back.found.connect(self._show_past)
+        self.look_back.changed.connect(self._look_back_or_return)
         for panel in self.panels:
             panel.pointed.connect(self._point_at)
             panel.fit_asked.connect(self.fit)
@@ -189,6 +192,9 @@ class PreviewWindow(QWidget):
             "W": self.bar.wipe.toggle,
             "T": self.bar.trace.toggle,
             "L": self._next_table,
+            "M": self._toggle_merge,
+            "C": self._next_channel,
+            **{str(number + 1): partial(self._press_number, number) for number in range(9)},
             "Left": lambda: self.look_back.go(-1),
             "Right": lambda: self.look_back.go(1),
             "Home": self.look_back.return_to_now,
@@ -232,11 +238,20 @@ class PreviewWindow(QWidget):
     def show_picture(self, picture: Picture) -> None:
         """Show `picture` and its figures."""
         now = time.monotonic()
-        since_last = now - self._last_picture_s
-        self._last_picture_s = now
         self._watch.arrived(now)
-        self._turn_to_channel(picture)
-        self._average.add(picture.figures, since_last)
+        self.channels.note(picture.channels)
+        self.bar.show_channels(self.channels.names)
+        name = str(picture.figures.get("channel") or "")
+        beside = self.channels.takes(name)
+        if not beside:
+            self._turn_to(name)
+        view = self.channels.of(name)
+        since_last = now - view.seen_s if view.picture is not None else 0.0
+        view.take(picture, now)
+        if beside:
+            self.contrast.follow_beside(name, picture, since_last)
+            self._draw_images()
+            return
         if self._trace is not None:
             self._trace.add(picture, now - self._began_s)
         self._show(picture, since_last)
@@ -259,24 +274,39 @@ class PreviewWindow(QWidget):
         if new_shape:
             self.fit()
 
-    def _turn_to_channel(self, picture: Picture) -> None:
-        channel = str(picture.figures.get("channel") or "")
-        if channel != self._channel:
-            self._channel = channel
-            self.contrast.turn_to(channel)
-            self.look_back.channel = channel
-            self._histories.setdefault(channel, VerdictHistory())
-            self._average = FigureAverage()
-            self._choose_table(self._tables.setdefault(channel, next(iter(TABLES))))
-            self._begin_trace()
-        known = self.channel_box.count()
-        if len(picture.channels) > known:
-            self.channel_box.addItems(picture.channels[known:])
-            self.channel_box.setVisible(len(picture.channels) > 1)
+    def _show_past(self, past: Past) -> None:
+        """Show a moment of the past; the newest pictures are kept for the way back."""
+        self._past = self.channels.with_pictures((past.picture, *past.others))
+        self._show(past.picture, 0.0)
+
+    def _look_back_or_return(self) -> None:
+        newest = self.channels.now.picture
+        if not self.look_back.active and self._past is not None:
+            self._past = None
+            if newest is not None:
+                self._show(newest, 0.0)
+        self.refresh()
+
+    def _turn_to(self, name: str) -> None:
+        if name == self.channels.now.name:
+            return
+        self.channels.turn_to(name)
+        self.contrast.turn_to(name)
+        self.channel_box.setCurrentText(name)
+        self.bar.table_box.setCurrentText(self.channels.now.table)
+        self._tell_look_back()
+        self._begin_trace()
 
     def _draw_images(self) -> None:
-        if self._picture is not None:
-            self.images.draw(self._picture, self.contrast.limits, self._row)
+        if self._picture is None:
+            return
+        channels = self._past or self.channels
+        shown = [
+            Shown(view.name, view.picture, self.contrast.limits_of(view.name), table)
+            for view, table in channels.merged()
+            if view.picture is not None
+        ]
+        self.images.draw(self._picture, shown, self._row)
 
     def _draw_profile(self, since_last: float = 0.0) -> None:
         if self._picture is not None:
@@ -291,13 +321,12 @@ class PreviewWindow(QWidget):
         """Write all words and numbers anew."""
         now = time.monotonic()
         self._last_words_s = now
-        figures = self._average.figures
-        readings = trust_readings(figures, self.contrast.limits.span if self._picture else 0.0)
-        denoised = self._picture is None or self._picture.denoised is not None
+        figures = self.channels.now.average.figures
         if not self.look_back.active:
-            judged = verdict(readings, denoised=denoised)
-            self.side.show_trust(readings, judged)
-            self._note_verdict(judged.grade, judged.headline)
+            verdicts = {view.name: self._judged(view) for view, _ in self.channels.merged()}
+            now_seen = self._readings(self.channels.now)
+            self.side.show_trust(now_seen, merged_verdict(verdicts or {"": verdict(now_seen)}))
+            self.side.show_history(self.channels.now.history)
         self.side.show_speed(speed_readings(figures))
         self.side.show_run(run_lines(figures))
         self.badge.setVisible(bool(figures.get("simulated")))
@@ -309,20 +338,25 @@ class PreviewWindow(QWidget):
         self.pill.show_state(words, grade)
         self.state_line.show_grade(Grade.UNKNOWN if self._still else grade)
 
-    def _note_verdict(self, grade: Grade, headline: str) -> None:
-        history, figures = self._histories[self._channel], self._average.figures
+    def _readings(self, view: ChannelView) -> list[Reading]:
+        span = 0.0 if view.picture is None else self.contrast.limits_of(view.name).span
+        return trust_readings(view.average.figures, span)
+
+    def _judged(self, view: ChannelView) -> Reading:
+        """Return the verdict on a channel, and keep it in its history."""
+        denoised = view.picture is None or view.picture.denoised is not None
+        judged = verdict(self._readings(view), denoised=denoised)
+        figures = view.average.figures
         elapsed, frame = figures.get("elapsed_s"), figures.get("frame_index")
         if isinstance(elapsed, int | float) and isinstance(frame, int):
-            history.add(grade, headline, float(elapsed), frame)
-        self.side.show_history(history)
+            view.history.add(judged.grade, judged.headline, float(elapsed), frame)
+        return judged
 
     def show_camera_alone(self) -> None:
         """Show the camera's images and nothing about a model: for a run without one."""
         self.side.hide()
         self.denoised_panel.hide()
-        bar = self.bar
-        for button in (*self.extra.buttons(), bar.doubts, bar.wipe, bar.trace):
-            button.hide()
+        self.bar.show_camera_alone()
 
     # -- what a person does ---------------------------------------------------------------
 
@@ -381,14 +415,63 @@ class PreviewWindow(QWidget):
             self._draw_trace()
 
     def _choose_table(self, name: str) -> None:
-        self._tables[self._channel] = name
+        self.channels.now.table = name
         self.bar.table_box.setCurrentText(name)
-        self.images.set_colours(TABLES[name]())
+        self._draw_images()
 
     def _next_table(self) -> None:
         names = list(TABLES)
-        here = names.index(self._tables[self._channel])
+        here = names.index(self.channels.now.table)
         self._choose_table(names[(here + 1) % len(names)])
+
+    # -- several channels -----------------------------------------------------------------
+
+    def merge(self, on: bool) -> None:
+        """Show all channels as one picture, or the one that is looked at."""
+        self.channels.merging = on
+        self._reader.want_all_channels(on)
+        self._reader.want_channel(self.channels.now.name)
+        self._tell_look_back()
+        self._draw_images()
+        self.refresh()
+
+    def choose_channel(self, name: str) -> None:
+        """Look at a channel: alone, or with its figures beside the sum."""
+        self._reader.want_channel(name)
+        newest = self.channels.of(name).picture
+        if self.channels.merging and newest is not None:
+            self._turn_to(name)
+            self._show(newest, 0.0)
+            self.refresh()
+
+    def _toggle_merge(self) -> None:
+        if len(self.channels.names) > 1:
+            self.bar.merge.toggle()
+
+    def _next_channel(self) -> None:
+        names = list(self.channels.names)
+        if len(names) > 1:
+            here = names.index(self.channels.now.name) if self.channels.now.name in names else -1
+            self.choose_channel(names[(here + 1) % len(names)])
+
+    def _press_number(self, number: int) -> None:
+        """Choose a channel by its number; in a sum, leave it out or take it in again."""
+        names = self.channels.names
+        if len(names) < 2 or number >= len(names):
+            return
+        if self.channels.merging:
+            self.channels.toggle(names[number])
+            self._tell_look_back()
+            self._draw_images()
+        else:
+            self.choose_channel(names[number])
+
+    def _tell_look_back(self) -> None:
+        channels, back = self.channels, self.look_back
+        back.channel = channels.now.name
+        beside = channels.names if channels.merging else ()
+        back.others = [n for n in beside if n != back.channel and channels.is_seen(n)]
+        back.ask_again()
 
     def toggle_full_screen(self) -> None:
         """Fill the screen with the images, or go back."""
@@ -433,7 +516,7 @@ class PreviewWindow(QWidget):
                 plot.plot.setFixedHeight(round(PLOT_HEIGHT * scale))
             for lamp in self.findChildren(Lamp):
                 lamp.set_scale(scale)
-        self.bar.make_room(self.width() / scale)
+        self.bar.make_room(self.width())
         self.side.be_brief(self.height() < BRIEF_HEIGHT * scale)
         QTimer.singleShot(0, self, self.fit)
 

@@ -214,7 +214,7 @@ class View:
     def _figures(
         self, channel: str, recorded: Recorded, denoisers: ChannelDenoisers, model: Any
     ) -> dict[str, Any]:
-        frame, counts = recorded.frame, self._counts
+        frame, counts, place = recorded.frame, self._counts, recorded.place
         return {
             "frame_index": frame.index,
             "frame_rate_hz": counts.frame_rate_hz,
@@ -226,6 +226,8 @@ class View:
             **self.trust.get(channel, {}),
             "provider": denoisers.result()["provider"],
             "channel": channel or None,
+            "position": place.position,
+            "z": place.z,
             "model": model.path.name if isinstance(model, Bundle) else type(model).__name__,
             "elapsed_s": time.monotonic() - self._began,
             "simulated": self._simulated,

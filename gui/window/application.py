@@ -44,8 +44,13 @@ def open_window(folder: Path | None = None) -> int:
     from ..session import Session
     from .main_window import MainWindow
 
-    application = QApplication.instance() or QApplication(sys.argv[:1])
-    assert isinstance(application, QApplication)
+    running = QApplication.instance()
+    if running is not None and not isinstance(running, QApplication):
+        raise NoWindowError(
+            "this program already runs Qt without windows (QCoreApplication); make a QApplication "
+            "there, or start quietscope on its own"
+        )
+    application = running or QApplication(sys.argv[:1])
     application.setApplicationName("quietscope")
     provide_fonts()
     window = MainWindow(Session(folder))

@@ -96,6 +96,22 @@ def test_the_past_is_read_while_the_run_is_still_growing(growing):
     assert "10" in last.place
 
 
+def test_the_past_of_other_channels_is_of_the_same_moment(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    common = {"frame_shape": SHAPE, "dtype": "uint16"}
+    with OmeZarrWriter(run / "raw.ome.zarr", **common) as raw:
+        for moment, name in [(t, c) for t in range(4) for c in ("GFP", "RFP")]:
+            if (moment, name) != (3, "RFP"):  # not yet
+                value = moment + (100 if name == "RFP" else 0)
+                raw.write(np.full(SHAPE, value, np.uint16), {"time": moment, "channel": name})
+    found = past(run, 2 / 3, "GFP", ["RFP", "no such"])
+    assert found.picture.raw[0, 0] == 2
+    assert [other.raw[0, 0] for other in found.others] == [102]
+    assert found.others[0].figures["channel"] == "RFP"
+    assert past(run, 1.0, "GFP", ["RFP"]).others == ()
+
+
 def test_a_damaged_moment_of_the_past_is_none_and_the_next_is_read(growing):
     damaged = max((growing / "raw.ome.zarr" / "0").glob("c.*"), key=str)
     whole = damaged.read_bytes()
@@ -177,12 +193,12 @@ def test_the_wiper_shows_the_camera_left_of_its_line(window):
     assert not window.raw_panel.isVisible()
     now = window._picture
     window.images.wipe_line.setValue(20)
-    shown = window.denoised_panel._image
+    shown = window.denoised_panel.layers[0].image
     np.testing.assert_array_equal(shown[:, :20], now.raw[:, :20])
     np.testing.assert_array_equal(shown[:, 20:], now.denoised[:, 20:])
     press(window, Qt.Key.Key_W)
     assert window.raw_panel.isVisible()
-    np.testing.assert_array_equal(window.denoised_panel._image, now.denoised)
+    np.testing.assert_array_equal(window.denoised_panel.layers[0].image, now.denoised)
 
 
 def test_a_region_is_followed_and_begins_anew_where_it_is_moved(window):
@@ -207,10 +223,6 @@ def test_each_channel_keeps_its_colours(window):
 
     from quietscope.acquisition.preview.style import TABLES
 
-    def of_channel(name):
-        shown = picture()
-        return Picture(shown.raw, shown.denoised, None, {"channel": name}, 1, ("GFP", "RFP"))
-
     window.show_picture(of_channel("GFP"))
     press(window, Qt.Key.Key_L)
     chosen = window.bar.table_box.currentText()
@@ -219,7 +231,42 @@ def test_each_channel_keeps_its_colours(window):
     assert window.bar.table_box.currentText() == "Grey"
     window.show_picture(of_channel("GFP"))
     assert window.bar.table_box.currentText() == chosen
-    np.testing.assert_array_equal(window.raw_panel._table, TABLES[chosen]())
+    np.testing.assert_array_equal(window.raw_panel.layers[0].table, TABLES[chosen]())
+
+
+def of_channel(name, value=100.0):
+    shown = picture(value)
+    return Picture(shown.raw, shown.denoised, None, {"channel": name}, 1, ("GFP", "RFP"))
+
+
+def test_channels_are_merged_and_one_is_left_out_by_its_number(window):
+    from PySide6.QtCore import Qt
+
+    window.show_picture(of_channel("GFP"))
+    assert window.bar.merge.isVisible()
+    press(window, Qt.Key.Key_M)
+    assert window._reader._reader["wants_all_channels"]
+    window.show_picture(of_channel("RFP", 200.0))
+    assert window.channels.now.name == "GFP"  # its figures and contrast stay
+    for panel in (window.raw_panel, window.denoised_panel):
+        assert len(panel.layers) == 2
+        assert panel.item.image.shape[-1] == 3
+        assert all(name in panel.hint.text() for name in ("GFP", "RFP"))
+    np.testing.assert_array_equal(window.denoised_panel.layers[1].image, 200.0)
+    press(window, Qt.Key.Key_W)  # the wiper wipes the sum
+    window.images.wipe_line.setValue(20)
+    np.testing.assert_array_equal(window.denoised_panel.layers[1].image[:, 20:], 200.0)
+    press(window, Qt.Key.Key_W)
+    press(window, Qt.Key.Key_2)
+    assert [layer.image[0, 0] for layer in window.denoised_panel.layers] == [100.0]
+    press(window, Qt.Key.Key_C)
+    assert window.channels.now.name == "RFP"
+    assert window.channel_box.currentText() == "RFP"
+    press(window, Qt.Key.Key_M)
+    assert not window._reader._reader["wants_all_channels"]
+    assert window._reader._reader["wanted_channel"].item() == b"RFP"
+    assert len(window.denoised_panel.layers) == 1
+    assert window.denoised_panel.item.image.ndim == 2
 
 
 def test_all_colours_grow_steadily_in_brightness_and_mark_saturation():
@@ -260,7 +307,7 @@ def test_the_history_is_drawn_as_a_strip(window):
     for second, share in enumerate([0.97] * 4 + [0.5] * 8):
         now = picture()
         extra = {"residual_explained": share, "elapsed_s": float(second), "frame_index": second}
-        window._average.figures.clear()
+        window.channels.now.average.figures.clear()
         window.show_picture(Picture(now.raw, now.denoised, None, figures | extra))
         window.refresh()
     assert [span.grade for span in window.side.history._spans] == [Grade.GOOD, Grade.BAD]

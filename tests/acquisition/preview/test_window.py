@@ -105,7 +105,7 @@ def test_it_waits_then_shows_both_images_at_one_contrast(window, writer, until):
     put(writer)
     assert until(lambda: writer.taken and "Live" in window.pill.text())
     assert window.raw_panel.message.text() == ""
-    assert window.raw_panel._limits == window.denoised_panel._limits
+    assert window.raw_panel.layers[0].limits == window.denoised_panel.layers[0].limits
     greys = window.denoised_panel.item.image
     assert greys.max() > 240
     assert greys.min() < 10
@@ -164,9 +164,9 @@ def test_contrast_by_hand_and_back(window, writer, until):
     assert not window.contrast_plot.auto_box.isChecked()
     put(writer)
     assert until(lambda: writer.taken)
-    assert window.raw_panel._limits == (200, 300)
+    assert window.raw_panel.layers[0].limits == (200, 300)
     window.contrast_plot.auto_box.setChecked(True)
-    assert window.denoised_panel._limits == pytest.approx(automatic, rel=0.01)
+    assert window.denoised_panel.layers[0].limits == pytest.approx(automatic, rel=0.01)
     window.contrast_plot.rule_box.setCurrentIndex(2)
     assert window.contrast.limits == pytest.approx((120, 420), abs=2)
 
@@ -191,14 +191,14 @@ def test_a_third_image_shows_what_was_removed_or_the_uncertainty(window, writer,
     removed.click()
     assert window.extra_panel.isVisible()
     raw, denoised = specimen()
-    assert np.allclose(window.extra_panel._image, raw - denoised)
+    assert np.allclose(window.extra_panel.layers[0].image, raw - denoised)
     assert not writer.wants_uncertainty
     uncertainty.click()
     assert not removed.isChecked()
     assert writer.wants_uncertainty
     assert window.extra_panel.message.text() == "Waiting for the next image"
     put(writer, uncertainty=np.sqrt(denoised))
-    assert until(lambda: window.extra_panel._image is not None)
+    assert until(lambda: window.extra_panel.layers)
     assert window.extra_panel.message.text() == ""
     uncertainty.click()
     assert not window.extra_panel.isVisible()
