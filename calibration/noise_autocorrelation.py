@@ -68,7 +68,7 @@ class AutocorrelationSums:
     def __init__(self) -> None:
         self._shape = (0, 0)
         self._transformed = (0, 0)
-        self._spectrum: FloatArray | float = 0.0
+        self._spectrum: FloatArray = np.zeros(())
         self._frames = 0
 
     def add(self, difference: FloatArray) -> None:
@@ -77,11 +77,10 @@ class AutocorrelationSums:
         if not self._frames:
             self._shape = part.shape
             # Room for the farthest shift, so that no pixel meets those of the other edge.
-            self._transformed = tuple(
-                scipy.fft.next_fast_len(size + FAR[-1], real=True) for size in part.shape
-            )
+            rows, columns = (scipy.fft.next_fast_len(s + FAR[-1], real=True) for s in part.shape)
+            self._transformed = rows, columns
         transformed = scipy.fft.rfft2(part, s=self._transformed)
-        self._spectrum += transformed.real**2 + transformed.imag**2
+        self._spectrum = self._spectrum + transformed.real**2 + transformed.imag**2
         self._frames += 1
 
     def _correlations(self) -> FloatArray:
