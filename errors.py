@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "bm3d": ("bm3d",),
     "microssim": ("microssim",),
     "bioimage": ("bioimageio.spec",),
+    "pymmcore": ("pymmcore_plus", "useq", "yaml"),
     "vendor": ("nd2", "liffile", "pylibCZIrw"),
 }
 """The modules that each extra of the installation brings; `pyproject.toml` has their packages."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,7 @@ from .microscope.options import takes_microscope
 if TYPE_CHECKING:
     from .live import LiveDenoiser
     from .microscope.core import Microscope
+    from .microscope.planned_events import Event
 
 DEFAULT_FRAMES = 100
 FOLLOW_PAUSE_S = 0.2
@@ -62,6 +64,14 @@ SavedInOption = Annotated[
         help="Follow the acquisition that any program saves there as NDTiff, image by image.",
     ),
 ]
+SequenceOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Acquire this useq.MDASequence (.yaml or .json), in place of --frames, --interval-s, "
+        "--channel, --z and --positions.",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an earlier run in --out.")]
 
 
@@ -74,6 +84,7 @@ def record(
     out: OutOption,
     microscope: MicroscopeSettings,
     frames: FramesOption = None,
+    sequence: SequenceOption = None,
     follow: FollowOption = False,
     saved_in: SavedInOption = None,
     preview: Annotated[bool, typer.Option("--preview", help="Show the live window.")] = False,
@@ -84,6 +95,7 @@ def record(
         microscope,
         out,
         frames,
+        sequence=sequence,
         follow=follow,
         saved_in=saved_in,
         preview=preview,
@@ -106,6 +118,7 @@ def live(
         typer.Option(help="Calibration of the camera (.npz), for the general model."),
     ] = None,
     frames: FramesOption = None,
+    sequence: SequenceOption = None,
     follow: FollowOption = False,
     saved_in: SavedInOption = None,
     provider: Annotated[
@@ -122,6 +135,7 @@ def live(
         microscope,
         out,
         frames,
+        sequence=sequence,
         follow=follow,
         saved_in=saved_in,
         overwrite=overwrite,
@@ -138,12 +152,19 @@ def _acquire(
     out: Path,
     frames: int | None,
     *,
+    sequence: Path | None,
     follow: bool,
     saved_in: Path | None,
     **options: Any,
 ) -> dict[str, Any]:
     """Run what was asked for, or follow what somebody else runs; return the report."""
     from .microscope.core import open_microscope
+
+    plan = None
+    if sequence is not None:
+        _require_sequence_alone(settings, frames, follow=follow or saved_in is not None)
+        require_apart(out, [sequence])
+        plan, settings = _read_plan(sequence, settings)
 
     if follow and not settings.attach:
         raise typer.BadParameter("--follow belongs to --attach; give both, or --saved-in FOLDER")
@@ -163,8 +184,12 @@ def _acquire(
     else:
         with open_microscope(settings) as microscope:
             say(introduction(microscope))
-            theirs = _followed(microscope, wait=follow)
-            if theirs is not None:
+            if plan is not None:
+                microscope.require_idle("--sequence")
+            theirs = _followed(microscope, wait=follow) if plan is None else None
+            if plan is not None:
+                report = _run_sequence(microscope, out, plan, **options)
+            elif theirs is not None:
                 report = _follow_saved(microscope, theirs, settings.port, out, frames, **options)
             elif settings.attach and (follow or microscope.is_sequence_running):
                 report = _follow_camera(microscope, out, frames, **options)
@@ -173,6 +198,31 @@ def _acquire(
     if report["preview"] not in (None, "shown"):
         say(f"no preview: {report['preview']}")
     return report
+
+
+def _require_sequence_alone(
+    settings: MicroscopeSettings, frames: int | None, *, follow: bool
+) -> None:
+    """Refuse what a sequence says itself."""
+    given = {
+        "--frames": frames is not None,
+        "--follow and --saved-in": follow,
+        "--channel": bool(settings.channels),
+        "--interval-s": settings.interval_s > 0,
+        "--z": settings.z_um is not None,
+        "--positions": settings.positions is not None,
+    }
+    for option, there in given.items():
+        if there:
+            raise typer.BadParameter(f"{option} has no use with --sequence; leave one of them out")
+
+
+def _read_plan(path: Path, settings: MicroscopeSettings) -> tuple[Any, MicroscopeSettings]:
+    """Return the sequence, and the settings with its channels: models are chosen for them."""
+    from .microscope.useq_sequence import channels_of, read_sequence
+
+    plan = read_sequence(path)
+    return plan, replace(settings, channels=channels_of(plan))
 
 
 def _followed(microscope: Microscope, *, wait: bool) -> Path | None:
@@ -192,13 +242,38 @@ def _followed(microscope: Microscope, *, wait: bool) -> Path | None:
 
 
 def _run_own(microscope: Microscope, out: Path, frames: int, **options: Any) -> dict[str, Any]:
-    from .microscope.demo_camera import SpecimenBeforeCamera
     from .microscope.planned_events import planned_events
-    from .run_acquisition import run_acquisition
 
     # Counted before they are made: a run that does not fit on the disk is refused at once.
     expected = frames * len(planned_events(microscope, 1))
     _say_what_moves(microscope)
+    plan = partial(planned_events, microscope, frames)
+    return _run_planned(microscope, out, plan, expected, **options)
+
+
+def _run_sequence(
+    microscope: Microscope, out: Path, sequence: Any, **options: Any
+) -> dict[str, Any]:
+    from .microscope.useq_sequence import remarks, sequence_events
+
+    expected = len(sequence_events(microscope, sequence))
+    for line in remarks(microscope, sequence):
+        say(line)
+    plan = partial(sequence_events, microscope, sequence)
+    return _run_planned(microscope, out, plan, expected, **options)
+
+
+def _run_planned(
+    microscope: Microscope,
+    out: Path,
+    plan: Callable[..., list[Event]],
+    expected: int,
+    **options: Any,
+) -> dict[str, Any]:
+    """Acquire `expected` images, with the events that `plan` makes when the stream is ready."""
+    from .microscope.demo_camera import SpecimenBeforeCamera
+    from .run_acquisition import run_acquisition
+
     specimen = SpecimenBeforeCamera(microscope) if microscope.settings.specimen else None
     observe, interval_s = None, 0.0
     if specimen is not None:
@@ -208,7 +283,7 @@ def _run_own(microscope: Microscope, out: Path, frames: int, **options: Any) -> 
         "planned_channels": microscope.settings.channels,
     }
     with _stream(microscope, out, expected, **planned, **options) as (stream, show):
-        events = planned_events(microscope, frames, least_interval_s=interval_s)
+        events = plan(least_interval_s=interval_s)
         port = microscope.settings.port
         run_acquisition(stream, events, observe=observe, port=port, on_frames=show)
     return stream.report

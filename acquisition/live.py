@@ -26,23 +26,26 @@ from ..storage.atomic_output import RESERVE_BYTES, OutputError, require_apart, r
 from ..storage.live_sessions import live_session
 from .errors import AcquisitionError, MissingFramesError
 from .microscope.core import Microscope, running_core
+from .microscope.core_plus import ask_whom
 from .sources.ask_camera import ask_camera
 from .sources.engine_failures import EngineFailures
 from .sources.engine_tags import camera_tags_on_images
 from .sources.java_engine import JavaEngineWatch
+from .sources.mda_sequences import MdaSequences
 from .sources.pycromanager_hook import FrameMaker
 from .sources.saved_images import SavedImages
 from .stream.accounting import Accounting
 from .stream.active_run import ActiveRun
 from .stream.channel_denoisers import ChannelDenoisers
 from .stream.overflow_watch import OverflowWatch
+from .stream.recorder import MAX_WAITING_BYTES
 from .stream.run_directory import RunDirectory
 from .stream.run_options import Mode, OnProgress, RunOptions, RunState
 from .stream.run_report import RunReport
 
 
 class LiveDenoiser:
-    """Attach to a pycro-manager acquisition.
+    """Attach to an acquisition of pycro-manager or pymmcore-plus.
 
     ::
 
@@ -51,6 +54,11 @@ class LiveDenoiser:
                 directory="D:/data", name="cells", image_process_fn=live.image_process_fn
             ) as acq:
                 acq.acquire(multi_d_acquisition_events(num_time_points=1000))
+
+    With pymmcore-plus it is an output of the sequence::
+
+        with LiveDenoiser(model="models/gfp", output="runs/monday") as live:
+            mmc.run_mda(sequence, output=live)
 
     Leaving the block waits until every frame is on the disk, denoises what was skipped live, and
     raises what went wrong. `report` and `report.json` then hold the counts.
@@ -77,7 +85,8 @@ class LiveDenoiser:
     pixel_size_um, simulated
         Asked of the running core when not given.
     microscope
-        Whom to ask, where the core is not one of this process: a Micro-Manager that is attached.
+        Whom to ask, where the core is not the one of this process: a Micro-Manager that is
+        attached, or a CMMCorePlus other than `CMMCorePlus.instance()`.
     force
         Use a model of another camera; recorded in the report.
     overwrite
@@ -122,7 +131,7 @@ class LiveDenoiser:
         camera: CameraFingerprint | None = None,
         pixel_size_um: float | None = None,
         simulated: bool | None = None,
-        microscope: Microscope | None = None,
+        microscope: Microscope | Any = None,
         force: bool = False,
         overwrite: bool = False,
         expected_frames: int | None = None,
@@ -147,6 +156,7 @@ class LiveDenoiser:
         )
         self._directory = RunDirectory(output)
         self._denoisers = ChannelDenoisers(model, provider=provider, force=force)
+        microscope, self._core_plus = ask_whom(microscope)
         self._camera = ask_camera(
             microscope, camera=camera, pixel_size_um=pixel_size_um, simulated=simulated
         )
@@ -157,6 +167,9 @@ class LiveDenoiser:
         self._engine = ExitStack()
         self._failures = EngineFailures()
         self._java = JavaEngineWatch()
+        self._sequences = MdaSequences(
+            None if self._core_plus is None else self._core_plus.core, self._most_waiting()
+        )
         self._dataset: Any = None
         self._run: ActiveRun | None = None
         self._final: RunReport | None = None
@@ -187,6 +200,34 @@ class LiveDenoiser:
         self._dataset = dataset
         pixels, metadata = self._saved.read(dataset, axes)
         self._take(pixels, axes, metadata)
+
+    def sequenceStarted(self, sequence: Any, summary: Mapping[str, Any]) -> None:
+        """Take note that a sequence of pymmcore-plus begins, of which this is an output."""
+        if self._state is not RunState.RUNNING:
+            self._sequences.stop()
+            raise self._outside("a sequence")
+        self._sequences.begin(sequence, summary)
+
+    def frameReady(self, image: NDArray[Any], event: Any, meta: Mapping[str, Any]) -> None:
+        """Take an image from pymmcore-plus, with its `useq.MDAEvent` and what is said of it.
+
+        Of what goes wrong nothing is raised here, where pymmcore-plus would log it and acquire on:
+        the sequence is cancelled, and the end of the block raises it.
+        """
+        try:
+            axes, tags = self._sequences.named(event, meta)
+            self._take(image, axes, tags)
+        except AcquisitionError:
+            if self._state is not RunState.RUNNING:
+                raise
+            self._sequences.stop()
+        finally:
+            self._sequences.note_handed()
+
+    def sequenceCanceled(self, sequence: Any) -> None:
+        """Take note that a sequence of pymmcore-plus was cancelled: it has no frames missing."""
+        self._sequences.cancel()
+        self._directory.log("the sequence was cancelled; what came until then is kept")
 
     def complete_from(self, dataset: Any) -> None:
         """With `record=False`: read frames that were skipped live from this dataset."""
@@ -237,10 +278,7 @@ class LiveDenoiser:
     ) -> None:
         received_ns = time.perf_counter_ns()
         if self._run is None or self._state is not RunState.RUNNING:
-            raise AcquisitionError(
-                f"{self._directory.path}: an image came {self._state.value} the LiveDenoiser's "
-                "`with` block; put the acquisition inside it"
-            )
+            raise self._outside("an image")
         with self._arrival:  # two acquisitions may run at the same time
             self._java.note_image()
             try:
@@ -249,6 +287,20 @@ class LiveDenoiser:
                 self._run.refuse(error)
                 raise
             self._run.put(frame)
+
+    def _outside(self, what: str) -> AcquisitionError:
+        return AcquisitionError(
+            f"{self._directory.path}: {what} came {self._state.value} the LiveDenoiser's "
+            "`with` block; put the acquisition inside it"
+        )
+
+    def _most_waiting(self) -> int:
+        """How many images may wait in a queue that is not ours."""
+        camera, most = self._camera, self._options.in_memory.waiting
+        if camera.frame_shape is None:
+            return most
+        frame_bytes = prod(camera.frame_shape) * (1 if camera.pixel_type == "uint8" else 2)
+        return max(1, min(most, MAX_WAITING_BYTES // frame_bytes))
 
     # ------------------------------------------------------------------ the block itself
 
@@ -271,12 +323,13 @@ class LiveDenoiser:
             self._engine.enter_context(camera_tags_on_images())
             self._engine.enter_context(self._failures)
             self._engine.enter_context(self._java)
+            self._engine.enter_context(self._sequences)
             self._run = ActiveRun(
                 self._directory,
                 self._options,
                 self._camera,
                 self._denoisers,
-                OverflowWatch(lambda: running_core(), self._camera.core),
+                OverflowWatch(lambda: running_core() or self._core_plus, self._camera.core),
                 session,
             )
             self._frames.prepare()
@@ -301,8 +354,8 @@ class LiveDenoiser:
             raise AcquisitionError(
                 f"{self._directory.path}: was left before it was begun; use it in a `with` block"
             )
+        theirs = self._sequences.ended_by(self._failures.of(error))
         self._state = RunState.ENDED
-        theirs = self._failures.of(error)
         try:
             self._final = run.end(theirs, self._read_saved if self._dataset is not None else None)
         finally:
@@ -350,6 +403,8 @@ class LiveDenoiser:
 
     def _require_no_gap(self, counts: Accounting, theirs: BaseException | None) -> None:
         path, planned = self._directory.path, self._options.expected_frames
+        if planned is None:
+            planned = self._sequences.planned
         if counts.first_missing is not None:
             raise MissingFramesError(
                 f"{path}: {counts.missing} frames that the camera took never came, first frame "

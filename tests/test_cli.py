@@ -37,7 +37,7 @@ COMMANDS = sorted(_commands(typer.main.get_command(app)))
 def quietscope(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, as a person does."""
     return subprocess.run(
-        [sys.executable, "-m", "quietscope.cli", *map(str, arguments)],
+        [sys.executable, "-m", "quietscope", *map(str, arguments)],
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -69,7 +69,8 @@ def test_help_starts_fast_because_it_loads_nothing_heavy() -> None:
     program = (
         "import sys, quietscope.cli\n"
         "heavy = {'torch', 'onnxruntime', 'matplotlib', 'pymmcore', 'pyqtgraph', 'skimage',\n"
-        "         'scipy.stats', 'scipy.optimize', 'scipy.signal', 'scipy.ndimage'}\n"
+        "         'scipy.stats', 'scipy.optimize', 'scipy.signal', 'scipy.ndimage',\n"
+        "         'pymmcore_plus', 'useq', 'napari', 'npe2'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -33,6 +33,7 @@ NOT_THE_HOUSE = {"tests", "benchmarks", "examples", "docs", "packaging", "build"
 # From the top of the house to its ground. A storey may use what lies below it, and nothing of the
 # storeys above it or of its neighbours.
 STOREYS = (
+    {"__main__"},
     {"cli", "__init__"},
     {"gui", "arrays"},
     {"comparison"},

@@ -121,9 +121,13 @@ class Microscope:
 
     @exposure_ms.setter
     def exposure_ms(self, value: float) -> None:
+        self.keep_exposure()
+        self._try(f"exposure {value} ms", lambda: self.core.set_exposure(float(value)))
+
+    def keep_exposure(self) -> None:
+        """Put the exposure back when the microscope is left."""
         before = self.exposure_ms
         self._changes.remember("exposure", lambda: self.core.set_exposure(before))
-        self._try(f"exposure {value} ms", lambda: self.core.set_exposure(float(value)))
 
     def set_roi(self, roi: tuple[int, int, int, int]) -> None:
         """Read a region (x, y, width, height in binned pixels) until the microscope is left."""
@@ -139,15 +143,19 @@ class Microscope:
     def set_property(self, name: str, value: str | float, *, device: str | None = None) -> None:
         """Set a property of the camera (or of `device`) until the microscope is left."""
         device = device or self.camera
+        self.keep_property(name, device=device)
+        self._try(
+            f"property {device}-{name} = {value}",
+            lambda: self.core.set_property(device, name, str(value)),
+        )
+
+    def keep_property(self, name: str, *, device: str) -> None:
+        """Put a property of `device` back when the microscope is left."""
         before = self._try(
             f"property {device}-{name}", lambda: self.core.get_property(device, name)
         )
         self._changes.remember(
             f"{device}-{name}", lambda: self.core.set_property(device, name, before)
-        )
-        self._try(
-            f"property {device}-{name} = {value}",
-            lambda: self.core.set_property(device, name, str(value)),
         )
 
     def property_or_none(self, name: str) -> str | None:
@@ -181,8 +189,13 @@ class Microscope:
 
     def channel_presets(self) -> list[str]:
         """Return the channels that can be chosen."""
-        group = self.channel_group
-        return strings(self.core.get_available_configs(group)) if group else []
+        return self.presets(self.channel_group)
+
+    def presets(self, group: str) -> list[str]:
+        """Return the presets of a configuration group; none if there is no such group."""
+        if group not in strings(self.core.get_available_config_groups()):
+            return []
+        return strings(self.core.get_available_configs(group))
 
     def require_channels(self, channels: tuple[str, ...]) -> None:
         """Raise MicroscopeError if one of `channels` is no preset of the channel group."""
@@ -202,9 +215,12 @@ class Microscope:
         self.core.set_config(group, channel)
         self.core.wait_for_config(group, channel)
 
-    def keep_channel(self) -> None:
-        """Put back, when the microscope is left, what the presets of the channel group set."""
-        group = self.channel_group
+    def keep_channel(self, group: str | None = None) -> None:
+        """Put back, when the microscope is left, what the presets of a group set.
+
+        Of the channel group where none is named.
+        """
+        group = self.channel_group if group is None else group
         if not group:
             return
         state = self.core.get_config_group_state(group)
@@ -214,7 +230,7 @@ class Microscope:
             for device, name, value in before:
                 self.core.set_property(device, name, value)
 
-        self._changes.remember("channel", put_back)
+        self._changes.remember(f"channel {group}", put_back)
 
     @property
     def focus_um(self) -> float | None:
