@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..model.masking import MaskedPrior
 from ..model.noise_likelihood import TabulatedNoise
@@ -80,14 +79,31 @@ class Noise2Noise(GaussianLearner):
         return self._difference(mean, target, SCORED_EXPONENT)
 
     def _difference(self, mean: Tensor, target: Tensor, exponent: float) -> Tensor:
-        if self.name == "l1":
-            return functional.l1_loss(mean, target)
-        if self.name == "l0":
-            return ((mean - target).abs() + LEAST_DIFFERENCE).pow(exponent).mean()
+        light = None
         if self.name == "hdr":
             # The authors add a hundredth of their images' unit; of a camera, the light that its
             # noise in the dark amounts to is what cannot be told from none.
             noise = self.posterior.noise
             light = (mean.detach() - noise.first).clamp_min(0) + noise.variances[0].sqrt()
-            return ((mean - target) ** 2 / light**2).mean()
-        return functional.mse_loss(mean, target)
+        return difference(self.name, mean, target, exponent=exponent, light=light).mean()
+
+
+def difference(
+    loss: str,
+    mean: Tensor,
+    target: Tensor,
+    *,
+    exponent: float = FIRST_EXPONENT,
+    light: Tensor | None = None,
+) -> Tensor:
+    """Return what a loss of `SUITS` makes of every pixel.
+
+    `exponent` is the annealed one's, which falls from `FIRST_EXPONENT` to 0; `light` is how bright
+    a pixel is, for `hdr`.
+    """
+    if loss == "l1":
+        return (mean - target).abs()
+    if loss == "l0":
+        return ((mean - target).abs() + LEAST_DIFFERENCE).pow(exponent)
+    squared = (mean - target) ** 2
+    return squared if light is None else squared / light**2
