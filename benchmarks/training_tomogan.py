@@ -3,8 +3,8 @@
 Liu et al. 2020, doi:10.1364/JOSAA.375595 (arXiv:1902.07582), simulate a foam phantom: a cylinder
 with bubbles. Here its slices of 128 x 128 are projected by scikit-image's Radon transform,
 
-    few photons   180 views, 1,000 photons a ray
-    few views      30 views, 100,000 photons a ray
+    few photons   180 views, 200 photons a ray
+    few views      20 views, 100,000 photons a ray
 
 and reconstructed by filtered back-projection (ramp). The truth is the reconstruction of noiseless
 projections from 180 views. Three phantoms are learned from, a fourth is tested. SSIM has its
@@ -16,7 +16,7 @@ authors' window (Gaussian, 11 pixels, 1.5). Compared are, for the same steps of 
     tomogan, tomogan 3 slices    with a critic and features besides; the authors' has 3 slices
 
 A network that is trained to please a critic may draw what is not there. Bubbles of an estimate
-that touch none of the truth's are counted as `invented`, the truth's that no bubble of the estimate
+that touch none of the truth's are counted as `invented`, the truth's that none of the estimate
 touches as `lost`, both a slice (what is darker than half of the material, from four pixels on).
 Without a truth the trust figures look for the same: `standing_out` is the largest residual after
 the filters of `inference.trust.local_evidence`, in units of what they leave of white noise: a
@@ -70,7 +70,7 @@ class Regime:
     photons: float
 
 
-REGIMES = {"few photons": Regime(180, 1e3), "few views": Regime(30, 1e5)}
+REGIMES = {"few photons": Regime(180, 200.0), "few views": Regime(20, 1e5)}
 TRAINED_METHODS: dict[str, dict[str, Any]] = {
     "squared": {"algorithm": "care", "loss": "squared"},
     "squared 3 slices": {"algorithm": "care", "loss": "squared", "planes": 1},
