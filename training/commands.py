@@ -79,7 +79,7 @@ def train(
         typer.Option(help="n2n: text file of frames that show the same; default: tested."),
     ] = None,
     loss: Annotated[
-        str | None, typer.Option(help="n2n: l2, l1, l0 or hdr; care: laplace or plain.")
+        str | None, typer.Option(help="n2n: l2, l1, l0 or hdr; care: laplace, plain or squared.")
     ] = None,
     mask_axis: Annotated[
         MaskAxis | None, typer.Option(help="structn2v: x or y; default: measured.")

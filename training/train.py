@@ -245,6 +245,7 @@ def read(
         pairs,
         options.context_frames,
         remark,
+        options.planes,
     )
     recordings = load_recordings(
         stacks,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from ...errors import one_line
+from ...inference.side_inputs import side_input_indices
 from ...storage.bounded_text import read_text
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
@@ -61,6 +62,7 @@ def targets_of(
     pairs: Path | None,
     context_frames: int,
     remark: Callable[[str], None],
+    planes: int = 0,
 ) -> Sequence[Truth | Repeats | None]:
     """Return what is to be predicted of each stack's frames, by the kind that a method needs.
 
@@ -75,7 +77,7 @@ def targets_of(
         return (
             [Repeats()] * len(stacks)
             if pairs is None
-            else read_pairs(pairs, stacks, context_frames)
+            else read_pairs(pairs, stacks, context_frames, planes)
         )
     return [None] * len(stacks)
 
@@ -312,7 +314,9 @@ class Repeats:
         return found
 
 
-def read_pairs(path: Path, stacks: Sequence[Stack], context_frames: int) -> list[Repeats]:
+def read_pairs(
+    path: Path, stacks: Sequence[Stack], context_frames: int, planes: int = 0
+) -> list[Repeats]:
     """Read which frames show the same, one pair a line: `frame,frame` or `stack,frame,frame`.
 
     Numbers begin at 0. The stack need not be named where there is but one.
@@ -327,10 +331,18 @@ def read_pairs(path: Path, stacks: Sequence[Stack], context_frames: int) -> list
         if not any(cell.strip() for cell in row) or (number == 1 and _is_header(row)):
             continue
         stack, one, other = _numbers(path, number, row, stacks)
-        if context_frames and 0 < abs(one - other) <= context_frames:
+        if any(
+            target in side_input_indices(stacks[stack], seen, context_frames, planes=planes)
+            for seen, target in ((one, other), (other, one))
+        ):
+            given = [
+                f"--{name} {value}"
+                for name, value in (("context", context_frames), ("planes", planes))
+                if value
+            ]
             raise TrainingDataError(
-                f"{path}: line {number} pairs frames {one} and {other}, which --context "
-                f"{context_frames} shows together; leave out --context, or pair others"
+                f"{path}: line {number} pairs frames {one} and {other}, which "
+                f"{' and '.join(given)} shows together; leave that out, or pair others"
             )
         found[stack].setdefault(one, []).append(other)
         found[stack].setdefault(other, []).append(one)

@@ -89,6 +89,24 @@ def test_named_pairs_are_read_both_ways(tmp_path, recording):
     assert [found.candidates(recording, i, 0) for i in range(5)] == [[3], [4], [], [0], [1]]
 
 
+def test_a_pair_that_the_network_sees_together_is_refused(tmp_path, recording):
+    """Its target would be among what it is given: in time, or in the stack beside it."""
+    stack = stack_from_array(
+        recording.frames(range(6)).reshape(2, 3, 128, 128), axes=("time", "z")
+    )
+    path = tmp_path / "pairs.csv"
+    for text, context, planes, match in (
+        ("0,1", 0, 1, "pairs frames 0 and 1, which --planes 1 shows together"),
+        ("0,3", 1, 1, "which --context 1 and --planes 1 shows together"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(TrainingDataError, match=match):
+            read_pairs(path, [stack], context, planes)
+    path.write_text("0,3", encoding="utf-8")
+    (found,) = read_pairs(path, [stack], 0, 1)
+    assert found.candidates(stack, 0, 0) == [3]
+
+
 @pytest.mark.parametrize(
     ("text", "context", "match"),
     [
