@@ -21,6 +21,7 @@ METHODS = {
     "n2s": {},
     "care": {},
     "care plain": {"loss": "plain"},
+    "care squared": {"loss": "squared"},
     "dncnn": {},
     "divnoising": {"posterior_samples": 4},
     "tomogan": {},

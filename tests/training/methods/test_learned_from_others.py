@@ -100,8 +100,9 @@ def test_dncnn_learns_the_truth_and_states_no_uncertainty(repeats, true_stack, t
     assert (deviation == 0).all()
 
 
-def test_care_without_a_scale_states_none(repeats, true_stack, trained):
-    estimator, run, _ = trained([repeats], "care", truths=[true_stack], loss="plain", steps=3)
+@pytest.mark.parametrize("loss", ["plain", "squared"])
+def test_care_without_a_scale_states_none(repeats, true_stack, trained, loss):
+    estimator, run, _ = trained([repeats], "care", truths=[true_stack], loss=loss, steps=3)
     _, deviation = denoised(estimator, repeats.frame(15))
     assert (deviation == 0).all()
     assert run.learner.outputs == 1
