@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from ..inference.evaluation.evaluate_method import evaluate_method
 from ..inference.general.choice import GENERAL, Wanted, general_for
 from ..inference.offline.denoise_in_memory import filter_in_memory
 from ..inference.offline.frame_loop import OnProgress
+from ..inference.runtime.providers import Provider
 from ..training.options import TrainingOptions
 from .array_stack import Axes, Recording, as_stack
 from .errors import ArrayError
@@ -164,44 +165,31 @@ def train(
     return Model(result.bundle)
 
 
+class ByWhat(TypedDict, total=False):
+    """By what a recording is denoised: a model or a filter, and what belongs to it."""
+
+    model: AnyModel | None
+    method: str | None
+    frames: int
+    strength: float | None
+    noise_model: AnyNoiseModel | None
+    axes: Axes | None
+    on_progress: OnProgress | None
+    provider: Provider
+    threads: int | None
+    force: bool
+
+
 @overload
 def denoise(
-    array: NDArray[Any],
-    *,
-    model: AnyModel,
-    uncertainty: Literal[True],
-    axes: Axes | None = ...,
-    on_progress: OnProgress | None = ...,
-    **options: Any,
+    array: NDArray[Any], *, uncertainty: Literal[True], **by: Unpack[ByWhat]
 ) -> tuple[FloatImage, FloatImage]: ...
 @overload
 def denoise(
-    array: NDArray[Any],
-    *,
-    model: AnyModel | None = ...,
-    method: str | None = ...,
-    frames: int = ...,
-    strength: float | None = ...,
-    noise_model: AnyNoiseModel | None = ...,
-    uncertainty: Literal[False] = ...,
-    axes: Axes | None = ...,
-    on_progress: OnProgress | None = ...,
-    **options: Any,
+    array: NDArray[Any], *, uncertainty: Literal[False] = ..., **by: Unpack[ByWhat]
 ) -> FloatImage: ...
 @overload
-def denoise(
-    array: Recording,
-    *,
-    model: AnyModel | None = ...,
-    method: str | None = ...,
-    frames: int = ...,
-    strength: float | None = ...,
-    noise_model: AnyNoiseModel | None = ...,
-    uncertainty: bool = ...,
-    axes: Axes | None = ...,
-    on_progress: OnProgress | None = ...,
-    **options: Any,
-) -> Any: ...
+def denoise(array: Recording, *, uncertainty: bool = ..., **by: Unpack[ByWhat]) -> Any: ...
 def denoise(
     array: Recording,
     *,

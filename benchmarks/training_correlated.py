@@ -34,54 +34,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from fmd_testset import REPEATS, psnr_255_db, repeats, scenes, trained_on, truth_of
 from scipy.ndimage import gaussian_filter
-from skimage.io import imread
-from training_rows import DATA, RESULTS, Rows, denoised
+from training_rows import RESULTS, Rows, denoised
 
-from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
-from quietscope.storage.stack import Stack, stack_from_array
-from quietscope.training.data.noise_correlation import noise_correlation
-from quietscope.training.method_choice import with_method
-from quietscope.training.methods import patch_edge
 from quietscope.training.options import AUTO, TrainingOptions
-from quietscope.training.train import fit, read, train
+from quietscope.training.train import train
 
-FOLDER = DATA / "fmd_testset"
 FILE = "training_correlated.json"
-RANGE = 255.0
-REPEATS = 4
 STEPS = 1_200
 WIDTHS_PX = (0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0)
 TRIVIAL = ("raw", "gaussian")
 METHODS = (*TRIVIAL, "chosen", "lattice", "structn2v", "n2n")
 
-Image = NDArray[np.float64]
-
-
-def scenes() -> list[str]:
-    """Return the names of the twelve scenes, those with correlated noise first."""
-    names = [path.stem.removesuffix("_1") for path in (FOLDER / "gt").glob("*_1.png")]
-    return sorted(names, key=lambda name: (not name.startswith("WideField"), name))
-
-
-def repeats(scene: str) -> tuple[Stack, Image]:
-    """Return the four noisy images of a scene, and its truth."""
-    images = [imread(FOLDER / "raw" / f"{scene}_{number}.png") for number in range(1, REPEATS + 1)]
-    truth = imread(FOLDER / "gt" / f"{scene}_1.png").astype(np.float64)
-    return stack_from_array(np.stack(images), path=scene), truth
-
-
-def psnr_255_db(image: NDArray[Any], truth: Image) -> float:
-    # Images of 8 bits, as the published ones: what lies outside of their range cannot be there.
-    error = np.clip(image, 0, RANGE) - truth
-    return float(10 * np.log10(RANGE**2 / (error**2).mean()))
-
 
 def trivial(scene: str, method: str) -> dict[str, Any]:
     """Score the images as they are, or the best blur of them."""
-    stack, truth = repeats(scene)
+    stack, truth = repeats(scene), truth_of(scene)
     frames = stack.frames(range(REPEATS)).astype(np.float64)
     if method == "raw":
         return {"psnr_db": float(np.mean([psnr_255_db(frame, truth) for frame in frames]))}
@@ -95,21 +65,14 @@ def trivial(scene: str, method: str) -> dict[str, Any]:
 
 def learned(scene: str, method: str, steps: int, seed: int) -> dict[str, Any]:
     """Train on the four images of a scene as `train` does, and score them."""
-    stack, truth = repeats(scene)
-    remarks: list[str] = []
+    stack, truth = repeats(scene), truth_of(scene)
+    started = time.monotonic()
     options = TrainingOptions(
         algorithm=AUTO if method == "chosen" else method, steps=steps, seed=seed
     )
-    started = time.monotonic()
-    recordings, _ = read([stack], options, None, None, remarks.append)
-    found = noise_correlation(recordings.resident)
-    options = with_method(options, found, remarks.append)
-    recordings = recordings.with_patch(patch_edge(options))
-    noise_model = bootstrap_noise_model([stack], seed=seed)
-    estimator, run = fit(
-        recordings, noise_model, options, started=started, on_remark=remarks.append
-    )
-    estimates = [denoised(estimator, frame[None]) for frame in stack.frames(range(REPEATS))]
+    done = trained_on(stack, options)
+    found, options = done.correlation, done.options
+    estimates = [denoised(done.estimator, frame[None]) for frame in stack.frames(range(REPEATS))]
     squared = [((mean - truth) / deviation) ** 2 for mean, deviation in estimates]
     return {
         "psnr_db": float(np.mean([psnr_255_db(mean, truth) for mean, _ in estimates])),
@@ -120,15 +83,15 @@ def learned(scene: str, method: str, steps: int, seed: int) -> dict[str, Any]:
         "origin": found.origin,
         "duplicates": found.duplicates,
         "z": float(np.sqrt(np.mean(squared))),
-        "steps": run.step,
+        "steps": done.run.step,
         "seconds": time.monotonic() - started,
-        "said": remarks,
+        "said": done.remarks,
     }
 
 
 def frame_time(algorithm: str) -> dict[str, Any]:
     """Return how long the exported graph takes for a frame; what it has learned is no matter."""
-    stack, _ = repeats(scenes()[0])
+    stack = repeats(scenes()[0])
     with tempfile.TemporaryDirectory() as folder:
         result = train(
             [stack], Path(folder) / "model", TrainingOptions(algorithm=algorithm, steps=4)

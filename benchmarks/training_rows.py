@@ -57,15 +57,13 @@ class Rows:
         self._path = path
         self._key = key
         self._facts = {"hardware": cpu_name(all_cores()), "torch": torch.__version__, **facts}
-        self.rows: list[dict[str, Any]] = []
-        if path.is_file():
-            stored = json.loads(path.read_text(encoding="utf-8"))["rows"]
-            self.rows = [row for row in stored if set(key) <= row.keys()]
+        self.rows = self._stored()
 
     def add(self, row: dict[str, Any]) -> dict[str, Any]:
         """Print a row and write the file anew."""
         print(json.dumps(_short(row)), flush=True)
-        self.rows = [old for old in self.rows if not self._same(old, row)] + [row]
+        # Another part of the benchmark may have added its own in the meantime.
+        self.rows = [old for old in self._stored() if not self._same(old, row)] + [row]
         write_json(self._path, {**self._facts, "rows": self.rows})
         return row
 
@@ -73,6 +71,16 @@ class Rows:
         """Add to what a row of the same key holds already."""
         known = next((old for old in self.rows if self._same(old, row)), {})
         return self.add({**known, **row})
+
+    def holds(self, row: dict[str, Any]) -> bool:
+        """Return whether there is a row of the same key."""
+        return any(self._same(old, row) for old in self.rows)
+
+    def _stored(self) -> list[dict[str, Any]]:
+        if not self._path.is_file():
+            return []
+        stored = json.loads(self._path.read_text(encoding="utf-8"))["rows"]
+        return [row for row in stored if set(self._key) <= row.keys()]
 
     def _same(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
         return all(one.get(name) == other.get(name) for name in self._key)

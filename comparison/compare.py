@@ -317,6 +317,7 @@ class _Contest:
         if contestant.kind == "trained":
             facts["training_peak_rss_mb"] = training_memory.mb
         facts["states_uncertainty"] = bool(found.picture.estimate[1].any())
+        facts["uncertainty_coverage"] = found.coverage
         return Row(contestant, found.figures, found.per_frame, facts, found.remarks), found
 
     def _trained(self, contestant: Contestant) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..inference.evaluation.coverage import draw_coverage
 from ..inference.evaluation.metrics import radial_power, ssim_gaussian_map
 from ..reporting.html_report import Page
 from .rows import ComparisonFolder, Row
@@ -170,6 +171,16 @@ def write_page(comparison: Comparison, folder: ComparisonFolder, ruler: Ruler) -
     page.text(
         "Best figures are bold; where less is better, the least. " + _meaning(ruler.knows_truth)
     )
+    coverage = {
+        row.name: found for row in rows if (found := row.facts.get("uncertainty_coverage"))
+    }
+    if coverage:
+        page.heading("Uncertainty: stated and found")
+        page.figure(
+            draw_coverage(coverage),
+            "How many of the true values lie within the interval that is stated to hold 50, 68 or "
+            "95 % of them. On the line the stated uncertainty is honest; below it is too small.",
+        )
     if left_out:
         page.heading("Left out")
         page.table(("method", "why"), [(row.name, str(row.left_out)) for row in left_out])

@@ -90,12 +90,16 @@ class Measured:
         Of the frame that is shown.
     remarks
         On the truth.
+    coverage
+        Share of the pixels found within what is stated, by the percent stated; None where nothing
+        is stated, or no truth known.
     """
 
     figures: dict[str, float | None]
     per_frame: dict[str, list[float]]
     picture: Picture
     remarks: tuple[str, ...]
+    coverage: dict[str, float] | None
 
 
 def measured(
@@ -156,6 +160,7 @@ def measured(
         per_frame=per_frame,
         picture=picture,
         remarks=tuple(truths.remarks()) if truths is not None else (),
+        coverage=scoring.coverage.result(),
     )
 
 

@@ -281,17 +281,13 @@ def evaluate(
     from .evaluation.evaluate_method import evaluate_method
     from .general.choice import Wanted, one_model
 
-    if (model is None) == (method is None):
-        raise InferenceError(
-            "evaluate scores a model or a method: give either --model BUNDLE or --method NAME"
-        )
-    opened = open_with(stack)
     said: list[str] = []
     run: Callable[..., Evaluation]
-    if model is not None:
+    if model is not None and method is None:
         _require_no_filter_options(frames, strength)
         if channel is not None:
             raise InferenceError("--channel belongs to --method; a model knows its own channel")
+        opened = open_with(stack)
         bundle, said = one_model(model, Wanted.for_recording(opened, noise_model=noise_model))
         run = partial(
             score,
@@ -301,8 +297,8 @@ def evaluate(
             threads=threads,
             force=force,
         )
-    else:
-        assert method is not None  # one of the two was given
+    elif method is not None and model is None:
+        opened = open_with(stack)
         run = partial(
             evaluate_method,
             method=method,
@@ -310,6 +306,10 @@ def evaluate(
             strength=strength,
             noise_model=None if noise_model is None else _noise_model(noise_model),
             channel=channel,
+        )
+    else:
+        raise InferenceError(
+            "evaluate scores a model or a method: give either --model BUNDLE or --method NAME"
         )
     with _progress("scoring") as on_progress:
         result = run(
@@ -466,6 +466,8 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _scores(result: dict[str, Any], figures: Path | None) -> list[str]:
+    from .evaluation.coverage import in_words
+
     lines = [
         f"PSNR {result['psnr_raw_db']:.2f} → {result['psnr_db']:.2f} dB, SSIM "
         f"{result['ssim_raw']:.3f} → {result['ssim']:.3f}, NRMSE {result['nrmse']:.4f} "
@@ -481,10 +483,15 @@ def _scores(result: dict[str, Any], figures: Path | None) -> list[str]:
     if by := result.get("uncertainty_z_by"):
         words = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in by.items())
         lines.append(f"the same by the truth: {words}")
+    if (coverage := result["uncertainty_coverage"]) is not None:
+        lines.append(in_words(coverage))
     if (judged := result.get("verdict")) is not None:
+        unknown = judged["frames_unknown"]
         lines.append(
             f"judged without the truth: {judged['frames_green']} of {judged['frames']} frames are "
-            "green" + (f". {judged['sentence']}" if judged["sentence"] else "")
+            "green"
+            + (f", of {unknown} nothing is known" if unknown else "")
+            + (f". {judged['sentence']}" if judged["sentence"] else "")
         )
     if (method := result.get("method")) is not None:
         lines.append(

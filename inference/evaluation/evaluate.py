@@ -33,6 +33,9 @@ from .references import References, references, require_one_truth
 from .scoring import FrameScores, Scoring
 from .trivial_competitors import BestBlur
 
+TOLD_SATURATION = 0.01
+"""Share of the pixels: a few bright points clip in many good recordings."""
+
 FloatImage = NDArray[np.float64]
 OnProgress = Callable[[int, int], None]
 
@@ -70,6 +73,11 @@ class Evaluation:
         Of a filter without training: `name`, `frames` whose mean it is given, `strength`.
     uncertainty_z_by
         The same by the truth's brightness and steepness, see `conditional_z`.
+    uncertainty_coverage
+        Share of the pixels found within what is stated for 50, 68 and 95 % of them, see
+        `coverage`; None where the denoiser states no uncertainty.
+    saturated_share
+        Of the pixels of the scored frames: what light they saw is not known.
     verdict
         How the pictures are judged without the truth, see `judged`; None without a model or its
         noise.
@@ -86,6 +94,8 @@ class Evaluation:
     remarks: tuple[str, ...] = ()
     method: Mapping[str, str | int | float | None] | None = None
     uncertainty_z_by: Mapping[str, float] = field(default_factory=dict)
+    uncertainty_coverage: Mapping[str, float] | None = None
+    saturated_share: float = 0.0
     verdict: Mapping[str, Any] | None = None
 
     def mean(self, score: str) -> float:
@@ -108,6 +118,10 @@ class Evaluation:
             "residual_correlation": self.residual_correlation,
             "uncertainty_z_std": self.uncertainty_z_std,
             "uncertainty_z_by": dict(self.uncertainty_z_by),
+            "uncertainty_coverage": None
+            if self.uncertainty_coverage is None
+            else dict(self.uncertainty_coverage),
+            "saturated_share": self.saturated_share,
             "verdict": None if self.verdict is None else dict(self.verdict),
             "ms_per_frame": self.ms_per_frame,
             "psnr_gaussian_db": self.gaussian and self.gaussian.psnr_db,
@@ -194,15 +208,16 @@ def evaluate(
         )
         chosen = _chosen(stack, models, frames, truths)
         scoring = Scoring(stack, denoiser, truths, noise_variance, pixels)
+        scoring.saturation_adu = saturation_of(stack)
         if isinstance(denoiser, RunsBundle) and noise_variance is not None:
             scoring.judge = FrameJudge.of_bundle(
-                denoiser.bundle, noise_variance, saturation_adu=_largest(stack)
+                denoiser.bundle, noise_variance, saturation_adu=scoring.saturation_adu
             )
         for done, index in enumerate(chosen, start=1):
             scoring.add(index)
             if on_progress is not None:
                 on_progress(done, len(chosen))
-        evaluation = _means(scoring, remarks + truths.remarks())
+        evaluation = _means(scoring, [*remarks, *truths.remarks(), *_saturation(scoring)])
         if figures is not None:
             _draw(evaluation, scoring, truths, figures)
     finally:
@@ -287,13 +302,27 @@ def _means(scoring: Scoring, remarks: list[str]) -> Evaluation:
         provider=scoring.provider,
         remarks=tuple(remarks),
         uncertainty_z_by=scoring.z_by_class.result(),
+        uncertainty_coverage=scoring.coverage.result(),
+        saturated_share=scoring.saturated_share,
         verdict=judged(list(scoring.judgements.values())) if scoring.judge else None,
     )
 
 
-def _largest(stack: Stack) -> float:
-    """Return the largest value that the camera's pixels can hold."""
-    return float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else float(np.inf)
+def saturation_of(stack: Stack) -> float:
+    """Return where the recording's camera clips, ADU; infinity where it does not say."""
+    depth = recorded_camera(stack).bit_depth
+    return float(np.inf) if depth is None else float(2**depth - 1)
+
+
+def _saturation(scoring: Scoring) -> list[str]:
+    """Say of how many pixels the light is not known, if of more than a few."""
+    share = scoring.saturated_share
+    if share < TOLD_SATURATION:
+        return []
+    return [
+        f"{share:.0%} of the pixels are saturated: what light they saw is not known, and no score "
+        "says whether the picture is right there; record with less light or a shorter exposure"
+    ]
 
 
 # --------------------------------------------------------------------------------- figures

@@ -22,7 +22,9 @@ from ..runtime.camera_pixels import CameraPixels
 from ..side_inputs import other_channel_numbers, side_input_indices
 from ..trust import NoiseVariance, lag_one_correlation, residual_variances
 from ..trust.judge import FrameJudge, Judgement
+from ..trust.residuals import clipped_from
 from .conditional_z import ConditionalZ
+from .coverage import Coverage
 from .metrics import (
     frc_resolution_px,
     nrmse,
@@ -77,6 +79,10 @@ class Scoring:
     correlations: list[float] = field(default_factory=list)
     z_squares: list[float] = field(default_factory=list)
     z_by_class: ConditionalZ = field(default_factory=ConditionalZ)
+    coverage: Coverage = field(default_factory=Coverage)
+    saturation_adu: float = np.inf
+    """Where the camera clips, if that is below the largest value of its pixels."""
+    saturated_shares: list[float] = field(default_factory=list)
     judge: FrameJudge | None = None
     """Judges each frame without the truth, as it is judged while a microscope runs."""
     judgements: dict[int, Judgement] = field(default_factory=dict)
@@ -134,6 +140,8 @@ class Scoring:
         """Denoise and score frame `index`."""
         frames = self.denoise(index)
         raw, denoised = frames[0], self.estimate[0].astype(np.float64)
+        limit = clipped_from(self.raw, self.saturation_adu)
+        self.saturated_shares.append(float((self.raw >= limit).mean()))
         if self.references is not None:
             reference = self.references.of(index, self.preceding_frames)
             self.scores.append(_score(index, raw, denoised, reference.signal))
@@ -182,6 +190,11 @@ class Scoring:
         return sqrt(float(np.mean(self.z_squares))) if self.z_squares else None
 
     @property
+    def saturated_share(self) -> float:
+        """Share of the pixels whose light is not known, mean over the frames."""
+        return float(np.mean(self.saturated_shares)) if self.saturated_shares else 0.0
+
+    @property
     def ms_per_frame(self) -> float:
         """Time in the denoiser, median."""
         return 1e3 * float(np.median(self.seconds))
@@ -193,7 +206,9 @@ class Scoring:
         if usable.any():
             error = denoised - reference.signal
             self.z_squares.append(float((error[usable] ** 2 / total[usable]).mean()))
-            self.z_by_class.add(error, np.where(stated > 0, total, 0.0), reference.signal)
+            variance = np.where(stated > 0, total, 0.0)
+            self.z_by_class.add(error, variance, reference.signal)
+            self.coverage.add(error, variance)
 
 
 def _score(index: int, raw: FloatImage, denoised: FloatImage, truth: FloatImage) -> FrameScores:

@@ -41,17 +41,10 @@ def denoise_stack(
     bundle: OfflineModels,
     out: Path | str,
     *,
-    provider: Provider = "auto",
-    precision: Precision = "fp32",
-    threads: int | None = None,
-    tile: int | None = None,
     resume: bool = False,
-    overwrite: bool = False,
-    force: bool = False,
-    frames: Iterable[int] | None = None,
     uncertainty: Path | str | None = None,
     form: OutputForm = AS_ESTIMATED,
-    on_progress: OnProgress | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Denoise `stack` into the OME-Zarr or TIFF `out`, in ADU, with the axes of the stack.
 
@@ -65,25 +58,15 @@ def denoise_stack(
         One model, or models by the names of their channels; channels without one are left out.
     out
         What to write: a TIFF if it is called so, else an OME-Zarr.
-    provider, precision, threads
-        See `OnnxDenoiser`; all cores by default, nothing else waits for them.
-    tile
-        Edge of the tiles that frames are divided into, pixels; by default only frames beyond the
-        memory are. The result is the same.
     resume
         Go on with a store that an earlier run with the same models left unfinished.
-    overwrite
-        Replace a store that is there.
-    force
-        Denoise although the camera or the pixel type differs; recorded in the result.
-    frames
-        Only these, by their index in the stack.
     uncertainty
         A second one for the standard deviation of the estimate, ADU.
     form
         The type of the pixels, and whether a TIFF is made for ImageJ.
-    on_progress
-        Called with (frames done, frames in total).
+    options
+        `provider`, `precision`, `threads`, `tile`, `overwrite`, `force`, `frames` and
+        `on_progress` of `denoise_owned`.
 
     Returns
     -------
@@ -104,20 +87,7 @@ def denoise_stack(
     require_stores(stack, models, out, uncertainty, form, resume=resume)
     with owned(*(path for path in (out, uncertainty) if path is not None)):
         return denoise_owned(
-            stack,
-            models,
-            out,
-            provider=provider,
-            precision=precision,
-            threads=threads,
-            tile=tile,
-            resume=resume,
-            overwrite=overwrite,
-            force=force,
-            frames=frames,
-            uncertainty=uncertainty,
-            form=form,
-            on_progress=on_progress,
+            stack, models, out, resume=resume, uncertainty=uncertainty, form=form, **options
         )
 
 
@@ -162,7 +132,28 @@ def denoise_owned(
     form: OutputForm = AS_ESTIMATED,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Do what `denoise_stack` does, into stores that the caller owns and has checked."""
+    """Do what `denoise_stack` does, into stores that the caller owns and has checked.
+
+    Parameters
+    ----------
+    stack, out, resume, uncertainty, form
+        See `denoise_stack`.
+    models
+        Those of the stack's channels.
+    provider, precision, threads
+        See `OnnxDenoiser`; all cores by default, nothing else waits for them.
+    tile
+        Edge of the tiles that frames are divided into, pixels; by default only frames beyond the
+        memory are. The result is the same.
+    overwrite
+        Replace a store that is there.
+    force
+        Denoise although the camera or the pixel type differs; recorded in the result.
+    frames
+        Only these, by their index in the stack.
+    on_progress
+        Called with (frames done, frames in total).
+    """
     began = time.perf_counter()
     remarks = models.require_match(stack, force=force)
     wanted = [

@@ -29,6 +29,8 @@ class Evidence:
     ----------
     pixels
         How many the frame has.
+    told_share
+        Of the pixels, that say anything: saturated ones do not.
     figures
         Of the whole frame, see `global_evidence`.
     maps
@@ -40,6 +42,7 @@ class Evidence:
     """
 
     pixels: int
+    told_share: float
     figures: Figures
     maps: list[Image]
     brightness: list[Image]
@@ -71,6 +74,7 @@ class Evidence:
             brightness.append(halved(brightness[-1]))
         return cls(
             pixels=raw.size,
+            told_share=float(residuals.usable.mean()) if raw.size else 0.0,
             figures=global_figures(residuals, smoothed, fine, uncertainty),
             maps=maps,
             brightness=brightness,

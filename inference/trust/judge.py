@@ -26,6 +26,8 @@ from .verdict import Deviations, Finding, findings, summary
 
 ALIKE = CameraPixels()
 MOST_TOLD = 6
+LEAST_TOLD_SHARE = 0.5
+"""Of the pixels, that have to say anything before a frame in which nothing was found is good."""
 FEATURES_EVERY = 4
 """Frames: a specimen or its focus does not change from one to the next."""
 FIGURE_MEMORY = 0.7
@@ -50,6 +52,8 @@ class Judgement:
         The strongest evidence that something is wrong, 1 at its limit.
     known
         Whether the bundle holds a record of its training; without one only the grossest is seen.
+    told_share
+        Of the pixels, that say anything: saturated ones do not.
     """
 
     findings: tuple[Finding, ...]
@@ -58,11 +62,17 @@ class Judgement:
     features: dict[str, float]
     known: bool
     score: float
+    told_share: float = 1.0
 
     @property
     def good(self) -> bool:
         """Whether nothing was found."""
         return not self.findings
+
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether nothing was found because most pixels say nothing."""
+        return self.good and self.told_share < LEAST_TOLD_SHARE
 
     def result(self) -> dict[str, Any]:
         """Return it as reports and the preview take it."""
@@ -175,6 +185,7 @@ class FrameJudge:
             features=features,
             known=self._null.known,
             score=max(strongest, deviations.largest),
+            told_share=frame.told_share,
         )
 
     def _average(self, frame: Evidence) -> None:
@@ -234,19 +245,31 @@ def _merged(first: Sequence[Place], second: Sequence[Place]) -> list[Place]:
     ]
 
 
+NOTHING_TOLD = (
+    "Most pixels are saturated, or all hold one value: whether the picture is right is not known. "
+    "Record with less light, or a shorter exposure."
+)
+
+
 def judged(judgements: Sequence[Judgement]) -> dict[str, Any]:
     """Return the verdict on several frames: the word of most, and the cause found most often."""
     off = [one for one in judgements if not one.good]
+    unknown = sum(one.tells_nothing for one in judgements)
     causes = Counter(one.findings[0].cause for one in off)
     most = causes.most_common(1)[0][0] if causes else None
     typical = next((one for one in off if one.findings[0].cause == most), None)
-    mostly = len(off) * 2 > len(judgements)
+    word, sentence = "good", None if typical is None else typical.findings[0].sentence
+    if typical is not None and len(off) * 2 > len(judgements):
+        word = summary(typical.findings)["word"]
+    elif unknown * 2 > len(judgements):
+        word, sentence = "unknown", NOTHING_TOLD
     return {
-        "word": summary(typical.findings)["word"] if typical and mostly else "good",
+        "word": word,
         "cause": most,
-        "sentence": None if typical is None else typical.findings[0].sentence,
+        "sentence": sentence,
         "frames": len(judgements),
-        "frames_green": len(judgements) - len(off),
+        "frames_green": len(judgements) - len(off) - unknown,
+        "frames_unknown": unknown,
         "causes": dict(causes.most_common()),
         "places_lost": sum(place.strength > 0 for one in judgements for place in one.places),
         "places_invented": sum(place.strength < 0 for one in judgements for place in one.places),

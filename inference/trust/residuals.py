@@ -17,6 +17,8 @@ from ..runtime.camera_pixels import CameraPixels
 from .noise_variance import NoiseVariance
 
 Image = NDArray[np.float32]
+SAMPLED_EVERY = 8
+"""Pixels along y and x."""
 CLIPPED = 6.0
 """Of the noise: a pixel that jumps, or a cosmic ray, is no structure of the specimen."""
 
@@ -64,7 +66,7 @@ class Residuals:
 
         `saturation_adu` beyond the pixel type is that of the type.
         """
-        usable = raw < min(saturation_adu, largest_value(raw.dtype))
+        usable = raw < clipped_from(raw, saturation_adu)
         seen = raw.astype(np.float32)
         if pixels.maps is not None:
             seen = pixels.corrected(raw).astype(np.float32)
@@ -82,6 +84,22 @@ class Residuals:
         np.clip(standard, -CLIPPED, CLIPPED, out=standard)
         standard[~usable] = 0
         return cls(seen, estimate, sigma, standard, light, own_sigma, usable)
+
+
+def clipped_from(raw: NDArray[Any], saturation_adu: float = np.inf) -> float:
+    """Return from which value on the pixels of a frame say nothing of the light, ADU.
+
+    Where most pixels hold the largest value of the frame, that is where its camera clips, whatever
+    its pixel type could hold.
+    """
+    limit = min(saturation_adu, largest_value(raw.dtype))
+    sample = raw[::SAMPLED_EVERY, ::SAMPLED_EVERY]
+    if not sample.size:
+        return limit
+    middle = float(np.median(sample))
+    # Only where the sample says so is the whole frame looked at.
+    at_its_top = sample.max() <= middle < limit and raw.max() <= middle
+    return middle if at_its_top else limit
 
 
 def largest_value(dtype: np.dtype[Any]) -> float:

@@ -69,6 +69,8 @@ def test_every_contestant_has_its_figures(result):
         assert len(row["per_frame"]["psnr_db"]) == 3
     assert rows["gaussian"]["psnr_db"] > rows["raw"]["psnr_db"] + 3
     assert rows["trained"]["uncertainty_z_std"] is not None
+    assert set(rows["trained"]["uncertainty_coverage"]) == {"50", "68", "95"}
+    assert rows["gaussian"]["uncertainty_coverage"] is None
     assert rows["trained"]["parameters"] > 0
     assert rows["gaussian"]["strength"] > 0
     assert result["ranking"] == [row["name"] for row in result["rows"]]
@@ -88,6 +90,7 @@ def test_the_page_is_whole_and_holds_the_pictures(compared, result):
     page = (compared / "comparison.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(https?:)?//', page)
     assert result["advice"].split(":")[0] in page
+    assert "Uncertainty: stated and found" in page
     found = re.search(r'id="viewer-data">(.*?)</script>', page, re.DOTALL)
     data = json.loads(found[1])
     assert [one["name"] for one in data["pictures"]][:2] == ["raw", "truth"]

@@ -249,8 +249,11 @@ def at_rest(one: Image, other: Image) -> bool:
     """Return whether nothing moved between two frames (Y, X) of independent noise.
 
     The noise is taken from the two frames themselves, by brightness and from the median, so that
-    it needs no noise model and what moves in a part of them does not count as noise.
+    it needs no noise model and what moves in a part of them does not count as noise. A copy is
+    no frame of its own: its noise would be learned as signal.
     """
+    if np.array_equal(one, other):
+        return False
     difference = _binned(one.astype(np.float32) - other.astype(np.float32))
     brightness = gaussian_filter(_binned(one.astype(np.float32) + other.astype(np.float32)), 1.0)
     smooth = np.abs(gaussian_filter(difference, 1.0)).ravel()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...inference.evaluation.coverage import draw_coverage, in_words
 from ...reporting.html_report import Light, Page
 from .preview import Preview
 from .usefulness import Usefulness, shown
@@ -46,6 +47,7 @@ def write_report(
     losses: Sequence[Mapping[str, float]],
     frame: Preview,
     tile: Preview,
+    coverage: Mapping[str, float] | None = None,
 ) -> None:
     """Write one HTML page.
 
@@ -65,6 +67,8 @@ def write_report(
         Rows of losses.csv.
     frame, tile
         A held-out frame, and a small piece of one.
+    coverage
+        Of its uncertainty, see `Coverage`; None where it is not known.
     """
     page = Page(title, f"In one sentence: {usefulness.sentence()}.")
     page.tiles(_headline(usefulness, facts))
@@ -86,6 +90,15 @@ def write_report(
         "each frame is split in two, all are given one part and compared with the other."
     )
     page.table(("", "squared error", "below the raw frames"), _rows(usefulness))
+    if coverage is not None:
+        page.heading("How sure it is, stated and found")
+        page.figure(
+            draw_coverage({"this model": coverage}),
+            "Its own pictures of held-out frames, given new noise of this camera and denoised "
+            f"again: {in_words(coverage)}. On the line the stated uncertainty is honest; below "
+            "it is too small. What a model never shows of real frames is not counted here: "
+            "repeats of a scene at rest tell it (quietscope evaluate --static).",
+        )
     page.heading("How it learned")
     page.figure(
         _curves(losses),

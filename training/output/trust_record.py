@@ -7,6 +7,7 @@ pictures with new noise. What is measured and how it is judged belongs to `infer
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...calibration.noise_model import NoiseModel
+from ...inference.evaluation.coverage import Coverage
 from ...inference.runtime.camera_pixels import CameraPixels
 from ...inference.trust.evidence import Evidence
 from ...inference.trust.noise_variance import NoiseVariance
@@ -36,8 +38,11 @@ def write_trust_record(
     *,
     context_frames: int,
     seed: int,
-) -> None:
+) -> dict[str, float] | None:
     """Measure held-out frames and write the record; nothing is written where they tell nothing.
+
+    Returns the share of the repeats' pixels that lie within what the estimator states, by the
+    percent stated (see `Coverage`); None where it states nothing.
 
     Parameters
     ----------
@@ -57,20 +62,40 @@ def write_trust_record(
     rng = np.random.default_rng(seed)
     measure = _Measure(estimator, NoiseVariance(noise_model), noise_model.covered_range_adu[0])
     frames, repeats = [], []
+    coverage = Coverage()
     repeated = _evenly(len(held_out), REPEATED_FRAMES)
     for number, sample in enumerate(held_out):
         evidence, picture = measure(sample)
         frames.append(evidence)
         if number in repeated:
-            again = (measure.repeat(sample, picture, context_frames, rng) for _ in range(REPEATS))
-            repeats.append([measure(sample)[0] for sample in again])
+            again = [
+                measure(measure.repeat(sample, picture.estimate, context_frames, rng))
+                for _ in range(REPEATS)
+            ]
+            repeats.append([evidence for evidence, _ in again])
+            for _, found in again:
+                found.count(coverage, picture.estimate)
     record = measure_reference(frames, repeats, measure.floor_adu)
     if record is not None:
         path.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return coverage.result()
 
 
 def _evenly(count: int, wanted: int) -> set[int]:
     return set(np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Picture:
+    """Estimate and its standard deviation, (Y, X), ADU."""
+
+    estimate: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+
+    def count(self, coverage: Coverage, truth: NDArray[np.float32]) -> None:
+        """Count where the truth lies within what is stated."""
+        error = self.estimate.astype(np.float64) - truth
+        coverage.add(error, self.deviation.astype(np.float64) ** 2)
 
 
 class _Measure:
@@ -81,8 +106,8 @@ class _Measure:
         self._noise = noise
         self.floor_adu = floor_adu
 
-    def __call__(self, sample: Sample) -> tuple[Evidence, NDArray[np.float32]]:
-        """Return what a frame says, and its picture (Y, X), ADU."""
+    def __call__(self, sample: Sample) -> tuple[Evidence, _Picture]:
+        """Return what a frame says, and its picture."""
         planes = sample.crop(*sample.observations.shape[1:])
         shape = planes[0].shape[2:]
         denoised, uncertainty = (
@@ -97,7 +122,7 @@ class _Measure:
             floor_adu=self.floor_adu,
             pixels=self._pixels(sample, shape),
         )
-        return evidence, denoised
+        return evidence, _Picture(denoised, uncertainty)
 
     def repeat(
         self,

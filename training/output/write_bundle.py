@@ -6,6 +6,7 @@ page by `report`; the bundle's form belongs to `inference.bundle`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -111,7 +112,7 @@ def write_bundle(
         write_losses(staging / LOSSES, [asdict(row) for row in run.losses])
         record = _record(run, recordings, parameter_count(estimator.network), seconds)
         facts = _facts(run, recordings, noise_model, record, parity)
-        write_trust_record(
+        coverage = write_trust_record(
             staging / TRUST_REFERENCE,
             estimator,
             recordings.held_out,
@@ -119,7 +120,9 @@ def write_bundle(
             context_frames=run.options.context_frames,
             seed=run.options.seed,
         )
-        _write_report(staging / REPORT, estimator, recordings, facts, run, usefulness)
+        if run.noise_correlation is not None and run.noise_correlation.is_correlated:
+            coverage = None  # its repeats have independent noise, which is not this camera's
+        _write_report(staging / REPORT, estimator, recordings, facts, run, usefulness, coverage)
         manifest = seal(
             staging,
             Manifest(
@@ -253,6 +256,7 @@ def _write_report(
     facts: dict[str, Any],
     run: Run,
     usefulness: Usefulness,
+    coverage: Mapping[str, float] | None,
 ) -> None:
     sample = recordings.samples[0]
     planes = sample.crop(*sample.observations.shape[1:])
@@ -270,6 +274,7 @@ def _write_report(
         losses=[asdict(row) for row in run.losses],
         frame=Preview(sample.observations[0], denoised, uncertainty),
         tile=tile.denoised_by(estimator, torch.device("cpu")),
+        coverage=coverage,
     )
 
 

@@ -115,7 +115,12 @@ def test_an_honest_uncertainty_has_a_z_of_one():
     assert honest.uncertainty_z_std == pytest.approx(1.0, abs=0.02)
     bold = evaluate(stack, Filter(uncertainty=10.0), static=True)
     assert bold.uncertainty_z_std == pytest.approx(1.9, abs=0.1)
-    assert evaluate(stack, Filter(), static=True).uncertainty_z_std is None
+    shares = honest.result()["uncertainty_coverage"]
+    assert list(shares.values()) == pytest.approx([0.50, 0.68, 0.95], abs=0.02)
+    assert bold.uncertainty_coverage["95"] < 0.8
+    silent = evaluate(stack, Filter(), static=True)
+    assert silent.uncertainty_z_std is None
+    assert silent.result()["uncertainty_coverage"] is None
 
 
 def test_smoothing_helps_and_the_scores_say_so():
@@ -136,6 +141,32 @@ def test_a_bundle_is_scored_with_its_own_noise_model(make_bundle):
     assert result["psnr_db"] is not None
     # A 3×3 mean leaves 1 − 1/9 of photon noise in the residual, and says so in its uncertainty.
     assert 0.9 < result["variance_ratio"] < 1.6
+
+
+def whole(truth):
+    return stack_from_array(truth[None].astype(np.float32))
+
+
+@pytest.mark.parametrize("top", [65535, 4095])
+def test_nothing_is_known_of_a_saturated_recording(make_bundle, top):
+    """Also where the camera clips below what its pixels could hold, and does not say so."""
+    truth = whole(scene())
+    stack = stack_from_array(np.full((4, *SHAPE), top, np.uint16))
+    result = evaluate(stack, make_bundle(), truth=truth, provider="cpu", threads=1).result()
+    assert result["saturated_share"] == 1.0
+    assert result["verdict"]["word"] == "unknown"
+    assert result["verdict"]["frames_green"] == 0
+    assert result["verdict"]["frames_unknown"] == 4
+    assert "not known" in result["verdict"]["sentence"]
+    assert any("100% of the pixels are saturated" in remark for remark in result["remarks"])
+
+
+def test_a_few_clipped_points_are_no_remark():
+    noisy = repeats(3)
+    noisy[:, 5, 5] = 65535
+    result = evaluate(stack_from_array(noisy), Filter(), truth=whole(scene())).result()
+    assert 0 < result["saturated_share"] < 0.001
+    assert result["remarks"] == []
 
 
 def test_a_model_with_other_channels_is_scored_on_its_own_channel(make_bundle):

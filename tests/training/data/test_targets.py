@@ -28,6 +28,11 @@ def test_frames_at_rest_are_told_from_a_spot_that_moved_and_from_a_scene_that_sh
         assert not at_rest(counts(still, i), counts(np.roll(still, 1, axis=1), 50 + i))
 
 
+def test_a_copy_is_no_other_frame():
+    still = counts(scene(50), 0)
+    assert not at_rest(still, still.copy())
+
+
 def test_noise_that_neighbours_share_is_no_motion():
     still = scene(50)
     rng = np.random.default_rng(0)

@@ -175,9 +175,11 @@ def test_the_report_holds_frame_tile_and_losses(tmp_path):
         losses=losses,
         frame=made((300, 280)),
         tile=made(),
+        coverage={"50": 0.45, "68": 0.61, "95": 0.91},
     )
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "&lt;my &amp; stack&gt;" in page
     assert "no better than the raw frames" in page
     assert "failed" in page
-    assert page.count("data:image/png;base64,") == 3
+    assert "45 %, 61 %, 91 % lie within what is stated" in page
+    assert page.count("data:image/png;base64,") == 4
