@@ -73,8 +73,8 @@ class Rows:
         return self.add({**known, **row})
 
     def holds(self, row: dict[str, Any]) -> bool:
-        """Return whether there is a row of the same key."""
-        return any(self._same(old, row) for old in self.rows)
+        """Return whether there is a row of the same key; another part may have added it."""
+        return any(self._same(old, row) for old in self._stored())
 
     def _stored(self) -> list[dict[str, Any]]:
         if not self._path.is_file():

@@ -315,13 +315,14 @@ def saturation_of(stack: Stack) -> float:
 
 
 def _saturation(scoring: Scoring) -> list[str]:
-    """Say of how many pixels the light is not known, if of more than a few."""
+    """Say of which share of the pixels the light is not known, if of more than a few."""
     share = scoring.saturated_share
     if share < TOLD_SATURATION:
         return []
     return [
-        f"{share:.0%} of the pixels are saturated: what light they saw is not known, and no score "
-        "says whether the picture is right there; record with less light or a shorter exposure"
+        f"{share:.0%} of the pixels are saturated, or of frames that hold one value: what light "
+        "they saw is not known, and no score says whether the picture is right there; check light "
+        "and exposure"
     ]
 
 

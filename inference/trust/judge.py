@@ -28,6 +28,11 @@ ALIKE = CameraPixels()
 MOST_TOLD = 6
 LEAST_TOLD_SHARE = 0.5
 """Of the pixels, that have to say anything before a frame in which nothing was found is good."""
+NOTHING_TOLD = (
+    "Most pixels are saturated, or all hold one value: whether the picture is right is not known; "
+    "check light and exposure."
+)
+UNKNOWN = {"word": "unknown", "cause": None, "sentence": NOTHING_TOLD}
 FEATURES_EVERY = 4
 """Frames: a specimen or its focus does not change from one to the next."""
 FIGURE_MEMORY = 0.7
@@ -77,7 +82,7 @@ class Judgement:
     def result(self) -> dict[str, Any]:
         """Return it as reports and the preview take it."""
         return {
-            "verdict_of_places": summary(self.findings),
+            "verdict_of_places": UNKNOWN if self.tells_nothing else summary(self.findings),
             "findings": [finding.result() for finding in self.findings[:MOST_TOLD]],
             "places": [place.result() for place in self.places[:MOST_PLACES]],
             "places_lost": sum(place.strength > 0 for place in self.places),
@@ -243,12 +248,6 @@ def _merged(first: Sequence[Place], second: Sequence[Place]) -> list[Place]:
             )
         ),
     ]
-
-
-NOTHING_TOLD = (
-    "Most pixels are saturated, or all hold one value: whether the picture is right is not known. "
-    "Record with less light, or a shorter exposure."
-)
 
 
 def judged(judgements: Sequence[Judgement]) -> dict[str, Any]:
