@@ -29,70 +29,14 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication
 
 from quietscope.acquisition.preview.process import provide_fonts
-from quietscope.calibration.fingerprint import CameraFingerprint
+from quietscope.benchmarks.box_model import write_box_model
 from quietscope.gui.job import Job
 from quietscope.gui.session import Session
 from quietscope.gui.window.main_window import MainWindow
-from quietscope.inference.bundle import Manifest, TrainingRecord, new_bundle, seal
 from quietscope.storage.atomic_output import write_json
 
 SIDE, EXPOSURE_MS = 512, 50.0
 BEAT_MS = 10
-
-
-def small_bundle(path: Path) -> Path:
-    """Write a bundle whose network is a 3×3 mean."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    constants = {
-        "kernel": np.full((1, 1, 3, 3), 1 / 9, np.float32),
-        "margins": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
-        "share": np.array(1 / 9, np.float32),
-    }
-    nodes = [
-        helper.make_node("Cast", ["observations"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("Pad", ["x", "margins"], ["padded"], mode="edge"),
-        helper.make_node("Conv", ["padded", "kernel"], ["denoised"]),
-        helper.make_node("Mul", ["denoised", "share"], ["variance"]),
-        helper.make_node("Sqrt", ["variance"], ["uncertainty"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "mean",
-        [helper.make_tensor_value_info("observations", TensorProto.UINT16, ["n", 1, "y", "x"])],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, "y", "x"])
-            for name in ("denoised", "uncertainty")
-        ],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    with new_bundle(path) as staging:
-        onnx.save(model, str(staging / "model.onnx"))
-        np.savez(
-            staging / "noise_model.npz",
-            trained_weight=np.array([[0, 0], [np.log(0.25), np.log(65535)], [0, 0]]),
-            min_signal=np.array([0.0]),
-            max_signal=np.array([65535.0]),
-            min_sigma=np.array([0.5]),
-        )
-        record = TrainingRecord(
-            stacks=(), steps=0, seconds=0.0, seed=0, parameters=9, validation_loss=None
-        )
-        seal(
-            staging,
-            Manifest(
-                algorithm="lattice",
-                preset="fast",
-                context_frames=0,
-                pixel_type="uint16",
-                camera=CameraFingerprint(),
-                noise_model="bootstrapped",
-                training=record,
-            ),
-        )
-    return path
 
 
 def words(folder: Path, bundle: Path, name: str, frames: int) -> list[str]:
@@ -184,7 +128,7 @@ def main() -> None:
     load = [os.getloadavg()[0]] if hasattr(os, "getloadavg") else []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
-        bundle = small_bundle(folder / "mean")
+        bundle = write_box_model(folder / "mean")
         without = alone(folder, bundle, frames)
         seen = in_window(folder, bundle, frames)
     load += [os.getloadavg()[0]] if hasattr(os, "getloadavg") else []

@@ -33,24 +33,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import psutil
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from scipy.ndimage import gaussian_filter
 
 from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
-from quietscope.calibration.fingerprint import CameraFingerprint
+from quietscope.benchmarks.box_model import box_graph, write_box_model
 from quietscope.errors import QuietscopeError
-from quietscope.inference.bundle import (
-    MANIFEST,
-    Bundle,
-    Manifest,
-    TrainingRecord,
-    new_bundle,
-    open_bundle,
-    seal,
-)
+from quietscope.inference.bundle import MANIFEST, TrainingStack, open_bundle, read_manifest
 from quietscope.inference.library import Library
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.inference.runtime.providers import all_cores, cpu_name
@@ -61,9 +51,11 @@ from quietscope.storage.stack import stack_from_array
 from quietscope.training.options import TrainingOptions
 from quietscope.training.retraining import begun, run_audit
 from quietscope.training.retraining.comparison import compare
+from quietscope.training.retraining.decision import weightiest
 from quietscope.training.retraining.gate import judge
 from quietscope.training.retraining.night_record import last_night
-from quietscope.training.retraining.retrain import Request, retrain_slots, weightiest
+from quietscope.training.retraining.request import Request
+from quietscope.training.retraining.retrain import retrain_slots
 from quietscope.training.retraining.service import Night, run_night, serving
 from quietscope.training.retraining.supervision import own_command
 from quietscope.training.retraining.window import Window
@@ -182,35 +174,46 @@ def nothing(place: Path, given: argparse.Namespace) -> dict[str, Any]:
     record(library, "first 0", seen(FIRST))
     first = round_of(library, replace(QUICK, steps=given.steps))
     assert first.candidate is not None
-    began = time.perf_counter()
+    began = time.process_time()
     again = round_of(library, QUICK)
-    in_process_s = time.perf_counter() - began
-    began = time.perf_counter()
+    in_process_s = time.process_time() - began
+    began, worked = time.perf_counter(), _children_s()
     command = own_command(NIGHT, str(library), "--until", f"{time.time() + 600:.0f}")
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    whole_s = time.perf_counter() - began
+    process_s, on_the_clock_s = _children_s() - worked, time.perf_counter() - began
     told = json.loads(done.stdout.splitlines()[-1])
     before_db, decisions = psnr_db(first.candidate, FIRST), []
+    shelf, curve = Library(library), []
     for night in range(given.times):
         record(library, f"again {night}", seen(FIRST, 0))  # the same scene, the same noise
-        options = replace(QUICK, steps=given.steps, seed=night + 1)
-        decisions.append(round_of(library, options).decision)
-    current = Library(library).current()
+        options = replace(QUICK, steps=given.steps // 3, seed=night + 1)
+        request = Request(options=options, since_last=True)
+        decisions.append(weightiest(retrain_slots(shelf, request)).decision)
+        curve.append(psnr_db(shelf.current(), FIRST))
     return {
         "decision": again.decision,
         "night": told["decision"],
-        "in_process_s": in_process_s,
-        "process_with_start_s": whole_s,
+        "in_process_cpu_s": in_process_s,
+        "process_cpu_s_with_imports": process_s,
+        "process_on_the_clock_s": on_the_clock_s,
         "nights": given.times,
+        "steps_of_the_first": given.steps,
+        "steps_of_a_night": given.steps // 3,
         "decisions": decisions,
         "first_db": before_db,
-        "last_db": psnr_db(current, FIRST),
+        "after_each_night_db": curve,
+        "last_db": curve[-1],
         "best_blur_db": best_blur_db(FIRST),
-        "bar": "skipped within 5 s; the last model at most 0.1 dB worse than the first",
-        "met": told["decision"] == "skipped"
-        and whole_s < 5
-        and psnr_db(current, FIRST) >= before_db - 0.1,
+        "bar": "skipped within 5 s of processor time, imports included; after no night is the "
+        "model in use more than 0.1 dB worse than the first, by truth",
+        "met": told["decision"] == "skipped" and process_s < 5 and min(curve) >= before_db - 0.1,
     }
+
+
+def _children_s() -> float:
+    """Return the processor time of the processes that have ended below this one."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def sabotage(place: Path, given: argparse.Namespace) -> dict[str, Any]:
@@ -222,12 +225,17 @@ def sabotage(place: Path, given: argparse.Namespace) -> dict[str, Any]:
     assert current is not None
     rows: dict[str, dict[str, Any]] = {}
     for kind, spoil in SPOILED.items():
-        outcomes = [_spoiled(library, current, kind, spoil, n) for n in range(given.times)]
-        rows[kind] = _counted(outcomes)
+        rows[kind] = _counted(
+            [_spoiled(library, current, kind, spoil, n) for n in range(given.times)]
+        )
+    rows["channel under another's name"] = _counted(
+        [_mislabelled(place / f"channels {n}", n) for n in range(given.times)]
+    )
     for kind in CANDIDATES:
-        outcomes = [_false_candidate(place, kind, seed) for seed in range(2 * given.times)]
-        rows[kind] = _counted(outcomes)
-    rows["corrupted on disk"] = _counted([_corrupted(library, current, n) for n in range(10)])
+        rows[kind] = _counted([_false_candidate(place, kind, n) for n in range(given.times)])
+    rows["corrupted on disk"] = _counted(
+        [_corrupted(library, current, n) for n in range(given.times)]
+    )
     tried = sum(row["tried"] for row in rows.values())
     promoted = sum(row["promoted"] for row in rows.values())
     return {"by_kind": rows, "tried": tried, "promoted": promoted, "met": promoted == 0}
@@ -248,14 +256,16 @@ def _shuffled(frames: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
 
 SPOILED: dict[str, Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]] = {
     "shuffled": _shuffled,
-    "saturated": lambda frames, rng: np.where(frames > 104, 65535, frames).astype(np.uint16),
-    "constant": lambda frames, rng: np.full_like(frames, 130),
+    "saturated": lambda frames, rng: np.where(
+        frames > np.quantile(frames, rng.uniform(0.7, 0.97)), 65535, frames
+    ).astype(np.uint16),
+    "constant": lambda frames, rng: np.full_like(frames, rng.integers(100, 200)),
     "hot pixels": lambda frames, rng: np.where(
         rng.random(frames.shape[1:]) < 0.02, 60_000, frames
     ).astype(np.uint16),
     "noise alone": lambda frames, rng: rng.poisson(130, frames.shape).astype(np.uint16),
     "another camera, not named": lambda frames, rng: (
-        11 * rng.poisson(np.clip(frames / 11.0, 0, None))
+        (gain := rng.integers(5, 15)) * rng.poisson(np.clip(frames / gain, 0, None))
     ).astype(np.uint16),
 }
 
@@ -271,7 +281,7 @@ def _spoiled(
     name = f"{kind} {number}"
     record(library, name, spoil(seen(FIRST, 50 * number), rng))
     try:
-        reason = round_of(library, replace(QUICK, steps=60, seed=number)).reason
+        reason = round_of(library, replace(QUICK, steps=20, seed=number)).reason
     except QuietscopeError as error:
         reason = str(error)
     shutil.rmtree(library / name)
@@ -279,6 +289,54 @@ def _spoiled(
     if promoted:
         Library(library).promote(current, "after sabotage")
     return promoted, reason
+
+
+def _mislabelled(library: Path, number: int) -> tuple[bool, str]:
+    """Two channels change names: the model of neither may learn from the other's specimen."""
+    cells, threads = (
+        replace(one, seed=one.seed + number, peak_photoelectrons=40.0) for one in (FIRST, NEW)
+    )
+    _record_channels(library, "good", {"DAPI": seen(cells), "GFP": seen(threads)})
+    shelf, before = Library(library), {}
+    for channel in ("DAPI", "GFP"):
+        made = write_box_model(shelf.models_dir / channel, channel=channel, camera="A")
+        _says_it_learned_from(made, library / "good")
+        shelf.promote(made, "by hand")
+        before[channel] = made
+    swapped = {"DAPI": seen(threads, 40), "GFP": seen(cells, 40)}
+    _record_channels(library, "swapped", swapped)
+    options = replace(QUICK, steps=20, seed=number)
+    decisions = retrain_slots(shelf, Request(options=options))
+    promoted = any(decision.decision == "promoted" for decision in decisions)
+    return promoted, decisions[0].reason
+
+
+def _record_channels(library: Path, name: str, channels: dict[str, NDArray[Any]]) -> None:
+    first = next(iter(channels.values()))
+    with OmeZarrWriter(
+        library / name / "raw.ome.zarr",
+        frame_shape=first.shape[1:],
+        dtype="uint16",
+        attributes={"quietscope": {"camera": {"camera": "A"}}},
+    ) as writer:
+        for index in range(len(first)):
+            for channel, frames in channels.items():
+                writer.write(frames[index], {"time": index, "channel": channel})
+
+
+def _says_it_learned_from(bundle: Path, run: Path) -> None:
+    """Let a bundle name a run that it has learned from, as one that was trained does."""
+    manifest = read_manifest(bundle)
+    part = TrainingStack(
+        path=str(run / "raw.ome.zarr"),
+        frames=FRAMES,
+        recorded_frames=FRAMES,
+        frame_shape=SHAPE,
+        sha256="0" * 64,
+    )
+    training = manifest.training.model_copy(update={"stacks": (part,)})
+    told = manifest.model_copy(update={"training": training})
+    (bundle / MANIFEST).write_text(told.model_dump_json(), encoding="utf-8")
 
 
 def _corrupted(library: Path, current: Path, number: int) -> tuple[bool, str]:
@@ -307,76 +365,27 @@ def _false_candidate(place: Path, kind: str, seed: int) -> tuple[bool, str]:
     frames = seen(replace(FIRST, seed=seed, peak_photoelectrons=60.0), 0, 60)
     stack = stack_from_array(frames, path=f"scene {seed}")
     noise = float(np.sqrt(LAW.gain_adu_per_e * (np.median(frames) - 100) + 1))
-    current = box_model(place / f"current {kind} {seed}", width=1)
     defects: dict[str, dict[str, Any]] = {
-        "biased": {"width": 1, "offset": 0.15 * noise},
-        "oversmooths": {"width": 5},
-        "invents texture": {"width": 1, "texture": 0.3 * noise, "phase": rng.random()},
+        "biased": {"added": rng.choice([-1, 1]) * rng.uniform(0.15, 0.6) * noise},
+        "oversmooths": {"radius": int(rng.integers(5, 9))},
+        "invents texture": {"added": rng.uniform(0.25, 0.6) * noise * _woven(rng)},
     }
-    candidate = box_model(place / f"{kind} {seed}", **defects[kind])
+    graphs = [box_graph(spread=0.8), box_graph(spread=0.8, **defects[kind])]
+    current, candidate = (
+        open_bundle(write_box_model(place / f"{name} {kind} {seed}", graph=graph))
+        for name, graph in zip(("current", "candidate"), graphs, strict=True)
+    )
     yardstick = partial(run_audit.yardstick, calibrated=None, seed=seed)
     verdict = judge(compare(candidate, current, [stack], yardstick, seed=seed), candidate)
     return verdict.promote, verdict.reason
 
 
-def box_model(
-    path: Path, *, width: int, offset: float = 0.0, texture: float = 0.0, phase: float = 0.0
-) -> Bundle:
-    """Write a bundle that is a box filter, with a constant added, or a woven pattern."""
-    edge = 2 * width + 1
+def _woven(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a woven pattern of ±1, of a random width and phase."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    woven = texture * np.sign(np.sin(np.pi * (x / 2 + phase)) * np.sin(np.pi * (y / 2 + phase)))
-    constants = {
-        "kernel": np.full((1, 1, edge, edge), 1 / edge**2, np.float32),
-        "margins": np.array([0, 0, width, width, 0, 0, width, width], np.int64),
-        "added": (offset + woven).astype(np.float32)[None, None],
-        "spread": np.array(0.8, np.float32),
-        "zero": np.array(0.0, np.float32),
-    }
-    nodes = [
-        helper.make_node("Cast", ["observations"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("Pad", ["x", "margins"], ["padded"], mode="edge"),
-        helper.make_node("Conv", ["padded", "kernel"], ["smooth"]),
-        helper.make_node("Add", ["smooth", "added"], ["denoised"]),
-        helper.make_node("Mul", ["denoised", "zero"], ["none"]),
-        helper.make_node("Add", ["none", "spread"], ["uncertainty"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "box",
-        [helper.make_tensor_value_info("observations", TensorProto.UINT16, ["n", 1, "y", "x"])],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, "y", "x"])
-            for name in ("denoised", "uncertainty")
-        ],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    with new_bundle(path) as staging:
-        onnx.save(model, str(staging / "model.onnx"))
-        np.savez(
-            staging / "noise_model.npz",
-            trained_weight=np.array([[0, 0], [np.log(0.25), np.log(65535)], [0, 0]]),
-            min_signal=np.array([0.0]),
-            max_signal=np.array([65535.0]),
-            min_sigma=np.array([0.5]),
-        )
-        empty = TrainingRecord(
-            stacks=(), steps=0, seconds=0.0, seed=0, parameters=9, validation_loss=None
-        )
-        seal(
-            staging,
-            Manifest(
-                algorithm="lattice",
-                preset="fast",
-                context_frames=0,
-                pixel_type="uint16",
-                camera=CameraFingerprint(),
-                noise_model="bootstrapped",
-                training=empty,
-            ),
-        )
-    return open_bundle(path)
+    period, phase = rng.integers(2, 5), rng.random()
+    woven = np.sin(np.pi * (x / period + phase)) * np.sin(np.pi * (y / period + phase))
+    return np.asarray(np.where(woven >= 0, 1.0, -1.0))
 
 
 def kills(place: Path, given: argparse.Namespace) -> dict[str, Any]:
@@ -413,7 +422,9 @@ def kills(place: Path, given: argparse.Namespace) -> dict[str, Any]:
         "failures": failures,
         "unjudged_at_the_end": len(begun.unjudged(shelf)),
         "staging_left": len(left),
-        "met": not failures,
+        "last_night": [json.loads(line).get("decision") for line in told.splitlines()],
+        "bar": "always a usable model in use, no half bundle, and a night that goes on",
+        "met": not failures and not begun.unjudged(shelf),
     }
 
 

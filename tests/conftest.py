@@ -190,42 +190,6 @@ def real_data() -> Path:
 # ------------------------------------------------------------------- small, real models
 
 
-def _smoothing_graph(pixel_type: str, context_frames: int, radius: int) -> Any:
-    """Build a graph that honours the contract: a box filter, its scatter as uncertainty."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    frames = 1 + context_frames
-    edge = 2 * radius + 1
-    kernel = np.full((1, frames, edge, edge), 1 / (frames * edge**2), np.float32)
-    constants = {
-        "kernel": kernel,
-        "margins": np.array([0, 0, radius, radius, 0, 0, radius, radius], np.int64),
-        "floor": np.array(1e-3, np.float32),
-        "share": np.array(1 / (frames * edge**2), np.float32),
-    }
-    nodes = [
-        helper.make_node("Cast", ["observations"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("Pad", ["x", "margins"], ["padded"], mode="edge"),
-        helper.make_node("Conv", ["padded", "kernel"], ["denoised"]),
-        helper.make_node("Mul", ["denoised", "share"], ["scaled"]),
-        helper.make_node("Max", ["scaled", "floor"], ["variance"]),
-        helper.make_node("Sqrt", ["variance"], ["uncertainty"]),
-    ]
-    element = helper.np_dtype_to_tensor_dtype(np.dtype(pixel_type))
-    graph = helper.make_graph(
-        nodes,
-        "smoothing",
-        [helper.make_tensor_value_info("observations", element, ["n", frames, "y", "x"])],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, "y", "x"])
-            for name in ("denoised", "uncertainty")
-        ],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-
-
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     """Write a real bundle whose graph is a box filter: ready at once, right to the last digit.
@@ -233,56 +197,10 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     Its noise model is photon noise of 1 ADU per electron without an offset.
     """
 
-    def make(
-        name: str = "model",
-        *,
-        pixel_type: str = "uint16",
-        context_frames: int = 0,
-        radius: int = 1,
-        channel: str | None = None,
-        other_channels: tuple[str, ...] = (),
-        graph: Any = None,
-        **camera: Any,
-    ) -> Path:
-        import numpy as np
-        import onnx
+    def make(name: str = "model", **how: Any) -> Path:
+        from quietscope.benchmarks.box_model import write_box_model
 
-        from quietscope.calibration.fingerprint import CameraFingerprint
-        from quietscope.inference.bundle import Manifest, TrainingRecord, new_bundle, seal
-
-        path = tmp_path / name
-        with new_bundle(path) as staging:
-            onnx.save(
-                graph
-                or _smoothing_graph(pixel_type, context_frames + len(other_channels), radius),
-                str(staging / "model.onnx"),
-            )
-            np.savez(
-                staging / "noise_model.npz",
-                # Rows as juglab's PN2V writes them: mean, log of the coefficients of σ², weight.
-                trained_weight=np.array([[0, 0], [np.log(0.25), np.log(65535)], [0, 0]]),
-                min_signal=np.array([0.0]),
-                max_signal=np.array([65535.0]),
-                min_sigma=np.array([0.5]),
-            )
-            record = TrainingRecord(
-                stacks=(), steps=0, seconds=0.0, seed=0, parameters=9, validation_loss=None
-            )
-            seal(
-                staging,
-                Manifest(
-                    algorithm="lattice",
-                    preset="fast",
-                    context_frames=context_frames,
-                    other_channels=other_channels,
-                    channel=channel,
-                    pixel_type=pixel_type,
-                    camera=CameraFingerprint(**camera),
-                    noise_model="bootstrapped",
-                    training=record,
-                ),
-            )
-        return path
+        return write_box_model(tmp_path / name, **how)
 
     return make
 

@@ -10,7 +10,6 @@ import typer
 
 from ..errors import require_extra
 from ..inference.bundle import Preset
-from ..inference.library import Library
 from ..reporting.console import Outcome, say
 from ..reporting.stack_options import StackOpener, opens_stacks
 from ..storage.atomic_output import require_apart
@@ -170,7 +169,12 @@ def train(
 
 
 def retrain(
-    library: Annotated[Path, typer.Option(help="The folder of runs, with models/ in it.")],
+    library: Annotated[
+        list[Path],
+        typer.Option(
+            help="The folder of runs, with models/ in it; may be repeated, one after the other."
+        ),
+    ],
     once: Annotated[bool, typer.Option("--once", help="Now, and leave.")] = False,
     at: Annotated[str | None, typer.Option(help="Every day at HH:MM …")] = None,
     until: Annotated[str | None, typer.Option(help="… done by HH:MM.")] = None,
@@ -189,8 +193,10 @@ def retrain(
 ) -> Outcome:
     """Train on the newest recordings; use the result only if it is better."""
     require_extra("train", "retrain")
+    from .retraining.several import require_distinct, rounds_of
     from .retraining.window import Window
 
+    require_distinct(library)
     window = Window.chosen(once=once, at=at, until=until)
     if window is not None:
         _only_with_once(minutes=minutes, steps=steps, noise_model=noise_model, channel=channel)
@@ -199,7 +205,8 @@ def retrain(
         raise TrainingError("--notify belongs to --at and --until; leave it out with --once")
     from .display import shown
     from .retraining.giving_way import GiveWay
-    from .retraining.retrain import Request, retrain_slots, weightiest
+    from .retraining.request import Request
+    from .retraining.retrain import retrain_slots
 
     with shown("retraining") as show:
         request = Request(
@@ -210,13 +217,13 @@ def retrain(
             on_progress=show,
             on_remark=say,
         )
-        decisions = retrain_slots(Library(library), request, channel)
+        rounds = rounds_of(library, request, channel, retrain_slots)
+    if len(rounds) == 1:
+        return Outcome(rounds[0].result(), rounds[0].lines())
     return Outcome(
-        result={
-            **weightiest(decisions).result(),
-            "decisions": [decision.named_result() for decision in decisions],
-        },
-        summary=[line for decision in decisions for line in decision.lines()],
+        {"libraries": {str(one.library): one.result() for one in rounds}},
+        [line for one in rounds for line in (f"{one.library}:", *one.lines())],
+        failed=any(one.failure is not None for one in rounds),
     )
 
 
@@ -230,15 +237,19 @@ def _only_with_once(**given: object) -> None:
             )
 
 
-def _every_night(library: Path, window: Window, notify: str | None) -> Outcome:
+def _every_night(libraries: list[Path], window: Window, notify: str | None) -> Outcome:
     from .retraining.overnight import run_overnight
     from .retraining.service import Night
 
-    record = run_overnight(Night(library, window, notify))
+    records = run_overnight([Night(library, window, notify) for library in libraries])
+    failed = any(record.state == "failed" for record in records.values())
+    if len(libraries) == 1:
+        (record,) = records.values()
+        return Outcome(record.model_dump(mode="json"), [record.headline()], failed=failed)
     return Outcome(
-        result=record.model_dump(mode="json"),
-        summary=[record.headline()],
-        failed=record.state == "failed",
+        {"libraries": {str(place): r.model_dump(mode="json") for place, r in records.items()}},
+        [f"{place}: {record.headline()}" for place, record in records.items()],
+        failed=failed,
     )
 
 

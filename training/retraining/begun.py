@@ -22,7 +22,6 @@ from ...inference.library import Library
 from ...storage.atomic_output import write_json
 from ...storage.bounded_text import read_text
 from ...storage.directory_lock import is_owned
-from ..checkpoint import working_file
 from ..errors import TrainingError
 from ..options import TrainingOptions
 
@@ -49,6 +48,8 @@ class Begun(BaseModel):
         TrainingError
             If they are none of this version's.
         """
+        from ..checkpoint import working_file  # torch
+
         others = tuple(self.options.get("other_channels", ()))
         named = {**self.options, "other_channels": others}
         try:
@@ -112,6 +113,8 @@ def is_trained(candidate: Path) -> bool:
 
 def forget(candidate: Path) -> None:
     """Take the note away, and the checkpoint: it was judged, or cannot be gone on with."""
+    from ..checkpoint import working_file  # torch
+
     _note_of(candidate).unlink(missing_ok=True)
     working_file(candidate).unlink(missing_ok=True)
 

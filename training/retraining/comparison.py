@@ -183,6 +183,7 @@ def compare(
     yardstick: Yardstick,
     *,
     channel: str | None = None,
+    is_old: Callable[[Stack], bool] | None = None,
     seed: int = 0,
 ) -> list[RunScore]:
     """Score two bundles on the same split noise of held-out frames of each run.
@@ -197,6 +198,9 @@ def compare(
         Returns by whose noise a run (of the channel alone) is judged.
     channel
         Which the models denoise, where runs hold several.
+    is_old
+        Tells of a run (of the channel alone) whether the model in use has learned from it; None
+        goes by the places that its manifest names.
     seed
         Of the split.
 
@@ -205,7 +209,7 @@ def compare(
     QuietscopeError
         If a model does not take such frames, or a run's noise is not known.
     """
-    learned = {part.path for part in current.manifest.training.stacks}
+    is_old = is_old or _by_manifest(current)
     shape, region = stacks[0].frame_shape, recorded_camera(stacks[0]).roi
     rng = np.random.default_rng(seed)
     with ExitStack() as opened:
@@ -213,13 +217,18 @@ def compare(
             opened.enter_context(OnnxDenoiser(bundle, shape, provider="cpu", region=region))
             for bundle in (candidate, current)
         ]
-        return [_score(stack, channel, learned, yardstick, denoisers, rng) for stack in stacks]
+        return [_score(stack, channel, is_old, yardstick, denoisers, rng) for stack in stacks]
+
+
+def _by_manifest(current: Bundle) -> Callable[[Stack], bool]:
+    learned = {part.path for part in current.manifest.training.stacks}
+    return lambda own: str(own.path) in learned
 
 
 def _score(
     whole: Stack,
     channel: str | None,
-    learned: set[str],
+    is_old: Callable[[Stack], bool],
     yardstick: Yardstick,
     denoisers: Sequence[OnnxDenoiser],
     rng: np.random.Generator,
@@ -229,7 +238,7 @@ def _score(
     frames = list(_frames(whole, channel, noise, denoisers, rng))
     return RunScore(
         path=str(whole.path),
-        old=str(own.path) in learned,
+        old=is_old(own),
         errors=np.concatenate([frame.errors for frame in frames]),
         frames=len(frames),
         measures=(

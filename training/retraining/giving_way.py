@@ -10,23 +10,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-
-import torch
+from typing import TYPE_CHECKING
 
 from ...storage.live_sessions import who_is_live
-from ..errors import TrainingError
-from ..run import Run
 from ..working_clock import working_s
+from .window import WindowEndedError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..run import Run
 
 logger = logging.getLogger(__name__)
 
 ASK_EVERY_S = 0.25
 SETTLED_S = 5.0
 """Without a session before training goes on: the next one often follows at once."""
-
-
-class WindowEndedError(TrainingError):
-    """The night is over; the run's checkpoint is written, and the next night goes on from it."""
 
 
 class GiveWay:
@@ -82,6 +81,8 @@ class GiveWay:
             self._stand_still(run, save, who)
 
     def _stand_still(self, run: Run, save: Callable[[], None], who: str) -> None:
+        import torch  # by now it is loaded; a night with nothing to train never does
+
         began, worked = time.monotonic(), working_s()
         self._tell(f"training gives way to a live session ({who})")
         save()
@@ -128,6 +129,8 @@ class GiveWay:
 
 def move(run: Run, device: torch.device) -> None:
     """Let everything that a run computes with lie on `device`; nothing happens if it does."""
+    import torch
+
     for player in run.players:
         player.network.to(device)
     run.average.to(device)

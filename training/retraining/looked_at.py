@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ...inference.library import Library
 from ...storage.atomic_output import write_json
 from ...storage.bounded_text import read_text
+from .run_names import known_name
 
 FILE = "looked_at.json"
 
@@ -34,7 +35,7 @@ class SlotMemory(BaseModel):
 
     trainings: int = 0
     trained_on: dict[str, int] = {}
-    """Run to frames."""
+    """Name of a run to its frames."""
     refused: dict[str, Refused] = {}
 
 
@@ -49,9 +50,10 @@ class LookedAt(BaseModel):
     def of(cls, shelf: Library) -> LookedAt:
         """Return what is remembered; nothing where that cannot be read."""
         try:
-            return cls.model_validate_json(read_text(_file(shelf)))
+            found = cls.model_validate_json(read_text(_file(shelf)))
         except (OSError, ValueError, ValidationError):
             return cls()
+        return cls(slots={key: _by_names(shelf, one) for key, one in found.slots.items()})
 
     def slot(self, key: str) -> SlotMemory:
         """Return what is known of a slot."""
@@ -63,6 +65,15 @@ def remember(shelf: Library, key: str, memory: SlotMemory) -> None:
     known = LookedAt.of(shelf)
     slots = {**known.slots, key: memory}
     write_json(_file(shelf), {"slots": {k: m.model_dump() for k, m in slots.items()}})
+
+
+def _by_names(shelf: Library, memory: SlotMemory) -> SlotMemory:
+    """Return a memory whose runs have the names of today; earlier files held their places."""
+    update = {
+        "trained_on": {known_name(shelf, name): n for name, n in memory.trained_on.items()},
+        "refused": {known_name(shelf, name): one for name, one in memory.refused.items()},
+    }
+    return memory.model_copy(update=update)
 
 
 def _file(shelf: Library) -> Path:

@@ -1,7 +1,8 @@
 """The night's work, as the process that trains: every slot of a library in turn, until time is up.
 
-Owns the order of the slots and how the night's time is shared among them. It prints a JSON object
-for each decision as it falls; who watches over it, and what becomes of that, is in `service`.
+Owns the order of the slots and how the night's time is shared among them. No torch is loaded
+before there is something to train. It prints a JSON object for each decision as it falls; who
+watches over it, and what becomes of that, is in `service`.
 Started as `python -m quietscope.training.retraining.night_process LIBRARY --until TIME`.
 """
 
@@ -22,17 +23,12 @@ from ...inference.library import Library
 from ...storage.atomic_output import jsonable
 from ..working_clock import watch_for_halts
 from . import begun
-from .giving_way import GiveWay, WindowEndedError
-from .retrain import (
-    Decision,
-    Request,
-    another_round,
-    go_on_with_begun,
-    one_round,
-    only_one,
-    skip,
-)
+from .decision import Decision, skip
+from .giving_way import GiveWay
+from .request import Request
+from .retrain import another_round, go_on_with_begun, one_round, only_one
 from .slots import FEWEST_FRAMES, Slot, slots_of
+from .window import WindowEndedError
 
 logger = logging.getLogger(__name__)
 

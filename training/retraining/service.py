@@ -107,6 +107,7 @@ def run_night(
     now: datetime | None = None,
     say: Say = lambda line: None,
     command: list[str] | None = None,
+    share: float = 1.0,
 ) -> NightRecord | None:
     """Train what is to be trained tonight; the caller holds `serving`.
 
@@ -120,6 +121,8 @@ def run_night(
         Told what a person in front of it would like to know.
     command
         In place of the night's own process, for tests.
+    share
+        Of what is left of the window, where other libraries have their nights after this one.
 
     Returns
     -------
@@ -135,7 +138,7 @@ def run_night(
     if before is not None and before.state == "done":
         say(f"the night of {before.night} was done at {before.ended:%H:%M}; the next is tomorrow")
         return None
-    until = time.time() + left
+    until = time.time() + left * share
     record = NightRecord(
         night=night.window.night(now),
         started=now.astimezone() if before is None else before.started,

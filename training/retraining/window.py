@@ -14,6 +14,10 @@ SHORTEST_SECONDS = 60.0
 """Below which a round is not begun: reading and export alone take half of it."""
 
 
+class WindowEndedError(TrainingError):
+    """The night is over; the run's checkpoint is written, and the next night goes on from it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """From `start` to `end`, local time; an end before the start is on the next day."""

@@ -15,7 +15,8 @@ from quietscope.storage.stack import stack_from_array
 from quietscope.training.checkpoint import load_checkpoint
 from quietscope.training.data.recordings import load_recordings
 from quietscope.training.options import TrainingOptions
-from quietscope.training.retraining.giving_way import GiveWay, WindowEndedError, move
+from quietscope.training.retraining.giving_way import GiveWay, move
+from quietscope.training.retraining.window import WindowEndedError
 from quietscope.training.train import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")

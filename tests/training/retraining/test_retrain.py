@@ -22,7 +22,8 @@ from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.errors import TrainingError
 from quietscope.training.options import TrainingOptions
-from quietscope.training.retraining.retrain import _is_known, _learned, retrain_once
+from quietscope.training.retraining.new_runs import is_known, learned
+from quietscope.training.retraining.retrain import retrain_once
 from quietscope.training.retraining.slots import slots_of, stacks_of
 from quietscope.training.retraining.window import Window
 
@@ -177,16 +178,17 @@ def test_runs_of_one_region_belong_together(tmp_path):
     assert [stack.path.parent.name for stack in stacks_of(shelf, slot)] == ["b", "a"]
 
 
-def test_a_run_that_was_learned_from_in_part_is_not_new():
+def test_a_run_that_was_learned_from_in_part_is_not_new(tmp_path):
+    shelf = Library(tmp_path)
     stack = stack_from_array(np.zeros((30, 8, 8), np.uint16), path="long")
-    learned = TrainingStack(
+    part = TrainingStack(
         path="long", frames=12, recorded_frames=30, frame_shape=(8, 8), sha256="0" * 64
     )
-    manifest = SimpleNamespace(training=SimpleNamespace(stacks=(learned,)))
-    known = _learned(SimpleNamespace(manifest=manifest))
-    assert _is_known(stack, known)
+    manifest = SimpleNamespace(training=SimpleNamespace(stacks=(part,)))
+    known = learned(shelf, SimpleNamespace(manifest=manifest))
+    assert is_known(shelf, stack, known)
     longer = stack_from_array(np.zeros((31, 8, 8), np.uint16), path="long")
-    assert not _is_known(longer, known)
+    assert not is_known(shelf, longer, known)
 
 
 def test_missing_other_channels_are_named(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -19,17 +21,19 @@ from quietscope.training.data.side_inputs import one_channel
 from quietscope.training.errors import TrainingError
 from quietscope.training.options import TrainingOptions
 from quietscope.training.retraining import begun, run_choice
+from quietscope.training.retraining.candidate import _for_noise
+from quietscope.training.retraining.decision import weightiest
 from quietscope.training.retraining.drift import drift_in
 from quietscope.training.retraining.looked_at import LookedAt
+from quietscope.training.retraining.new_runs import look
+from quietscope.training.retraining.request import Request
 from quietscope.training.retraining.retrain import (
-    Request,
-    _look,
     go_on_with_begun,
     one_round,
     only_one,
     retrain_slots,
-    weightiest,
 )
+from quietscope.training.retraining.run_names import known_name, run_name
 from quietscope.training.retraining.slots import slots_of, stacks_of
 
 SHAPE = (48, 56)
@@ -139,6 +143,79 @@ def test_nothing_new_is_said_at_once(tmp_path, in_use):
     assert "no run was recorded since the last training" in found.reason
 
 
+def test_a_night_with_nothing_to_learn_loads_no_torch(tmp_path, in_use):
+    record(tmp_path / "lib", "monday")
+    shelf = Library(tmp_path / "lib")
+    (stack,) = stacks_of(shelf, slots_of(shelf)[0])
+    in_use(learned=[one_channel(stack, None)])
+    code = (
+        "import sys, time\n"
+        "from quietscope.training.retraining.night_process import main\n"
+        "sys.argv[1:] = [sys.argv[1], '--until', str(time.time() + 600)]\n"
+        "status = main()\n"
+        "print('torch' in sys.modules, status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(shelf.path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told, end = done.stdout.splitlines()
+    assert json.loads(told)["decision"] == "skipped"
+    assert end == "False 0"
+
+
+def test_a_library_that_was_moved_has_learned_what_it_had(tmp_path, in_use):
+    record(tmp_path / "lib", "monday")
+    record(tmp_path / "lib", "week 9/tuesday", pixels=frames(scene(), seed=1))
+    record(tmp_path / "lib", "wednesday", pixels=np.full((12, *SHAPE), 100, np.uint16))
+    shelf = Library(tmp_path / "lib")
+    stacks = [one_channel(whole, None) for whole in stacks_of(shelf, slots_of(shelf)[0])]
+    in_use(learned=[own for own in stacks if "wednesday" not in str(own.path)])
+    key = slots_of(shelf)[0].key
+    places = {str(own.path): len(own) for own in stacks}  # as earlier versions wrote them
+    refused = {str(shelf.path / "wednesday" / "raw.ome.zarr"): {"frames": 12, "why": "one grey"}}
+    (shelf.models_dir / "looked_at.json").write_text(
+        json.dumps({"slots": {key: {"trained_on": places, "refused": refused}}}), "utf-8"
+    )
+    moved = Library(tmp_path / "another drive" / "lab")
+    moved.path.parent.mkdir()
+    shutil.move(shelf.path, moved.path)
+    assert "no run was recorded since the last training" in looked(moved).reason
+    memory = LookedAt.of(moved).slot(key)
+    assert "week 9/tuesday/raw.ome.zarr" in memory.trained_on
+    assert set(memory.refused) == {"wednesday/raw.ome.zarr"}
+
+
+def test_names_of_runs_are_those_of_any_system(tmp_path):
+    record(tmp_path, "week 9/tuesday")
+    shelf, name = Library(tmp_path), "week 9/tuesday/raw.ome.zarr"
+    for place in (tmp_path / name, f"/gone/lab/{name}", r"D:\lab\week 9\tuesday\raw.ome.zarr"):
+        assert run_name(shelf, place) == name
+        assert known_name(shelf, str(place)) == name
+    assert known_name(shelf, name) == name
+    assert run_name(shelf, "/gone/lab/friday/raw.ome.zarr") == "/gone/lab/friday/raw.ome.zarr"
+
+
+@pytest.mark.parametrize(("width", "algorithm"), [(0.0, "lattice"), (0.8, "r2r")])
+def test_a_model_for_independent_noise_is_left_where_new_runs_share_it(in_use, width, algorithm):
+    rng = np.random.default_rng(0)
+    noise = gaussian_filter(rng.standard_normal((12, *SHAPE)), (0, width, width))
+    pixels = np.clip(scene() + 12 * noise / noise.std(), 0, None).astype(np.uint16)
+    current = open_bundle(in_use().current())
+    told = []
+    options = _for_noise(
+        TrainingOptions(algorithm="lattice"),
+        current,
+        [stack_from_array(pixels)],
+        None,
+        Request(on_remark=told.append),
+    )
+    assert options.algorithm == algorithm
+    assert bool(told) == (algorithm == "r2r")
+
+
 def test_a_few_new_frames_wait_unless_the_picture_has_drifted(tmp_path, in_use):
     library = tmp_path / "lib"
     record(library, "monday", pixels=frames(scene(), count=200))
@@ -157,7 +234,7 @@ def test_a_few_new_frames_wait_unless_the_picture_has_drifted(tmp_path, in_use):
     new = stacks_of(shelf, slots_of(shelf)[0])[:1]
     assert "structure is removed" in drift_in(new, None)
     slot, current = slots_of(shelf)[0], open_bundle(shelf.current())
-    found = _look(shelf, slot, current, TrainingOptions(), Request())
+    found = look(shelf, slot, current, TrainingOptions(), Request())
     assert (found.reason, len(found.stacks)) == (None, 2)
 
 

@@ -1,0 +1,86 @@
+"""Several libraries in turn: each has its share of the time, and the trouble of one is its own."""
+
+from __future__ import annotations
+
+import time as clock
+from datetime import datetime, time
+
+import pytest
+
+from quietscope.errors import QuietscopeError
+from quietscope.inference.errors import InferenceError
+from quietscope.inference.library import Library
+from quietscope.training.commands import retrain
+from quietscope.training.errors import TrainingError
+from quietscope.training.retraining import service
+from quietscope.training.retraining.decision import skip
+from quietscope.training.retraining.request import Request
+from quietscope.training.retraining.service import Night, run_night, serving
+from quietscope.training.retraining.several import all_served, rounds_of
+from quietscope.training.retraining.supervision import Ended
+from quietscope.training.retraining.window import Window
+
+
+@pytest.fixture
+def libraries(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIETSCOPE_STATE", str(tmp_path / "state"))
+    places = [tmp_path / name for name in ("one", "not there", "a third")]
+    places[0].mkdir()
+    places[2].mkdir()
+    return places
+
+
+def test_a_library_that_fails_stops_no_other(libraries):
+    found = retrain(libraries, once=True, steps=1)
+    assert found.failed
+    results = found.result["libraries"]
+    assert [one.get("decision") for one in results.values()] == ["skipped", None, "skipped"]
+    assert "no such folder" in results[str(libraries[1])]["failure"]
+    assert any("FAILED" in line for line in found.summary)
+    # One alone answers as it always did.
+    assert retrain(libraries[:1], once=True).result["decision"] == "skipped"
+    with pytest.raises(InferenceError, match="no such folder"):
+        retrain(libraries[1:2], once=True)
+    with pytest.raises(TrainingError, match="given twice"):
+        retrain([libraries[0], libraries[0]], once=True)
+
+
+def test_the_time_is_shared_and_what_one_leaves_goes_to_the_next(libraries):
+    given = []
+
+    def make(shelf: Library, request: Request, channel: str | None):
+        given.append(request.seconds)
+        return [skip(shelf, None, "nothing here")]
+
+    rounds_of([libraries[0], libraries[2]], Request(seconds=1000.0), None, make)
+    assert given == [pytest.approx(500, abs=1), pytest.approx(1000, abs=1)]
+
+
+def test_a_night_has_its_share_of_the_window(libraries, monkeypatch):
+    until = []
+
+    def supervised(command, **how):
+        until.append(how["until"] - clock.time())
+        return Ended(status=0)
+
+    monkeypatch.setattr(service, "supervise", supervised)
+    with serving(libraries[0]):
+        run_night(
+            Night(libraries[0], Window(time(22), time(6))),
+            now=datetime(2026, 3, 1, 22).astimezone(),
+            share=0.5,
+        )
+    assert until == [pytest.approx(4 * 3600, abs=60)]
+
+
+def test_what_others_serve_is_left_to_them(libraries):
+    said = []
+    with serving(libraries[0]):
+        with all_served([libraries[0], libraries[2]], serving, said.append) as ours:
+            assert ours == [libraries[2]]
+        with (
+            pytest.raises(QuietscopeError, match="another service"),
+            all_served(libraries[:1], serving, said.append),
+        ):
+            pass
+    assert "served by another service" in said[0]
