@@ -391,7 +391,7 @@ class LiveDenoiser:
         if self._java.ended:
             raise AcquisitionError(
                 f"{self._directory.path}: Micro-Manager has ended; the {run.counts.recorded} "
-                "frames until then are kept"
+                "frames until then are kept. Start Micro-Manager again, then this anew"
             ) from theirs
         ours = run.error_of(theirs)
         if ours is not None:
@@ -413,8 +413,10 @@ class LiveDenoiser:
             ) from theirs
         if planned is not None and counts.delivered < planned and theirs is None:
             raise MissingFramesError(
-                f"{path}: {counts.delivered} of {planned} planned frames came, and are kept; look "
-                "what ended the acquisition early"
+                f"{path}: {counts.delivered} of {planned} planned frames came, and are kept. "
+                "The camera stopped giving images, or somebody ended the acquisition: look "
+                "whether the camera is on and connected and shows an image in Micro-Manager, then "
+                "start again"
             )
 
 

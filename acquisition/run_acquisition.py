@@ -68,7 +68,10 @@ def run_acquisition(
         acquisition.mark_finished()
         while not ended.wait(_CHECK_S):
             if has_ended(port):
-                raise AcquisitionError("Micro-Manager has ended; what was recorded is kept")
+                raise AcquisitionError(
+                    "Micro-Manager has ended; what was recorded is kept. Start Micro-Manager "
+                    "again, then this anew"
+                )
             if on_frames is not None:
                 on_frames(live.report["frames_recorded"])
     except KeyboardInterrupt:
@@ -102,10 +105,17 @@ def _acquisition(**options: Any) -> Any:
 
 
 def _await_end(acquisition: Any) -> None:
-    try:
-        acquisition.await_completion()
-    except Exception as error:  # the engine raises bare exceptions
+    failures = []
+    # The engine of this process looks for failures only while it is not over, and offers no other
+    # question: a camera that was unplugged would look like an acquisition that was short.
+    for finish in (acquisition._check_for_exceptions, acquisition.await_completion):
+        try:
+            finish()
+        except Exception as error:  # the engine raises bare exceptions
+            failures.append(error)
+    if failures:
         raise AcquisitionError(
-            f"the acquisition engine stopped ({one_line(error)}); what was recorded "
-            "until then is kept"
-        ) from error
+            f"the acquisition engine stopped ({one_line(failures[0])}); what was recorded "
+            "until then is kept. Look whether the camera is on and connected and shows an image "
+            "in Micro-Manager, then start again"
+        ) from failures[0]

@@ -125,9 +125,9 @@ def watch(person: Person) -> None:
     person.look("5-live-after")
 
 
-def opened(folder: Path) -> MainWindow:
-    session = Session(folder / "state")
-    session.facts.remember(workspace=folder / "quietscope", appearance="dark")
+def opened(state: Path, workspace: Path) -> MainWindow:
+    session = Session(state)
+    session.facts.remember(workspace=workspace, appearance="dark")
     window = MainWindow(session)
     window.resize(*SIZES[0])
     window.show()
@@ -148,8 +148,10 @@ def main() -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
-        folder = options.keep or Path(temporary)
-        window = opened(folder)
+        state, workspace = Path(temporary) / "state", Path(temporary) / "quietscope"
+        if options.keep:
+            workspace = options.keep.absolute()
+        window = opened(state, workspace)
         person = Person(window, options.out)
         whole_job(person)
         first = {"clicks": person.clicks, "seconds": person.seconds}
@@ -157,7 +159,7 @@ def main() -> None:
         person.look("6-overnight")
         window.close()
 
-        window = opened(folder)  # the next day
+        window = opened(state, workspace)  # the next day
         again = Person(window, None)
         again.click(window.pages["connect"].start)
         again.wait(lambda: window.session.current == "live", "connected")

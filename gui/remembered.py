@@ -68,6 +68,8 @@ class Remembered(BaseModel):
     workspace: Path = Field(
         default_factory=lambda: Path(platformdirs.user_documents_dir()) / "quietscope"
     )
+    folder_was_there: bool = False
+    """Whether `workspace` was ever seen: a new one is only made when something is put there."""
     microscope: MicroscopeChoice | None = None
     """None before she chose one."""
     appearance: Appearance = "system"

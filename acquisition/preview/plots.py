@@ -47,6 +47,7 @@ class ContrastPlot:
         self.levels.setZValue(10)
         self.plot.addItem(self.levels)
         self._text = label("muted")
+        self._text.setToolTip("What is black and what is white, in the camera's values (ADU)")
         head = [label("section", "CONTRAST"), self._text, None, self.auto_box, self.rule_box]
         self.widget = titled(head, self.plot)
 
@@ -66,7 +67,7 @@ class ContrastPlot:
 
     def show_limits(self, limits: Limits) -> None:
         """Write the limits in numbers."""
-        self._text.setText(f"{limits.low:.4g} to {limits.high:.4g} ADU")
+        self._text.setText(f"{limits.low:.4g} – {limits.high:.4g}")
 
     def show_rule(self, contrast: SharedContrast) -> None:
         """Show how a contrast is set, without setting it."""

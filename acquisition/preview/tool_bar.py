@@ -67,6 +67,8 @@ class ToolBar(QFrame):
         self.hold = self._switch(
             "Hold", "Keep this picture on the screen (space bar); the run goes on"
         )
+        self.newer = QPushButton("Use newer model")
+        self.newer.setVisible(False)
         self.fit = QPushButton("Fit")
         self.fit.setToolTip("Show the whole image (F, or double-click it)")
         self.save = QPushButton("Save…")
@@ -77,7 +79,14 @@ class ToolBar(QFrame):
         row = QHBoxLayout(self)
         row.setContentsMargins(14, 8, 14, 8)
         row.setSpacing(9)
-        for shown in (self.title, self.badge, self.pill, self.channel_box, self.merge):
+        for shown in (
+            self.title,
+            self.badge,
+            self.pill,
+            self.newer,
+            self.channel_box,
+            self.merge,
+        ):
             row.addWidget(shown)
         row.addStretch(1)
         row.addWidget(self.table_box)
@@ -102,6 +111,16 @@ class ToolBar(QFrame):
             self.channel_box.setVisible(len(names) > 1)
             self.merge.setVisible(len(names) > 1)
             self.make_room(self._room)
+
+    def show_newer_model(self, name: str) -> None:
+        """Offer a model that came into use since the run began; "" for none."""
+        if bool(name) == self.newer.isHidden():
+            self.newer.setVisible(bool(name))
+            self.make_room(self._room)
+        self.newer.setToolTip(
+            f"“{name}” came into use since this run began. From the next image on it is denoised "
+            "with that one (N); no image is lost, and the report says from which on."
+        )
 
     def show_camera_alone(self) -> None:
         """Leave out what is about a model."""

@@ -30,6 +30,7 @@ from .image_row import UNCERTAINTY, ImageRow, Shown
 from .mailbox import MailboxReader, Picture, ReaderState
 from .merge import Channels, ChannelView
 from .model import Reading, merged_verdict, run_lines, speed_readings, trust_readings, verdict
+from .newer_model import ModelExchange
 from .picture_file import ask_and_save
 from .plots import ProfilePlot, TracePlot
 from .region_trace import RegionTrace
@@ -39,8 +40,10 @@ from .style import TABLES, style_sheet
 from .time_line import LookBack
 from .tool_bar import ToolBar
 from .widgets import Lamp, StateLine, later
+from .wording import shortened
 
 if TYPE_CHECKING:
+    from ...storage.session_requests import Answer
     from .recorded_run import Past
 
 SIDE_WIDTH, PLOT_HEIGHT = 326, 104
@@ -52,6 +55,7 @@ CPU_SHARE = 0.4
 """The window takes at most this share of one core: the rest is the camera's and denoiser's."""
 WORDS_INTERVAL_S = 0.3
 """Numbers that change faster than this cannot be read."""
+LONGEST_WORDS = 70
 PLOTS_INTERVAL_S = 0.15
 """Curves cost more to draw than images."""
 
@@ -144,7 +148,8 @@ class PreviewWindow(QWidget):
         self.trace_plot = TracePlot()
         self.trace_plot.widget.setVisible(False)
         run = self._reader.about.get("run")
-        self.look_back = LookBack(None if run is None or self._still else Path(str(run)))
+        folder = None if run is None or self._still else Path(str(run))
+        self.look_back, self.exchange = LookBack(folder), ModelExchange(folder)
         below = QHBoxLayout()
         below.setSpacing(10)
         for part in (self.contrast_plot, self.profile_plot, self.trace_plot):
@@ -167,6 +172,8 @@ class PreviewWindow(QWidget):
         bar.wipe.toggled.connect(self._wipe)
         bar.trace.toggled.connect(self._toggle_trace)
         bar.hold.toggled.connect(self.hold)
+        bar.newer.clicked.connect(later(self.use_newer_model))
+        self.exchange.answered.connect(self._show_answer)
         bar.fit.clicked.connect(later(self.fit))
         bar.save.clicked.connect(later(self._ask_and_save))
         self.contrast.changed.connect(self._draw_images)
@@ -195,6 +202,7 @@ class PreviewWindow(QWidget):
             "M": self._toggle_merge,
             "C": self._next_channel,
             **{str(number + 1): partial(self._press_number, number) for number in range(9)},
+            "N": self.use_newer_model,
             "Left": lambda: self.look_back.go(-1),
             "Right": lambda: self.look_back.go(1),
             "Home": self.look_back.return_to_now,
@@ -330,6 +338,9 @@ class PreviewWindow(QWidget):
         self.side.show_speed(speed_readings(figures))
         self.side.show_run(run_lines(figures))
         self.badge.setVisible(bool(figures.get("simulated")))
+        newer = figures.get("newer_model")
+        waits = bool(newer) and not self.exchange.asking and not self._reader.ended
+        self.bar.show_newer_model(Path(str(newer)).name if waits else "")
         words, grade = self._watch.words(self.stream_state(), now)
         if self.look_back.active:
             words, grade = "Looking back – the run goes on", Grade.CARE
@@ -497,8 +508,23 @@ class PreviewWindow(QWidget):
     def _ask_and_save(self) -> None:
         problem = ask_and_save(self)
         if problem:
-            self.pill.show_state(problem, Grade.BAD)
-            self._last_words_s = time.monotonic() + 4  # leave it there long enough to be read
+            self._say(problem, Grade.BAD)
+
+    def use_newer_model(self) -> None:
+        """Let the run change over to the model that came into use meanwhile."""
+        newer = self.channels.now.average.figures.get("newer_model")
+        if newer and self.exchange.ask(Path(str(newer))):
+            self.refresh()
+            self._say(f"Changing over to “{Path(str(newer)).name}” …", Grade.UNKNOWN)
+
+    def _show_answer(self, answer: Answer) -> None:
+        self._say(answer.words, Grade.GOOD if answer.granted else Grade.BAD)
+
+    def _say(self, words: str, grade: Grade) -> None:
+        """Say something in place of the run's state, long enough to be read."""
+        self.pill.show_state(shortened(words, LONGEST_WORDS), grade)
+        self.pill.setToolTip(words)
+        self._last_words_s = time.monotonic() + 4
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Grow the text with the window, so that it can be read from the microscope."""

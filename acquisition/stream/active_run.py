@@ -99,6 +99,7 @@ class ActiveRun:
             saturation_adu=camera.saturation_adu,
             pixel_size_um=camera.pixel_size_um,
             run=directory.path if options.record else None,
+            newer_model=self._newer.waiting,
         )
         self._stores = DenoisedStores(
             directory, self._denoised_attributes, lambda: len(denoisers.switches)

@@ -61,6 +61,14 @@ class NewerModels:
         if self._watched:
             self._thread.start()
 
+    def waiting(self) -> Path | None:
+        """Return a newer model that this run could change over to; called with every frame."""
+        if not self.found:
+            return None
+        present = {bundle.path.absolute() for bundle in self._bundles().values()}
+        newer = (Path(found).absolute() for found in tuple(self.found.values()))
+        return next((path for path in newer if path not in present), None)
+
     def close(self) -> None:
         """Look a last time and stop."""
         self._over.set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class View:
         Of the camera.
     run
         Where its frames are recorded; None where somebody else does.
+    newer_model
+        Returns a model that came into use meanwhile and that this run could change over to.
 
     Attributes
     ----------
@@ -75,7 +77,9 @@ class View:
         saturation_adu: float | None,
         pixel_size_um: float | None,
         run: Path | None = None,
+        newer_model: Callable[[], Path | None] = lambda: None,
     ) -> None:
+        self._newer_model = newer_model
         self._counts = counts
         self._verdicts = verdicts
         self._title = title
@@ -231,6 +235,7 @@ class View:
             "model": model.path.name if isinstance(model, Bundle) else type(model).__name__,
             "elapsed_s": time.monotonic() - self._began,
             "simulated": self._simulated,
+            "newer_model": self._newer_model(),
         }
 
 

@@ -6,10 +6,8 @@ the computer examined by `quietscope doctor`.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,9 +16,10 @@ from ...inference.trust.verdict import Grade
 from ...reporting.console import command_line
 from ..job import Job, JobSnapshot
 from ..remembered import MicroscopeChoice
+from .facts import listens
 from .step import Step, StepSnapshot, StepState
 
-LOOK_S, CONNECT_S = 3.0, 0.05
+LOOK_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +54,7 @@ class Examination(Step):
     """The examination of this computer, beside the first step."""
 
     name = "doctor"
+    uses_folder = False
 
     def words(self) -> list[str]:
         """Return the command."""
@@ -74,6 +74,7 @@ class Connect(Step):
 
     name = "connect"
     uses_camera = True
+    uses_folder = False
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -126,7 +127,7 @@ class Connect(Step):
         """Read the jobs, and look now and then whether a Micro-Manager listens."""
         self.examination.tick()
         if time.monotonic() > self._next_look and self.facts.microscope is None:
-            self._server_answers = _listens(self.facts.choice.port)
+            self._server_answers = listens(self.facts.choice.port)
             kind: Literal["attach", "demo"] = "attach" if self._server_answers else "demo"
             self.facts.suggested = MicroscopeChoice(kind=kind)
             self._next_look = time.monotonic() + LOOK_S
@@ -145,12 +146,6 @@ class Connect(Step):
             examining=seen if seen is not None and seen.running else None,
             examine_command=command_line(*self.examination.words()),
         )
-
-
-def _listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=CONNECT_S):
-        return True
-    return False
 
 
 def _examined(check: Mapping[str, Any]) -> Reading:

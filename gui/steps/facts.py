@@ -6,7 +6,9 @@ something fits a camera is decided by `calibration` and `inference`.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from ..remembered import (
     state_folder,
 )
 from ..workspace import Workspace
+
+CONNECT_S = 0.05
 
 
 class Facts:
@@ -95,6 +99,21 @@ class Facts:
         """The channels that can be chosen."""
         return [] if self.microscope is None else list(self.microscope["channels"])
 
+    def look_for_folder(self) -> bool:
+        """Return whether her folder is there, or was never: it is made when it is needed.
+
+        Where it was and is not any more, its disk was unplugged, say.
+        """
+        there = self.workspace.path.is_dir()
+        if there and not self.remembered.folder_was_there:
+            self.remember(folder_was_there=True)
+        return there or not self.remembered.folder_was_there
+
+    def forget_a_microscope_that_ended(self) -> None:
+        """Let her connect anew, where the Micro-Manager that was connected answers no more."""
+        if self.choice.kind == "attach" and not listens(self.choice.port):
+            self.microscope = None
+
     def connect(self, microscope: Mapping[str, Any]) -> None:
         """Take what was found, and look for what of hers fits it."""
         self.microscope = microscope
@@ -105,6 +124,7 @@ class Facts:
     def look_again(self) -> None:
         """Read her folder anew: another program may have added to it."""
         self.complaint = ""
+        self.look_for_folder()
         try:
             self.calibrations = kept_models(self.workspace.cameras, self.camera)
         except OSError as error:
@@ -126,6 +146,13 @@ class Facts:
 
     def move_to(self, folder: Path) -> None:
         """Use another folder from now on; what lies in the old one stays there."""
-        self.remember(workspace=folder)
+        self.remember(workspace=folder, folder_was_there=False)
         if self.microscope is not None:
             self.connect(self.microscope)
+
+
+def listens(port: int) -> bool:
+    """Return whether a program of this computer listens on a port: Micro-Manager's server, say."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=CONNECT_S):
+        return True
+    return False

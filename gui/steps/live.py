@@ -7,7 +7,6 @@ other programs. The run is that of `quietscope live`.
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any
 from ...acquisition.preview.model import Reading
 from ...inference.trust.verdict import Grade
 from ..job import Job, JobSnapshot
-from .record import frame_readings
+from .record import frame_readings, report_left_by
 from .step import Step, StepSnapshot, StepState
 
 DEMO_FRAMES, FRAMES = 200, 500
@@ -131,6 +130,9 @@ class Live(Step):
 
     def start(self) -> bool:
         """Begin a run."""
+        if reason := self.why_not():
+            self.error = reason
+            return False
         self.facts.find_models()  # one may have been deleted since
         if self.facts.complaint:
             self.error = self.facts.complaint
@@ -164,12 +166,7 @@ class Live(Step):
 
     def stopped(self, job: Job, seen: JobSnapshot) -> None:
         """Take the report that the run left behind."""
-        if self.run_path is None:
-            return
-        try:
-            self.report = json.loads((self.run_path / "report.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self.report = seen.counts
+        self.report = report_left_by(self.run_path, seen)
 
     def tick(self) -> bool:
         """Read both jobs."""

@@ -6,6 +6,7 @@ disk and dropped frames. Recording is that of `quietscope record`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from .step import Step, StepSnapshot, StepState
 DEMO_FRAMES, FRAMES = 80, 300
 FEW_FRAMES = 50
 SPARE_BYTES = 2 * 2**30
+COUNTED = frozenset({"frames_delivered", "frames_recorded", "frames_denoised"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +150,7 @@ class Record(Step):
 
     def stopped(self, job: Job, seen: JobSnapshot) -> None:
         """Keep what was recorded until then."""
-        self._report = seen.counts
+        self._report = report_left_by(_out_of(job), seen)
         self.facts.look_again()
 
     def choose_recording(self, path: Path) -> None:
@@ -195,6 +197,21 @@ def _size(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.3g} {unit}"
     return f"{size / 1e3:.0f} kB"
+
+
+def _out_of(job: Job) -> Path | None:
+    return Path(job.words[job.words.index("--out") + 1]) if "--out" in job.words else None
+
+
+def report_left_by(run: Path | None, seen: JobSnapshot) -> Mapping[str, Any]:
+    """Return what a run that was stopped says of its frames, or the last counts that it told."""
+    try:
+        text = (run / "report.json").read_text(encoding="utf-8") if run is not None else ""
+        report = json.loads(text)
+    except (OSError, ValueError):
+        return seen.counts
+    whole = isinstance(report, dict) and report.keys() >= COUNTED
+    return report if whole else seen.counts
 
 
 def frame_readings(counts: Mapping[str, Any]) -> list[Reading]:

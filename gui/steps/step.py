@@ -67,10 +67,13 @@ class Step:
         By which its jobs are found again.
     uses_camera
         Whether it needs the microscope for itself.
+    uses_folder
+        Whether it reads or writes her folder.
     """
 
     name: ClassVar[str]
     uses_camera: ClassVar[bool] = False
+    uses_folder: ClassVar[bool] = True
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
@@ -134,6 +137,11 @@ class Step:
         holder = self.facts.at_microscope
         if self.uses_camera and holder and holder != self.name:
             return f"the camera is in use by “{holder}”; wait until it is done, or stop it there"
+        if self.uses_folder and not self.facts.look_for_folder():
+            return (
+                f"the folder {self.facts.workspace.path} is not there any more; connect its disk "
+                "again, or choose another folder (below left)"
+            )
         return self.missing()
 
     @property
@@ -154,6 +162,8 @@ class Step:
             return self.finished(self.job, seen)
         self.error = seen.error
         self.stopped(self.job, seen)
+        if self.uses_camera:
+            self.facts.forget_a_microscope_that_ended()
         return False
 
     def cancel(self) -> None:

@@ -166,8 +166,10 @@ class Train(Step):
         return False
 
     def stopped(self, job: Job, seen: JobSnapshot) -> None:
-        """Remember what can go on."""
+        """Remember what can go on, and say so."""
         self.remember_interrupted(job)
+        if self.error and self.can_resume:
+            self.error += ". What it has learned until then is kept: press “Go on with it”"
 
     def remember_interrupted(self, job: Job) -> None:
         """Take a training as one that can go on, if its working file is there."""

@@ -17,10 +17,13 @@ from PySide6.QtGui import QImage, QPixmap, QResizeEvent
 from PySide6.QtWidgets import QFrame, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from ...acquisition.preview.display_levels import CONTRAST_RULES, percentile_limits
-from ...acquisition.preview.widgets import label
+from ...acquisition.preview.widgets import coloured, label
 from ..job import LossPoint, Tile
 from .parts import row
 from .theme import Theme
+
+MOST_TICKS = 6
+"""On an axis: more would run into each other in the smallest window."""
 
 
 class Chart(QWidget):
@@ -44,9 +47,14 @@ class Chart(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        column.addWidget(self.name)
+        self._head = row(self.name)
+        column.addLayout(self._head)
         column.addWidget(self.plot, 1)
         column.addWidget(self.empty, 1)
+
+    def show_beside_name(self, words: QLabel) -> None:
+        """Put words right of the name, at the other end of the line."""
+        self._head.addWidget(words, 1)
 
     def show_whether_empty(self, empty: bool) -> None:
         """Say what will be here, where there is nothing yet."""
@@ -76,9 +84,6 @@ class PhotonTransferChart(Chart):
             empty="The curve grows here, point by point, while your camera is measured.",
         )
         self.plot.setLogMode(True, True)
-        decades = [[(power, f"{10**power:,}") for power in range(11)], []]
-        for side in ("left", "bottom"):
-            self.plot.getPlotItem().getAxis(side).setTicks(decades)
         self._fit = self.plot.plot()
         self._points = self.plot.plot(pen=None, symbol="o", symbolSize=9)
 
@@ -97,6 +102,27 @@ class PhotonTransferChart(Chart):
         for curve, values in ((self._points, levels), (self._fit, sorted(model))):
             known = [(x, y) for x, y in values if x > 0 and y > 0]
             curve.setData([x for x, _ in known], [y for _, y in known])
+        for side, values in (("bottom", [x for x, _ in levels]), ("left", [y for _, y in levels])):
+            self.plot.getPlotItem().getAxis(side).setTicks([round_ticks(values), []])
+
+
+def round_ticks(values: Sequence[float]) -> list[tuple[float, str]]:
+    """Return (power of ten, words) of a few round numbers among `values`, for a logarithmic axis.
+
+    As many as there is room for: 1, 2, 5, 10 … over a short range, every third power over a long.
+    """
+    known = [value for value in values if value > 0]
+    if not known:
+        return []
+    low, high = math.log10(min(known)) - 0.2, math.log10(max(known)) + 0.2
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    steps = [
+        [factor * 10.0**power for power in powers for factor in (1, 2, 5)],
+        *([10.0**power for power in powers if power % every == 0] for every in (1, 2, 3)),
+    ]
+    shown = [[n for n in numbers if low <= math.log10(n) <= high] for numbers in steps]
+    numbers = next((few for few in shown if len(few) <= MOST_TICKS), shown[-1])
+    return [(math.log10(number), f"{number:,.10g}") for number in numbers]
 
 
 class LossChart(Chart):
@@ -109,11 +135,12 @@ class LossChart(Chart):
             "loss",
             empty="A piece of your image, raw and denoised, appears here while it learns.",
         )
-        self._loss = self.plot.plot(name="learned from")
-        self._held_out = self.plot.plot(symbol="o", symbolSize=7, name="never seen")
-        self._legend = self.plot.getPlotItem().addLegend(offset=(-8, 8))
-        self._legend.addItem(self._loss, "images it learns from")
-        self._legend.addItem(self._held_out, "images it never sees")
+        self._loss = self.plot.plot()
+        self._held_out = self.plot.plot(symbol="o", symbolSize=7)
+        self._legend = label("small")
+        self._legend.setTextFormat(Qt.TextFormat.RichText)
+        self._legend.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self.show_beside_name(self._legend)
 
     def set_theme(self, theme: Theme) -> None:
         """Take these colours."""
@@ -122,7 +149,8 @@ class LossChart(Chart):
         self._held_out.setPen(pg.mkPen(theme.curve, width=2))
         self._held_out.setSymbolBrush(pg.mkBrush(theme.curve))
         self._held_out.setSymbolPen(pg.mkPen(theme.background))
-        self._legend.setLabelTextColor(theme.muted)
+        learned = coloured("── images it learns from", theme.muted)
+        self._legend.setText(f"{learned}&nbsp;&nbsp; {coloured('●─ never seen', theme.curve)}")
 
     def show_losses(self, losses: Sequence[LossPoint]) -> None:
         """Show the losses so far; the steep beginning is cut off, or it hides the rest."""

@@ -63,6 +63,12 @@ class ConnectPage(Page):
         fields.setContentsMargins(0, 6, 0, 0)
         fields.addRow("Exposure", self.exposure)
         fields.addRow("Region", self.roi)
+        self.nothing_yet = label(
+            "intro",
+            "Press Connect: what your microscope is, and how it is set, appears here in words. "
+            "Nothing is changed, and nothing is recorded.",
+            wrap=True,
+        )
         self.found = ReadingList()
         self.found_name = label("section", "WHAT WAS FOUND")
         self.examined_name = label("section", "THIS COMPUTER")
@@ -83,7 +89,13 @@ class ConnectPage(Page):
         )
         self.body.addWidget(
             column(
-                self.found_name, self.found, self.examined_name, self.examined, None, scroll=True
+                self.nothing_yet,
+                self.found_name,
+                self.found,
+                self.examined_name,
+                self.examined,
+                None,
+                scroll=True,
             ),
             1,
         )
@@ -153,6 +165,7 @@ class ConnectPage(Page):
             if choice.kind == "demo"
             else "as it is set, or x, y, width, height"
         )
+        self.nothing_yet.setVisible(not snapshot.found and not snapshot.examined)
         self.found_name.setVisible(bool(snapshot.found))
         self.found.show_readings(snapshot.found)
         self.examined_name.setVisible(bool(snapshot.examined))

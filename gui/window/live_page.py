@@ -98,7 +98,7 @@ class LivePage(Page):
         running = snapshot.job is not None and snapshot.job.running
         show_number(self.frames, snapshot.frames)
         show_channels(self.channel, snapshot.channels, snapshot.channel)
-        self.frames.setEnabled(not running)
+        self.frames.setVisible(not running)
         self.channel.setVisible(not running and bool(snapshot.channels))
         self.follow.setVisible(not running and snapshot.can_follow)
         self.models.setVisible(not running and not snapshot.run)

@@ -12,10 +12,19 @@ import pytest
 
 from quietscope.acquisition.preview.mailbox import MailboxReader, MailboxWriter, Picture
 from quietscope.acquisition.preview.model import Grade
+from quietscope.acquisition.preview.newer_model import ask_for
 from quietscope.acquisition.preview.recorded_run import past, recorded_frames
 from quietscope.acquisition.preview.region_trace import Region, RegionTrace
 from quietscope.acquisition.preview.verdict_history import VerdictHistory
+from quietscope.storage.live_sessions import live_session
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
+from quietscope.storage.session_requests import (
+    Answer,
+    SessionAbout,
+    announce,
+    answer,
+    requests_to,
+)
 
 SHAPE = (48, 64)
 
@@ -312,3 +321,37 @@ def test_the_history_is_drawn_as_a_strip(window):
         window.refresh()
     assert [span.grade for span in window.side.history._spans] == [Grade.GOOD, Grade.BAD]
     assert "bad since 4" in window.side.history_words.text()
+
+
+def test_a_newer_model_is_offered_and_asked_for_by_its_key(window, growing, tmp_path, monkeypatch):
+    from PySide6.QtCore import Qt
+    from PySide6.QtTest import QTest
+
+    monkeypatch.setenv("QUIETSCOPE_STATE", str(tmp_path / "state"))
+    shown = picture()
+    figures = {"newer_model": str(tmp_path / "models" / "better")}
+    with live_session() as place:
+        announce(place, SessionAbout(run=str(growing)))
+        window.show_picture(Picture(shown.raw, shown.denoised, None, figures))
+        window.refresh()
+        assert window.bar.newer.isVisible()
+        assert "better" in window.bar.newer.toolTip()
+        press(window, Qt.Key.Key_N)
+        end = time.monotonic() + 20
+        while not (asked := requests_to(place)):
+            assert time.monotonic() < end
+            QTest.qWait(10)
+        assert not window.bar.newer.isVisible()  # one question at a time
+        ((name, request),) = asked
+        assert request.model == figures["newer_model"]
+        answer(place, name, Answer(granted=True, words="better works from frame 7 on"))
+        while "frame 7" not in window.pill.text():
+            assert time.monotonic() < end
+            QTest.qWait(10)
+
+
+def test_a_run_that_has_ended_says_so_when_it_is_asked(growing, tmp_path, monkeypatch):
+    monkeypatch.setenv("QUIETSCOPE_STATE", str(tmp_path / "state"))
+    said = ask_for(growing, tmp_path / "better")
+    assert not said.granted
+    assert "has ended" in said.words
