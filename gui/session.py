@@ -5,9 +5,10 @@ Owns the order, and finding the jobs again that an earlier window left running. 
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
-from .job import last_job, running_jobs
+from .job import Job, last_job, running_jobs
 from .steps.calibrate import Calibrate
 from .steps.connect import Connect
 from .steps.facts import Facts
@@ -17,6 +18,7 @@ from .steps.record import Record
 from .steps.step import Step
 from .steps.train import Train
 
+LOOK_S = 2.0
 ORDER = ("connect", "calibrate", "record", "train", "live", "overnight")
 
 
@@ -49,6 +51,8 @@ class Session:
         )
         self.steps = {step.name: step for step in steps}
         self.current = ORDER[0]
+        self._looked_at: set[Path] = set()
+        self._next_look = time.monotonic() + LOOK_S
         self.found_again = self._find_jobs()
 
     def _find_jobs(self) -> list[str]:
@@ -63,12 +67,26 @@ class Session:
             self.train.remember_interrupted(last)
         return found
 
+    def _take_over_others(self) -> None:
+        """Show what another window started: one camera serves both."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK_S
+        folders = set(self.facts.jobs.glob("*-*"))
+        for folder in sorted(folders - self._looked_at):
+            job = Job.found(folder)
+            step = None if job is None else self.steps.get(job.step)
+            if job is not None and step is not None and not step.busy and job.read().running:
+                step.adopt(job)
+        self._looked_at = folders
+
     def go_to(self, name: str) -> None:
         """Show a step."""
         self.current = name
 
     def tick(self) -> None:
         """Read what all jobs have said, and go on where a step is done."""
+        self._take_over_others()
         for name, step in self.steps.items():
             if step.tick() and self.current == name:
                 self.current = self.after(name)

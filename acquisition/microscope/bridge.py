@@ -104,7 +104,8 @@ def watched_server(port: int, core: Any) -> Iterator[None]:
     except Exception as error:
         if gone.is_set():
             raise MicroscopeError(
-                f"Micro-Manager on port {port} has ended; what was recorded until then is kept"
+                f"Micro-Manager on port {port} has ended; what was recorded until then is kept. "
+                "Start Micro-Manager again, then this anew"
             ) from error
         raise
     finally:

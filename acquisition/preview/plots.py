@@ -48,8 +48,14 @@ class ContrastPlot:
         self.plot.addItem(self.levels)
         self._text = label("muted")
         self._text.setToolTip("What is black and what is white, in the camera's values (ADU)")
-        head = [label("section", "CONTRAST"), self._text, None, self.auto_box, self.rule_box]
+        self._name = label("section", "CONTRAST")
+        head = [self._name, self._text, None, self.auto_box, self.rule_box]
         self.widget = titled(head, self.plot)
+
+    def be_brief(self, brief: bool) -> None:
+        """Leave out the words, where there is room for the controls alone."""
+        self._name.setVisible(not brief)
+        self._text.setVisible(not brief)
 
     def show(self, picture: Picture, limits: Limits) -> None:
         """Show the brightness of a picture, and the limits between which it is drawn."""
@@ -90,7 +96,12 @@ class ProfilePlot:
         self.plot.addItem(self._column_line)
         self._range = SharedContrast()
         self._range.set_automatic(CONTRAST_RULES[2])
-        self.widget = titled([label("section", "LINE PROFILE"), None, self.text], self.plot)
+        self._name = label("section", "LINE PROFILE")
+        self.widget = titled([self._name, None, self.text], self.plot)
+
+    def be_brief(self, brief: bool) -> None:
+        """Leave out the name, where the values alone have room."""
+        self._name.setVisible(not brief)
 
     def show(self, picture: Picture, row: int, column: int | None, since_last: float) -> None:
         """Show a row of a picture, and one of its pixels if somebody points at it."""

@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from ...inference.trust.verdict import Grade
 from .style import TABLES
 from .widgets import Pill, label
 
@@ -25,9 +26,6 @@ EXTRAS = (
     ("Removed", "A third image: what the denoiser took out. It should be pure noise (R)"),
     ("Uncertainty", "A third image: how sure each pixel is. Bright is unsure (U)"),
 )
-
-SPARE = 70
-"""Pixels kept free, because the words about the run change."""
 
 
 class ToolBar(QFrame):
@@ -128,15 +126,30 @@ class ToolBar(QFrame):
         for part in self._unwanted:
             part.setVisible(False)
 
+    def show_state(self, words: str, grade: Grade) -> None:
+        """Say where the run stands."""
+        before = self.pill.sizeHint().width()
+        self.pill.show_state(words, grade)
+        if self.pill.sizeHint().width() > before:
+            self.make_room(self._room)
+
     def make_room(self, width: int) -> None:
         """Leave out what has a key, and the title, where the bar is too narrow for everything."""
         self._room = width
-        in_turn = (self.title, self.save, self.fit, self.table_box, self.trace, self.doubts)
+        in_turn = (
+            self.title,
+            self.save,
+            self.fit,
+            self.table_box,
+            self.trace,
+            self.doubts,
+            self.wipe,
+        )
         leave_out = [part for part in in_turn if part not in self._unwanted]
         for part in leave_out:
             part.setVisible(True)
         for part in leave_out:
-            if self._needed() + SPARE <= width:
+            if self._needed() <= width:
                 return
             part.setVisible(False)
 

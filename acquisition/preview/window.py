@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 SIDE_WIDTH, PLOT_HEIGHT = 326, 104
 """In pixels, at the smallest text size."""
+NARROW = 980
+"""Below it the plots have no room for their names."""
 BRIEF_HEIGHT = 690
 """Below it the panel of words has no room for every sentence."""
 TICK_MS = 20
@@ -346,7 +348,7 @@ class PreviewWindow(QWidget):
             words, grade = "Looking back – the run goes on", Grade.CARE
         elif self._held:
             words, grade = "Held – press space to go on", Grade.CARE
-        self.pill.show_state(words, grade)
+        self.bar.show_state(words, grade)
         self.state_line.show_grade(Grade.UNKNOWN if self._still else grade)
 
     def _readings(self, view: ChannelView) -> list[Reading]:
@@ -522,7 +524,7 @@ class PreviewWindow(QWidget):
 
     def _say(self, words: str, grade: Grade) -> None:
         """Say something in place of the run's state, long enough to be read."""
-        self.pill.show_state(shortened(words, LONGEST_WORDS), grade)
+        self.bar.show_state(shortened(words, LONGEST_WORDS), grade)
         self.pill.setToolTip(words)
         self._last_words_s = time.monotonic() + 4
 
@@ -543,6 +545,9 @@ class PreviewWindow(QWidget):
             for lamp in self.findChildren(Lamp):
                 lamp.set_scale(scale)
         self.bar.make_room(self.width())
+        narrow = self.width() < NARROW * scale
+        self.contrast_plot.be_brief(narrow)
+        self.profile_plot.be_brief(narrow)
         self.side.be_brief(self.height() < BRIEF_HEIGHT * scale)
         QTimer.singleShot(0, self, self.fit)
 

@@ -8,7 +8,7 @@ library's own.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from ...errors import QuietscopeError
 from ...inference.library import InUse, LibraryEntry
 from ...inference.trust.verdict import Grade
 from ...reporting.console import command_line
-from ...training.retraining.night_record import NightRecord, last_night, nights, nights_folder
+from ...training.retraining.night_record import NightRecord, nights, nights_folder
 from ...training.retraining.scheduling.installation import Installed, installed_for
 from ..job import Job, JobSnapshot
 from .step import Step, StepSnapshot, StepState
@@ -52,6 +52,8 @@ class OvernightSnapshot(StepSnapshot):
         What happened, the newest first, with the model's page of figures where there is one.
     tonight
         What would be learned from tonight.
+    status
+        When the next night is, and what is wrong with the last one or the job.
     """
 
     at: str
@@ -60,6 +62,21 @@ class OvernightSnapshot(StepSnapshot):
     in_use: tuple[tuple[str | None, str, str], ...]
     history: tuple[tuple[Reading, Path | None], ...]
     tonight: str
+    status: tuple[Reading, ...]
+
+
+class ScheduleLook(Step):
+    """Asks the operating system whether it still has the job, beside the page."""
+
+    name = "schedule"
+
+    def words(self) -> list[str]:
+        """Return the command."""
+        return ["schedule", "status", "--library", str(self.facts.workspace.path)]
+
+    def finished(self, job: Job, seen: JobSnapshot) -> bool:
+        """Nothing follows."""
+        return False
 
 
 class Overnight(Step):
@@ -74,6 +91,36 @@ class Overnight(Step):
         self._found: list[Path] = []
         self._looked_in: Path | None = None
         self._next_look = 0.0
+        self.schedule = ScheduleLook(self.facts)
+        self._nights: tuple[NightRecord, ...] = ()
+        self._nights_of: tuple[Path, int] | None = None
+
+    def look(self) -> None:
+        """Ask how the schedule stands; the answer comes with a later snapshot."""
+        if self.facts.workspace.path.is_dir() and not self.schedule.busy:
+            self.schedule.start()
+
+    def tick(self) -> bool:
+        """Read both jobs."""
+        self.schedule.tick()
+        return super().tick()
+
+    def nights(self) -> tuple[NightRecord, ...]:
+        """Return the nights of her folder, read again only where one was added or changed."""
+        folder = nights_folder(self.facts.workspace.path)
+        try:
+            stamp = (folder, folder.stat().st_mtime_ns)
+        except OSError:
+            return ()
+        if stamp != self._nights_of:
+            self._nights, self._nights_of = nights(self.facts.workspace.path), stamp
+        return self._nights
+
+    @property
+    def last_failed(self) -> bool:
+        """Whether the last night failed."""
+        known = self.nights()
+        return bool(known) and known[-1].state == "failed"
 
     def choose(self, *, at: str | None = None, until: str | None = None) -> None:
         """Change the window of time."""
@@ -128,19 +175,21 @@ class Overnight(Step):
     def line(self) -> str:
         """Return whether something will happen tonight."""
         installed = self.installed
+        if self.last_failed:
+            return "last night failed"
         return "off" if installed is None else f"every night from {installed.at}"
 
     def finished(self, job: Job, seen: JobSnapshot) -> bool:
-        """Read what is in use now."""
+        """Read what is in use now, and how the schedule stands."""
         self.facts.find_models()
+        self.look()
         return False
 
     def done(self) -> StepState | None:
-        """Return DONE while the night is set up, LOOK if the last one failed."""
-        if self.installed is None:
-            return None
-        last = last_night(self.facts.workspace.path)
-        return StepState.LOOK if last is not None and last.state == "failed" else StepState.DONE
+        """Return DONE while the night is set up, LOOK if something about it is wrong."""
+        if self.last_failed or self._problem():
+            return StepState.LOOK
+        return None if self.installed is None else StepState.DONE
 
     def roll_back(self, channel: str | None) -> bool:
         """Put the model back in use that was in use before."""
@@ -174,7 +223,21 @@ class Overnight(Step):
             "model only where it is better."
             if runs
             else "Nothing is recorded yet.",
+            status=tuple(self._status()),
         )
+
+    def _told(self) -> Mapping[str, Any]:
+        return {} if self.schedule.seen is None else self.schedule.seen.result
+
+    def _problem(self) -> str:
+        return str(self._told().get("problem") or "")
+
+    def _status(self) -> Iterator[Reading]:
+        if problem := self._problem():
+            yield Reading("Needs a look", "", f"{problem[:1].upper()}{problem[1:]}.", Grade.BAD)
+        if following := self._told().get("next_night"):
+            when = f"{_when(str(following)):%A %H:%M}"
+            yield Reading("Next night", when, "This computer has to be on then.", Grade.GOOD)
 
     def _back(self, one: InUse) -> str:
         channel = [] if one.channel is None else ["--channel", one.channel]
@@ -185,8 +248,9 @@ class Overnight(Step):
     ) -> Iterator[tuple[Reading, Path | None]]:
         """Yield decisions and nights, the newest first."""
         told = [(_when(entry.time), _entry(entry), self._page(entry)) for entry in decisions]
-        for night in nights(self.facts.workspace.path):
-            page = nights_folder(self.facts.workspace.path) / f"{night.night}.html"
+        for night in self.nights():
+            folder = nights_folder(self.facts.workspace.path)
+            page = folder / (night.page or f"{night.night}.html")
             told.append((night.started, _night(night), page if page.is_file() else None))
         for _, reading, page_or_none in sorted(told, key=lambda one: one[0], reverse=True):
             yield reading, page_or_none

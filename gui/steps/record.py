@@ -84,7 +84,7 @@ class Record(Step):
         if interval_s is not None:
             self.interval_s = interval_s
         if planes is not None:
-            self.planes = planes.replace(" ", "")
+            self.planes = _with_points(planes.replace(" ", ""))
         if channel is not None and channel != self.facts.choice.channel:
             choice = self.facts.choice.model_copy(update={"channel": channel})
             self.facts.remember(microscope=choice)
@@ -197,6 +197,13 @@ def _size(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.3g} {unit}"
     return f"{size / 1e3:.0f} kB"
+
+
+def _with_points(numbers: str) -> str:
+    """Return numbers as commands take them; `-2;2;0,5`, as half of Europe writes them, too."""
+    if ";" not in numbers:
+        return numbers
+    return numbers.replace(",", ".").replace(";", ",")
 
 
 def _out_of(job: Job) -> Path | None:

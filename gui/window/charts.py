@@ -58,6 +58,7 @@ class Chart(QWidget):
 
     def show_whether_empty(self, empty: bool) -> None:
         """Say what will be here, where there is nothing yet."""
+        self.name.setVisible(not empty)
         self.plot.setVisible(not empty)
         self.empty.setVisible(empty)
 
@@ -130,7 +131,7 @@ class LossChart(Chart):
 
     def __init__(self) -> None:
         super().__init__(
-            "HOW WELL IT PREDICTS (lower is better)",
+            "ERROR (lower is better)",
             "step",
             "loss",
             empty="A piece of your image, raw and denoised, appears here while it learns.",
@@ -149,12 +150,14 @@ class LossChart(Chart):
         self._held_out.setPen(pg.mkPen(theme.curve, width=2))
         self._held_out.setSymbolBrush(pg.mkBrush(theme.curve))
         self._held_out.setSymbolPen(pg.mkPen(theme.background))
-        learned = coloured("── images it learns from", theme.muted)
+        learned = coloured("── learned from", theme.muted)
         self._legend.setText(f"{learned}&nbsp;&nbsp; {coloured('●─ never seen', theme.curve)}")
+        self._legend.setToolTip("On images that it learns from, and on images that it never sees")
 
     def show_losses(self, losses: Sequence[LossPoint]) -> None:
         """Show the losses so far; the steep beginning is cut off, or it hides the rest."""
         self.show_whether_empty(not losses)
+        self._legend.setVisible(bool(losses))
         known = [(p.step, p.loss) for p in losses if p.loss is not None]
         held_out = {
             p.validation_loss: p.step for p in reversed(losses) if p.validation_loss is not None

@@ -51,6 +51,8 @@ NEXT_APPEARANCE: dict[Appearance, Appearance] = {
     "light": "system",
 }
 RAIL_WIDTH = 216
+LEAST_SIZE = (1000, 640)
+"""It fits on a screen of 1024 × 768, and on one of 1920 × 1080 that is scaled to 150 %."""
 
 
 class MainWindow(QMainWindow):
@@ -66,7 +68,7 @@ class MainWindow(QMainWindow):
         super().__init__()
         self.session = session
         self.setWindowTitle("quietscope")
-        self.setMinimumSize(1080, 660)
+        self.setMinimumSize(*LEAST_SIZE)
         self._scale = 0.0
         self.pages: dict[str, Page] = {
             "connect": ConnectPage(session),
@@ -79,6 +81,7 @@ class MainWindow(QMainWindow):
         self.stack = QStackedWidget()
         for name in ORDER:
             self.stack.addWidget(self.pages[name])
+            self.pages[name].order_focus()
         middle = QWidget()
         line = QHBoxLayout(middle)
         line.setContentsMargins(0, 0, 0, 0)

@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QUrl
-from PySide6.QtGui import QDesktopServices
+from PySide6.QtGui import QDesktopServices, QShowEvent
 from PySide6.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
 from ...acquisition.preview.widgets import ReadingRow, label
 from ..session import Session
 from ..steps.overnight import OvernightSnapshot
 from .page import Page, column
-from .parts import button, row, tell_command
+from .parts import ReadingList, button, row, tell_command
 
 MOST_SHOWN = 30
 
@@ -39,6 +39,7 @@ class OvernightPage(Page):
         self.until.editingFinished.connect(lambda: self.overnight.choose(until=self.until.text()))
         self.now = button("Retrain now", self.overnight.start_now)
         self.tonight = label("", wrap=True)
+        self.status = ReadingList()
         times = QWidget()
         times.setLayout(
             row(label("muted", "from"), self.at, label("muted", "until"), self.until, None)
@@ -55,6 +56,7 @@ class OvernightPage(Page):
             column(
                 times,
                 self.tonight,
+                self.status,
                 label("section", "IN USE"),
                 self.in_use,
                 None,
@@ -66,6 +68,11 @@ class OvernightPage(Page):
         )
         self._shown: tuple[object, ...] = ()
 
+    def showEvent(self, event: QShowEvent) -> None:
+        """Ask how the schedule stands, whenever somebody looks."""
+        super().showEvent(event)
+        self.overnight.look()
+
     def snapshot(self) -> OvernightSnapshot:
         """Return what there is to show."""
         return self.overnight.snapshot()
@@ -76,6 +83,7 @@ class OvernightPage(Page):
             if not line.hasFocus():
                 line.setText(text)
         self.tonight.setText(snapshot.tonight)
+        self.status.show_readings(snapshot.status)
         running = snapshot.job is not None and snapshot.job.running
         self.now.setVisible(not running)
         self.now.setEnabled(not snapshot.missing)

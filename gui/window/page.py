@@ -5,6 +5,7 @@ Owns the frame around a step; what is in its body is written in the page of the 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from PySide6.QtCore import Qt
@@ -48,6 +49,24 @@ class Page(QWidget):
         self._column.addWidget(self.job_bar)
         self._column.addLayout(self.action_row)
         self._column.addWidget(self.command)
+
+    def order_focus(self) -> None:
+        """Let Tab go as the eye does: the page, its buttons, the job at work, the command."""
+        actions = [self.action_row.itemAt(i).widget() for i in range(self.action_row.count())]
+
+        def place(part: QWidget) -> int:
+            if self.command.isAncestorOf(part):
+                return 3
+            if self.job_bar.isAncestorOf(part):
+                return 2
+            return int(any(part is one or one.isAncestorOf(part) for one in actions if one))
+
+        parts = [
+            p for p in self.findChildren(QWidget) if p.focusPolicy() & Qt.FocusPolicy.TabFocus
+        ]
+        in_order = sorted(parts, key=place)
+        for before, after in pairwise(in_order):
+            QWidget.setTabOrder(before, after)
 
     def begin(self) -> None:
         """Do what the button says."""

@@ -124,7 +124,7 @@ def test_a_folder_that_has_gone_is_no_matter_of_the_command(speaking):
 
 def test_commands_answer_fail_and_are_found_by_another_window(tmp_path):
     """The real programs, all at once because each takes a second to start."""
-    jobs = tmp_path / "jobs"
+    jobs = tmp_path / "Jürgen Groß" / "jobs"
     (tmp_path / "lib").mkdir()
     answers = Job.start(jobs, "overnight", ["models", "list", "--library", str(tmp_path / "lib")])
     fails = Job.start(jobs, "live", ["models", "list", "--library", str(tmp_path / "no such")])

@@ -179,8 +179,9 @@ def test_planes_are_asked_for_in_three_numbers(facts, camera):
     step = Record(facts)
     step.choose(planes="-2,2")
     assert "start, end and step" in step.missing()
-    step.choose(planes="-2,2,0.5")
-    assert "--z=-2,2,0.5" in step.words()
+    for written in ("-2,2,0.5", "-2; 2; 0,5"):
+        step.choose(planes=written)
+        assert "--z=-2,2,0.5" in step.words()
 
 
 def test_lost_frames_are_said_and_the_step_wants_a_look(facts, speaking, camera):
@@ -270,7 +271,7 @@ def test_a_stopped_run_says_what_is_left_to_denoise(facts, speaking, camera):
     assert started[0][:2] == ["denoise", str(out)]
 
 
-def test_the_night_says_what_it_needs_and_goes_back(facts, camera, make_bundle):
+def test_the_night_says_what_it_needs_and_goes_back(facts, camera, make_bundle, speaking):
     facts.workspace.path.mkdir(parents=True)
     step = Overnight(facts)
     assert "record something first" in step.missing()
@@ -296,6 +297,17 @@ def test_the_night_says_what_it_needs_and_goes_back(facts, camera, make_bundle):
     newest, _ = step.snapshot().history[0]
     assert (newest.name, newest.grade) == ("The night of 2027-01-02", Grade.BAD)
     assert "disk was full" in newest.sentence
+    # The next morning it is seen in the list on the left, whatever page is open.
+    assert step.line_now() == "last night failed"
+    assert step.state() is StepState.LOOK
+    asked = speaking("schedule", ("schedule", "status"))
+    step.schedule.adopt(asked[0])
+    told = {"problem": "systemd has no job x any more; install it again"}
+    asked[1]("ended", status=1, result={**told, "next_night": "2027-01-03T23:00+00:00"})
+    step.tick()
+    problem, following = step.snapshot().status
+    assert (problem.grade, following.name) == (Grade.BAD, "Next night")
+    assert "install it again" in problem.sentence
     assert step.roll_back(channel)
     assert "first" in step.snapshot().in_use[0][1]
     assert not step.roll_back(channel)
@@ -333,6 +345,32 @@ def test_a_window_that_was_killed_finds_its_recording_again(tmp_path, speaking, 
     assert session.busy() == ["live"]
     assert session.live.run_path == out
     assert session.live.snapshot().readings[0].value == "80 of 80"
+
+
+def test_two_windows_show_the_same_work_and_share_one_camera(tmp_path, speaking, camera):
+    first, second = Session(tmp_path / "state"), Session(tmp_path / "state")
+    second.facts.connect(camera)
+    job, tell = speaking("record", ("record", "--out", str(tmp_path / "run")))
+    first.record.adopt(job)
+    second._next_look = 0.0
+    second.tick()
+    assert second.busy() == ["record"]
+    assert "in use by “record”" in second.calibrate.why_not()
+    tell("ended", status=0, result={**COUNTS, "output": str(tmp_path / "run")})
+    first.tick()
+    second.tick()
+    assert first.busy() == second.busy() == []
+    assert second.facts.recording == tmp_path / "run"
+
+
+def test_a_folder_with_spaces_and_umlauts_is_one_word_of_the_command(tmp_path, camera):
+    session = Session(tmp_path / "state")
+    folder = tmp_path / "Jürgen Groß" / "Zellen & Kerne"
+    session.facts.remember(workspace=folder)
+    session.facts.connect(camera)
+    assert recall(tmp_path / "state").workspace == folder
+    words = shlex.split(session.steps["record"].snapshot().command.replace("\\", "/"))
+    assert str(folder / "recordings").replace("\\", "/") in words[words.index("--out") + 1]
 
 
 def test_what_is_remembered_survives_and_damage_costs_only_that(tmp_path):

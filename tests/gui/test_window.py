@@ -210,6 +210,82 @@ def test_the_layout_is_remembered(window, application):
     again.close()
 
 
+def test_nothing_is_cut_off_on_a_small_screen(window, camera, tmp_path):
+    """1024 × 768, less the desktop's own bars."""
+    from PySide6.QtTest import QTest
+    from PySide6.QtWidgets import QAbstractButton, QComboBox
+
+    from quietscope.gui.window.main_window import LEAST_SIZE
+
+    window.session.facts.connect(camera)
+    window.resize(*LEAST_SIZE)
+    writer = MailboxWriter.create((64, 64), "uint16", {"title": "a run"}, directory=tmp_path)
+    raw = np.random.default_rng(0).poisson(50, (64, 64)).astype(np.uint16)
+    writer.put(raw, raw.astype(np.float32), None, {"channel": "GFP"}, ["GFP", "mCherry"])
+    window.pages["live"].view.show_mailbox(str(writer.path))
+    for name in ORDER:
+        window.go_to(name)
+        QTest.qWait(100)
+        assert window.width() == LEAST_SIZE[0]
+        assert window.height() == LEAST_SIZE[1]
+        for part in window.findChildren(QAbstractButton) + window.findChildren(QComboBox):
+            if part.isVisible() and part.objectName() != "step":
+                corner = part.mapTo(window, part.rect().bottomRight())
+                assert window.rect().contains(corner), (name, part.objectName())
+                assert part.width() >= part.minimumSizeHint().width(), (name, part.toolTip())
+    window.pages["live"].leave()
+    writer.close(remove=True)
+
+
+def test_every_part_is_reached_by_the_keyboard(window, camera):
+    """Tab goes through all parts of a page, and the focus begins at the top."""
+    from PySide6.QtCore import Qt
+    from PySide6.QtTest import QTest
+    from PySide6.QtWidgets import QApplication, QPushButton
+
+    window.session.facts.connect(camera)
+    window.activateWindow()
+    assert QTest.qWaitForWindowActive(window)
+    for name in ORDER:
+        window.go_to(name)
+        window.buttons[name].setFocus()
+        reached = []
+        for _ in range(60):
+            reached.append(QApplication.focusWidget())
+            QTest.keyClick(QApplication.focusWidget(), Qt.Key.Key_Tab)
+        page = window.page
+        wanted = [b for b in page.findChildren(QPushButton) if b.isVisible() and b.isEnabled()]
+        assert set(wanted) <= set(reached), name
+        in_page = [part for part in reached if page.isAncestorOf(part)]
+        heights = [part.mapTo(page, part.rect().center()).y() for part in in_page]
+        copied = reached.index(page.command.copy)
+        assert all(reached.index(button) <= copied for button in wanted), name
+        assert heights[0] <= heights[-1]
+
+
+def test_decimal_commas_are_understood(application, tmp_path):
+    from PySide6.QtCore import QLocale, Qt
+    from PySide6.QtTest import QTest
+
+    from quietscope.gui.window.main_window import MainWindow
+
+    before = QLocale()
+    QLocale.setDefault(QLocale(QLocale.Language.German, QLocale.Country.Germany))
+    try:
+        made = MainWindow(Session(tmp_path / "state"))
+        made.show()
+        exposure = made.pages["connect"].exposure
+        exposure.setFocus()
+        exposure.selectAll()
+        QTest.keyClicks(exposure, "12,5")
+        QTest.keyClick(exposure, Qt.Key.Key_Return)
+        assert made.session.facts.choice.exposure_ms == 12.5
+        assert "--exposure-ms 12.5" in made.session.connect.snapshot().command
+        made.close()
+    finally:
+        QLocale.setDefault(before)
+
+
 @pytest.mark.parametrize("appearance", ["dark", "light"])
 def test_words_can_be_read_in_both_appearances(application, appearance):
     """Contrast by WCAG 2.1: at least 4.5 for text."""

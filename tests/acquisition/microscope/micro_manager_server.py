@@ -165,6 +165,7 @@ class CMMCore(Shadowed):
         "setProperty": [[STRING, STRING, STRING], [STRING, STRING, BOOLEAN]],
         "getDeviceName": [[STRING]],
         "getDeviceLibrary": [[STRING]],
+        "getAvailableConfigGroups": [[]],
         "getAvailableConfigs": [[STRING]],
     }
 
@@ -181,6 +182,9 @@ class CMMCore(Shadowed):
 
     def getROI(self):
         return Rectangle(*self.core.getROI())
+
+    def getAvailableConfigGroups(self):
+        return StrVector(self.core.getAvailableConfigGroups())
 
     def getAvailableConfigs(self, group):
         return StrVector(self.core.getAvailableConfigs(group))
