@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, Qt
 from PySide6.QtWidgets import (
     QButtonGroup,
     QComboBox,
@@ -18,7 +18,6 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from ...inference.trust.verdict import Grade
 from .style import TABLES
 from .widgets import Pill, label
 
@@ -126,12 +125,12 @@ class ToolBar(QFrame):
         for part in self._unwanted:
             part.setVisible(False)
 
-    def show_state(self, words: str, grade: Grade) -> None:
-        """Say where the run stands."""
-        before = self.pill.sizeHint().width()
-        self.pill.show_state(words, grade)
-        if self.pill.sizeHint().width() > before:
+    def event(self, event: QEvent) -> bool:
+        """Make room also where a part has grown: words change, channels come."""
+        done = super().event(event)
+        if event.type() == QEvent.Type.LayoutRequest and self._needed() > self._room > 0:
             self.make_room(self._room)
+        return done
 
     def make_room(self, width: int) -> None:
         """Leave out what has a key, and the title, where the bar is too narrow for everything."""

@@ -348,7 +348,7 @@ class PreviewWindow(QWidget):
             words, grade = "Looking back – the run goes on", Grade.CARE
         elif self._held:
             words, grade = "Held – press space to go on", Grade.CARE
-        self.bar.show_state(words, grade)
+        self.pill.show_state(words, grade)
         self.state_line.show_grade(Grade.UNKNOWN if self._still else grade)
 
     def _readings(self, view: ChannelView) -> list[Reading]:
@@ -524,7 +524,7 @@ class PreviewWindow(QWidget):
 
     def _say(self, words: str, grade: Grade) -> None:
         """Say something in place of the run's state, long enough to be read."""
-        self.bar.show_state(shortened(words, LONGEST_WORDS), grade)
+        self.pill.show_state(shortened(words, LONGEST_WORDS), grade)
         self.pill.setToolTip(words)
         self._last_words_s = time.monotonic() + 4
 

@@ -61,9 +61,8 @@ class Page(QWidget):
                 return 2
             return int(any(part is one or one.isAncestorOf(part) for one in actions if one))
 
-        parts = [
-            p for p in self.findChildren(QWidget) if p.focusPolicy() & Qt.FocusPolicy.TabFocus
-        ]
+        within = [p for p in self.findChildren(QWidget) if p.window() is self.window()]
+        parts = [p for p in within if p.focusPolicy() & Qt.FocusPolicy.TabFocus]
         in_order = sorted(parts, key=place)
         for before, after in pairwise(in_order):
             QWidget.setTabOrder(before, after)
