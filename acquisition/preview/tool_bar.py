@@ -128,7 +128,7 @@ class ToolBar(QFrame):
     def event(self, event: QEvent) -> bool:
         """Make room also where a part has grown: words change, channels come."""
         done = super().event(event)
-        if event.type() == QEvent.Type.LayoutRequest and self._needed() > self._room > 0:
+        if event.type() == QEvent.Type.LayoutRequest and self._is_crowded():
             self.make_room(self._room)
         return done
 
@@ -149,8 +149,15 @@ class ToolBar(QFrame):
             part.setVisible(True)
         for part in leave_out:
             if self._needed() <= width:
-                return
+                break
             part.setVisible(False)
+        row = self.layout()
+        if row is not None:
+            row.activate()
+
+    def _is_crowded(self) -> bool:
+        row = self.layout()
+        return row is not None and row.minimumSize().width() > self._room > 0
 
     def _needed(self) -> int:
         """Return the width of what is not left out, pixels."""
