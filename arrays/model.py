@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..calibration.noise_files import load_noise_model
 from ..inference.bundle import Bundle, Manifest, open_bundle
+from ..inference.errors import BundleError
 from ..inference.evaluation.evaluate import Evaluation, evaluate
 from ..inference.offline.channel_models import ChannelModels
 from ..inference.offline.denoise_in_memory import denoise_in_memory
@@ -53,7 +54,17 @@ class Model:
 
     @property
     def noise_model(self) -> GaussianMixtureNoiseModel:
-        """The noise of its camera."""
+        """The noise of its camera.
+
+        Raises
+        ------
+        BundleError
+            If it is not known, because the model was imported without one.
+        """
+        if self.bundle.noise_model_path is None:
+            raise BundleError(
+                f"{self.path}: its camera's noise is not known; import it again with --noise-model"
+            )
         return load_noise_model(self.bundle.noise_model_path)
 
     @overload
@@ -134,8 +145,12 @@ class Model:
             If the array is no recording.
         FrameMismatchError, CameraMismatchError
             If the model takes other pixels.
+        BundleError
+            If it states no uncertainty.
         """
         given = as_stack(array, axes)
+        if uncertainty:
+            self.bundle.require_uncertainty()
         if is_dask(array):
             found = _lazily(given.stack, self.bundle, uncertainty, provider, threads, force)
         else:

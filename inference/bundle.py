@@ -8,7 +8,8 @@ version. Knows neither how a model is trained nor how it is run.
     bundle/
         manifest.json     what the model is, and the SHA-256 of every other file
         model.onnx        camera pixels in; `denoised` and `uncertainty` out
-        noise_model.npz   the noise model that the graph holds, for people and for retraining
+        noise_model.npz   the noise model that the graph holds, for people and for retraining; absent
+                          where a model made elsewhere was imported without one
         checkpoint.pt     weights for resuming and retraining (loaded with weights_only=True)
         sampler.onnx      of models that can: one sample of the signal instead of the mean
         golden.npz        a piece of a frame and the answer that every machine has to give
@@ -51,7 +52,6 @@ GOLDEN_OUTPUT = "golden.npz"
 LOSSES = "losses.csv"
 REPORT = "report.html"
 TRUST_REFERENCE = "trust_reference.json"
-REQUIRED_FILES = (MODEL, NOISE_MODEL)
 MOST_FILES = 64
 LARGEST_FILE_BYTES = 2 * 2**30
 """What an ONNX file can be at most. Nothing larger is read, not even for its hash."""
@@ -105,7 +105,9 @@ class Manifest(_Record):
     channel: str | None = None
     pixel_type: PixelType
     camera: CameraFingerprint = CameraFingerprint()
-    noise_model: Literal["calibrated", "bootstrapped"]
+    noise_model: Literal["calibrated", "bootstrapped", "unknown"]
+    states_uncertainty: bool = True
+    """Whether `uncertainty` means something; a model made elsewhere may state none: then zeros."""
     training: TrainingRecord
     figures: dict[str, float | None] = {}
     """Measured at export: `parity_max_relative_error` and whatever evaluation was made."""
@@ -119,6 +121,11 @@ class Manifest(_Record):
     """Whether the method can tell such noise from signal."""
     sha256: dict[str, Sha256] = {}
     """File name to hash, for every file but the manifest."""
+
+    @property
+    def required_files(self) -> tuple[str, ...]:
+        """What a bundle of this kind cannot be without."""
+        return (MODEL,) if self.noise_model == "unknown" else (MODEL, NOISE_MODEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +157,16 @@ class Bundle:
         return GOLDEN_OUTPUT in self.manifest.sha256
 
     @property
-    def identity(self) -> dict[str, str | int]:
+    def noise_model_sha256(self) -> str | None:
+        """Identifies the noise model; None where it is not known."""
+        return self.manifest.sha256.get(NOISE_MODEL)
+
+    @property
+    def identity(self) -> dict[str, str | int | None]:
         """What a denoised image says about its model; a store is resumed only if it agrees."""
         return {
             "model_sha256": self.model_sha256,
-            "noise_model_sha256": self.manifest.sha256[NOISE_MODEL],
+            "noise_model_sha256": self.noise_model_sha256,
             "algorithm": self.manifest.algorithm,
             "context_frames": self.manifest.context_frames,
         }
@@ -175,9 +187,28 @@ class Bundle:
         return self.path / TRUST_REFERENCE if TRUST_REFERENCE in self.manifest.sha256 else None
 
     @property
-    def noise_model_path(self) -> Path:
-        """The noise model that the graph holds."""
-        return self.path / NOISE_MODEL
+    def noise_model_path(self) -> Path | None:
+        """The noise model of the camera; None where it is not known."""
+        return self.path / NOISE_MODEL if NOISE_MODEL in self.manifest.sha256 else None
+
+    @property
+    def calibration_path(self) -> Path | None:
+        """The noise model, where it was calibrated with the camera and not told from frames."""
+        return self.noise_model_path if self.manifest.noise_model == "calibrated" else None
+
+    def require_uncertainty(self) -> None:
+        """Refuse to give a standard deviation that the model does not state.
+
+        Raises
+        ------
+        BundleError
+            Where the model was made elsewhere and gives estimates alone.
+        """
+        if not self.manifest.states_uncertainty:
+            raise BundleError(
+                f"{self.path}: states no uncertainty (it was imported, and gives estimates "
+                "alone); leave the uncertainty out, or train a model here"
+            )
 
 
 def open_bundle(path: Path | str) -> Bundle:
@@ -226,7 +257,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _verify(path: Path, manifest: Manifest) -> None:
-    missing = [name for name in REQUIRED_FILES if name not in manifest.sha256]
+    missing = [name for name in manifest.required_files if name not in manifest.sha256]
     if len(manifest.sha256) > MOST_FILES:
         raise BundleError(
             f"{path}: its {MANIFEST} lists {len(manifest.sha256)} files, a bundle has at most "

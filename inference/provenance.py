@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ..calibration.fingerprint import CameraFingerprint
 from ..storage.stack import Stack
 from ..version import __version__
-from .bundle import NOISE_MODEL, Bundle
+from .bundle import Bundle
 from .errors import InferenceError
 
 ATTRIBUTES = "quietscope"
@@ -32,7 +32,7 @@ class ModelIdentity(_Said):
     """Which model denoised an image; a store is resumed only if it agrees."""
 
     model_sha256: str
-    noise_model_sha256: str
+    noise_model_sha256: str | None
     algorithm: str
     context_frames: int
 
@@ -41,7 +41,7 @@ class ModelIdentity(_Said):
         """Return what identifies the model of a bundle."""
         return cls(
             model_sha256=bundle.model_sha256,
-            noise_model_sha256=bundle.manifest.sha256[NOISE_MODEL],
+            noise_model_sha256=bundle.noise_model_sha256,
             algorithm=bundle.manifest.algorithm,
             context_frames=bundle.manifest.context_frames,
         )

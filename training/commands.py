@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -20,6 +20,7 @@ from .retraining.comparison_command import COMMANDS as COMPARISON
 from .retraining.schedule_commands import COMMANDS as SCHEDULE
 
 if TYPE_CHECKING:
+    from .importing.imported_bundle import Import
     from .retraining.window import Window
 
 
@@ -271,6 +272,79 @@ def bioimage(
     )
 
 
+def import_model(
+    package: Annotated[
+        Path,
+        typer.Argument(help="A BioImage.IO package (ZIP or folder), or CAREamics' .ckpt."),
+    ],
+    out: Annotated[Path, typer.Option(help="The model bundle to write (a directory).")],
+    noise_model: Annotated[
+        Path | None, typer.Option(help="Of the camera; without it the noise is not known.")
+    ] = None,
+    pixel_type: Annotated[
+        str | None,
+        typer.Option(help="Of the camera: uint8, uint16 or float32; default: as the example."),
+    ] = None,
+    undo_scaling: Annotated[
+        bool,
+        typer.Option("--undo-scaling", help="Bring estimates back to the camera's units."),
+    ] = False,
+    run_torchscript: Annotated[
+        bool,
+        typer.Option("--run-torchscript", help="Run the program of a package that you trust."),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+) -> Outcome:
+    """Make a bundle of a model that was trained elsewhere, if it does here what it did there."""
+    from ..inference.bundle import PixelType
+
+    if pixel_type is not None and pixel_type not in get_args(PixelType):
+        raise typer.BadParameter(f"{pixel_type!r} is not one of {', '.join(get_args(PixelType))}")
+    require_apart(out, [path for path in (package, noise_model) if path is not None])
+    if package.suffix == ".ckpt" or run_torchscript:
+        require_extra("train", "import of weights")
+    from .importing.imported_bundle import write_import
+
+    noise = None if noise_model is None else _noise_model(noise_model)
+    bundle = write_import(
+        _read_foreign(package, run_torchscript),
+        out,
+        noise_model=noise,
+        pixel_type=pixel_type,
+        undo_scaling=undo_scaling,
+        overwrite=overwrite,
+        on_remark=say,
+    )
+    manifest = bundle.manifest
+    return Outcome(
+        result={
+            "out": str(out),
+            "model_sha256": bundle.model_sha256,
+            "pixel_type": manifest.pixel_type,
+            "noise_model": manifest.noise_model,
+            "states_uncertainty": manifest.states_uncertainty,
+            **manifest.figures,
+            **manifest.training.options,
+        },
+        summary=[
+            f"{out}: {manifest.training.options['name']}, for {manifest.pixel_type} pixels",
+            "its uncertainty is "
+            + ("stated" if manifest.states_uncertainty else "not known")
+            + f", the camera's noise is {manifest.noise_model}",
+        ],
+    )
+
+
+def _read_foreign(package: Path, run_torchscript: bool) -> Import:
+    if package.suffix == ".ckpt":
+        from .importing.from_careamics import read_checkpoint
+
+        return read_checkpoint(package)
+    from .importing.from_package import read_package
+
+    return read_package(package, run_torchscript=run_torchscript)
+
+
 def _noise_model(path: Path) -> Any:
     from ..calibration.noise_files import load_noise_model
 
@@ -310,6 +384,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "train": train,
     "retrain": retrain,
     "bioimage": bioimage,
+    "import": import_model,
     **SCHEDULE,
     **COMPARISON,
 }

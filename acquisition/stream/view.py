@@ -126,7 +126,7 @@ class View:
         if estimate is None:
             link.show(raw, None, figures)
         else:
-            link.show(raw, estimate[0], figures, estimate[1])
+            link.show(raw, estimate[0], figures, estimate[1] if _states_it(model) else None)
 
     def finish(self) -> None:
         """Say that no further frame will be shown, while skipped ones are still denoised."""
@@ -239,7 +239,14 @@ class View:
         }
 
 
+def _states_it(model: Any) -> bool:
+    """Whether what stands beside the estimate is an uncertainty."""
+    return not isinstance(model, Bundle) or model.manifest.states_uncertainty
+
+
 def _noise_of(bundle: Bundle) -> NoiseVariance | None:
+    if bundle.noise_model_path is None:
+        return None
     try:
         return NoiseVariance(load_noise_model(bundle.noise_model_path))
     except CalibrationError as error:  # of a later version, say: no reason to stop a run

@@ -278,7 +278,8 @@ def prepared(
     bundle = model if isinstance(model, Bundle) else open_bundle(model)
     models = _of_its_channel(stack, bundle)
     remarks = models.require_match(stack, force=force)
-    noise_model = noise_model or load_noise_model(bundle.noise_model_path)
+    if noise_model is None and bundle.noise_model_path is not None:
+        noise_model = load_noise_model(bundle.noise_model_path)
     denoiser = open_denoiser(
         bundle,
         stack.frame_shape,

@@ -82,6 +82,11 @@ class ChannelModels:
         """Return every model once, by its path."""
         return {bundle.path: bundle for bundle in self.choice.distinct_bundles()}
 
+    def require_uncertainty(self) -> None:
+        """Refuse to write an uncertainty that one of the models does not state."""
+        for bundle in self.choice.distinct_bundles():
+            bundle.require_uncertainty()
+
     def identities(self) -> dict[str, ModelIdentity]:
         """Return what identifies the model of each channel."""
         return self.choice.identities(self.names)

@@ -75,6 +75,8 @@ def denoise_in_memory(
     """
     models = ChannelModels.open(stack, model)
     models.require_match(stack, force=force)
+    if uncertainty:
+        models.require_uncertainty()
     with open_frames(stack, models, provider=provider, threads=threads) as source:
         wanted = [i for i in in_reading_order(stack, None) if models.denoises(stack.axes(i))]
         return _gathered(stack, wanted, source, 1 + uncertainty, on_progress)

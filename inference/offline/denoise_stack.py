@@ -106,8 +106,12 @@ def require_stores(
     ------
     OutputError
         Before anything was touched.
+    BundleError
+        If the uncertainty is asked of a model that states none.
     """
     inputs: list[Path | str] = [stack.path, *models.distinct()]
+    if uncertainty is not None:
+        models.require_uncertainty()
     for path in (out, uncertainty):
         if path is not None:
             require_form(path, form, resume=resume)

@@ -60,12 +60,30 @@ def write_golden_output(
         provider="cpu",
         free_dimensions=contract.overrides(1, feeds[INPUT].shape[2:]),
     )
-    denoised, uncertainty = running.session.run(list(OUTPUTS), feeds)
+    answer = np.stack(running.session.run(list(OUTPUTS), feeds))[:, 0, 0]
+    _save(staging, {name: piece[0] for name, piece in feeds.items()}, answer)
+
+
+def save_golden_output(
+    staging: Path, observations: NDArray[Any], answer: NDArray[np.float32]
+) -> None:
+    """Store an answer that is known, of a model made elsewhere.
+
+    Parameters
+    ----------
+    staging
+        The directory that becomes the bundle.
+    observations
+        (1 + T, Y, X) in the camera's pixel type, newest first.
+    answer
+        (2, Y, X): estimate and standard deviation.
+    """
+    _save(staging, {INPUT: observations}, answer)
+
+
+def _save(staging: Path, feeds: dict[str, NDArray[Any]], answer: NDArray[np.float32]) -> None:
     np.savez_compressed(
-        staging / GOLDEN_OUTPUT,
-        denoised=denoised[0, 0],
-        uncertainty=uncertainty[0, 0],
-        **{name: piece[0] for name, piece in feeds.items()},
+        staging / GOLDEN_OUTPUT, **feeds, **dict(zip(OUTPUTS, answer, strict=True))
     )
 
 

@@ -130,9 +130,9 @@ class OnnxDenoiser:
         return self.bundle.model_sha256
 
     @property
-    def noise_model_sha256(self) -> str:
-        """SHA-256 of the noise model inside it."""
-        return self.bundle.manifest.sha256[self.bundle.noise_model_path.name]
+    def noise_model_sha256(self) -> str | None:
+        """SHA-256 of the noise model inside it; None where it is not known."""
+        return self.bundle.noise_model_sha256
 
     def denoise(self, observations: NDArray[Any], out: NDArray[np.float32]) -> None:
         """Estimate the signal of the newest frame; see `Denoiser.denoise`.

@@ -1,12 +1,19 @@
 """A bundle as a BioImage Model Zoo package, for deepImageJ, ilastik and CAREamics.
 
-Owns the description of a bundle in the zoo's words (`bioimageio.spec` 0.5). The graph is the same
-file: camera pixels in, estimate and uncertainty out.
+Owns the description of a bundle in the zoo's words (`bioimageio.spec` 0.5). The graph is that of
+the bundle, estimate and uncertainty out, but takes its camera pixels as float32: ONNX Runtime for
+Java, which runs it in Fiji, has no 16-bit tensors. How far a pixel sees is given as the halo of
+the outputs, so that who divides an image into tiles sees no seams.
 """
 
 from __future__ import annotations
 
+import gc
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import require_extra
-from ...inference.bundle import Bundle, Manifest
-from ...inference.graph.inspection import INPUT, OUTPUTS, read_pixel_maps
+from ...inference.bundle import MODEL, Bundle, Manifest
+from ...inference.errors import BundleError
+from ...inference.graph.inspection import INPUT, OUTPUTS, load_model, read_pixel_maps
+from ...inference.graph.receptive_field import ReceptiveField, receptive_field
 from ...inference.runtime.golden_output import GoldenOutput
 from ...storage.atomic_output import new_file, require_absent, require_apart
 from ...storage.output_kinds import Kind
@@ -69,9 +78,10 @@ def write_bioimage_package(
     with tempfile.TemporaryDirectory() as folder, package as staging:
         written = Path(folder) / "package.zip"
         try:
-            save_bioimageio_package(
-                _description(bundle, Path(folder), author), output_path=written
-            )
+            with _files_closed():
+                save_bioimageio_package(
+                    _description(bundle, Path(folder), author), output_path=written
+                )
         except ValueError as error:
             raise TrainingError(
                 f"{bundle.path}: cannot be described for the BioImage Model Zoo "
@@ -81,13 +91,26 @@ def write_bioimage_package(
     return out
 
 
+@contextmanager
+def _files_closed() -> Iterator[None]:
+    """Close what bioimageio.spec leaves open: on Windows an open file cannot be deleted."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+
+
 def _description(bundle: Bundle, folder: Path, author: str) -> Any:
-    import onnx
     from bioimageio.spec.model import v0_5 as zoo
 
-    golden = GoldenOutput(bundle)
     manifest = bundle.manifest
-    graph = onnx.load(str(bundle.model_path), load_external_data=False)
+    sees = _receptive_field(bundle.model_path)
+    weights = folder / MODEL
+    graph = _of_floats(load_model(bundle.model_path))
+    weights.write_bytes(graph.SerializeToString())
+    observations, answer = _example(bundle, weights, _least_edge(sees))
     readme = folder / "README.md"
     readme.write_text(_readme(bundle), encoding="utf-8")
     return zoo.ModelDescr(
@@ -98,20 +121,93 @@ def _description(bundle: Bundle, folder: Path, author: str) -> Any:
         license=zoo.LicenseId("BSD-3-Clause"),
         documentation=zoo.FileDescr(source=readme),
         tags=["denoising", "self-supervised", "fluorescence", manifest.algorithm],
-        inputs=[_input(zoo, golden.observations, manifest, folder)],
+        inputs=[_input(zoo, observations, manifest, folder, sees)],
         outputs=[
-            _output(zoo, name, image, folder)
-            for name, image in zip(OUTPUTS, golden.expected, strict=True)
+            _output(zoo, name, image, folder, sees)
+            for name, image in zip(OUTPUTS, answer, strict=True)
+            if name == OUTPUTS[0] or manifest.states_uncertainty
         ],
         weights=zoo.WeightsDescr(
-            onnx=zoo.OnnxWeightsDescr(
-                source=bundle.model_path, opset_version=graph.opset_import[0].version
-            )
+            onnx=zoo.OnnxWeightsDescr(source=weights, opset_version=graph.opset_import[0].version)
         ),
+        config={
+            # Read by deepImageJ: nothing is done to the image before and after.
+            "deepimagej": {
+                "allow_tiling": True,
+                "pyramidal_model": False,
+                "prediction": {"preprocess": [{"spec": None}], "postprocess": [{"spec": None}]},
+            },
+            "quietscope": {"model_sha256": bundle.model_sha256},
+        },
     )
 
 
-def _input(zoo: Any, observations: NDArray[Any], manifest: Manifest, folder: Path) -> Any:
+def _of_floats(model: Any) -> Any:
+    """Return a graph that takes the same numbers as float32."""
+    from onnx import TensorProto, helper
+
+    (given,) = [value for value in model.graph.input if value.name == INPUT]
+    camera = given.type.tensor_type.elem_type
+    if camera != TensorProto.FLOAT:
+        pixels = f"{INPUT}.pixels"
+        for node in model.graph.node:
+            for place, name in enumerate(node.input):
+                node.input[place] = pixels if name == INPUT else name
+        whole = helper.make_node("Round", [INPUT], [f"{INPUT}.whole"])
+        model.graph.node.insert(0, whole)
+        cast = helper.make_node("Cast", [f"{INPUT}.whole"], [pixels], to=camera)
+        model.graph.node.insert(1, cast)
+        given.type.tensor_type.elem_type = TensorProto.FLOAT
+    return model
+
+
+def _example(
+    bundle: Bundle, weights: Path, edge: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return frames and their answer: the golden output, continued to the smallest size."""
+    import onnxruntime
+
+    golden = GoldenOutput(bundle)
+    missing = [(0, max(0, edge - size)) for size in golden.frame_shape]
+    if not np.any(missing):
+        return golden.observations.astype(np.float32), golden.expected
+    frames = np.pad(golden.observations, [(0, 0), *missing], mode="symmetric").astype(np.float32)
+    session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
+    return frames, np.stack(session.run(list(OUTPUTS), {INPUT: frames[np.newaxis]}))[:, 0, 0]
+
+
+def _receptive_field(model: Path) -> ReceptiveField | None:
+    """Return how far a pixel sees; None where that may be the whole frame."""
+    try:
+        return receptive_field(model)
+    except BundleError:
+        return None
+
+
+def _sizes(zoo: Any, sees: ReceptiveField | None) -> Any:
+    """Return which heights and widths may be given."""
+    step = 1 if sees is None else sees.stride_px
+    return zoo.ParameterizedSize(min=_least_edge(sees), step=step)
+
+
+def _least_edge(sees: ReceptiveField | None) -> int:
+    """Return the edge of the smallest tile: more than both its margins."""
+    if sees is None:
+        return SMALLEST_EDGE
+    return sees.stride_px * ceil((2 * _halo(sees) + 1) / sees.stride_px)
+
+
+def _halo(sees: ReceptiveField | None) -> int:
+    return 0 if sees is None else sees.stride_px * ceil(sees.reach_px / sees.stride_px)
+
+
+def _input(
+    zoo: Any,
+    observations: NDArray[Any],
+    manifest: Manifest,
+    folder: Path,
+    sees: ReceptiveField | None,
+) -> Any:
     before = [f"before{back}" for back in range(1, 1 + manifest.context_frames)]
     steps = [n for back in range(1, 1 + manifest.planes) for n in (f"below{back}", f"above{back}")]
     beside = [f"other_channel{number}" for number in range(1, 1 + len(manifest.other_channels))]
@@ -122,37 +218,33 @@ def _input(zoo: Any, observations: NDArray[Any], manifest: Manifest, folder: Pat
         axes=[
             zoo.BatchAxis(),
             zoo.ChannelAxis(channel_names=[zoo.Identifier(name) for name in names]),
-            *(
-                zoo.SpaceInputAxis(
-                    id=zoo.AxisId(axis), size=zoo.ParameterizedSize(min=SMALLEST_EDGE, step=1)
-                )
-                for axis in "yx"
-            ),
+            *(zoo.SpaceInputAxis(id=zoo.AxisId(axis), size=_sizes(zoo, sees)) for axis in "yx"),
         ],
-        data=zoo.IntervalOrRatioDataDescr(type=manifest.pixel_type),
+        data=zoo.IntervalOrRatioDataDescr(type="float32"),
         test_tensor=_tensor(zoo, folder / f"{INPUT}.npy", observations[np.newaxis]),
     )
 
 
-def _output(zoo: Any, name: str, image: NDArray[np.float32], folder: Path) -> Any:
+def _output(
+    zoo: Any, name: str, image: NDArray[np.float32], folder: Path, sees: ReceptiveField | None
+) -> Any:
     return zoo.OutputTensorDescr(
         id=zoo.TensorId(name),
         axes=[
             zoo.BatchAxis(),
             zoo.ChannelAxis(channel_names=[zoo.Identifier(name)]),
-            *(
-                zoo.SpaceOutputAxis(
-                    id=zoo.AxisId(axis),
-                    size=zoo.SizeReference(
-                        tensor_id=zoo.TensorId(INPUT), axis_id=zoo.AxisId(axis)
-                    ),
-                )
-                for axis in "yx"
-            ),
+            *(_output_axis(zoo, axis, _halo(sees)) for axis in "yx"),
         ],
         data=zoo.IntervalOrRatioDataDescr(type="float32"),
         test_tensor=_tensor(zoo, folder / f"{name}.npy", image[np.newaxis, np.newaxis]),
     )
+
+
+def _output_axis(zoo: Any, axis: str, halo: int) -> Any:
+    size = zoo.SizeReference(tensor_id=zoo.TensorId(INPUT), axis_id=zoo.AxisId(axis))
+    if not halo:
+        return zoo.SpaceOutputAxis(id=zoo.AxisId(axis), size=size)
+    return zoo.SpaceOutputAxisWithHalo(id=zoo.AxisId(axis), size=size, halo=halo)
 
 
 def _tensor(zoo: Any, path: Path, array: NDArray[Any]) -> Any:

@@ -139,9 +139,9 @@ def compare_models(shelf: Library, a: Path, b: Path) -> ModelComparison:
     stacks = _runs_of_both(shelf, models)
     calibrated = next(
         (
-            load_noise_model(model.noise_model_path)
+            load_noise_model(model.calibration_path)
             for model in models
-            if model.manifest.noise_model == "calibrated"
+            if model.calibration_path is not None
         ),
         None,
     )
