@@ -159,9 +159,9 @@ def _camera(stack: Stack) -> CameraFingerprint | None:
 
 
 def _calibrated(current: Bundle | None) -> GaussianMixtureNoiseModel | None:
-    if current is None or current.manifest.noise_model != "calibrated":
+    if current is None or current.calibration_path is None:
         return None
-    return load_noise_model(current.noise_model_path)
+    return load_noise_model(current.calibration_path)
 
 
 def _warm_start(current: Bundle | None, options: TrainingOptions) -> dict[str, Tensor] | None:

@@ -226,6 +226,13 @@ def _candidate_round(
     return candidate_round(shelf, slot, stacks, options, request, candidate)
 
 
+def _made_elsewhere(algorithm: str) -> str:
+    return (
+        f"the model in use is {algorithm} and was not trained on your recordings; put one in use "
+        "that was"
+    )
+
+
 def _needs_truth(algorithm: str) -> str:
     return (
         f"the model in use was trained by {algorithm}, from clean frames that recordings do not "
@@ -273,116 +280,3 @@ def _new_name(shelf: Library) -> Path:
     stem = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     names = (stem, *(f"{stem}-{number}" for number in range(2, 100)))
     return next(path for name in names if not (path := shelf.models_dir / name).exists())
-
-
-def _calibrated(current: Bundle | None) -> GaussianMixtureNoiseModel | None:
-    if current is None or current.calibration_path is None:
-        return None
-    return load_noise_model(current.calibration_path)
-
-
-def _warm_start(current: Bundle | None, options: TrainingOptions) -> dict[str, Tensor] | None:
-    """Return the weights of the model in use, if the candidate's network is the same."""
-    if current is None or current.checkpoint_path is None:
-        return None
-    try:
-        saved = load_checkpoint(current.checkpoint_path)
-    except TrainingError as error:  # a head start is not worth a night
-        logger.warning("%s; training begins from scratch", error)
-        return None
-    wanted = options.record()
-    same = all(saved["options"].get(name) == wanted[name] for name in NETWORK_OPTIONS)
-    same = same and saved["options"]["other_channels"] == wanted["other_channels"]
-    weights: dict[str, Tensor] | None = saved["network"] if same else None
-    return weights
-
-
-def _decide(
-    shelf: Library,
-    slot: Slot,
-    candidate: Bundle,
-    current: Bundle | None,
-    stacks: Sequence[Stack],
-    yardstick: Yardstick,
-    seed: int,
-) -> Decision:
-    verdict = Verdict(True, "no model was in use yet", {})
-    apart = None if current is None else _cannot_compare(candidate, current, stacks[0])
-    if apart is not None:
-        verdict = Verdict(False, apart, {})
-    elif not candidate.manifest.accepted:
-        verdict = Verdict(False, _no_better(candidate), candidate.manifest.figures)
-    elif current is not None:
-        verdict = _compared(candidate, current, stacks, slot.channel, yardstick, seed)
-    figures = dict(verdict.figures)
-    if verdict.promote:
-        shelf.promote(candidate.path, verdict.reason, verdict.figures)
-        return Decision("promoted", verdict.reason, candidate.path, candidate.path, figures)
-    shelf.keep(candidate.path, verdict.reason, verdict.figures)
-    in_use = None if current is None else current.path
-    return Decision("kept", verdict.reason, candidate.path, in_use, figures)
-
-
-def _no_better(candidate: Bundle) -> str:
-    figures = candidate.manifest.figures
-    errors = [figures.get(f"held_out_mse_{of}adu2") for of in ("", "input_", "blur_")]
-    words = ", ".join("?" if error is None else f"{error:.3g}" for error in errors)
-    return (
-        "the candidate is no better than the raw frames or a blur of them: squared errors of "
-        f"candidate, raw frames and blur are {words} ADU²"
-    )
-
-
-def _compared(
-    candidate: Bundle,
-    current: Bundle,
-    stacks: Sequence[Stack],
-    channel: str | None,
-    yardstick: Yardstick,
-    seed: int,
-) -> Verdict:
-    old = _learned_from(current, stacks, channel, candidate.manifest.other_channels)
-    try:
-        return judge(
-            compare(candidate, current, [*stacks, *old], yardstick, channel=channel, seed=seed),
-            candidate,
-        )
-    except QuietscopeError as error:
-        return Verdict(False, f"cannot be compared with the model in use: {error}", {})
-
-
-def _cannot_compare(candidate: Bundle, current: Bundle, stack: Stack) -> str | None:
-    ours, theirs = candidate.manifest.pixel_type, current.manifest.pixel_type
-    if ours != theirs:
-        return (
-            f"the newest runs are {ours}, the model in use takes {theirs}: they cannot be "
-            "compared; put the candidate in use by hand if the camera was changed on purpose"
-        )
-    try:
-        maps_of_frames(current, stack.frame_shape, recorded_camera(stack).roi)
-    except FrameMismatchError as error:
-        # A night's training is not thrown away because the camera's region was changed.
-        return f"cannot be compared with the model in use: {error}"
-    return None
-
-
-def _learned_from(
-    current: Bundle, stacks: Sequence[Stack], channel: str | None, other_channels: Sequence[str]
-) -> list[Stack]:
-    """Return runs that the model in use was trained on and that are no longer among the newest.
-
-    Yesterday's specimen must not be forgotten.
-    """
-    newest = {str(one_channel(stack, channel).path) for stack in stacks}
-    old: list[Stack] = []
-    for part in current.manifest.training.stacks:
-        if part.path in newest or len(old) == OLD_RUNS:
-            continue
-        try:
-            whole = open_stack(part.path)
-            other_channels_of(whole, channel, other_channels)
-        except QuietscopeError:
-            continue  # archived since
-        if setting_of(whole) == setting_of(stacks[0]):
-            old.append(whole)
-    return old

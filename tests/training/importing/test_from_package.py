@@ -250,7 +250,8 @@ def test_a_package_of_ours_comes_back_as_it_was(trained_bundle, tmp_path):
 
 def test_an_imported_model_is_not_trained_further(make_package, tmp_path):
     from quietscope.inference.library import Library
-    from quietscope.training.retraining.retrain import Request, one_round
+    from quietscope.training.retraining.request import Request
+    from quietscope.training.retraining.retrain import one_round
     from quietscope.training.retraining.slots import Slot
 
     frame = scene()
