@@ -8,8 +8,8 @@ version. Knows neither how a model is trained nor how it is run.
     bundle/
         manifest.json     what the model is, and the SHA-256 of every other file
         model.onnx        camera pixels in; `denoised` and `uncertainty` out
-        noise_model.npz   the noise model that the graph holds, for people and for retraining; absent
-                          where a model made elsewhere was imported without one
+        noise_model.npz   the noise model that the graph holds, for people and for retraining;
+                          absent where a model made elsewhere was imported without one
         checkpoint.pt     weights for resuming and retraining (loaded with weights_only=True)
         sampler.onnx      of models that can: one sample of the signal instead of the mean
         golden.npz        a piece of a frame and the answer that every machine has to give
