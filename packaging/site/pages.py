@@ -96,7 +96,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def _navigation(files: Any, sections: dict[str, list[str]]) -> list[dict[str, list[str]]]:
-    there = [uri for uri in files.src_uris if uri.endswith(".md")]
+    there = [uri for uri in files.src_uris if uri.endswith((".md", ".ipynb"))]
     named = {page for pages in sections.values() for page in pages}
     found = {name: [page for page in pages if page in there] for name, pages in sections.items()}
     found["More"] = sorted(set(there) - named)
