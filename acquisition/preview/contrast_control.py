@@ -63,6 +63,17 @@ class ContrastControl(QObject):
         if self._picture is not None:
             self.plot.show(self._picture, self.limits)
 
+    def next_rule(self) -> None:
+        """Take the next rule of automatic contrast."""
+        here = CONTRAST_RULES.index(self._now.rule)
+        self.plot.rule_box.setCurrentIndex((here + 1) % len(CONTRAST_RULES))
+
+    def nudge(self, *, black: float = 0.0, white: float = 0.0) -> None:
+        """Move black and white by these shares of what lies between them; by hand from now on."""
+        low, high = self.limits
+        span = self.limits.span
+        self.plot.levels.setRegion((low + black * span, high + white * span))
+
     def _toggle_automatic(self, automatic: bool) -> None:
         if automatic:
             self._now.set_automatic()

@@ -235,6 +235,21 @@ class ImageRow(QWidget):
         for panel in self.panels:
             panel.fit()
 
+    def zoom(self, factor: float) -> None:
+        """Show `factor` times as much of the image, around the middle of what is seen."""
+        seen = self.denoised_panel.box.viewRect()
+        middle = seen.center()
+        seen.setSize(seen.size() * factor)
+        seen.moveCenter(middle)
+        for panel in self.panels:
+            panel.show_range(seen)
+
+    def move_wipe_line(self, share: float) -> None:
+        """Move the line by a share of the image's width."""
+        if self._picture is not None and self.wiping:
+            width = self._picture.raw.shape[1]
+            self.wipe_line.setValue(min(max(self.wipe_line.value() + share * width, 0), width))
+
     def _show_range(self, rectangle: QRectF) -> None:
         for panel in self.panels:
             if panel is not self.sender():

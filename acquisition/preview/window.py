@@ -53,6 +53,8 @@ NARROW = 980
 BRIEF_HEIGHT = 690
 """Below it the panel of words has no room for every sentence."""
 TICK_MS = 20
+NUDGE, ZOOM = 0.05, 1.25
+"""By how much a key moves an edge of the contrast or the wiper, and zooms."""
 CPU_SHARE = 0.4
 """The window takes at most this share of one core: the rest is the camera's and denoiser's."""
 WORDS_INTERVAL_S = 0.3
@@ -205,6 +207,17 @@ class PreviewWindow(QWidget):
             "C": self._next_channel,
             **{str(number + 1): partial(self._press_number, number) for number in range(9)},
             "N": self.use_newer_model,
+            "K": self.contrast.next_rule,
+            "Ctrl+Up": partial(self.contrast.nudge, white=NUDGE),
+            "Ctrl+Down": partial(self.contrast.nudge, white=-NUDGE),
+            "Ctrl+Shift+Up": partial(self.contrast.nudge, black=NUDGE),
+            "Ctrl+Shift+Down": partial(self.contrast.nudge, black=-NUDGE),
+            "+": partial(self.images.zoom, 1 / ZOOM),
+            "-": partial(self.images.zoom, ZOOM),
+            "Ctrl+Left": partial(self.images.move_wipe_line, -NUDGE),
+            "Ctrl+Right": partial(self.images.move_wipe_line, NUDGE),
+            "Alt+Up": partial(self._move_row, -1),
+            "Alt+Down": partial(self._move_row, 1),
             "Left": lambda: self.look_back.go(-1),
             "Right": lambda: self.look_back.go(1),
             "Home": self.look_back.return_to_now,
@@ -504,6 +517,12 @@ class PreviewWindow(QWidget):
         height, width = self._picture.raw.shape
         if 0 <= x < width and 0 <= y < height:
             self._row, self._column = int(y), int(x)
+            self.images.mark_row(self._row)
+            self._draw_profile()
+
+    def _move_row(self, rows: int) -> None:
+        if self._picture is not None:
+            self._row = min(max(self._row + rows, 0), self._picture.raw.shape[0] - 1)
             self.images.mark_row(self._row)
             self._draw_profile()
 

@@ -214,6 +214,9 @@ class Calibrate(Step):
 
 
 def _says(check: dict[str, Any]) -> str:
+    """Return what was found and what to do; what is good is said by its name alone."""
+    if check["colour"] == "green":
+        return ""
     return f"{check['sentence']} {check['advice']}".strip()
 
 

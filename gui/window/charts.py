@@ -133,7 +133,7 @@ class LossChart(Chart):
         super().__init__(
             "ERROR (lower is better)",
             "step",
-            "loss",
+            "error",
             empty="A piece of your image, raw and denoised, appears here while it learns.",
         )
         self._loss = self.plot.plot()

@@ -9,7 +9,14 @@ from itertools import pairwise
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QAbstractSpinBox,
+    QHBoxLayout,
+    QLineEdit,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ...acquisition.preview.widgets import label
 from ..session import Session
@@ -100,6 +107,10 @@ class Page(QWidget):
         for part in self.findChildren(QWidget):
             if isinstance(width := part.property(WIDTH), int):
                 part.setFixedWidth(round(width * scale))
+        margin = round(5 * scale)  # the style sheet does not reach into a box of numbers
+        for line in self.findChildren(QLineEdit):
+            if isinstance(line.parentWidget(), QAbstractSpinBox):
+                line.setTextMargins(margin, 0, margin, 0)
 
     def leave(self) -> None:
         """Let go of what another program holds, because the window closes."""

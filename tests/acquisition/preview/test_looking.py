@@ -323,6 +323,35 @@ def test_the_history_is_drawn_as_a_strip(window):
     assert "bad since 4" in window.side.history_words.text()
 
 
+def test_what_the_mouse_does_the_keys_do_too(window):
+    from PySide6.QtCore import Qt
+    from PySide6.QtTest import QTest
+
+    control, shift = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
+    window.activateWindow()
+    assert QTest.qWaitForWindowActive(window)
+    low, high = window.contrast.limits
+    QTest.keyClick(window, Qt.Key.Key_Down, control)
+    assert window.contrast.limits.low == low
+    assert window.contrast.limits.high < high
+    QTest.keyClick(window, Qt.Key.Key_Down, control | shift)
+    assert window.contrast.limits.low < low
+    assert not window.contrast_plot.auto_box.isChecked()
+    QTest.keyClick(window, Qt.Key.Key_K)
+    assert window.contrast_plot.auto_box.isChecked()
+    assert window.contrast_plot.rule_box.currentText() == "Strong"
+    row = window._row
+    QTest.keyClick(window, Qt.Key.Key_Down, Qt.KeyboardModifier.AltModifier)
+    assert window._row == row + 1
+    seen = window.raw_panel.box.viewRect().width()
+    QTest.keyClick(window, Qt.Key.Key_Plus)
+    assert window.raw_panel.box.viewRect().width() < 0.9 * seen
+    press(window, Qt.Key.Key_W)
+    at = window.images.wipe_line.value()
+    QTest.keyClick(window, Qt.Key.Key_Left, control)
+    assert window.images.wipe_line.value() < at
+
+
 def test_a_newer_model_is_offered_and_asked_for_by_its_key(window, growing, tmp_path, monkeypatch):
     from PySide6.QtCore import Qt
     from PySide6.QtTest import QTest
