@@ -7,8 +7,9 @@
     python benchmarks/retraining_bars.py give-way            a live session starts: free cores
 
 Specimen and camera are simulated (`acquisition.microscope.specimen`); training, gate, service and
-processes are the real ones at small size. Each part adds its row to --out; `kills` adds to what it
-has counted before.
+processes are the real ones at small size. Each part adds its row to --out. With --place its
+library is kept and gone on with: `nothing`, `sabotage` and `kills` then add to what they have
+counted before, so that they can be run in pieces of a minute.
 """
 
 from __future__ import annotations
@@ -64,6 +65,12 @@ SHAPE = (128, 128)
 LAW = CameraLaw(0.5, 100.0, 2.0)
 FRAMES = 40
 QUICK = TrainingOptions(preset="fast", steps=400, batch=8, patch=64)
+COUNTED = (
+    "kills",
+    "kills_with_a_candidate_begun",
+    "nights_that_ended_before_the_kill",
+    "nights_that_went_on_with_another",
+)
 LONG_NIGHT_S = 90.0
 """After the kills: enough on a busy computer."""
 NIGHT = "quietscope.training.retraining.night_process"
@@ -171,42 +178,53 @@ def change(place: Path, given: argparse.Namespace) -> dict[str, Any]:
 def nothing(place: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Offer nothing new: how soon is that said, and do more rounds on the same data do harm."""
     library = place / "library"
-    record(library, "first 0", seen(FIRST))
-    first = round_of(library, replace(QUICK, steps=given.steps))
-    assert first.candidate is not None
-    began = time.process_time()
-    again = round_of(library, QUICK)
-    in_process_s = time.process_time() - began
-    began, worked = time.perf_counter(), _children_s()
-    command = own_command(NIGHT, str(library), "--until", f"{time.time() + 600:.0f}")
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    process_s, on_the_clock_s = _children_s() - worked, time.perf_counter() - began
-    told = json.loads(done.stdout.splitlines()[-1])
-    before_db, decisions = psnr_db(first.candidate, FIRST), []
-    shelf, curve = Library(library), []
-    for night in range(given.times):
+    shelf = Library(library)
+    known = {"decisions": [], "after_each_night_db": []}
+    if not library.exists():
+        record(library, "first 0", seen(FIRST))
+        first = round_of(library, replace(QUICK, steps=given.steps))
+        assert first.candidate is not None
+        known |= {"first_db": psnr_db(first.candidate, FIRST)} | _said_at_once(library)
+    else:
+        known = given.before
+    decisions, curve = known["decisions"], known["after_each_night_db"]
+    for _ in range(given.times):
+        night = len(decisions)
         record(library, f"again {night}", seen(FIRST, 0))  # the same scene, the same noise
         options = replace(QUICK, steps=given.steps // 3, seed=night + 1)
         request = Request(options=options, since_last=True)
         decisions.append(weightiest(retrain_slots(shelf, request)).decision)
         curve.append(psnr_db(shelf.current(), FIRST))
     return {
-        "decision": again.decision,
-        "night": told["decision"],
-        "in_process_cpu_s": in_process_s,
-        "process_cpu_s_with_imports": process_s,
-        "process_on_the_clock_s": on_the_clock_s,
-        "nights": given.times,
+        **known,
+        "nights": len(decisions),
         "steps_of_the_first": given.steps,
         "steps_of_a_night": given.steps // 3,
         "decisions": decisions,
-        "first_db": before_db,
         "after_each_night_db": curve,
-        "last_db": curve[-1],
         "best_blur_db": best_blur_db(FIRST),
         "bar": "skipped within 5 s of processor time, imports included; after no night is the "
         "model in use more than 0.1 dB worse than the first, by truth",
-        "met": told["decision"] == "skipped" and process_s < 5 and min(curve) >= before_db - 0.1,
+        "met": known["night"] == "skipped"
+        and known["process_cpu_s_with_imports"] < 5
+        and min(curve, default=0.0) >= known["first_db"] - 0.1,
+    }
+
+
+def _said_at_once(library: Path) -> dict[str, Any]:
+    """Return what a night says to a library with nothing new, and what that costs."""
+    began = time.process_time()
+    again = round_of(library, QUICK)
+    in_process_s = time.process_time() - began
+    began, worked = time.perf_counter(), _children_s()
+    command = own_command(NIGHT, str(library), "--until", f"{time.time() + 600:.0f}")
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {
+        "decision": again.decision,
+        "night": json.loads(done.stdout.splitlines()[-1])["decision"],
+        "in_process_cpu_s": in_process_s,
+        "process_cpu_s_with_imports": _children_s() - worked,
+        "process_on_the_clock_s": time.perf_counter() - began,
     }
 
 
@@ -219,33 +237,38 @@ def _children_s() -> float:
 def sabotage(place: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Offer data that teach nothing true, and candidates that are worse than they look."""
     library = place / "library"
-    record(library, "good", seen(FIRST))
-    round_of(library, replace(QUICK, steps=given.steps))
+    if not library.exists():
+        record(library, "good", seen(FIRST))
+        round_of(library, replace(QUICK, steps=given.steps))
     current = Library(library).current()
     assert current is not None
-    rows: dict[str, dict[str, Any]] = {}
-    for kind, spoil in SPOILED.items():
-        rows[kind] = _counted(
-            [_spoiled(library, current, kind, spoil, n) for n in range(given.times)]
-        )
-    rows["channel under another's name"] = _counted(
-        [_mislabelled(place / f"channels {n}", n) for n in range(given.times)]
-    )
-    for kind in CANDIDATES:
-        rows[kind] = _counted([_false_candidate(place, kind, n) for n in range(given.times)])
-    rows["corrupted on disk"] = _counted(
-        [_corrupted(library, current, n) for n in range(given.times)]
-    )
+    tries: dict[str, Callable[[int], tuple[bool, str]]] = {
+        **{
+            kind: partial(_spoiled, library, current, kind, spoil)
+            for kind, spoil in SPOILED.items()
+        },
+        "channel under another's name": lambda n: _mislabelled(place / f"channels {n}", n),
+        **{kind: partial(_false_candidate, place, kind) for kind in CANDIDATES},
+        "corrupted on disk": partial(_corrupted, library, current),
+    }
+    rows: dict[str, dict[str, Any]] = given.before.get("by_kind", {})
+    for kind in given.kinds or tries:
+        first = rows.get(kind, {"tried": 0})["tried"]
+        numbers = range(first, first + given.times)
+        rows[kind] = _counted([tries[kind](number) for number in numbers], rows.get(kind))
     tried = sum(row["tried"] for row in rows.values())
     promoted = sum(row["promoted"] for row in rows.values())
     return {"by_kind": rows, "tried": tried, "promoted": promoted, "met": promoted == 0}
 
 
-def _counted(outcomes: list[tuple[bool, str]]) -> dict[str, Any]:
+def _counted(
+    outcomes: list[tuple[bool, str]], before: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    known = before or {"tried": 0, "promoted": 0, "reason_of_the_first": outcomes[0][1]}
     return {
-        "tried": len(outcomes),
-        "promoted": sum(promoted for promoted, _ in outcomes),
-        "reason_of_the_first": outcomes[0][1],
+        "tried": known["tried"] + len(outcomes),
+        "promoted": known["promoted"] + sum(promoted for promoted, _ in outcomes),
+        "reason_of_the_first": known["reason_of_the_first"],
     }
 
 
@@ -390,42 +413,51 @@ def _woven(rng: np.random.Generator) -> NDArray[np.float64]:
 
 def kills(place: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Kill a night at random instants: is what is in use usable, and does a night end well."""
-    library, rng = place / "library", random.Random(given.seed)
-    shelf = Library(library)
-    record(library, "run 0", seen(FIRST))
-    round_of(library, replace(QUICK, steps=given.steps))
-    failures: list[str] = []
-    resumed = decided = 0
-    for kill in range(given.times):
+    library = place / "library"
+    shelf, before = Library(library), given.before
+    if not library.exists():
+        record(library, "run 0", seen(FIRST))
+        round_of(library, replace(QUICK, steps=given.steps))
+    rng = random.Random(f"{given.seed} {before.get('kills', 0)}")
+    failures: list[str] = before.get("failures", [])
+    counts = dict.fromkeys(COUNTED, 0) | {name: before[name] for name in COUNTED if before}
+    for _ in range(given.times):
+        number = len(shelf.runs())
         if not begun.unjudged(shelf):
-            record(library, f"run {kill + 1}", seen(FIRST, 40 * (kill + 1)))
-        pending = [candidate.name for candidate, _ in begun.unjudged(shelf)]
-        resumed += bool(pending)
+            record(library, f"run {number}", seen(FIRST, 40 * number))
+        counts["nights_that_went_on_with_another"] += bool(begun.unjudged(shelf))
         night = _night(library, given.night_s)
         try:
             night.wait(rng.uniform(0.5, 1.1 * given.night_s))
-            decided += 1
+            counts["nights_that_ended_before_the_kill"] += 1
         except subprocess.TimeoutExpired:
             night.kill()
             night.wait()
-        failures += _wrong(shelf, f"kill {kill}")
-    last = _night(library, LONG_NIGHT_S, subprocess.PIPE)
-    told, _ = last.communicate(timeout=2 * LONG_NIGHT_S)
-    if last.returncode:
-        failures.append(f"the night after the kills ended with {last.returncode}: {told!r}")
-    failures += _wrong(shelf, "at the end")
+            counts["kills"] += 1
+            counts["kills_with_a_candidate_begun"] += bool(begun.unjudged(shelf))
+        failures += _wrong(shelf, f"kill {counts['kills']}")
+    said = _undisturbed(library, failures) if given.last else []
     left = [path.name for path in shelf.models_dir.iterdir() if path.name.endswith(".partial")]
+    unjudged = len(begun.unjudged(shelf))
     return {
-        "kills": given.times - decided,
-        "nights_that_ended_before_the_kill": decided,
-        "nights_that_went_on_with_another": resumed,
+        **counts,
         "failures": failures,
-        "unjudged_at_the_end": len(begun.unjudged(shelf)),
+        "unjudged_at_the_end": unjudged,
         "staging_left": len(left),
-        "last_night": [json.loads(line).get("decision") for line in told.splitlines()],
-        "bar": "always a usable model in use, no half bundle, and a night that goes on",
-        "met": not failures and not begun.unjudged(shelf),
+        "undisturbed_night": said,
+        "bar": "50 kills: always a usable model in use, no half bundle, and a night that goes on",
+        "met": counts["kills"] >= 50 and not failures and bool(said) and not unjudged,
     }
+
+
+def _undisturbed(library: Path, failures: list[str]) -> list[str | None]:
+    """Make a night that nobody kills; return its decisions, and add what went wrong."""
+    night = _night(library, LONG_NIGHT_S, subprocess.PIPE)
+    told, _ = night.communicate(timeout=2 * LONG_NIGHT_S)
+    if night.returncode:
+        failures.append(f"the night after the kills ended with {night.returncode}: {told!r}")
+    failures += _wrong(Library(library), "at the end")
+    return [json.loads(line).get("decision") for line in told.splitlines()]
 
 
 def _night(
@@ -532,28 +564,25 @@ def main() -> None:
     parser.add_argument("--night-s", type=float, default=40.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("retraining_bars.json"))
+    parser.add_argument("--place", type=Path, help="Keep the library here and go on with it.")
+    parser.add_argument("--kinds", nargs="*", help="Of sabotage; all without.")
+    parser.add_argument(
+        "--last", action=argparse.BooleanOptionalAction, default=True, help="A night after kills."
+    )
     given = parser.parse_args()
+    known = json.loads(given.out.read_text("utf-8")) if given.out.is_file() else {}
+    given.before = known.get(given.part, {}) if given.place is not None else {}
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="quietscope nights ") as folder:
         os.environ["QUIETSCOPE_STATE"] = str(Path(folder) / "state")
-        row = PARTS[given.part](Path(folder), given)
+        row = PARTS[given.part](given.place or Path(folder), given)
     row |= {
-        "seconds": time.perf_counter() - began,
+        "seconds": time.perf_counter() - began + given.before.get("seconds", 0.0),
         "hardware": cpu_name(all_cores()),
         "other_load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
-    known = json.loads(given.out.read_text("utf-8")) if given.out.is_file() else {}
-    if given.part == "kills" and "kills" in known:
-        row = _added(known["kills"], row)
     write_json(given.out, {**known, given.part: row})
     print(json.dumps(row, indent=2))
-
-
-def _added(before: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    counted = ("kills", "nights_that_ended_before_the_kill", "nights_that_went_on_with_another")
-    sums = {name: before[name] + row[name] for name in (*counted, "seconds", "staging_left")}
-    failures = [*before["failures"], *row["failures"]]
-    return {**row, **sums, "failures": failures, "met": not failures}
 
 
 if __name__ == "__main__":

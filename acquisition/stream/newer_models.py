@@ -94,11 +94,13 @@ class NewerModels:
                 continue
             self.found[name] = str(now)
             channel = "" if bundle.manifest.channel is None else f" of {bundle.manifest.channel}"
-            self._log(
+            words = (
                 f"a newer model{channel} is ready: {now.name}; this run keeps {bundle.path.name} "
                 f"and the next one takes the newer, or this one as well with `quietscope models "
                 f"use {now.name} --library {shelf.path} --running`"
             )
+            self._log(words)
+            logger.warning("%s", words)  # so that it is read in a terminal, too
 
 
 def _in_use(shelf: Library, bundle: Bundle) -> Path | None:
