@@ -15,7 +15,7 @@ import typer
 
 from ..reporting.console import Outcome, command_line, progress, say
 from ..reporting.told import tell
-from ..storage.atomic_output import require_absent, require_apart
+from ..storage.atomic_output import require_absent, require_apart, require_writable
 from ..storage.live_sessions import live_session
 from ..storage.output_kinds import Kind
 from .level_recorder import RecordedLevel
@@ -78,6 +78,8 @@ def calibrate(
     if keep_stacks is not None:
         require_apart(keep_stacks, [out, page])
         require_absent(keep_stacks, overwrite=overwrite, kind=Kind.LIGHT_LEVELS)
+    for written in (out, page):
+        require_writable(written)
     begun = time.perf_counter()
     # An even field is what is needed: the demo camera has one, and no specimen stands before it.
     opening = open_microscope(replace(microscope, specimen=False))

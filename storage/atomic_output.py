@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -174,6 +175,21 @@ def require_absent(path: Path, *, overwrite: bool = False, kind: Kind | None = N
         _require_kind(path, kind)
     elif path.is_dir():
         raise OutputError(f"{path}: is a folder, expected a file; choose another name")
+
+
+def require_writable(path: Path) -> None:
+    """Raise OutputError unless something can be written at `path`; its folder is made.
+
+    For what takes minutes to measure: a drive that is read-only is said before, not afterwards.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); choose a folder that you may write to"
+        ) from error
 
 
 def _require_kind(path: Path, kind: Kind) -> None:

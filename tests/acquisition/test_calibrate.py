@@ -47,6 +47,14 @@ def test_options_without_use_are_wrong_usage(option, tmp_path):
     assert "has no use here" in " ".join(done.output.split())
 
 
+def test_a_place_where_nothing_can_be_written_is_said_before_the_camera_starts(tmp_path):
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(app, ["calibrate", "--out", str(tmp_path / "file" / "c.npz")])
+    assert done.exit_code == 1
+    assert "choose a folder that you may write to" in " ".join(done.output.split())
+    assert "camera:" not in done.output
+
+
 def test_a_channel_that_does_not_exist_is_named(tmp_path):
     done = CliRunner().invoke(
         app, ["calibrate", "--out", str(tmp_path / "c.npz"), "--channel", "infrared"]
