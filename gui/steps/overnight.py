@@ -26,7 +26,8 @@ from .step import Step, StepSnapshot, StepState
 
 AT, UNTIL = "23:00", "06:00"
 MINUTES_NOW = 10
-LOOK_S = 5.0
+LOOK_S = 30.0
+"""Between two looks for new recordings: her disk may be slow."""
 GRADES = {"promoted": Grade.GOOD, "rolled back": Grade.CARE}
 WORDS = {
     "promoted": "New model in use",
@@ -96,7 +97,8 @@ class Overnight(Step):
         self._nights_of: tuple[Path, int] | None = None
 
     def look(self) -> None:
-        """Ask how the schedule stands; the answer comes with a later snapshot."""
+        """Look again, and ask how the schedule stands; the answer comes with a later snapshot."""
+        self._next_look = 0.0
         if self.facts.workspace.path.is_dir() and not self.schedule.busy:
             self.schedule.start()
 

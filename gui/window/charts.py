@@ -103,8 +103,9 @@ class PhotonTransferChart(Chart):
         for curve, values in ((self._points, levels), (self._fit, sorted(model))):
             known = [(x, y) for x, y in values if x > 0 and y > 0]
             curve.setData([x for x, _ in known], [y for _, y in known])
-        for side, values in (("bottom", [x for x, _ in levels]), ("left", [y for _, y in levels])):
-            self.plot.getPlotItem().getAxis(side).setTicks([round_ticks(values), []])
+        for number, side in enumerate(("bottom", "left")):
+            ticks = round_ticks([level[number] for level in levels])
+            self.plot.getPlotItem().getAxis(side).setTicks([ticks, []])
 
 
 def round_ticks(values: Sequence[float]) -> list[tuple[float, str]]:

@@ -59,7 +59,8 @@ class Page(QWidget):
 
     def order_focus(self) -> None:
         """Let Tab go as the eye does: the page, its buttons, the job at work, the command."""
-        actions = [self.action_row.itemAt(i).widget() for i in range(self.action_row.count())]
+        items = map(self.action_row.itemAt, range(self.action_row.count()))
+        actions = [item.widget() for item in items if item is not None]
 
         def place(part: QWidget) -> int:
             if self.command.isAncestorOf(part):
