@@ -1,6 +1,7 @@
 """All learned methods on the six nandb stacks in the same time, beside what needs no training.
 
     python benchmarks/training_methods.py [--seconds 60] [--seeds 0 1 2] [--left N] [METHOD …]
+    python benchmarks/training_methods.py --summary
 
 Real photon counts, 50 repeats of six scenes; frames and truth are those of `training_nandb.py`: a
 frame is scored against the mean of the repeats that were not among its inputs. The time is that of
@@ -169,6 +170,35 @@ def speed(name: str, stacks: Sequence[Stack]) -> float:
         return float(measured.result()["session_run_ms_p50"])
 
 
+def summary(rows: Sequence[dict[str, Any]]) -> None:
+    """Print a table of what is stored, the best first; the spread is that of the seeds."""
+    by_method: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["seconds"] is not None:
+            by_method.setdefault((row["method"], row["seconds"]), []).append(row)
+    ranked = sorted(by_method.items(), key=lambda item: -mean_of(item[1], "psnr_db"))
+    print("| method | learned from | seeds | steps | estimate, dB | SSIM | z |")
+    print("|---|---|---|---|---|---|---|")
+    for (name, _), own in ranked:
+        steps = [step for row in own for step in row.get("steps", [])]
+        told = [row for row in own if row["uncertainty_z_std"] is not None]
+        spread = np.std([row["psnr_db"] for row in own], ddof=1) if len(own) > 1 else None
+        cells = [
+            name,
+            own[0]["learned_from"],
+            str(len(own)) if steps else "",
+            f"{np.mean(steps):.0f}" if steps else "",
+            f"{mean_of(own, 'psnr_db'):.2f}" + (f" ± {spread:.2f}" if spread is not None else ""),
+            f"{mean_of(own, 'ssim'):.3f}",
+            f"{mean_of(told, 'uncertainty_z_std'):.2f}" if told else "",
+        ]
+        print(f"| {' | '.join(cells)} |")
+
+
+def mean_of(rows: Sequence[dict[str, Any]], name: str) -> float:
+    return float(np.mean([row[name] for row in rows]))
+
+
 def _unheard(remark: str) -> None:
     """Say nothing."""
 
@@ -179,6 +209,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=60.0)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--left", type=int, help="Rows after which to stop.")
+    arguments.add_argument("--summary", action="store_true", help="Print what is stored only.")
     arguments.add_argument("--speed", action="store_true", help="Measure the graphs' speed only.")
     arguments.add_argument("--out", type=Path, default=RESULTS / "training_methods.json")
     chosen = arguments.parse_args()
@@ -187,6 +218,9 @@ def main() -> None:
         arguments.error(f"{', '.join(sorted(strange))}: expected some of {', '.join(known)}")
     torch.set_num_threads(1)
     rows = Rows(chosen.out, ("method", "seed", "seconds"), threads=1)
+    if chosen.summary:
+        summary(rows.rows)
+        return
     stacks = nandb()
     if chosen.speed:
         for name in [one for one in chosen.methods or METHODS if one in METHODS]:
