@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..model.direct import LaplaceEstimate, PlainEstimate, Residual, laplace_nll
+from ..model.direct import LaplaceEstimate, PlainEstimate, laplace_nll
 from ..model.masking import MaskedPrior
 from ..model.noise_likelihood import TabulatedNoise
 from ..options import InputPlanes, TrainingOptions
@@ -20,10 +20,16 @@ DIFFERENCES = {"plain": functional.l1_loss, "squared": functional.mse_loss}
 
 
 class ContentAwareRestoration(SupervisedLearner):
-    """The learner of `care`: a U-Net that corrects the frame.
+    """The learner of `care`: a U-Net from frames to clean ones.
 
     `laplace` (the authors' probabilistic network) states a Laplace law for every pixel, `plain`
     the value alone, by the absolute error; `squared` by the squared error, which gives the mean.
+
+    The authors train the law by its likelihood alone, and let the network correct the frame. Both
+    cost in a short training: under the likelihood dark pixels, whose scale is small, outweigh all
+    others, and what is added to a noisy frame has to take its noise away first. Here the law's
+    place is learned by the squared error and its scale by the likelihood, with the place held
+    fixed and weighed by the scale.
     """
 
     learning_rate = 3e-3
@@ -36,14 +42,21 @@ class ContentAwareRestoration(SupervisedLearner):
         self.name = options.loss or "laplace"
         probabilistic = self.name not in DIFFERENCES
         self.outputs = 1 + probabilistic
-        self.network = Residual(
-            MaskedPrior(inputs.further, options.plan, artefact_free=False, outputs=self.outputs)
+        self.network = MaskedPrior(
+            inputs.further, options.plan, artefact_free=False, outputs=self.outputs
         )
         self.posterior = LaplaceEstimate(noise) if probabilistic else PlainEstimate(noise)
 
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:
-        """Return −log of the Laplace density of the truth, or the error that was asked for."""
+        """Return the error that was asked for, with a law the likelihood of its scale besides."""
         predicted, truth = self.outputs_and_truth(frames)
         if isinstance(self.posterior, LaplaceEstimate):
-            return laplace_nll(truth, *self.posterior.law(predicted)).mean()
+            mean, scale = self.posterior.law(predicted)
+            said = laplace_nll(truth, mean.detach(), scale) * scale.detach()
+            return functional.mse_loss(mean, truth) + said.mean()
         return DIFFERENCES[self.name](predicted, truth)
+
+    def score(self, frames: Tensor, rng: torch.Generator) -> Tensor:
+        """Return the error alone, the squared one for a law."""
+        predicted, truth = self.outputs_and_truth(frames)
+        return DIFFERENCES.get(self.name, functional.mse_loss)(predicted[:, :1], truth)

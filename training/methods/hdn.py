@@ -11,9 +11,9 @@ from ..model.latent import LadderLatents
 from ..options import TrainingOptions
 from .latents import LatentLearner
 
-WIDTHS: dict[Preset, int] = {"fast": 16, "live": 32, "best": 64}
-"""Channels; 64 are the authors'."""
-LATENTS: dict[Preset, int] = {"fast": 8, "live": 16, "best": 32}
+WIDTHS: dict[Preset, int] = {"fast": 16, "live": 16, "best": 64}
+"""Channels; 64 are the authors'. Wider ones learn more slowly than they gain in a short run."""
+LATENTS: dict[Preset, int] = {"fast": 8, "live": 8, "best": 32}
 """Of each layer; 32 are the authors'."""
 LAYERS: dict[Preset, int] = {"fast": 2, "live": 3, "best": 4}
 """Of latents, the finest at half the resolution; the authors have six."""

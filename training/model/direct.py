@@ -1,7 +1,7 @@
 """Networks whose own output is the estimate, learned from clean frames: what they state with it.
 
-Owns the estimate without an uncertainty, the one with a Laplace scale, and the network that adds
-what it finds to the frame. Network units throughout.
+Owns the estimate without an uncertainty, and the one with a Laplace scale. Network units
+throughout.
 """
 
 from __future__ import annotations
@@ -10,26 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .network import Network
 from .noise_likelihood import TabulatedNoise
 from .posterior import CorrectedPosterior, Posterior
 
 LEAST_SCALE = 1e-3
 """Of a Laplace law, in network units: the authors' of CARE."""
-
-
-class Residual(Network):
-    """A network whose first output is a correction of the newest frame."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-        self.stride = network.stride
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return the network's outputs (N, C, Y, X), the frame added to the first."""
-        predicted = self.network(frames)
-        return torch.cat([frames[:, :1] + predicted[:, :1], predicted[:, 1:]], dim=1)
 
 
 class PlainEstimate(Posterior):
@@ -58,7 +43,7 @@ class PlainEstimate(Posterior):
 
 
 class LaplaceEstimate(CorrectedPosterior):
-    """The network's outputs are the median of a Laplace law and its scale b; its variance is 2b².
+    """The network's outputs are the middle of a Laplace law and its scale b; its variance is 2b².
 
     Weigert et al. 2018, doi:10.1038/s41592-018-0216-7.
     """
@@ -71,7 +56,7 @@ class LaplaceEstimate(CorrectedPosterior):
         return mean, 2 * scale**2 * self.noise.interpolated(self.stated_gain, mean)
 
     def law(self, predicted: Tensor) -> tuple[Tensor, Tensor]:
-        """Return median and scale for outputs (N, 2, …), (N, 1, …) each."""
+        """Return middle and scale for outputs (N, 2, …), (N, 1, …) each."""
         return predicted[:, :1], functional.softplus(predicted[:, 1:]) + LEAST_SCALE
 
     def prior(

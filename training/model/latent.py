@@ -16,10 +16,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .masking import reflected
 from .network import Network
 
+BLOCK = 2
+"""Edge, pixels, of the blocks that all convolutions work on: at full resolution they would cost
+four times as much, and no latent lies there."""
 TILE = 32
 """Latents along y and x after which the fixed draws repeat: far beyond what one latent reaches."""
 START_LOG_SCALE = -2.0
@@ -131,30 +135,27 @@ class FlatLatents(LatentNetwork):
     """DivNoising: convolutions down to a quarter of the resolution, latents, convolutions up."""
 
     def __init__(self, inputs: int, width: int, channels: int, samples: int) -> None:
-        super().__init__(samples, channels, layers=1, finest=4)
+        super().__init__(samples, channels, layers=1, finest=2 * BLOCK)
         self.encoder = nn.Sequential(
-            *_block(inputs, width),
+            nn.PixelUnshuffle(BLOCK),
+            *_block(BLOCK**2 * inputs, width),
             nn.MaxPool2d(2),
             *_block(width, 2 * width),
-            nn.MaxPool2d(2),
-            *_block(2 * width, 2 * width),
         )
         self.law = nn.Conv2d(2 * width, 2 * channels, 1)
         self.decoder = nn.Sequential(
             *_block(channels, 2 * width),
             nn.Upsample(scale_factor=2.0),
             *_block(2 * width, width),
-            nn.Upsample(scale_factor=2.0),
-            *_block(width, width),
         )
-        self.head = nn.Conv2d(width, 1, 1)
+        self.head = nn.Conv2d(width, BLOCK**2, 1)
         _initialise(self)
 
     def inferred(self, frames: Tensor, noise: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return a sample and the divergence of its latents from the standard normal law."""
         law = _law(self.law, self.encoder(frames))
-        drawn = law.drawn(noise)
-        return _in_full(self.head, self.decoder(drawn)), [law.divergence(_standard(law))]
+        signal = _pixels(self.head, self.decoder(law.drawn(noise)))
+        return signal, [law.divergence(_standard(law))]
 
 
 class LadderLatents(LatentNetwork):
@@ -163,10 +164,14 @@ class LadderLatents(LatentNetwork):
     def __init__(
         self, inputs: int, width: int, channels: int, samples: int, layers: int = 3
     ) -> None:
-        super().__init__(samples, channels, layers, finest=2)
-        self.first = nn.Sequential(*_block(inputs, width))
+        super().__init__(samples, channels, layers, finest=BLOCK)
         self.up = nn.ModuleList(
-            nn.Sequential(nn.MaxPool2d(2), *_block(width, width)) for _ in range(layers)
+            nn.Sequential(
+                nn.MaxPool2d(2) if layer else nn.PixelUnshuffle(BLOCK),
+                *_block(width if layer else BLOCK**2 * inputs, width),
+                *_block(width, width),
+            )
+            for layer in range(layers)
         )
         self.posterior_laws = nn.ModuleList(
             nn.Conv2d(width * (1 if layer == layers - 1 else 2), 2 * channels, 3, padding=1)
@@ -178,18 +183,18 @@ class LadderLatents(LatentNetwork):
         self.down = nn.ModuleList(
             nn.Sequential(
                 *_block(channels + (0 if layer == layers - 1 else width), width),
-                nn.Upsample(scale_factor=2.0),
+                *([nn.Upsample(scale_factor=2.0)] if layer else []),
             )
             for layer in range(layers)
         )
         self.last = nn.Sequential(*_block(width, width))
-        self.head = nn.Conv2d(width, 1, 1)
+        self.head = nn.Conv2d(width, BLOCK**2, 1)
         _initialise(self)
 
     def inferred(self, frames: Tensor, noise: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return a sample and the divergence of each layer from what those above it predict."""
         seen = []
-        features = self.first(frames)
+        features = frames
         for step in self.up:
             features = step(features)
             seen.append(features)
@@ -203,7 +208,7 @@ class LadderLatents(LatentNetwork):
             divergences.append(law.divergence(prior))
             drawn = law.drawn(self.noise_of(layer, noise))
             known = self.down[layer](torch.cat([known, drawn.to(known.dtype)], dim=1))
-        return _in_full(self.head, self.last(known)), divergences
+        return _pixels(self.head, self.last(known)), divergences
 
 
 def _block(inputs: int, outputs: int) -> list[nn.Module]:
@@ -240,6 +245,11 @@ def _speak(law: nn.Conv2d) -> None:
 def _law(layer: nn.Module, features: Tensor) -> Law:
     mean, log_scale = _in_full(layer, features).chunk(2, dim=1)
     return Law(mean, log_scale.clamp(*LOG_SCALES))
+
+
+def _pixels(head: nn.Module, features: Tensor) -> Tensor:
+    """Return the signal (N, 1, Y, X) that features of blocks say."""
+    return functional.pixel_shuffle(_in_full(head, features), BLOCK)
 
 
 def _standard(law: Law) -> Law:
