@@ -125,6 +125,19 @@ CORRUPTIONS: dict[str, Corruption] = {
 }
 
 
+class Correction(torch.nn.Module):
+    """A U-Net whose output is added to the picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = MaskedPrior(0, PLAN, artefact_free=False, outputs=1)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """Return the corrected picture, (N, 1, Y, X)."""
+        corrected: Tensor = seen + self.network(seen)
+        return corrected
+
+
 def scenes(count: int, seed: int) -> list[Picture]:
     """Return scenes from 0 to 1."""
     rng = np.random.default_rng(seed)
@@ -152,7 +165,7 @@ def trained(
 ) -> torch.nn.Module:
     """Return the network that learned from corrupted pictures; `clean` from clean ones."""
     torch.manual_seed(seed)
-    network = MaskedPrior(0, PLAN, artefact_free=False, outputs=1)
+    network = Correction()
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     average = weight_average(network)
