@@ -130,15 +130,20 @@ def _formats() -> str:
     from quietscope.calibration.fingerprint import CameraFingerprint
     from quietscope.inference.bundle import Manifest
     from quietscope.inference.provenance import Provenance
+    from quietscope.inference.trust.null import TrustReference
+    from quietscope.training.retraining.night_record import NightRecord
 
     schemas = {
         "`manifest.json` of a model bundle": Manifest,
         "The key `quietscope` of a denoised image": Provenance,
         "A camera's fingerprint": CameraFingerprint,
+        "`trust_reference.json` of a model bundle": TrustReference,
+        "`nights/DATE.json` of a library, and what `schedule run --json` prints": NightRecord,
     }
     parts = [
-        "# Formats\n\nImages are OME-Zarr (NGFF 0.5). What stands in the JSON beside them, as "
-        "JSON Schema:\n"
+        "# Formats\n\nImages are OME-Zarr (NGFF 0.5); a noise model is an npz of plain arrays "
+        "with a header of JSON. What commands print with `--json` is said on the "
+        "[page of JSON](../json.md). What stands in the JSON beside images, as JSON Schema:\n"
     ]
     for title, model in schemas.items():
         schema = json.dumps(model.model_json_schema(), indent=2, ensure_ascii=False)

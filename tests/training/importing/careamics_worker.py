@@ -34,7 +34,7 @@ def train(folder: Path) -> None:
             "SYX",
             (32, 32),
             4,
-            num_steps=60,
+            num_steps=20,
             num_epochs=1,
             model_params=NETWORK,
             use_n2v2=name == "n2v2",
@@ -49,7 +49,7 @@ def train(folder: Path) -> None:
         shutil.copy(checkpoint, folder / f"{name}.ckpt")
         model.export_to_bmz(
             path_to_archive=folder / f"{name}.zip",
-            friendly_model_name=name,
+            friendly_model_name=f"{name} of a test",
             input_array=frames[:1],
             authors=[{"name": "A. Lab"}],
             general_description="A test.",
