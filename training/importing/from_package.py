@@ -21,6 +21,9 @@ from .foreign_network import OURS, ForeignNetwork
 from .imported_bundle import Example, Import
 from .package import Package, axes_of, opened, planes_of, sizes_of, steps_of
 
+PLAIN_WEIGHTS = "pytorch_state_dict"
+"""BioImage.IO's name for weights without a network."""
+
 
 def read_package(source: Path, *, run_torchscript: bool = False) -> Import:
     """Read a package: its network, its scaling and its test tensors.
@@ -53,12 +56,15 @@ def read_package(source: Path, *, run_torchscript: bool = False) -> Import:
             output_axes,
             planes,
             least,
-            step if kind != "pytorch_state_dict" else _unet_step(package),
+            step if kind != PLAIN_WEIGHTS else _unet_step(package),
             steps_of(package, given, given.preprocessing),
             steps_of(package, estimate, estimate.postprocessing),
             package.states_uncertainty,
         )
-        return Import(source, network, example, _facts(package, kind))
+        # CAREamics undoes its normalisation in the package.
+        return Import(
+            source, network, example, _facts(package, kind), in_camera_units=kind == PLAIN_WEIGHTS
+        )
 
 
 def _network(package: Package, example: Example, run_torchscript: bool) -> tuple[Any, str]:
@@ -69,9 +75,8 @@ def _network(package: Package, example: Example, run_torchscript: bool) -> tuple
         require_extra("train", "import of CAREamics' weights")
         from .from_careamics import network_of_weights
 
-        return network_of_weights(package.file(plain), plain.architecture.kwargs), (
-            "pytorch_state_dict"
-        )
+        weights_file = package.file(plain)
+        return network_of_weights(weights_file, plain.architecture.kwargs), PLAIN_WEIGHTS
     if weights.torchscript is not None and run_torchscript:
         from .torchscript import onnx_of_torchscript
 
