@@ -60,10 +60,15 @@ class ModelExchange(QObject):
         """Whether an answer is awaited."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether a question can be asked now: the run is known, and none is open."""
+        return self._run is not None and not self.asking
+
     def ask(self, model: Path) -> bool:
         """Ask for a model; the `Answer` comes as `answered`. Return whether it was asked."""
         run = self._run
-        if run is None or self.asking:
+        if run is None or not self.can_ask:
             return False
 
         def wait() -> None:

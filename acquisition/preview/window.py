@@ -354,7 +354,7 @@ class PreviewWindow(QWidget):
         self.side.show_run(run_lines(figures))
         self.badge.setVisible(bool(figures.get("simulated")))
         newer = figures.get("newer_model")
-        waits = bool(newer) and not self.exchange.asking and not self._reader.ended
+        waits = bool(newer) and self.exchange.can_ask and not self._reader.ended
         self.bar.show_newer_model(Path(str(newer)).name if waits else "")
         words, grade = self._watch.words(self.stream_state(), now)
         if self.look_back.active:
