@@ -60,7 +60,7 @@ CPU_SHARE = 0.4
 WORDS_INTERVAL_S = 0.3
 """Numbers that change faster than this cannot be read."""
 LONGEST_WORDS = 70
-PLOTS_INTERVAL_S = 0.15
+PLOTS_INTERVAL_S = 0.25
 """Curves cost more to draw than images."""
 
 
