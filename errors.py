@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "bm3d": ("bm3d",),
     "microssim": ("microssim",),
     "bioimage": ("bioimageio.spec",),
+    "napari": ("napari", "npe2", "dask"),
     "pymmcore": ("pymmcore_plus", "useq", "yaml"),
     "vendor": ("nd2", "liffile", "pylibCZIrw"),
 }

@@ -35,6 +35,7 @@ NOT_THE_HOUSE = {"tests", "benchmarks", "examples", "docs", "packaging", "build"
 STOREYS = (
     {"__main__"},
     {"cli", "__init__"},
+    {"napari_plugin"},
     {"gui", "arrays"},
     {"comparison"},
     {"demo", "doctor", "inspection"},
@@ -210,7 +211,8 @@ def test_every_package_is_shipped(tmp_path: Path) -> None:
     beside = {f"{HOUSE}/comparison/viewer.{kind}" for kind in ("css", "html", "js")}
     general = ROOT / "inference" / "general" / "shipped"
     beside |= {f"{HOUSE}/{file.relative_to(ROOT).as_posix()}" for file in general.iterdir()}
-    assert shipped == expected | beside | {f"{HOUSE}/py.typed"}
+    beside |= {f"{HOUSE}/py.typed", f"{HOUSE}/napari_plugin/napari.yaml"}
+    assert shipped == expected | beside
 
 
 def _not_of_the_house(folder: str, names: list[str]) -> set[str]:
@@ -427,7 +429,12 @@ def test_a_control_pc_works_without_torch(
         ["evaluate", run, "--model", model, "--static"],
         ["bench", "--model", model, "--shape", "64x64", "--frames", 2],
     ]
-    modules = [name for name in modules_of(ROOT) if name.split(".")[0] not in {"training", ""}]
+    modules = [
+        name
+        for name in modules_of(ROOT)
+        if name.split(".")[0] not in {"training", ""}
+        and name != "napari_plugin.widget"  # in napari
+    ]
     program = (
         "import importlib, json\n"
         "from quietscope.cli import app\n"
