@@ -38,7 +38,6 @@ from .stream.accounting import Accounting
 from .stream.active_run import ActiveRun
 from .stream.channel_denoisers import ChannelDenoisers
 from .stream.overflow_watch import OverflowWatch
-from .stream.recorder import MAX_WAITING_BYTES
 from .stream.run_directory import RunDirectory
 from .stream.run_options import Mode, OnProgress, RunOptions, RunState
 from .stream.run_report import RunReport
@@ -168,7 +167,7 @@ class LiveDenoiser:
         self._failures = EngineFailures()
         self._java = JavaEngineWatch()
         self._sequences = MdaSequences(
-            None if self._core_plus is None else self._core_plus.core, self._most_waiting()
+            None if self._core_plus is None else self._core_plus.core, self
         )
         self._dataset: Any = None
         self._run: ActiveRun | None = None
@@ -203,6 +202,8 @@ class LiveDenoiser:
 
     def sequenceStarted(self, sequence: Any, summary: Mapping[str, Any]) -> None:
         """Take note that a sequence of pymmcore-plus begins, of which this is an output."""
+        if self._sequences.is_echo(sequence):
+            return
         if self._state is not RunState.RUNNING:
             self._sequences.stop()
             raise self._outside("a sequence")
@@ -214,6 +215,8 @@ class LiveDenoiser:
         Of what goes wrong nothing is raised here, where pymmcore-plus would log it and acquire on:
         the sequence is cancelled, and the end of the block raises it.
         """
+        if self._sequences.is_echo():
+            return
         try:
             axes, tags = self._sequences.named(event, meta)
             self._take(image, axes, tags)
@@ -221,11 +224,11 @@ class LiveDenoiser:
             if self._state is not RunState.RUNNING:
                 raise
             self._sequences.stop()
-        finally:
-            self._sequences.note_handed()
 
     def sequenceCanceled(self, sequence: Any) -> None:
         """Take note that a sequence of pymmcore-plus was cancelled: it has no frames missing."""
+        if self._sequences.is_echo():
+            return
         self._sequences.cancel()
         self._directory.log("the sequence was cancelled; what came until then is kept")
 
@@ -293,14 +296,6 @@ class LiveDenoiser:
             f"{self._directory.path}: {what} came {self._state.value} the LiveDenoiser's "
             "`with` block; put the acquisition inside it"
         )
-
-    def _most_waiting(self) -> int:
-        """How many images may wait in a queue that is not ours."""
-        camera, most = self._camera, self._options.in_memory.waiting
-        if camera.frame_shape is None:
-            return most
-        frame_bytes = prod(camera.frame_shape) * (1 if camera.pixel_type == "uint8" else 2)
-        return max(1, min(most, MAX_WAITING_BYTES // frame_bytes))
 
     # ------------------------------------------------------------------ the block itself
 

@@ -135,9 +135,7 @@ def main() -> None:
             for name in names
         },
         "hook_ms": {
-            name: {
-                of: median([r[name]["hook_ms"][of] for r in rounds]) for of in ("p50", "p99")
-            }
+            name: {of: median([r[name]["hook_ms"][of] for r in rounds]) for of in ("p50", "p99")}
             for name in names
             if "hook_ms" in rounds[0][name]
         }

@@ -1,9 +1,11 @@
 """The sequences of pymmcore-plus that hand their images to one run.
 
-Owns how they are followed: which of them run, why they ended, how many images each was to give,
-and that no more of them wait in memory than there is room for. pymmcore-plus hands images to its
-outputs over a queue without an end, logs what goes wrong, and starts no sequence in the thread of
-the script; so all of this has to be asked.
+Owns how they are followed: which of them run, whose images come how, why they ended, and how many
+images each was to give. pymmcore-plus hands images to its outputs over a queue without an end,
+under Qt over the event loop of the very thread that waits for the sequence; it logs what goes
+wrong, and runs no sequence in the thread of the script. So images are taken from the core's own
+signals, in the thread that acquires, as pycro-manager's hook is called; what comes over the queue
+later is the same once more.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from ...errors import one_line
 from ..errors import AcquisitionError
@@ -22,7 +26,25 @@ from ..microscope.core_plus import PACKAGE
 from .useq_frames import Axes, SequenceFrames, Tags
 
 CHECK_S = 0.1
-"""How soon Ctrl-C and a queue that has ended are noticed."""
+"""How soon Ctrl-C is noticed."""
+FIRST = 1000
+"""Before other listeners: where one of them raises, psygnal tells those after it nothing."""
+
+
+class TakesSequences(Protocol):
+    """What pymmcore-plus takes as an output; a `LiveDenoiser`."""
+
+    def sequenceStarted(self, sequence: Any, summary: Mapping[str, Any], /) -> None:
+        """Take note that a sequence has begun."""
+        ...
+
+    def frameReady(self, image: Any, event: Any, meta: Mapping[str, Any], /) -> None:
+        """Take an image."""
+        ...
+
+    def sequenceCanceled(self, sequence: Any, /) -> None:
+        """Take note that somebody cancelled it."""
+        ...
 
 
 @dataclass
@@ -31,6 +53,7 @@ class _Sequence:
 
     plan: Any
     cameras: int
+    heard_directly: bool
     came: int = 0
     cancelled: bool = False
 
@@ -52,60 +75,61 @@ class MdaSequences:
     ----------
     core
         The CMMCorePlus whose images come; None where it is not known, or none is used.
-    most_waiting
-        How many images may wait in pymmcore-plus' queue before its acquisition waits for them.
+    output
+        What its sequences are given as their output.
     """
 
-    def __init__(self, core: Any | None, most_waiting: int) -> None:
+    def __init__(self, core: Any | None, output: TakesSequences) -> None:
         self._core = core
-        self._most_waiting = most_waiting
+        self._output = output
         self._frames = SequenceFrames()
         self._sequences: list[_Sequence] = []
         self._failure: BaseException | None = None
-        self._queue: threading.Thread | None = None
-        self._emitted = 0
-        self._handed = 0
-        self._room = threading.Condition()
+        self._is_output = False
+        self._echoes: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._connected = ExitStack()
         self._hook_before: Any = None
 
     def __enter__(self) -> Self:
         self._hook_before = threading.excepthook
         threading.excepthook = self._hear
         if self._core is not None:
-            _connect(self._core.mda.events.sequenceStarted, self._emit_start)
-            _connect(self._core.mda.events.frameReady, self._emit_frame)
+            signals = self._core.mda.events
+            self._connected.enter_context(_connected(signals.sequenceStarted, self._on_start))
+            self._connected.enter_context(_connected(signals.frameReady, self._on_frame))
+            self._connected.enter_context(_connected(signals.sequenceCanceled, self._on_cancel))
         return self
 
     def __exit__(self, *_: object) -> None:
         if threading.excepthook == self._hear:
             threading.excepthook = self._hook_before
-        if self._core is not None:
-            self._core.mda.events.sequenceStarted.disconnect(self._emit_start)
-            self._core.mda.events.frameReady.disconnect(self._emit_frame)
+        self._connected.close()
 
     # ------------------------------------------------------------------------- what they say
+
+    def is_echo(self, sequence: Any = None) -> bool:
+        """Whether what the present thread says was heard in the thread that acquires.
+
+        `sequence` is one that this thread tells to have begun.
+        """
+        thread = threading.current_thread()
+        heard = (one.plan for one in self._sequences if one.heard_directly)
+        if sequence is not None and _is_queue(thread) and any(one is sequence for one in heard):
+            self._echoes.add(thread)
+        return thread in self._echoes
 
     def begin(self, sequence: Any, summary: Mapping[str, Any]) -> None:
         """Take note that a sequence has begun whose images come here."""
         infos = summary.get("image_infos") or ({},)
         cameras = int(infos[0].get("num_camera_adapter_channels", 1))
-        self._sequences.append(_Sequence(sequence, cameras))
+        self._sequences.append(_Sequence(sequence, cameras, heard_directly=self._is_output))
         self._frames.begin(summary)
-        thread = threading.current_thread()
-        with self._room:
-            self._queue = thread if _is_queue(thread) else None
 
     def named(self, event: Any, meta: Mapping[str, Any]) -> tuple[Axes, Tags]:
         """Return the axes and tags of an image that has come."""
         if self._sequences:
             self._sequences[-1].came += 1
         return self._frames.named(event, meta)
-
-    def note_handed(self) -> None:
-        """Take note that the stream has the image, which therefore waits no longer."""
-        with self._room:
-            self._handed += 1
-            self._room.notify_all()
 
     def cancel(self) -> None:
         """Take note that somebody cancelled the sequence."""
@@ -149,41 +173,45 @@ class MdaSequences:
         if self._failure is None and _is_theirs(told.exc_traceback):
             error = told.exc_value
             reason = one_line(error.__cause__ or error)
+            what = "pymmcore-plus ended the sequence"
             if _is_queue(told.thread):
-                what = "another output of the sequence failed, and no image came after that"
-            else:
-                what = "pymmcore-plus ended the sequence"
+                what = "another output of the sequence failed"
             self._failure = AcquisitionError(
-                f"{what} ({type(error).__name__}: {reason}); what came until then is kept"
+                f"{what} ({type(error).__name__}: {reason}); the images that came are kept"
             )
             self._failure.__cause__ = error
         self._hook_before(told)
 
     # ------------------------------------------------------- in the thread that acquires
 
-    def _emit_start(self, *_: object) -> None:
-        with self._room:
-            self._queue, self._emitted, self._handed = None, 0, 0
+    def _on_start(self, sequence: Any, summary: Mapping[str, Any]) -> None:
+        # pymmcore-plus has no other word for what its outputs are; without it the queue counts.
+        outputs = getattr(getattr(self._core, "mda", None), "_handlers", ())
+        self._is_output = self._output in outputs
+        if self._is_output:
+            self._output.sequenceStarted(sequence, summary)
 
-    def _emit_frame(self, *_: object) -> None:
-        """Let the acquisition wait while the queue is full; Micro-Manager's buffer absorbs it."""
-        with self._room:
-            self._emitted += 1
-            while (
-                self._queue is not None
-                and self._queue.is_alive()
-                and self._emitted - self._handed > self._most_waiting
-            ):
-                self._room.wait(CHECK_S)
+    def _on_frame(self, image: Any, event: Any, meta: Mapping[str, Any]) -> None:
+        if self._is_output:
+            self._output.frameReady(image, event, meta)
+
+    def _on_cancel(self, sequence: Any) -> None:
+        if self._is_output:
+            self._output.sequenceCanceled(sequence)
 
 
-def _connect(signal: Any, slot: Any) -> None:
+@contextmanager
+def _connected(signal: Any, slot: Callable[..., None]) -> Iterator[None]:
     """Have `slot` called in the thread that acquires, whoever made the signal."""
     if type(signal).__module__.startswith("psygnal"):
-        signal.connect(slot)
-        return
-    qt = importlib.import_module("qtpy.QtCore").Qt
-    signal.connect(slot, qt.ConnectionType.DirectConnection)
+        signal.connect(slot, priority=FIRST)
+    else:
+        qt = importlib.import_module("qtpy.QtCore").Qt
+        signal.connect(slot, qt.ConnectionType.DirectConnection)
+    try:
+        yield
+    finally:
+        signal.disconnect(slot)
 
 
 def _is_queue(thread: threading.Thread | None) -> bool:

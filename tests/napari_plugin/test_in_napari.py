@@ -1,4 +1,8 @@
-"""The plugin in the real napari, without a screen: the manifest, the reader and the widget."""
+"""The plugin in the real napari: the manifest, the reader and the widget.
+
+Most of it without a window, whose canvas needs OpenGL; with the window where there is some:
+`xvfb-run -a pytest -o filterwarnings=default tests/napari_plugin`.
+"""
 
 from __future__ import annotations
 
@@ -21,35 +25,52 @@ MANIFEST = Path(quietscope.__file__).parent / "napari_plugin" / "napari.yaml"
 SHAPE = (32, 40)
 
 
-@pytest.fixture
-def plugin():
-    """Give the plugin as napari would find it, whether or not the package is installed."""
+@pytest.fixture(scope="module", autouse=True)
+def _plugin():
+    """Let napari find the plugin, whether or not this checkout is installed."""
     manager = npe2.PluginManager.instance()
-    manifest = npe2.PluginManifest.from_file(MANIFEST)
-    there = "quietscope" in manager
-    if not there:
-        manager.register(manifest)
-    yield manager
-    if not there:
-        manager.unregister("quietscope")
+    manager.discover()
+    if "quietscope" not in manager:
+        manager.register(npe2.PluginManifest.from_file(MANIFEST))
 
 
 @pytest.fixture
 def run(tmp_path):
     path = tmp_path / "a run"
-    for name, kind in (("raw", "raw"), ("denoised", "denoised")):
-        dtype = "uint16" if kind == "raw" else "float32"
+    for name, dtype in (("raw", "uint16"), ("denoised", "float32")):
         with OmeZarrWriter(
             path / f"{name}.ome.zarr",
             frame_shape=SHAPE,
             dtype=dtype,
             pixel_size_um=0.5,
-            attributes={"quietscope": {"kind": kind}},
+            attributes={"quietscope": {"kind": name}},
         ) as writer:
             for index in range(4):
                 pixels = np.random.default_rng(index).poisson(100, SHAPE).astype(dtype)
                 writer.write(pixels, {"time": index, "channel": "GFP"})
     return path
+
+
+@pytest.fixture
+def viewer():
+    from napari.components import ViewerModel
+
+    return ViewerModel()
+
+
+@pytest.fixture
+def widget(viewer, qtbot, make_bundle):
+    from quietscope.napari_plugin.widget import DenoiseWidget
+
+    made = DenoiseWidget(viewer)
+    qtbot.addWidget(made)
+    made.add_models(make_bundle())
+    return made
+
+
+@pytest.fixture
+def until(qtbot):
+    return lambda done: qtbot.waitUntil(done, timeout=30_000)
 
 
 def test_the_manifest_is_valid():
@@ -62,71 +83,71 @@ def test_the_manifest_is_valid():
     assert "valid" in (done.stdout + done.stderr).lower()
 
 
-def test_a_run_opens_in_the_viewer(plugin, make_napari_viewer, run):
-    viewer = make_napari_viewer()
+def test_a_run_opens(viewer, run):
     viewer.open(str(run), plugin="quietscope")
     assert [layer.name for layer in viewer.layers] == ["GFP a run raw", "GFP a run denoised"]
     assert tuple(viewer.layers[0].scale[-2:]) == (0.5, 0.5)
     assert viewer.layers[0].data[2].compute().any()
 
 
-def test_the_sample_opens(plugin, make_napari_viewer):
-    viewer = make_napari_viewer()
+def test_the_sample_opens(viewer):
     viewer.open_sample("quietscope", "living-specimen")
     assert viewer.layers[0].data.shape == (24, 256, 256)
 
 
-def wait_until(qtbot, done):
-    qtbot.waitUntil(done, timeout=30_000)
-
-
-def test_the_widget_denoises_the_selected_layer(
-    plugin, make_napari_viewer, run, make_bundle, qtbot
-):
-    viewer = make_napari_viewer()
+def test_the_widget_denoises_the_selected_layer(viewer, run, widget, until):
     viewer.open(str(run), plugin="quietscope")
-    _, widget = viewer.window.add_plugin_dock_widget("quietscope", "Denoise")
-    viewer.layers.selection.active = viewer.layers[0]
-    widget.add_models(make_bundle())
+    raw = viewer.layers[0]
+    viewer.layers.selection.active = raw
     widget.uncertainty.setChecked(True)
     assert widget.layer_name.text() == "GFP a run raw"
     assert widget.axes.text() == "time,z,y,x"
     widget.denoise()
-    wait_until(qtbot, lambda: len(viewer.layers) == 4)
+    until(lambda: len(viewer.layers) == 4)
     estimate = viewer.layers["GFP a run raw denoised"]
     assert estimate.data.dtype == np.float32
-    assert tuple(estimate.scale) == tuple(viewer.layers[0].scale)
+    assert estimate.data.shape == raw.data.shape
+    assert tuple(estimate.scale) == tuple(raw.scale)
     assert not viewer.layers["GFP a run raw uncertainty"].visible
-    wait_until(qtbot, lambda: widget.run.isEnabled())
+    until(widget.run.isEnabled)
 
     viewer.layers.selection.active = estimate
-    wait_until(qtbot, lambda: widget.layer_name.text() == estimate.name)
+    assert widget.layer_name.text() == estimate.name
 
 
-def test_what_goes_wrong_is_a_sentence(
-    plugin, make_napari_viewer, make_bundle, qtbot, monkeypatch
-):
-    viewer = make_napari_viewer()
-    _, widget = viewer.window.add_plugin_dock_widget("quietscope", "Denoise")
+def test_a_second_press_begins_nothing_and_no_layer_nothing(viewer, widget):
     assert not widget.run.isEnabled()
+    widget.denoise()
+    assert "no image layer" in widget.said.text()
+    viewer.add_labels(np.zeros(SHAPE, np.uint8))
+    assert not widget.run.isEnabled()
+
+
+def test_colours_are_refused(viewer, widget):
+    viewer.add_image(np.zeros((*SHAPE, 3), np.uint8), name="photo", rgb=True)
+    widget.denoise()
+    assert "in colours" in widget.said.text()
+
+
+def test_a_folder_without_models_is_said(widget, tmp_path):
+    (tmp_path / "empty").mkdir()
+    widget.add_models(tmp_path / "empty")
+    assert "no model bundle" in widget.said.text()
+
+
+def test_what_goes_wrong_is_a_sentence(viewer, widget, until, monkeypatch):
     viewer.add_image(np.zeros((3, *SHAPE), np.int64), name="counts")
-    widget.add_models(make_bundle())
     shown = []
     monkeypatch.setattr("quietscope.napari_plugin.widget.show_error", shown.append)
     widget.denoise()
-    wait_until(qtbot, lambda: widget.run.isEnabled())
+    until(widget.run.isEnabled)
     assert "int64" in widget.said.text()
     assert shown == [widget.said.text()]
     assert len(viewer.layers) == 1
 
 
-def test_stop_ends_it_and_adds_nothing(
-    plugin, make_napari_viewer, make_bundle, qtbot, monkeypatch
-):
-    viewer = make_napari_viewer()
-    _, widget = viewer.window.add_plugin_dock_widget("quietscope", "Denoise")
+def test_stop_ends_it_and_adds_nothing(viewer, widget, until, monkeypatch):
     viewer.add_image(np.full((40, *SHAPE), 100, np.uint16), name="long")
-    widget.add_models(make_bundle())
     told = widget._progress
 
     def slowly(done, to_do):
@@ -135,8 +156,23 @@ def test_stop_ends_it_and_adds_nothing(
 
     monkeypatch.setattr(widget, "_progress", slowly)
     widget.denoise()
-    wait_until(qtbot, lambda: "of 40" in widget.said.text())
+    until(lambda: "of 40" in widget.said.text())
     widget.cancel()
-    wait_until(qtbot, lambda: widget.run.isEnabled())
+    until(widget.run.isEnabled)
     assert widget.said.text().startswith("stopped")
     assert len(viewer.layers) == 1
+
+
+def test_in_the_window(request, qapp, run, make_bundle, until):
+    from qtpy.QtGui import QOpenGLContext
+
+    if not QOpenGLContext().create():
+        pytest.skip("the window's canvas needs OpenGL; under Xvfb there is some")
+    viewer = request.getfixturevalue("make_napari_viewer")()
+    viewer.open(str(run), plugin="quietscope")
+    _, widget = viewer.window.add_plugin_dock_widget("quietscope", "Denoise")
+    widget.add_models(make_bundle())
+    viewer.layers.selection.active = viewer.layers[0]
+    widget.denoise()
+    until(lambda: len(viewer.layers) == 3)
+    until(widget.run.isEnabled)
