@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from napari.layers import Image, Layer
 from napari.qt.threading import FunctionWorker, create_worker
@@ -33,6 +33,7 @@ from ..storage.output_kinds import Kind, kind_of
 from .layers import LayerData
 from .selected_layer import (
     Asked,
+    OnProgress,
     called,
     denoise_layer,
     models_for,
@@ -46,6 +47,20 @@ KEPT = ("scale", "translate", "units", "axis_labels", "contrast_limits", "gamma"
 
 class _Stopped(Exception):
     """The person has pressed Stop."""
+
+
+class _Outcome(NamedTuple):
+    """The result, or what kept it away: errors of a worker itself are shown as tracebacks."""
+
+    layers: list[LayerData]
+    error: Exception | None = None
+
+
+def _outcome(asked: Asked, on_progress: OnProgress) -> _Outcome:
+    try:
+        return _Outcome(denoise_layer(asked, on_progress))
+    except Exception as error:
+        return _Outcome([], error)
 
 
 class DenoiseWidget(QWidget):
@@ -62,7 +77,7 @@ class DenoiseWidget(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._worker: FunctionWorker[list[LayerData]] | None = None
+        self._worker: FunctionWorker[_Outcome] | None = None
         self._stop = threading.Event()
         self._given: list[Path] = []
         self._build()
@@ -161,9 +176,8 @@ class DenoiseWidget(QWidget):
         if asked is None:
             return
         self._stop.clear()
-        worker = create_worker(denoise_layer, asked, self._progress, _start_thread=False)
-        worker.returned.connect(self._add)
-        worker.errored.connect(self._fail)
+        worker = create_worker(_outcome, asked, self._progress, _start_thread=False)
+        worker.returned.connect(self._take)
         worker.finished.connect(self._finish)
         self._worker = worker
         self._say("")
@@ -206,6 +220,12 @@ class DenoiseWidget(QWidget):
         self.bar.setRange(0, to_do)
         self.bar.setValue(done)
         self._say(f"{done} of {to_do} frames")
+
+    def _take(self, outcome: _Outcome) -> None:
+        if outcome.error is not None:
+            self._fail(outcome.error)
+        else:
+            self._add(outcome.layers)
 
     def _add(self, layers: list[LayerData]) -> None:
         for data, shown, kind in layers:
