@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 RECIPE_SCHEMA = "https://raw.githubusercontent.com/prefix-dev/recipe-format/main/schema.json"
 CITATION_SCHEMA = "https://citation-file-format.github.io/1.2.0/schema.json"
-OUT_OF_REACH = ("Cannot connect to the Docker daemon", "Failed to resolve")
+OUT_OF_REACH = ("Cannot connect to the Docker daemon", "Failed to resolve", "create_connection")
 """What says that an engine or a network is missing, not that a recipe is wrong."""
 
 
