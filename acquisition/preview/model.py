@@ -174,6 +174,11 @@ def verdict(readings: Iterable[Reading], *, denoised: bool = True) -> Reading:
     if causes and any(reading.grade is worst.grade for reading in causes):
         first = min(causes, key=lambda reading: reading.order)
         return replace(first, name="Verdict", value="", grade=worst.grade)
+    noise_known = all(one.grade > Grade.UNKNOWN for one in readings if one.name == REMOVED)
+    if worst.grade is Grade.GOOD and not noise_known:
+        # A model made elsewhere, say: without the camera's noise the rest proves nothing.
+        sentence = "The camera's noise is not known, nor whether more than noise was removed."
+        return Reading("Verdict", "", sentence, Grade.UNKNOWN, "Not judged: noise not known")
     if worst.grade is Grade.GOOD:
         sentence = "What was removed is camera noise, and the light is right."
         return Reading("Verdict", "", sentence, Grade.GOOD, "You can trust this picture")

@@ -38,14 +38,14 @@ class TrustFigures:
         Lag-1 correlation of neighbouring residuals, mean over x and y. 0 for white noise;
         structure that was removed raises it.
     uncertainty_adu_median
-        Median standard deviation of the estimate, ADU.
+        Median standard deviation of the estimate, ADU; None where the denoiser states none.
     saturated_share
         Share of pixels at or above saturation; the estimate means nothing there.
     """
 
     residual_explained: float | None
     residual_correlation: float | None
-    uncertainty_adu_median: float
+    uncertainty_adu_median: float | None
     saturated_share: float
 
     def result(self) -> dict[str, float | None]:
@@ -88,7 +88,7 @@ class TrustFigures:
         return cls(
             residual_explained=_explained(here, noise_variance),
             residual_correlation=_mean_correlation(here, right, below),
-            uncertainty_adu_median=float(np.median(here.uncertainty)),
+            uncertainty_adu_median=float(np.median(here.uncertainty)) or None,
             saturated_share=float((raw[::step, ::step] >= limit).mean()),
         )
 

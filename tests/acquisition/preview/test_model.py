@@ -70,6 +70,15 @@ def test_the_logic_needs_no_qt():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_a_picture_is_not_trusted_where_the_cameras_noise_is_not_known():
+    """As of a model that was imported without a noise model."""
+    said = verdict(trust_readings({**GOOD, "residual_explained": None}, 100.0))
+    assert said.grade is Grade.UNKNOWN
+    assert said.headline == "Not judged: noise not known"
+    bad = {**GOOD, "residual_explained": None, "saturated_share": 0.5}
+    assert verdict(trust_readings(bad, 100.0)).grade is Grade.BAD
+
+
 def test_a_good_picture_is_trusted():
     readings = trust_readings({**GOOD, "training_record": True}, 100.0)
     assert {reading.grade for reading in readings} == {Grade.GOOD}
