@@ -19,6 +19,7 @@ from ..storage.atomic_output import OutputError, new_file, require_space
 from .data.recordings import Recordings
 from .errors import TrainingError
 from .options import AUTO, TrainingOptions
+from .registry import TAUGHT
 from .run import LossRow, Run
 
 PROBED_ADU = (0.0, 300.0, 1_000.0, 10_000.0)
@@ -84,7 +85,8 @@ def begun_algorithm(path: Path) -> str:
     TrainingError
         If the checkpoint is missing or damaged.
     """
-    return str(load_checkpoint(path).get("options", {}).get("algorithm", AUTO))
+    found = str(load_checkpoint(path).get("options", {}).get("algorithm", AUTO))
+    return TAUGHT.get(found, found)
 
 
 def identity_of(
@@ -150,6 +152,7 @@ def state_of(run: Run, identity: Mapping[str, Any], recordings: Recordings) -> d
         "losses": [asdict(row) for row in run.losses],
         "recent": list(run.recent),
         "bad_steps": run.bad_steps,
+        "teacher": run.teacher,
     }
 
 

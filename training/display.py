@@ -81,7 +81,7 @@ class _Teller:
             task=self._description,
             completed=100 * state.progress,
             total=100,
-            note=f"step {state.step}",
+            note=f"step {state.step}" + (f" ({state.part})" if state.part else ""),
         )
         if state.preview is not None and state.preview is not self._preview:
             self._preview = state.preview
@@ -105,9 +105,10 @@ def _as_text(image: NDArray[Any]) -> str:
 
 def losses_in_words(state: TrainingProgress) -> str:
     """Return step and losses in one line."""
+    part = "" if state.part is None else f"{state.part}: "
     validation = state.validation_loss
     held_out = "" if validation is None else f", held out {validation:.4f}"
-    return f"step {state.step}, loss {state.loss:.4f}{held_out}"
+    return f"{part}step {state.step}, loss {state.loss:.4f}{held_out}"
 
 
 def tile(preview: Preview, console: Console) -> RenderableType:

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from ..inference.bundle import Preset
 from .errors import TrainingError
 from .mask_kernel import MEASURED, offsets_of
-from .registry import METHODS
+from .registry import METHODS, TEACHERS
 
 AUTO = "auto"
 """Chosen by the noise of the recordings."""
@@ -62,15 +62,19 @@ class InputPlanes:
         Z planes of the z-stack on either side, which come between those two.
     pixel_maps
         Whether a plane follows that says how noisy each pixel of the camera is.
+    around
+        Planes of what was before and after, as means over longer and longer times; they come after
+        those of the z-stack.
     target
-        Whether a last plane, which the network is not given, holds what it is to predict.
+        How many last planes, which the network is not given, hold what it is to predict.
     """
 
     context_frames: int = 0
     other_channels: int = 0
     pixel_maps: bool = False
-    target: bool = False
+    target: int = 0
     planes: int = 0
+    around: int = 0
 
     @property
     def further(self) -> int:
@@ -85,7 +89,7 @@ class InputPlanes:
     @property
     def own_frames(self) -> int:
         """Planes that hold frames of the channel itself; they come first."""
-        return 1 + self.context_frames + 2 * self.planes
+        return 1 + self.context_frames + 2 * self.planes + self.around
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        _require_one_of([*METHODS, AUTO], "algorithm", self.algorithm)
+        _require_one_of([*METHODS, *TEACHERS, AUTO], "algorithm", self.algorithm)
         _require_one_of(get_args(SampledNetwork), "samples_from", self.samples_from)
         _require_one_of(PLANS, "preset", self.preset)
         if self.seconds is not None and self.steps is not None:

@@ -5,8 +5,9 @@ Owns what can be known while it goes on; how it is drawn is decided in `display`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +28,40 @@ class TrainingProgress:
     validation_loss: float | None
     preview: Preview | None = None
     """Of the last validation."""
+    part: str | None = None
+    """Which network this is about, and how far that one is, where several are trained in turn."""
+
+
+def part_of_run(
+    on_progress: Callable[[TrainingProgress], None], name: str, first: float, share: float
+) -> Callable[[TrainingProgress], None]:
+    """Return what tells of one network's training as a part of a run.
+
+    Parameters
+    ----------
+    on_progress
+        Told of the whole run.
+    name
+        Of the network.
+    first, share
+        How much of the run came before it, and how much of it is its own.
+    """
+
+    def tell(state: TrainingProgress) -> None:
+        left = state.seconds_left
+        if follows := max(1 - first - share, 0.0) / share:
+            done = state.progress
+            left += follows * left / (1 - done) if done < 1 else math.nan
+        on_progress(
+            replace(
+                state,
+                progress=first + share * state.progress,
+                seconds_left=left,
+                part=f"{name}, {state.progress:.0%}",
+            )
+        )
+
+    return tell
 
 
 class Watcher:

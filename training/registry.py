@@ -15,6 +15,7 @@ METHODS: dict[str, str] = {
     "pn2v": "sampled:ProbabilisticNoise2Void",
     "n2n": "n2n:Noise2Noise",
     "n2s": "n2s:Noise2Self",
+    "student": "student:Student",
     "care": "care:ContentAwareRestoration",
     "dncnn": "dncnn:DenoisingCNN",
     "divnoising": "divnoising:DivNoising",
@@ -22,3 +23,7 @@ METHODS: dict[str, str] = {
     "hdn": "hdn:HierarchicalDivNoising",
 }
 """Name to module of `methods` and Learner in it."""
+TEACHERS: dict[str, str] = {"teacher": "teacher:Teacher"}
+"""What methods train before themselves, in the same way; alone it is of no use to anyone."""
+TAUGHT: dict[str, str] = {"teacher": "student"}
+"""Whose teacher it is."""

@@ -63,6 +63,8 @@ class Run:
     recent: list[float] = field(default_factory=list)
     """Losses since the last validation."""
     bad_steps: int = 0
+    teacher: dict[str, Any] | None = None
+    """`weights` and `steps` of the network that was trained first; None where there is none."""
 
     def progress(self) -> float:
         """Return the share of the budget that is used, the same in every worker."""

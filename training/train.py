@@ -10,9 +10,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,9 +58,11 @@ from .options import AUTO, DEFAULT_SECONDS, TrainingOptions
 from .output.export_onnx import load_exporter
 from .output.finishing_time import finishing_seconds
 from .output.write_bundle import write_bundle
-from .progress import TrainingProgress, Watcher, unwatched
+from .progress import TrainingProgress, Watcher, part_of_run, unwatched
 from .run import BetweenSteps, Run, TrainingResult, go_on
 from .schedule import Schedule, learning_rate_share
+from .teaching.painter import with_pictures
+from .teaching.surroundings import with_surroundings
 from .validation import VALIDATIONS, held_out_frames, overfits, take_best, validate
 from .working_clock import working_s
 
@@ -156,12 +159,11 @@ def train(
     options, channel = _with_names(options, channel, stacks[0])
     # From the first step on: no second training may write the same bundle or its checkpoint.
     with owned(out) if leads else nullcontext():
+        if options.algorithm == AUTO and options.resume:
+            options = replace(options, algorithm=begun_algorithm(working_file(out)))
         recordings, pixel_maps = read(
             stacks, options, noise_model, channel, remark, truths=truths, pairs=pairs
         )
-        if options.algorithm == AUTO and options.resume:
-            options = replace(options, algorithm=begun_algorithm(working_file(out)))
-            recordings = recordings.with_patch(patch_edge(options))
         if options.algorithm == AUTO:
             found = noise_correlation(recordings.resident)
             options = with_method(options, found, remark, agreed=join_workers().agreed)
@@ -279,8 +281,11 @@ def fit(
     between_steps: BetweenSteps = go_on,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     on_remark: Remark = logger.info,
+    follows: Callable[[Estimator, Recordings], float] = finishing_seconds,
 ) -> tuple[Estimator, Run]:
     """Train until the budget is used; return the estimator with averaged weights.
+
+    Where the method has a teacher that is trained first, and the student on what it says then.
 
     Parameters
     ----------
@@ -302,6 +307,8 @@ def fit(
         Called before every step.
     on_progress, on_remark
         Called now and then.
+    follows
+        Returns the seconds that what comes after the steps will take.
 
     Raises
     ------
@@ -309,26 +316,48 @@ def fit(
         If there is nothing to resume, the budget is used up, or the loss is not finite.
     """
     method = learner_of(options.algorithm)
+    state = load_checkpoint(checkpoint) if checkpoint is not None and options.resume else None
+    lesson = method.teacher_options(options)
+    taught: _Taught | None = None
+    if lesson is not None:
+        taught = _taught(
+            recordings,
+            noise_model,
+            lesson,
+            options,
+            state,
+            started=started,
+            checkpoint=checkpoint,
+            channel=channel,
+            between_steps=between_steps,
+            on_progress=on_progress,
+            on_remark=on_remark,
+        )
+        recordings, state, started = taught.recordings, taught.state, taught.started
+        if on_progress is not None:
+            on_progress = part_of_run(
+                on_progress, options.algorithm, taught.share, 1 - taught.share
+            )
     correlation = cache(partial(noise_correlation, recordings.resident))
     options = method.fitted_to(options, correlation, on_remark)
     schedule = partial(
         Schedule,
         seconds=options.seconds,
-        steps=options.steps,
+        steps=options.steps if taught is None else taught.steps_left(options),
         started=started,
     )
     identity = identity_of(options, recordings, noise_model, channel)
-    state = load_checkpoint(checkpoint) if checkpoint is not None and options.resume else None
     if state is not None:
         require_same_run(state, identity)
         recordings = replace(recordings, begun_units=tuple(state["units"]))
     run, estimator = _new_run(recordings, noise_model, options, schedule(), warm_start)
+    run.teacher = None if taught is None else taught.kept
     run.noise_correlation = correlation()
     run.learner.know(run.noise_correlation)
     if state is not None:
         restore(run, state)
         run.schedule = schedule(spent=state["elapsed"], begun=state["begun"])
-    _begin(run, estimator, recordings, on_remark)
+    _begin(run, estimator, recordings, on_remark, follows)
 
     def save() -> None:
         if checkpoint is not None and run.workers.leads:
@@ -341,11 +370,16 @@ def fit(
     )
     _steps(run, recordings, held_out, save, partial(between_steps, run, save), tell)
     take_best(run)
-    run.learner.network = estimator.network = run.learner.exported(run.averaged_network)
-    calibrate_uncertainty(run.learner, held_out, partial(_rng, options.seed))
+    _finish(run, estimator, held_out)
     for finding in run.learner.findings(held_out, _rng(options.seed)):
         on_remark(finding)
     return estimator.cpu().eval(), run
+
+
+def _finish(run: Run, estimator: Estimator, held_out: Sequence[Tensor]) -> None:
+    """Let the averaged network be the one that is used, and calibrate what it states."""
+    run.learner.network = estimator.network = run.learner.exported(run.averaged_network)
+    calibrate_uncertainty(run.learner, held_out, partial(_rng, run.options.seed))
 
 
 def _new_run(
@@ -396,7 +430,106 @@ def _new_run(
     return run, estimator
 
 
-def _begin(run: Run, estimator: Estimator, recordings: Recordings, remark: Remark) -> None:
+@dataclass(frozen=True, slots=True)
+class _Taught:
+    """What a teacher leaves to its student.
+
+    Attributes
+    ----------
+    recordings
+        With its pictures of their frames.
+    state
+        Of the student, where that had begun before a kill.
+    started
+        When the budget of both began to run.
+    kept
+        The teacher's weights and steps, for a checkpoint.
+    share
+        Of the budget that was the teacher's.
+    """
+
+    recordings: Recordings
+    state: dict[str, Any] | None
+    started: float
+    kept: dict[str, Any]
+    share: float
+
+    def steps_left(self, options: TrainingOptions) -> int | None:
+        """Return the student's steps, None where the budget is time."""
+        return None if options.steps is None else max(1, options.steps - self.kept["steps"])
+
+
+def _taught(
+    recordings: Recordings,
+    noise_model: NoiseModel,
+    lesson: TrainingOptions,
+    options: TrainingOptions,
+    state: dict[str, Any] | None,
+    *,
+    started: float,
+    checkpoint: Path | None,
+    on_progress: Callable[[TrainingProgress], None] | None,
+    **given: Any,
+) -> _Taught:
+    """Train a teacher, or go on with it, or take the one that is done; have it paint the frames.
+
+    `lesson` holds the teacher's options, `options` the student's, `state` what a kill left of
+    either; `given` goes to `fit`.
+    """
+    share = budget_share(lesson, options)
+    kept = None if state is None else state.get("teacher")
+    if kept is not None and state is not None:
+        recordings = replace(recordings, begun_units=tuple(state["units"]))
+        seen = with_surroundings(recordings)
+        run, estimator = _new_run(
+            seen, noise_model, lesson, Schedule(seconds=None, steps=1, started=started), None
+        )
+        estimator.network.load_state_dict(kept["weights"])
+        stride, device = run.learner.network.stride, run.workers.device
+        _finish(run, estimator, held_out_frames(seen, estimator, stride, device))
+    else:
+        begun = state is not None and state["options"]["algorithm"] == lesson.algorithm
+        if state is not None and not begun:
+            require_same_run(
+                state, identity_of(options, recordings, noise_model, given["channel"])
+            )
+        if on_progress is not None:
+            on_progress = part_of_run(on_progress, lesson.algorithm, 0.0, share)
+        estimator, run = fit(
+            with_surroundings(recordings),
+            noise_model,
+            replace(lesson, resume=begun),
+            started=started,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+            follows=nothing_follows,
+            **given,
+        )
+        started, state = working_s() - run.schedule.elapsed, None
+        kept = {"weights": estimator.network.state_dict(), "steps": run.step}
+    painted = with_pictures(recordings, estimator, options.seconds)
+    return _Taught(painted, state, started, kept, share)
+
+
+def nothing_follows(estimator: Estimator, recordings: Recordings) -> float:
+    """Return that no time is needed after the steps."""
+    return 0.0
+
+
+def budget_share(part: TrainingOptions, whole: TrainingOptions) -> float:
+    """Return which share of a budget a part of it is."""
+    if part.seconds is not None and whole.seconds is not None:
+        return part.seconds / whole.seconds
+    return (part.steps or 1) / max(whole.steps or 1, 1)
+
+
+def _begin(
+    run: Run,
+    estimator: Estimator,
+    recordings: Recordings,
+    remark: Remark,
+    follows: Callable[[Estimator, Recordings], float],
+) -> None:
     """Set the clock of a run whose budget is time, and say so if that is too short.
 
     Raises
@@ -414,7 +547,7 @@ def _begin(run: Run, estimator: Estimator, recordings: Recordings, remark: Remar
             f"preparing took {run.schedule.elapsed:.0f} s; give more --minutes, or a "
             "--noise-model where one had to be estimated"
         )
-    finishing = finishing_seconds(estimator, recordings)
+    finishing = follows(estimator, recordings)
     prepared = run.schedule.elapsed
     late = run.schedule.begin(finishing)
     if late is not None:

@@ -31,7 +31,7 @@ def held_out_frames(
 ) -> list[Tensor]:
     """Return held-out frames (1, planes, Y, X) in network units, Y and X multiples of stride.
 
-    The last plane is the target, where the frames themselves do not say what is to be predicted.
+    The last planes are the target, where the frames themselves do not say what is to be predicted.
     """
     frames = []
     for sample in recordings.held_out:
@@ -42,10 +42,10 @@ def held_out_frames(
         ]
         seen = estimator.to_network_units(*crop)
         if sample.target is not None:
-            target = torch.from_numpy(
-                sample.target[None, None, :height, :width].astype(np.float32)
-            )
-            own = estimator.in_own_units(target.to(device), *crop[1:])
+            whole = sample.target.reshape(1, -1, *sample.target.shape[-2:])
+            target = torch.from_numpy(whole[:, :, :height, :width].astype(np.float32))
+            maps = () if sample.target.ndim == 3 else crop[1:]  # pictures are of alike pixels
+            own = estimator.in_own_units(target.to(device), *maps)
             seen = torch.cat([seen, own], dim=1)
         frames.append(seen)
     return frames

@@ -47,6 +47,10 @@ def augmented(
         with_past = turned[:, : 1 + inputs.context_frames]
         _disturb_past(with_past, rng)
         _drop_context(with_past, rng)
+        if inputs.target > 1:  # a picture, and those of the frames before
+            painted = turned[:, -1 - inputs.context_frames :]
+            _disturb_past(painted, rng)
+            _drop_context(painted, rng)
     if inputs.planes:
         _drop_planes(turned[:, 1 + inputs.context_frames : inputs.own_frames], rng)
     if inputs.other_channels:

@@ -54,8 +54,9 @@ def batches(
             patches[:, plane] -= centre_adu
             patches[:, plane] /= scale_adu
         if recordings.inputs.target:
-            patches[:, -1] -= recordings.centre_adu
-            patches[:, -1] /= recordings.scale_adu
+            last = patches[:, -recordings.inputs.target :]
+            last -= recordings.centre_adu
+            last /= recordings.scale_adu
         turned = augmented(patches, rng, transpose=transpose, inputs=recordings.inputs)
         return torch.from_numpy(turned)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import TrainingDataError
 from ..options import InputPlanes
+from .pictures import Pictures
 from .resident_frames import ResidentChunk, ResidentWindow
 
 CELL = 16
@@ -61,7 +62,7 @@ class PatchSampler:
         shape = (count, 1 + self._inputs.further + self._inputs.target, edge, edge)
         out = np.full(shape, np.nan, dtype=np.float32)
         for patch in out:
-            part, row, y, x = self._somewhere(rng)
+            part, row, y, x = self.somewhere(rng)
             here = (slice(y, y + edge), slice(x, x + edge))
             for place, source in enumerate((row, *part.preceding[row])):
                 if source >= 0:
@@ -70,15 +71,16 @@ class PatchSampler:
             for number, there in enumerate(part.accompanied[row]):
                 if there:
                     patch[first + number] = part.other_channels[row, number][here]
-            target = part.target(row, rng)
-            if target is not None:
-                patch[-1] = part.chunk.side_inputs.brought(target[here])
+            targets = patch[len(patch) - self._inputs.target :]
+            for place, target in enumerate(part.targets(row, rng)):
+                if target is not None:
+                    targets[place] = part.chunk.side_inputs.brought(target[here])
             if part.chunk.side_inputs.pixel_maps is not None:
                 factor, summand, excess = part.chunk.side_inputs.pixel_maps[:, *here]
                 patch[:frames] = patch[:frames] * factor + summand
                 patch[frames] = excess
-                if target is not None:
-                    patch[-1] = patch[-1] * factor + summand
+                if not isinstance(part.chunk.side_inputs.target, Pictures):
+                    targets[:] = targets * factor + summand
         return out
 
     def _take(self, resident: Sequence[ResidentChunk]) -> None:
@@ -96,7 +98,8 @@ class PatchSampler:
         self._frames = np.cumsum([len(part.learned_from) for part in resident])
         self._information = np.cumsum([known_map.total for known_map in self._maps.values()])
 
-    def _somewhere(self, rng: np.random.Generator) -> tuple[ResidentChunk, int, int, int]:
+    def somewhere(self, rng: np.random.Generator) -> tuple[ResidentChunk, int, int, int]:
+        """Return where a patch is taken: chunk, row of it, and the upper left pixel."""
         height, width = self._resident_chunks[0].pixels.shape[1:]
         most_y, most_x = height - self._patch, width - self._patch
         if rng.random() < UNIFORM_SHARE or self._information[-1] <= 0:

@@ -23,6 +23,7 @@ from ..errors import TrainingDataError
 from ..options import InputPlanes
 from .audit import fitting_patch, require_alike, require_contrast
 from .patches import PatchSampler
+from .pictures import BYTES, Pictures
 from .pixel_statistics import PixelStatistics
 from .resident_frames import (
     ChunkPlan,
@@ -237,14 +238,14 @@ def load_recordings(
         context_frames,
         len(first.other_channels),
         pixel_maps=first.pixel_maps is not None,
-        target=first.target is not None,
+        target=first.target_planes,
         planes=planes,
     )
     plan = plan_chunks(
         stacks,
         context_frames=context_frames,
         memory_bytes=int(
-            memory_mib * 2**20 / (1 + inputs.other_channels + _true_share(stacks[0], first))
+            memory_mib * 2**20 / (1 + inputs.other_channels + _target_share(stacks[0], first))
         ),
         planes=planes,
     )
@@ -277,9 +278,11 @@ def load_recordings(
     )
 
 
-def _true_share(stack: Stack, side_inputs: SideInputs) -> float:
-    """Return the size of a frame's truth relative to the frame; of one for all frames, nothing."""
+def _target_share(stack: Stack, side_inputs: SideInputs) -> float:
+    """Return the size of a frame's target relative to the frame; of one for all, nothing."""
     truth = side_inputs.target
+    if isinstance(truth, Pictures):
+        return BYTES / stack.dtype.itemsize
     if not isinstance(truth, Truth) or len(truth.stack) == 1:
         return 0.0
     return truth.stack.dtype.itemsize / stack.dtype.itemsize
@@ -341,6 +344,7 @@ class _OnePass:
             out,
             None if maps is None else maps[:, crop[0], crop[1]],
             self._target(stack, index, context_frames, crop),
+            (stack, index, crop),
         )
 
     def with_target(
@@ -348,7 +352,7 @@ class _OnePass:
     ) -> Sequence[int]:
         """Return those of some frames that have a target, of all frames if none of them has."""
         target = self._side_inputs[stack].target
-        if target is None:
+        if target is None or isinstance(target, Pictures):
             return [int(index) for index in indices]
         for these in (indices, stack.present_indices):
             found = [

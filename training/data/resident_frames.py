@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ...inference.side_inputs import side_input_indices
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
+from .pictures import BYTES, Pictures
 from .side_inputs import NO_SIDE_INPUTS, SideInputs
 from .targets import Repeats, Truth, at_rest
 
@@ -84,6 +85,8 @@ class Chunk:
         frames = len(self.indices) * (1 + len(self.side_inputs.other_channels))
         truth = self.side_inputs.target
         true_bytes = truth.bytes_for(len(self.indices)) if isinstance(truth, Truth) else 0
+        if isinstance(truth, Pictures):
+            true_bytes = BYTES * len(self.indices) * prod(self.stack.frame_shape)
         return frames * frame_bytes(self.stack) + true_bytes
 
 
@@ -110,6 +113,9 @@ class ResidentChunk:
         (N, C) whether there is such a frame.
     truths
         (M, Y, X) true frames; `truth_of` (N,) says which of them belongs to a frame, −1 for none.
+    pictures
+        (N, 2, Y, X) a teacher's pictures of the frames; `pictured` (N,) says which there are.
+        Empty before the teacher has learned.
     """
 
     def __init__(self, chunk: Chunk, context_frames: int, planes: int = 0) -> None:
@@ -134,6 +140,8 @@ class ResidentChunk:
         )
         self.accompanied = np.zeros(self.other_channels.shape[:2], dtype=bool)
         self.truths, self.truth_of, self._truths_wanted = _truths(chunk)
+        self.pictures: NDArray[np.float32] = np.empty((0, 2, *stack.frame_shape), np.float32)
+        self.pictured = np.zeros(len(self.pixels), dtype=np.bool_)
 
     @cached_property
     def learned_from(self) -> list[int]:
@@ -144,19 +152,28 @@ class ResidentChunk:
             return [row for row in rows if self.truth_of[row] >= 0]
         if isinstance(target, Repeats):
             return [row for row in rows if self._has_partner(row, target)]
+        if isinstance(target, Pictures) and len(self.pictures):
+            return [row for row in rows if self.pictured[row]]
         return list(rows)
 
-    def target(self, row: int, rng: np.random.Generator) -> NDArray[Any] | None:
-        """Return what is to be predicted of a row, (Y, X) ADU; None if that is its own pixels."""
+    def targets(self, row: int, rng: np.random.Generator) -> Sequence[NDArray[Any] | None]:
+        """Return what is to be predicted of a row, (Y, X) ADU each; none if its own pixels are."""
         target = self.chunk.side_inputs.target
         if isinstance(target, Truth):
-            return self.truths[self.truth_of[row]]  # type: ignore[no-any-return]
+            return [self.truths[self.truth_of[row]]]
         if isinstance(target, Repeats):
             candidates = self._candidates(row, target)
             order = (candidates[place] for place in rng.permutation(len(candidates)))
             partner = next(other for other in order if self._alike(row, other, target))
-            return self.pixels[partner]  # type: ignore[no-any-return]
-        return None
+            return [self.pixels[partner]]
+        return target.targets(self, row) if isinstance(target, Pictures) else []
+
+    def learn_pictures(self) -> None:
+        """Have the frames painted by the teacher, if there is one and it has learned."""
+        target = self.chunk.side_inputs.target
+        if isinstance(target, Pictures) and target.paint is not None:
+            self.pictures, self.pictured = target.paint(self)
+            self.__dict__.pop("learned_from", None)
 
     def _has_partner(self, row: int, repeats: Repeats) -> bool:
         return any(self._alike(row, r, repeats) for r in self._candidates(row, repeats))
@@ -182,6 +199,7 @@ class ResidentChunk:
         """Read the pixels from the stack; return itself."""
         for stack, index, into in self.wanted():
             into[...] = stack.frame(index)
+        self.learn_pictures()
         _ = self.learned_from  # here, where nobody waits for it
         return self
 
@@ -343,6 +361,11 @@ class ResidentWindow:
         """What is resident now. At first unread: whoever reads the recordings fills it."""
         return tuple(self._resident.values())
 
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """All that are resident at one time or another."""
+        return self._plan.chunks
+
     def place(self, drawn_bytes: int, progress: float) -> int:
         """Return where the window should stand.
 
@@ -385,6 +408,17 @@ class ResidentWindow:
                 self._resident[missing] = self._read(missing)
         self._read_ahead(last)
         return True
+
+    def from_the_beginning(self) -> ResidentWindow:
+        """Return a window over the same frames that stands where every window begins, read."""
+        if not self._plan.streams:
+            return self
+        again = ResidentWindow(self._plan, self._context_frames, self._seed, self._planes)
+        for chunk in again.resident:
+            for stack, index, into in chunk.wanted():
+                into[...] = stack.frame(index)
+        again.start_reading()
+        return again
 
     def start_reading(self) -> None:
         """Begin to read the chunk that comes next."""

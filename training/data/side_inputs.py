@@ -19,6 +19,7 @@ from ...inference.provenance import recorded_camera
 from ...inference.side_inputs import arrives_earlier, index_at, moment_of, side_inputs
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
+from .pictures import Pictures
 from .targets import Repeats, Truth
 
 
@@ -64,11 +65,18 @@ class SideInputs:
 
     other_channels: tuple[OtherChannel, ...] = ()
     pixel_maps: NDArray[np.float32] | None = None
-    target: Truth | Repeats | None = None
+    target: Truth | Repeats | Pictures | None = None
 
     def brought(self, target: NDArray[Any]) -> NDArray[Any]:
         """Return pixels of a target as bright as the frames, ADU."""
         return self.target.brought(target) if isinstance(self.target, Truth) else target
+
+    @property
+    def target_planes(self) -> int:
+        """How many planes of a patch hold what is to be predicted."""
+        if isinstance(self.target, Pictures):
+            return self.target.planes
+        return int(self.target is not None)
 
 
 NO_SIDE_INPUTS = SideInputs()
@@ -85,12 +93,15 @@ class Sample:
     pixel_maps
         (3, Y, X) of these pixels, where they count each as its own.
     target
-        (Y, X) ADU of what is to be predicted, where the frames themselves do not say.
+        (Y, X) or (K, Y, X) ADU of what is to be predicted, where the frames themselves do not say.
+    origin
+        Stack, frame and the part of it that this is; None where it is of no use to know.
     """
 
     observations: NDArray[Any]
     pixel_maps: NDArray[np.float32] | None = None
     target: NDArray[Any] | None = None
+    origin: tuple[Stack, int, tuple[slice, slice]] | None = None
 
     def crop(self, height: int, width: int) -> tuple[NDArray[Any], ...]:
         """Return the upper left of it, as the graph takes it."""

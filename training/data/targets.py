@@ -25,6 +25,7 @@ from ...inference.side_inputs import side_input_indices
 from ...storage.bounded_text import read_text
 from ...storage.stack import Stack
 from ..errors import TrainingDataError
+from .pictures import Pictures, pictures_of
 
 PARTNER_DISTANCES = (1, 2, 4, 8)
 """In frames: how far apart two frames may be that are each other's target. A few partners for each
@@ -63,7 +64,7 @@ def targets_of(
     context_frames: int,
     remark: Callable[[str], None],
     planes: int = 0,
-) -> Sequence[Truth | Repeats | None]:
+) -> Sequence[Truth | Repeats | Pictures | None]:
     """Return what is to be predicted of each stack's frames, by the kind that a method needs.
 
     Raises
@@ -79,6 +80,8 @@ def targets_of(
             if pairs is None
             else read_pairs(pairs, stacks, context_frames, planes)
         )
+    if kind == "picture":
+        return pictures_of(stacks, context_frames)
     return [None] * len(stacks)
 
 

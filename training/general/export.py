@@ -34,9 +34,9 @@ from ...inference.graph.inspection import INPUT, OUTPUTS, PIXEL_MAPS
 from ...inference.graph.rewriting import drop_exporter_traces, rewrite_for_speed
 from ...storage.atomic_output import new_file, write_json
 from ..errors import ExportError
+from ..model.general import GeneralEstimator, GeneralNetwork
 from ..model.unet import parameter_count
 from ..output.export_onnx import LARGEST_RELATIVE_ERROR, quiet_exporter
-from .network import GeneralEstimator, GeneralNetwork
 
 LEAST_NUMBERS = 8
 """What is smaller belongs to the graph: the constants of the root."""

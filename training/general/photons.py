@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .network import MOST_CONTEXT
+from ..model.general import MOST_CONTEXT
 from .scenes import Scene
 
 PEAKS_E = (0.7, 2000.0)

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..model.general import LEAST_VARIANCE_E2, GeneralNetwork
 from ..schedule import learning_rate_share
-from .network import LEAST_VARIANCE_E2, GeneralNetwork
 from .photons import Examples, draw_examples
 from .scenes import draw_scene
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import TrainingError
 from ..method_choice import INDEPENDENT
 from ..options import AUTO, InputPlanes, TrainingOptions
-from ..registry import METHODS
+from ..registry import METHODS, TEACHERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def learner_of(algorithm: str) -> type[Learner]:
     """Return the Learner of the method that is called `algorithm` in the registry."""
     # Where the noise has not been looked at yet, what holds for most cameras.
-    module, name = METHODS[INDEPENDENT if algorithm == AUTO else algorithm].split(":")
+    known = METHODS | TEACHERS
+    module, name = known[INDEPENDENT if algorithm == AUTO else algorithm].split(":")
     found: type[Learner] = getattr(import_module(f".{module}", __name__), name)
     return found
 

@@ -28,9 +28,9 @@ MASKED_PATCH = 64
 """Pixels, as in N2V."""
 
 
-TargetKind = Literal["pixel", "repeat", "truth"]
+TargetKind = Literal["pixel", "repeat", "truth", "picture"]
 """What a network learns from: pixels of its own frames that it does not see, another noisy frame
-of the same scene, or clean frames."""
+of the same scene, clean frames, or a teacher's pictures of the frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Learner(ABC):
     network: Network
     posterior: Posterior
     inputs: InputPlanes
-    learning_rate: ClassVar[float]
+    learning_rate: float
     """Peak of the schedule, where none was asked for."""
     target: ClassVar[TargetKind] = "pixel"
     losses: ClassVar[tuple[str, ...]] = ()
@@ -91,6 +91,8 @@ class Learner(ABC):
     """Whether patches may be transposed: not where the noise has a direction."""
     sees_its_pixel = True
     """Whether the network sees the pixel itself when it is used."""
+    noise_shares: ClassVar[Sequence[float]] = ()
+    """Of a frame's noise variance, what each plane of its channel has; () where all have it."""
     progress = 0.0
     """The share of the run that is done, told by the loop before each step."""
     unit_noise = UnitNoise()
@@ -135,6 +137,11 @@ class Learner(ABC):
                 "if these were filtered"
             )
         return options
+
+    @classmethod
+    def teacher_options(cls, options: TrainingOptions) -> TrainingOptions | None:
+        """Return those of a network that is trained first; None where nothing else is needed."""
+        return None
 
     def know(self, correlation: NoiseCorrelation) -> None:
         """Take in how the noise of the recordings is correlated."""

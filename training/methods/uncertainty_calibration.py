@@ -318,7 +318,8 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
         excess = learner.excess(frame)
         mean, ratio, noise = posterior.prior(learner.network(frame), excess)
         law = posterior.noise.variance(mean)
-        probed = _noisier(frame, law, learner.inputs.own_frames, rng, learner.unit_noise)
+        shares = torch.tensor(learner.noise_shares or [1.0] * learner.inputs.own_frames)
+        probed = _noisier(frame, law, shares, rng, learner.unit_noise)
         moved, _, _ = posterior.prior(learner.network(probed), excess)
         error = (moved - mean) ** 2 / (PROBE**2 * law)
         said = ratio * noise / law
@@ -330,15 +331,20 @@ def least_ratio(learner: Learner, frames: Sequence[Tensor], rng: torch.Generator
 def _noisier(
     frames: Tensor,
     noise: Tensor,
-    own_frames: int,
+    shares: Tensor,
     rng: torch.Generator,
     unit_noise: UnitNoise = WHITE,
 ) -> Tensor:
-    """Return frames with a little noise added to the newest, those before and those beside it."""
+    """Return frames with a little noise added to the newest, those before and those beside it.
+
+    `shares` says for each of these how much, relative to the noise's variance.
+    """
+    own_frames = len(shares)
     noisy = frames[:, :own_frames]
     signs = unit_noise.like(noisy, rng)
     present = noisy.abs().amax(dim=(2, 3), keepdim=True) > 0
-    probed = noisy + PROBE * noise.sqrt() * signs * present
+    deviation = (noise * shares.to(noise)[:, None, None]).sqrt()
+    probed = noisy + PROBE * deviation * signs * present
     return torch.cat([probed, frames[:, own_frames:]], dim=1)
 
 

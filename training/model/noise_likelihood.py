@@ -19,6 +19,8 @@ POINTS_BEYOND = 64
 """Where the law is a straight line."""
 LEAST_VARIANCE = 1e-7
 """In network units²: keeps a noiseless camera from dividing by zero."""
+LEAST_BEND = 0.1
+"""Of the mean variance, by which it rises over the trained signals at least, as a line says it."""
 LEAST_OWN_SHARE = 0.05
 """Of the law's variance: no pixel is quieter than that, whatever its map says."""
 
@@ -124,6 +126,36 @@ class TabulatedNoise(nn.Module):
             - 0.5 * (observation - signal - offsets) ** 2 / variances
         )
         return torch.logsumexp(terms, dim=0)
+
+    def drawn(self, signal: Tensor, excess: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Return what the camera might have seen of a signal (N, C, Y, X): drawn from the law."""
+        index, fraction = self._place(signal)
+        below = self.mixture[:, index]  # (3K, N, C, Y, X)
+        parts = below + (self.mixture[:, index + 1] - below) * fraction
+        weights, offsets, variances = parts.chunk(3, dim=0)
+        chance = torch.rand(signal.shape, generator=rng).to(signal.device)
+        reached = weights.cumsum(dim=0) / weights.sum(dim=0)
+        which = (chance > reached).sum(dim=0, keepdim=True).clamp_max(len(weights) - 1)
+        noise = torch.randn(signal.shape, generator=rng).to(signal.device)
+        noise = offsets.gather(0, which)[0] + variances.gather(0, which)[0].sqrt() * noise
+        if excess is not None:
+            noise = noise * self._own_share(self.variance(signal), excess).sqrt()
+        return signal + noise
+
+    def line(self) -> tuple[float, float]:
+        """Return slope and summand of the straight line that the trained variances follow.
+
+        Of a photon counter the slope is the gain. It is never less than what bends the variance
+        by a tenth: without any slope, light has no unit.
+        """
+        variances = self.trained_variances.double()
+        signals = self.first + self.per_point * torch.arange(len(variances)).to(variances)
+        away = signals - signals.mean()
+        slope = float((away * variances).sum() / (away**2).sum())
+        spread = float(signals[-1] - signals[0])
+        mean = float(variances.mean())
+        slope = max(slope, LEAST_BEND * mean / spread)
+        return slope, mean - slope * float(signals.mean())
 
     def _place(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         place = (signal - self.first) / self.per_point

@@ -34,6 +34,11 @@ class UnitNoise:
         self._row_share = row_share
         self._column_share = column_share
 
+    @property
+    def is_white(self) -> bool:
+        """Whether no pixel shares its noise with another."""
+        return self._kernel is None
+
     def like(self, planes: Tensor, rng: torch.Generator) -> Tensor:
         """Return noise of the shape (N, C, Y, X) of `planes`, on their device."""
         if self._kernel is None:

@@ -146,6 +146,7 @@ def write_bundle(
                     "peak_rss_mb": peak_rss_mb(),
                     **usefulness.figures(),
                     **run.learner.posterior.figures(),
+                    **({} if run.teacher is None else {"teacher_steps": run.teacher["steps"]}),
                 },
             ),
         )
@@ -218,6 +219,7 @@ def _facts(
         "difference of ONNX and PyTorch": f"{parity:.1e}",
         "trained on": ", ".join(str(stack.path) for stack in recordings.stacks),
         **_truths(recordings),
+        **({} if run.teacher is None else {"steps of the teacher": run.teacher["steps"]}),
     }
 
 

@@ -181,7 +181,7 @@ def test_a_graph_gives_what_torch_gives(fresh: bool) -> None:
     import onnxruntime
 
     from quietscope.training.general.export import general_graph
-    from quietscope.training.general.network import GeneralEstimator, GeneralNetwork
+    from quietscope.training.model.general import GeneralEstimator, GeneralNetwork
 
     network = GeneralNetwork()
     network.load_state_dict(

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = {
     "n2n": {},
     "n2s": {},
+    "student": {},
     "care": {},
     "care plain": {"loss": "plain"},
     "care squared": {"loss": "squared"},

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..model.masking import reflected
-from ..model.unet import UNet
 from ..options import NetworkPlan
+from .masking import reflected
+from .unet import UNet
 
 MOST_CONTEXT = 4
 """Preceding frames that the network was shown; fewer may be there."""
