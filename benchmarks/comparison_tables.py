@@ -85,10 +85,16 @@ def by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
+def _of_white_noise(rows: Iterable[Row]) -> bool:
+    """Whether a method was measured on all scenes whose pixels share no noise."""
+    known = {row["scene"] for row in stored(FILTERS) if not row["scene"].startswith(WIDE)}
+    return known <= {row["scene"] for row in rows}
+
+
 def _line(
     name: str, learned_from: str, rows: Sequence[Row], figure: Callable[[Row], float]
 ) -> tuple[float, Sequence[Any]]:
-    whole = mean(map(figure, rows)) or 0.0
+    whole = mean(map(figure, rows)) if len(rows) == ALL_SCENES else None
     wide = mean(figure(row) for row in rows if row["scene"].startswith(WIDE))
     rest = mean(figure(row) for row in rows if not row["scene"].startswith(WIDE))
     ms = [row["cpu_ms_per_frame"] for row in rows if "cpu_ms_per_frame" in row]
@@ -97,14 +103,14 @@ def _line(
     cells = (
         name,
         learned_from,
-        f"**{whole:.2f}**",
+        "" if whole is None else f"**{whole:.2f}**",
         db(rest),
         db(wide),
         ", ".join(f"{count:,}" for count in parameters),
         f"{np.median(seconds):.0f}" if seconds else "",
         f"{np.median(ms):.0f}" if ms else "",
     )
-    return whole, cells
+    return whole or 0.0, cells
 
 
 FMD_HEAD = (
@@ -120,7 +126,7 @@ FMD_HEAD = (
 
 
 def fmd() -> str:
-    """Return the methods that were measured on all scenes, one noisy image in."""
+    """Return what was measured on all scenes, or on all of white noise, one noisy image in."""
 
     def figure(row: Row) -> float:
         return float(np.mean(row["psnr_db"]))
@@ -132,13 +138,13 @@ def fmd() -> str:
     blurs = [row for row in stored("training_correlated.json") if row["method"] == "gaussian"]
     lines.append(_line("`gaussian`, width by the truth", "the truth", blurs, figure))
     for method, rows in by_method(r for r in stored(FILTERS) if r["frames"] == 1).items():
-        if len(rows) == ALL_SCENES:
+        if _of_white_noise(rows):
             name = "as recorded" if method == "identity" else f"`{method}`"
             lines.append(_line(name, "nothing", rows, figure))
     lines += [
         _line(f"`{method}`", rows[0]["learned_from"], rows, figure)
         for method, rows in by_method(learned()).items()
-        if len(rows) == ALL_SCENES
+        if _of_white_noise(rows)
     ]
     return table(FMD_HEAD, (cells for _, cells in sorted(lines, key=lambda line: line[0])))
 

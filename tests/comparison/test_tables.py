@@ -18,5 +18,7 @@ def test_tables_are_those_of_the_stored_results(tmp_path, document):
     copy.write_text(written, encoding="utf-8")
     script = ROOT / "benchmarks" / "comparison_tables.py"
     subprocess.run([sys.executable, script, "--into", copy], check=True, timeout=60)
-    assert copy.read_text(encoding="utf-8") == written
+    assert copy.read_text(encoding="utf-8") == written, (
+        f"results have changed: python benchmarks/comparison_tables.py --into {document}"
+    )
     assert written.count("<!-- table ") == written.count("<!-- end of table -->") > 0
