@@ -56,7 +56,7 @@ from quietscope.training.retraining.decision import weightiest
 from quietscope.training.retraining.gate import judge
 from quietscope.training.retraining.night_record import last_night
 from quietscope.training.retraining.request import Request
-from quietscope.training.retraining.retrain import retrain_slots
+from quietscope.training.retraining.retrain import another_round, retrain_slots
 from quietscope.training.retraining.service import Night, run_night, serving
 from quietscope.training.retraining.supervision import own_command
 from quietscope.training.retraining.window import Window
@@ -150,12 +150,13 @@ def change(place: Path, given: argparse.Namespace) -> dict[str, Any]:
         record(library, f"second {day}", seen(NEW, 40 * day))
     second = round_of(library, replace(QUICK, steps=3 * given.steps))
     assert first.candidate is not None
-    assert second.candidate is not None
+    further = _while_it_gains(library, second, 6 * given.steps, given.rounds - 1)
+    current = Library(library).current()
     specimens = {"new": NEW, "old": FIRST}
     found = {
         name: {
             "before_db": psnr_db(first.candidate, specimen),
-            "after_db": psnr_db(second.candidate, specimen),
+            "after_db": psnr_db(current, specimen),
             "best_blur_db": best_blur_db(specimen),
             "raw_db": psnr_db(None, specimen, sigma=0.0),
         }
@@ -164,6 +165,8 @@ def change(place: Path, given: argparse.Namespace) -> dict[str, Any]:
     gains = {name: row["after_db"] - row["before_db"] for name, row in found.items()}
     return {
         "steps": given.steps,
+        "steps_of_the_rounds": [3 * given.steps * 2**n for n in range(1 + len(further))],
+        "further_rounds": [round.decision for round in further],
         "decision": second.decision,
         "reason": second.reason,
         "figures": second.figures,
@@ -173,6 +176,16 @@ def change(place: Path, given: argparse.Namespace) -> dict[str, Any]:
         "bar": "promoted, at least +1 dB on the new, at most -0.1 dB on the old",
         "met": second.decision == "promoted" and gains["new"] >= 1 and gains["old"] >= -0.1,
     }
+
+
+def _while_it_gains(library: Path, last: Any, steps: int, most: int) -> list[Any]:
+    """Make further rounds as a night does: twice as long each, while they are promoted."""
+    rounds: list[Any] = []
+    while last.decision == "promoted" and len(rounds) < most:
+        options = replace(QUICK, steps=steps * 2 ** len(rounds))
+        last = another_round(Library(library), last, Request(options=options))
+        rounds.append(last)
+    return rounds
 
 
 def nothing(place: Path, given: argparse.Namespace) -> dict[str, Any]:
@@ -561,6 +574,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--times", type=int, default=5, help="Nights, kills or sessions.")
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=2, help="Of the night of `change`, at most.")
     parser.add_argument("--night-s", type=float, default=40.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("retraining_bars.json"))

@@ -25,7 +25,15 @@ def bars():
 
 
 def given(**changed):
-    usual = {"times": 1, "steps": 300, "night_s": 25.0, "seed": 0, "last": True, "kinds": None}
+    usual = {
+        "times": 1,
+        "steps": 300,
+        "night_s": 25.0,
+        "seed": 0,
+        "rounds": 2,
+        "last": True,
+        "kinds": None,
+    }
     return Namespace(**{**usual, "before": {}, **changed})
 
 
