@@ -58,8 +58,9 @@ class Interval:
 def judge(scores: Sequence[RunScore], candidate: Bundle | None = None) -> Verdict:
     """Decide; each of these stops a candidate alone.
 
-    Scores that cannot be; a loss on any run, old or new; a red check on any run; an exported graph
-    that is not what was trained; no gain on the new runs beyond chance.
+    Scores that cannot be; a loss on any run, old or new, or on the old ones together; a red check
+    on any run; an exported graph that is not what was trained; no gain on the new runs beyond
+    chance.
     """
     new = [score for score in scores if not score.old] or list(scores)
     found = interval(new)
@@ -76,6 +77,8 @@ def judge(scores: Sequence[RunScore], candidate: Bundle | None = None) -> Verdic
                 f"model in use {score.means[1]:.4g} ADU²",
                 figures,
             )
+    if (lost := _lost_on_all(scores)) is not None:
+        return Verdict(False, lost, figures)
     for red in (
         *_red_of_bundle(candidate),
         *(red for score in scores for red in red_checks(score)),
@@ -88,6 +91,21 @@ def judge(scores: Sequence[RunScore], candidate: Bundle | None = None) -> Verdic
         f"{found.low:.2%} to {found.high:.2%}); better on {len(better)} of {len(new)} new runs"
     )
     return Verdict(bool(better) and found.low > 0, reason, figures)
+
+
+def _lost_on_all(scores: Sequence[RunScore]) -> str | None:
+    """Return that the old runs are worse all together, where no single one surely is.
+
+    What no night can tell of one run would add up over twenty nights.
+    """
+    old = [score for score in scores if score.old]
+    if not old or (lost := interval(old)).high >= 0:
+        return None
+    return (
+        f"worse on the {len(old)} runs that the model in use has learned from, taken together: "
+        f"squared error more by {-lost.gain:.2%} (95 % interval {-lost.high:.2%} to "
+        f"{-lost.low:.2%})"
+    )
 
 
 def interval(scores: Sequence[RunScore], seed: int = 0) -> Interval:

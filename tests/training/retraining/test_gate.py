@@ -144,6 +144,21 @@ def test_each_of_these_stops_a_candidate_alone(scores, said):
     assert "\n" not in verdict.reason
 
 
+def test_small_losses_on_old_runs_count_together():
+    """Of one run 5 % more may be chance; of three of them it is not."""
+
+    def slightly_worse(path):
+        candidate = 10.5 + 3.0 * np.resize([1.0, -1.0], 64)
+        errors = np.stack([candidate, np.full(64, 10.0), np.full(64, 100.0)], axis=1)
+        return RunScore(path, True, errors, 4)
+
+    old = [slightly_worse(f"week {n}") for n in range(3)]
+    assert all(one.gain > -one.least_gain for one in old)
+    verdict = judge([score(8.0, 10.0), *old])
+    assert not verdict.promote
+    assert "taken together: squared error more by 5.00%" in verdict.reason
+
+
 def test_a_gain_has_to_exceed_its_own_uncertainty_over_runs():
     """Two runs that gain and one that may lose as much: that is a draw, not a gain."""
     sure = interval([score(8.0, 10.0), score(8.2, 10.0), score(7.9, 10.0)])
