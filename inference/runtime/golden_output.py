@@ -82,9 +82,8 @@ def save_golden_output(
 
 
 def _save(staging: Path, feeds: dict[str, NDArray[Any]], answer: NDArray[np.float32]) -> None:
-    np.savez_compressed(
-        staging / GOLDEN_OUTPUT, **feeds, **dict(zip(OUTPUTS, answer, strict=True))
-    )
+    arrays: dict[str, Any] = {**feeds, **dict(zip(OUTPUTS, answer, strict=True))}
+    np.savez_compressed(staging / GOLDEN_OUTPUT, **arrays)
 
 
 def _middle(observations: NDArray[Any]) -> NDArray[Any]:

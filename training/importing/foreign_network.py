@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...inference.graph.inspection import INPUT, OUTPUTS, PERIOD
+from ...inference.graph.rewriting import drop_exporter_traces
 from ..errors import ExportError
 from .nodes import Nodes
 from .scaling import Step, Undo
@@ -170,6 +171,7 @@ def _prepared(model: Any) -> Any:
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    drop_exporter_traces(copy)
     try:
         copy = inliner.inline_local_functions(copy)
         version = next(entry.version for entry in copy.opset_import if not entry.domain)

@@ -7,7 +7,6 @@ else it holds is refused.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +158,6 @@ def _plan(path: Path, said: dict[str, Any]) -> UNetPlan:
 
 
 def _exported(path: Path, state: dict[str, Any], plan: UNetPlan) -> Any:
-    from onnx import load_from_string
-
     network = CAREamicsUNet(plan)
     try:
         network.load_state_dict(state)
@@ -169,16 +166,16 @@ def _exported(path: Path, state: dict[str, Any], plan: UNetPlan) -> Any:
             f"{path}: its weights do not fit CAREamics' U-Net ({one_line(error)[:160]}); save it "
             "again with CAREamics 0.3"
         ) from error
-    return load_from_string(_onnx(network.eval()))
+    return _onnx(network.eval())
 
 
-def _onnx(network: CAREamicsUNet) -> bytes:
+def _onnx(network: CAREamicsUNet) -> Any:
     from ..output.export_onnx import quiet_exporter
 
     free = torch.export.Dim.DYNAMIC
     # One axis unlike the other and no size a power of two, so that none is taken for a constant.
     frames = torch.zeros(2, 1, 192, 320)
-    with quiet_exporter(), torch.no_grad(), io.BytesIO() as file:
+    with quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             network,
             (frames,),
@@ -189,8 +186,7 @@ def _onnx(network: CAREamicsUNet) -> bytes:
         )
         if program is None:
             raise TrainingError("the exporter returned no graph; report this as a defect")
-        program.save(file, external_data=False)
-        return file.getvalue()
+        return program.model_proto
 
 
 def _back(scaling: Linear) -> Step:
@@ -206,4 +202,4 @@ def _field(scaling: Linear | None) -> np.ndarray[Any, np.dtype[np.float32]]:
     y, x = np.mgrid[:_EDGE, :_EDGE] - _EDGE / 2
     spot = 3 * np.exp(-(y**2 + x**2) / 200) - 1
     frame = shift + scale * (spot + 0.5 * rng.normal(size=spot.shape))
-    return np.maximum(np.rint(frame), 0).astype(np.float32)[np.newaxis]
+    return np.asarray(np.maximum(np.rint(frame), 0), np.float32)[np.newaxis]

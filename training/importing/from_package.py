@@ -115,7 +115,7 @@ def _frames(tensor: NDArray[Any], axes: str) -> NDArray[Any]:
 
 
 def _image(tensor: NDArray[Any], axes: str) -> NDArray[np.float32]:
-    return _frames(tensor, axes)[0, 0].astype(np.float32)
+    return np.asarray(_frames(tensor, axes)[0, 0], np.float32)
 
 
 def _facts(package: Package, kind: str) -> dict[str, str | int | float | bool | None]:

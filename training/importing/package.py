@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -293,7 +293,7 @@ def steps_of(package: Package, described: Any, processing: list[Any]) -> tuple[S
 
 
 def _step(package: Package, described: Any, one: Any) -> Step | None:
-    name, said = str(one.id), getattr(one, "kwargs", None)
+    name, said = str(one.id), cast(Any, getattr(one, "kwargs", None))
     if name == "ensure_dtype" and said.dtype.startswith("float"):
         return None  # everything here is float32 until the network takes it
     if name == "scale_linear":

@@ -38,7 +38,9 @@ def onnx_of_torchscript(archive: Path, axes: str, example: Example) -> Any:
         path = Path(folder) / "model.onnx"
         try:
             # torch's own class, from a file that the user trusts.
-            program = torch.jit.load(str(archive), map_location="cpu").eval()
+            program = torch.jit.load(  # type: ignore[no-untyped-call]
+                str(archive), map_location="cpu"
+            ).eval()
             # The exporter by graph capture takes no TorchScript.
             torch.onnx.export(
                 program,

@@ -233,7 +233,7 @@ def _require_usable(staging: Path, sample: Sample) -> None:
     """
     try:
         bundle = open_bundle(staging)
-        load_noise_model(bundle.noise_model_path)
+        load_noise_model(staging / NOISE_MODEL)
         shape = sample.observations.shape[1:]
         maps = None if sample.pixel_maps is None else sample.pixel_maps[np.newaxis]
         out = np.empty((2, *shape), dtype=np.float32)

@@ -22,6 +22,7 @@ from quietscope.cli import app
 from quietscope.training.errors import TrainingError
 from quietscope.training.importing.careamics_unet import CAREamicsUNet, UNetPlan
 from quietscope.training.importing.from_careamics import read_checkpoint
+from quietscope.training.importing.imported_bundle import write_import
 
 WORKER = Path(__file__).with_name("careamics_worker.py")
 needs_careamics = pytest.mark.skipif(
@@ -104,6 +105,14 @@ def checkpoint(path: Path, **changes: object) -> Path:
     }
     torch.save(saved | changes, path)
     return path
+
+
+def test_no_path_of_this_computer_is_handed_on(tmp_path):
+    bundle = write_import(read_checkpoint(checkpoint(tmp_path / "a.ckpt")), tmp_path / "model")
+    assert bundle.manifest.pixel_type == "uint16"
+    graph = bundle.model_path.read_bytes()
+    assert b"site-packages" not in graph
+    assert b".py" not in graph
 
 
 class Pickled:
