@@ -51,7 +51,7 @@ def scene(shape: tuple[int, int] = (64, 80)) -> np.ndarray:
     return np.random.default_rng(0).poisson(light).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _files_closed() -> Iterator[None]:
     """Close what `bioimageio.spec` leaves open, before another test is blamed for it."""
     yield

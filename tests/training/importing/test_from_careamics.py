@@ -107,6 +107,7 @@ def checkpoint(path: Path, **changes: object) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_no_path_of_this_computer_is_handed_on(tmp_path):
     bundle = write_import(read_checkpoint(checkpoint(tmp_path / "a.ckpt")), tmp_path / "model")
     assert bundle.manifest.pixel_type == "uint16"
