@@ -92,6 +92,8 @@ LINES = [
     "bioimage --model model --out model --author A",
     "bioimage --model model --out model/package.zip --author A",
     "bioimage --model model --out b.tif --author A",
+    "import model --out model",
+    "import b.tif --out b.tif",
     "live --model model --out model --force --no-preview --frames 2",
     "record --out z.ome.zarr --frames 2",
     "demo --out run --no-preview",
