@@ -72,9 +72,10 @@ from quietscope.training.registry import METHODS
 from quietscope.training.run import Run
 from quietscope.training.train import fit, read
 
+UNTRAINED = ("gaussian", "general", "bm3d")
 CONTEXT = 4
 BM3D_FRAME = 19
-KEY = ("data", "method", "context", "fold", "seed")
+KEY = ("data", "method", "context", "fold", "seed", "budget")
 
 
 class StoppedError(Exception):
@@ -338,15 +339,11 @@ def summary(rows: Sequence[dict[str, Any]]) -> None:
     """Print the means over both folds, and the moving scenes."""
     print("| method | preceding | PSNR, dB | on frame 19 | z | core seconds, each fold |")
     print("|---|---|---|---|---|---|")
-    kinds = dict.fromkeys(
-        (row["method"], row["context"]) for row in rows if row["data"] == "nandb"
-    )
-    for method, context in sorted(kinds, key=lambda kind: kind[1]):
-        folds = [
-            row
-            for row in rows
-            if row["data"] == "nandb" and (row["method"], row["context"]) == (method, context)
-        ]
+    told_apart = ("context", "method", "budget")
+    kinds = {tuple(row[key] for key in told_apart) for row in rows if row["data"] == "nandb"}
+    for context, method, budget in sorted(kinds, key=str):
+        kind = (context, method, budget)
+        folds = [row for row in rows if tuple(row[key] for key in told_apart) == kind]
         cells = []
         for key, form in (
             ("psnr_db", ".2f"),
@@ -356,7 +353,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> None:
         ):
             values = [row[key] for row in folds if row.get(key) is not None]
             cells.append(format(np.mean(values), form) if values else "")
-        part = "" if len(folds) == 2 else f" ({len(folds)} of 2 folds)"
+        steps = "" if budget is None else f", {budget} steps"
+        only = ", ".join(str(row["fold"]) for row in folds)
+        part = steps + ("" if len(folds) == 2 else f" (fold {only} alone)")
         print(f"| {method}{part} | {context} | {' | '.join(cells)} |")
     moving_summary(rows)
 
@@ -414,11 +413,10 @@ def main() -> None:
     for (data, method, context, fold), measure in plan:
         # A moving scene is told by its own seed; it has no folds.
         seed = fold if data == "moving" else given.seed
-        key = dict(
-            zip(
-                KEY, (data, method, context, None if data == "moving" else fold, seed), strict=True
-            )
-        )
+        place = None if data == "moving" else fold
+        steps = given.unet_steps if method == "supervised U-Net" else given.steps
+        budget = None if method in UNTRAINED else steps
+        key = dict(zip(KEY, (data, method, context, place, seed, budget), strict=True))
         label = f"{data} {method} {context} {fold}"
         wanted = not given.only or any(word in label for word in given.only)
         if tuple(key.values()) in there or not wanted:
