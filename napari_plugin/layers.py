@@ -136,7 +136,7 @@ class _Frames:
         ]
         rows, columns = asked[len(outer) :]
         places = np.ix_(*(np.atleast_1d(part) for part in outer))
-        indices = np.ravel_multi_index(places, tuple(self._stack.sizes.values()))
+        indices: Any = np.ravel_multi_index(places, tuple(self._stack.sizes.values()))
         found = np.stack([self._frame(int(i))[rows, columns] for i in indices.flat])
         kept = tuple(len(part) for part in outer if part.ndim)
         return found.reshape(*kept, *found.shape[1:])

@@ -120,7 +120,7 @@ class MdaSequences:
 
     def begin(self, sequence: Any, summary: Mapping[str, Any]) -> None:
         """Take note that a sequence has begun whose images come here."""
-        infos = summary.get("image_infos") or ({},)
+        infos: Any = summary.get("image_infos") or ({},)
         cameras = int(infos[0].get("num_camera_adapter_channels", 1))
         self._sequences.append(_Sequence(sequence, cameras, heard_directly=self._is_output))
         self._frames.begin(summary)
