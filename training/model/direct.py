@@ -29,7 +29,8 @@ class PlainEstimate(Posterior):
     ) -> tuple[Tensor, Tensor]:
         """Return mean and variance, (N, 1, Y, X) each."""
         mean = predicted[:, :1]
-        return mean, torch.zeros_like(mean)
+        # Not zeros_like: in the exported graph every output must come from the frame.
+        return mean, 0.0 * mean
 
     def correct(self, gain: Tensor) -> None:
         """Nothing is stated that could be corrected."""
