@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ..inference.bundle import MANIFEST
 from ..inference.side_inputs import arrives_earlier
@@ -45,6 +47,7 @@ def train_channels(
     channel: str | None,
     truths: Sequence[Stack] = (),
     pairs: Path | None = None,
+    warm_start: dict[str, Tensor] | None = None,
     accept: bool = False,
     overwrite: bool,
     on_progress: Callable[[TrainingProgress], None],
@@ -83,6 +86,7 @@ def train_channels(
             channel=name,
             truths=truths,
             pairs=pairs,
+            warm_start=warm_start,
             accept=accept,
             overwrite=overwrite,
             on_progress=on_progress,

@@ -47,6 +47,15 @@ def train(
             callback=_method,
         ),
     ] = AUTO,
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="general|BUNDLE",
+            help="Begin with this model; default: the general one, where it knows all that is "
+            "asked for.",
+        ),
+    ] = None,
     context: Annotated[int, typer.Option(help="Preceding frames that the model uses.")] = 0,
     planes: Annotated[
         int, typer.Option(help="Planes of a z-stack, on either side, that the model uses.")
@@ -114,6 +123,7 @@ def train(
 ) -> Outcome:
     """Train a denoiser on noisy recordings; clean images are needed by some methods only."""
     require_extra("train", "train")
+    from .beginning import begun_from
     from .channels import train_channels
     from .display import shown
 
@@ -141,6 +151,7 @@ def train(
         posterior_samples=posterior_samples,
         memory_mib=memory_mib,
     )
+    options, weights = (options, None) if begin is None else begun_from(begin, options)
     require_apart(
         out, [path for path in (noise_model, pairs, perceptual_weights) if path is not None]
     )
@@ -153,6 +164,7 @@ def train(
             channel=channel,
             truths=[open_with(path) for path in truth or ()],
             pairs=pairs,
+            warm_start=weights,
             accept=accept,
             overwrite=overwrite,
             on_progress=show,

@@ -15,3 +15,7 @@ class TrainingDataError(TrainingError):
 
 class ExportError(TrainingError):
     """The trained model cannot be exported, or the graph does not do what PyTorch does."""
+
+
+class UnsuitedError(TrainingError):
+    """The recordings are fit for training, and the method that was chosen is not fit for them."""

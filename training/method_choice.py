@@ -9,10 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..calibration.noise_correlation import NoiseCorrelation
+from ..inference.general.shipped import CONTEXTS
 from .options import AUTO, TrainingOptions
 
 INDEPENDENT = "lattice"
 """Blind to the pixel alone: where the noise of pixels is independent."""
+REFINED = "refined"
+"""The general model, which goes on learning: where it knows all that is asked of it.
+`benchmarks/training_refined.py` compares."""
 SHARED = "r2r"
 """Blind to nothing: where neighbours share their noise. Hiding all that do leaves too little to
 predict from; `benchmarks/training_correlated.py` compares."""
@@ -33,12 +37,28 @@ def with_method(
     if options.algorithm != AUTO:
         return options
     if not agreed(found.is_correlated):
-        return replace(options, algorithm=INDEPENDENT)
+        known = unknown_to_general(options) is None
+        return replace(options, algorithm=REFINED if known else INDEPENDENT)
     remark(
-        f"{found.described()}: {SHARED} is trained, which draws noise like it, and not "
-        f"{INDEPENDENT}, which would take it for signal; --algorithm chooses otherwise"
+        f"{found.described()}: {SHARED} is trained, which draws noise like it, and neither "
+        f"{REFINED} nor {INDEPENDENT}, which would take it for signal; --algorithm chooses "
+        "otherwise"
     )
     return replace(options, algorithm=SHARED)
+
+
+def unknown_to_general(options: TrainingOptions) -> str | None:
+    """Return what of the options the general model does not do; None if it does it all."""
+    most = CONTEXTS[-1]
+    if options.context_frames > most:
+        return f"knows {most} preceding frames, not {options.context_frames} (--context)"
+    if options.planes:
+        return "knows no planes of a z-stack (--planes)"
+    if options.other_channels:
+        return "knows no other channels (--other-channel)"
+    if options.preset != "live":
+        return f"has one size, not the preset {options.preset!r} (--preset)"
+    return None
 
 
 def judged(algorithm: str, found: NoiseCorrelation, *, blind: bool = True) -> tuple[bool, str]:

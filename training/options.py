@@ -143,6 +143,8 @@ class TrainingOptions:
         Of methods that have several; None takes the method's first.
     memory_mib
         Frames kept in memory at a time.
+    begun_with
+        In words, the model whose weights are the first ones; None: they are drawn.
     """
 
     algorithm: str = "lattice"
@@ -168,6 +170,7 @@ class TrainingOptions:
     perceptual_weights: str | None = None
     loss: str | None = None
     memory_mib: int = 1024
+    begun_with: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""

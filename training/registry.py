@@ -8,6 +8,7 @@ from __future__ import annotations
 
 METHODS: dict[str, str] = {
     "lattice": "lattice:LatticeLearner",
+    "refined": "refined:RefinedLearner",
     "n2v": "masked:Noise2Void",
     "n2v2": "masked:Noise2Void2",
     "structn2v": "masked:StructNoise2Void",

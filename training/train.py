@@ -46,8 +46,8 @@ from .data.recordings import Recordings, load_recordings
 from .data.side_inputs import SideInputs, channel_name, one_channel, other_channels_of, place_maps
 from .data.targets import targets_of, told_apart
 from .device import join_workers
-from .errors import TrainingError
-from .method_choice import with_method
+from .errors import TrainingError, UnsuitedError
+from .method_choice import INDEPENDENT, with_method
 from .methods import learner_for, learner_of, patch_edge, require_targets
 from .methods.learner import Player
 from .methods.uncertainty_calibration import calibrate_uncertainty
@@ -78,6 +78,11 @@ SHOWN_STEPS = 20
 """Between two signs of life: a second or less."""
 BUNDLE_BYTES = 64 * 2**20
 """What the largest bundle takes, several times over: asked of the disk before hours are spent."""
+
+START_KEPT = (
+    "no step predicted held-out frames better than the network that training began with: that "
+    "one is kept; give more recordings, or more time"
+)
 
 Remark = Callable[[str], None]
 
@@ -158,6 +163,7 @@ def train(
         options = replace(options, seconds=DEFAULT_SECONDS)
     options, channel = _with_names(options, channel, stacks[0])
     # From the first step on: no second training may write the same bundle or its checkpoint.
+    left_open = False
     with owned(out) if leads else nullcontext():
         if options.algorithm == AUTO and options.resume:
             options = replace(options, algorithm=begun_algorithm(working_file(out)))
@@ -168,6 +174,7 @@ def train(
             found = noise_correlation(recordings.resident)
             options = with_method(options, found, remark, agreed=join_workers().agreed)
             recordings = recordings.with_patch(patch_edge(options))
+            left_open = True
         if noise_model is None:
             remark("no noise model was given: one is estimated from the recordings themselves")
             noise_model = bootstrap_noise_model(recordings.stacks, seed=options.seed)
@@ -175,10 +182,9 @@ def train(
         require_range(noise_model, path, recordings.share_outside, remark)
         load_exporter()
         working = working_file(out)
-        estimator, run = fit(
-            recordings,
-            noise_model,
-            options,
+        begin = partial(
+            fit,
+            noise_model=noise_model,
             started=started,
             checkpoint=working,
             channel=channel,
@@ -187,6 +193,15 @@ def train(
             on_progress=on_progress,
             on_remark=remark,
         )
+        try:
+            estimator, run = begin(recordings, options=options)
+        except UnsuitedError as error:
+            if not left_open:
+                raise
+            remark(f"{error}: that is done")
+            options = replace(options, algorithm=INDEPENDENT)
+            recordings = recordings.with_patch(patch_edge(options))
+            estimator, run = begin(recordings, options=options)
         if not run.workers.leads:
             return None
         result = write_bundle(
@@ -338,6 +353,8 @@ def fit(
             on_progress = part_of_run(
                 on_progress, options.algorithm, taught.share, 1 - taught.share
             )
+    if warm_start is not None and options.begun_with is None:
+        options = replace(options, begun_with="an earlier model's weights")
     correlation = cache(partial(noise_correlation, recordings.resident))
     options = method.fitted_to(options, correlation, on_remark)
     schedule = partial(
@@ -350,8 +367,10 @@ def fit(
     if state is not None:
         require_same_run(state, identity)
         recordings = replace(recordings, begun_units=tuple(state["units"]))
-    run, estimator = _new_run(recordings, noise_model, options, schedule(), warm_start)
+    run, estimator = _new_run(recordings, noise_model, options, schedule())
     run.teacher = None if taught is None else taught.kept
+    if warm_start is not None and state is None:
+        _begin_with(run, warm_start, on_remark)
     run.noise_correlation = correlation()
     run.learner.know(run.noise_correlation)
     if state is not None:
@@ -368,8 +387,11 @@ def fit(
     held_out = held_out_frames(
         recordings, estimator, run.learner.network.stride, run.workers.device
     )
+    if state is None:
+        run.learner.require_suited(held_out, _rng(options.seed))
     _steps(run, recordings, held_out, save, partial(between_steps, run, save), tell)
-    take_best(run)
+    if take_best(run):
+        on_remark(START_KEPT)
     _finish(run, estimator, held_out)
     for finding in run.learner.findings(held_out, _rng(options.seed)):
         on_remark(finding)
@@ -387,7 +409,6 @@ def _new_run(
     noise_model: NoiseModel,
     options: TrainingOptions,
     schedule: Schedule,
-    warm_start: Mapping[str, Tensor] | None,
 ) -> tuple[Run, Estimator]:
     """Return a run at its first step, and the estimator around its averaged weights."""
     torch.manual_seed(options.seed)
@@ -407,8 +428,6 @@ def _new_run(
     for player in players:
         player.network.to(workers.device)
         player.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if warm_start is not None and _fits(learner.network, warm_start):
-        learner.network.load_state_dict(warm_start)
     run = Run(
         options=options,
         workers=workers,
@@ -482,7 +501,7 @@ def _taught(
         recordings = replace(recordings, begun_units=tuple(state["units"]))
         seen = with_surroundings(recordings)
         run, estimator = _new_run(
-            seen, noise_model, lesson, Schedule(seconds=None, steps=1, started=started), None
+            seen, noise_model, lesson, Schedule(seconds=None, steps=1, started=started)
         )
         estimator.network.load_state_dict(kept["weights"])
         stride, device = run.learner.network.stride, run.workers.device
@@ -558,6 +577,15 @@ def _begin(
         )
 
 
+def _begin_with(run: Run, weights: Mapping[str, Tensor], remark: Remark) -> None:
+    """Let the network, and its average, begin with the weights of an earlier one."""
+    if not _fits(run.learner.network, weights):
+        remark("the earlier model's network has other inputs: training begins without it")
+        return
+    run.learner.network.load_state_dict(weights)
+    run.average.module.load_state_dict(weights)
+
+
 def _fits(network: torch.nn.Module, weights: Mapping[str, Tensor]) -> bool:
     """Whether weights are of a network of the same inputs: pixel maps add one."""
     own = network.state_dict()
@@ -586,6 +614,8 @@ def _steps(
         first_step=run.step,
         progress=run.schedule.progress,
     )
+    if run.learner.begins_trained and not run.losses:
+        validate(run, held_out, partial(_rng, run.options.seed, 0))
     with closing(source):
         while progress < 1:
             between_steps()

@@ -6,6 +6,7 @@ elsewhere, against what it competes with.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -67,7 +68,8 @@ def validate(run: Run, held_out: Sequence[Tensor], rng: Callable[[], torch.Gener
         run.best = {
             name: value.detach().clone() for name, value in run.average.module.state_dict().items()
         }
-    loss = float(np.nanmean(run.recent))
+    known = [loss for loss in run.recent if math.isfinite(loss)]
+    loss = float(np.mean(known)) if known else score
     run.losses.append(LossRow(run.step, run.schedule.elapsed, loss, score))
     run.recent.clear()
 
@@ -83,7 +85,16 @@ def overfits(run: Run) -> bool:
     return all(row.validation_loss > worst for row in last)
 
 
-def take_best(run: Run) -> None:
-    """Go back to the best averaged weights if the last ones are worse."""
-    if run.losses and run.losses[-1].validation_loss > run.best_score + OVERFITTED_NATS:
+def take_best(run: Run) -> bool:
+    """Go back to the best averaged weights if the last ones are worse.
+
+    Of a network that began trained, also if they are no better than it was then: no step may make
+    it worse. Return whether it is as it began.
+    """
+    if not run.losses:
+        return False
+    first, last = run.losses[0].validation_loss, run.losses[-1].validation_loss
+    no_gain = run.learner.begins_trained and not last < first
+    if no_gain or last > run.best_score + OVERFITTED_NATS:
         run.average.module.load_state_dict(run.best)
+    return no_gain and run.best_score == first

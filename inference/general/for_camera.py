@@ -50,6 +50,8 @@ _ANOTHER_CACHE = (
     if sys.platform in ("win32", "darwin")
     else "set XDG_CACHE_HOME to a folder that you may write to"
 )
+LEAST_OWN_SHARE = 0.01
+"""Of D, that the quietest pixel has, so that there is a logarithm of it."""
 LOCK_WAIT_S = 60.0
 """Another program makes the same bundle: a second or two, many megabytes of maps included."""
 
@@ -97,7 +99,7 @@ def general_bundle(
         )
     manifest = read_shipped(shipped)
     constants = CameraConstants.of(noise_model)
-    maps = _maps(noise_model) if with_maps else None
+    maps = _maps(noise_model, constants) if with_maps else None
     belongs_to = camera or noise_model.fingerprint
     if maps is not None:
         belongs_to = belongs_to.model_copy(update={"roi": noise_model.fingerprint.roi})
@@ -192,16 +194,24 @@ def _name(
     return f"{content.hexdigest()[:16]}-{pixel_type}-{context_frames}"
 
 
-def _maps(noise_model: GaussianMixtureNoiseModel) -> NDArray[np.float32] | None:
-    """Return the maps of the calibrated region, (3, Y, X)."""
+def _maps(
+    noise_model: GaussianMixtureNoiseModel, constants: CameraConstants
+) -> NDArray[np.float32] | None:
+    """Return the maps of the calibrated region, (3, Y, X), in what is dark to the constants.
+
+    These may take a part of the noise without light for light. A pixel has of its own, beside
+    that light, as much more than D as it has more than the law: D + v - d.
+    """
     maps, law = noise_model.maps, noise_model.photon_transfer
     if maps is None or law.offset_adu is None or not maps.uneven:
         return None
-    return maps.correction(
-        offset_adu=law.offset_adu,
-        dark_variance_adu2=noise_model.least_variance_adu2,
-        range_adu=law.saturation_adu,
+    dark = noise_model.least_variance_adu2
+    found = maps.correction(
+        offset_adu=law.offset_adu, dark_variance_adu2=dark, range_adu=law.saturation_adu
     )
+    more = dark * np.expm1(found[2].astype(np.float64)) / constants.dark_variance_adu2()
+    found[2] = np.log1p(np.maximum(more, LEAST_OWN_SHARE - 1))
+    return found
 
 
 def _fill(

@@ -72,7 +72,7 @@ def export_general(checkpoint: Path, out: Path, *, weights_alone: bool = False) 
         seconds=round(kept["seconds"] + kept.get("seconds_before", 0.0), 1),
         seed=kept.get("seed", 0),
         parameters=parameter_count(network),
-        recipe=RECIPE,
+        recipe=f"{RECIPE}: {', then --from it '.join(kept['recipe'])}",
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
     write_json(out / MANIFEST, manifest.model_dump())
@@ -116,7 +116,10 @@ def general_graph(network: GeneralNetwork, context: int, *, with_maps: bool) -> 
             dynamic_shapes=shapes,
             verbose=False,
         )
-    assert program is not None
+    if program is None:
+        raise ExportError(
+            "PyTorch exported nothing; report this as a defect of quietscope, with its version"
+        )
     graph = program.model_proto
     rewrite_for_speed(graph)
     drop_exporter_traces(graph)

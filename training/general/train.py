@@ -1,22 +1,27 @@
 """Train the general model: `python -m quietscope.training.general.train --out FILE.pt`.
 
-Owns the loop and its working file, from which a run that was stopped goes on.
+Owns the loop and its working file, from which a run that was stopped goes on. The budget is steps,
+so that a seed gives one result on one machine, in however many parts; `--from` goes on from the
+end of another run with a new course of the learning rate.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
+from ...storage.atomic_output import new_file
 from ..model.general import LEAST_VARIANCE_E2, GeneralNetwork
+from ..model.weight_average import weight_average
 from ..schedule import learning_rate_share
 from .photons import Examples, draw_examples
 from .scenes import draw_scene
@@ -25,7 +30,7 @@ SCENE_EDGE = 256
 BATCH = 16
 PATCH = 96
 LEARNING_RATE = 1.2e-3
-AVERAGE_DECAY = 0.995
+STEPS = 7000
 LEAST_ERROR = 0.01
 """Of the frame's variance: an empty field, in which nearly nothing is left to learn, weighs no
 more than that."""
@@ -60,104 +65,139 @@ def loss_of(network: GeneralNetwork, drawn: Examples) -> tuple[Tensor, Tensor]:
     return fit, spread - 0.5 * torch.log(noise).mean()
 
 
+@dataclass
+class _Work:
+    """What a run has come to: all that its working file holds.
+
+    Attributes
+    ----------
+    network, average, optimizer
+        Trained; the average of its weights is what ships.
+    begun
+        Steps of the runs that this one goes on from.
+    step
+        Steps of this run.
+    seconds
+        Of process time, those before included.
+    recipe
+        In words, the runs that this one goes on from.
+    """
+
+    network: GeneralNetwork
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+    begun: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    recipe: tuple[str, ...] = ()
+
+    @classmethod
+    def new(cls) -> _Work:
+        network = GeneralNetwork()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(network, weight_average(network), torch.optim.Adam(network.parameters()))
+
+    def go_on_from(self, path: Path) -> None:
+        """Begin with the averaged weights of an earlier run."""
+        before = torch.load(path, weights_only=True)
+        self.begun = before["steps"]
+        self.seconds = before["seconds"] + before.get("seconds_before", 0.0)
+        self.recipe = tuple(before.get("recipe", ()))
+        self.network.load_state_dict(before["weights"])
+        self.average.module.load_state_dict(before["weights"])
+        self.optimizer.load_state_dict(before["optimizer"])
+
+    def resume(self, path: Path) -> None:
+        """Take up a run that was stopped."""
+        kept = torch.load(path, weights_only=True)
+        self.begun, self.step = kept["begun"], kept["steps"] - kept["begun"]
+        self.seconds = kept["seconds"]
+        self.recipe = tuple(kept["recipe"][:-1])
+        self.network.load_state_dict(kept["current"])
+        self.average.module.load_state_dict(kept["weights"])
+        self.average.n_averaged.fill_(1 + self.step)
+        self.optimizer.load_state_dict(kept["optimizer"])
+
+    def save(self, path: Path, seconds: float, options: argparse.Namespace) -> None:
+        """Replace the working file."""
+        own = (
+            f"--seed {options.seed} --scenes {options.scenes} --steps {options.steps} "
+            f"--until {self.step} --learning-rate {options.learning_rate:g}"
+        )
+        kept = {
+            "weights": self.average.module.state_dict(),
+            "current": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.begun + self.step,
+            "begun": self.begun,
+            "seconds": seconds,
+            "seed": options.seed,
+            "recipe": [*self.recipe, own],
+        }
+        with new_file(path) as staging:
+            torch.save(kept, staging)
+
+
 def main() -> None:
-    """Train for the given time and write the averaged weights."""
+    """Train for the given steps, or a part of them, and write the averaged weights."""
     asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--minutes", type=float, default=60)
+    asked.add_argument("--steps", type=int, default=STEPS, help="Of the run, to its last one.")
+    asked.add_argument("--until", type=int, help="Stop and save at this step of them.")
+    asked.add_argument("--part-minutes", type=float, help="Of process time, then stop and save.")
     asked.add_argument("--scenes", type=int, default=600)
     asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--out", type=Path, required=True)
     asked.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     asked.add_argument("--from", dest="start", type=Path, help="An earlier run to go on from.")
-    asked.add_argument("--pool", type=Path, help="Scenes drawn before; written if there are none.")
     options = asked.parse_args()
     torch.manual_seed(options.seed)
-    pool = _pool(options)
-    network = GeneralNetwork()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = torch.optim.swa_utils.AveragedModel(
-        network,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_DECAY),  # type: ignore[no-untyped-call]
-    )
-    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
-    step, spent, before = 0, 0.0, 0.0
-    if options.start:
-        begun_with = torch.load(options.start, weights_only=True)
-        step = begun_with["steps"]
-        before = begun_with["seconds"] + begun_with.get("seconds_before", 0.0)
-        network.load_state_dict(begun_with["weights"])
-        average.module.load_state_dict(begun_with["weights"])
-        average.n_averaged.fill_(step)
-        optimizer.load_state_dict(begun_with["optimizer"])
+    work = _Work.new()
     if options.out.is_file():
-        kept = torch.load(options.out, weights_only=True)
-        step, spent = kept["steps"], kept["seconds"]
-        before = kept.get("seconds_before", 0.0)
-        network.load_state_dict(kept["current"])
-        average.module.load_state_dict(kept["weights"])
-        average.n_averaged.fill_(step)
-        optimizer.load_state_dict(kept["optimizer"])
+        work.resume(options.out)
+    elif options.start:
+        work.go_on_from(options.start)
+    _steps(work, options)
 
-    def progress() -> dict[str, float]:
-        return {"steps": step, "seconds": spent, "seconds_before": before, "seed": options.seed}
 
-    started, saved, shown = time.monotonic() - spent, spent, np.zeros(2)
-    begun = step
-    while (spent := time.monotonic() - started) < 60 * options.minutes:
-        share = learning_rate_share(spent / (60 * options.minutes))
-        optimizer.param_groups[0]["lr"] = options.learning_rate * share
-        if step % RENEW_EVERY == 0:
-            number = step // RENEW_EVERY
-            pool[number % len(pool)] = _scene(options.seed, len(pool) + number)
-        drawn = draw_examples(pool, BATCH, PATCH, np.random.default_rng([options.seed, 1, step]))
-        fit, spread = loss_of(network, drawn)
-        optimizer.zero_grad(set_to_none=True)
+def _steps(work: _Work, options: argparse.Namespace) -> None:
+    pool = draw_pool(options.scenes, options.seed)
+    for number in range(-(-work.step // RENEW_EVERY)):
+        _renew(pool, options.seed, number)
+    most = math.inf if options.part_minutes is None else 60 * options.part_minutes
+    started, before, saved, shown = time.process_time(), work.seconds, 0.0, np.zeros(2)
+    spent, begun = 0.0, work.step
+    last = options.steps if options.until is None else min(options.until, options.steps)
+    while work.step < last and spent < most:
+        share = learning_rate_share(work.step / options.steps)
+        work.optimizer.param_groups[0]["lr"] = options.learning_rate * share
+        if work.step % RENEW_EVERY == 0:
+            _renew(pool, options.seed, work.step // RENEW_EVERY)
+        rng = np.random.default_rng([options.seed, 1, work.begun + work.step])
+        fit, spread = loss_of(work.network, draw_examples(pool, BATCH, PATCH, rng))
+        work.optimizer.zero_grad(set_to_none=True)
         (fit + DEVIATION_WEIGHT * spread).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-        optimizer.step()
-        average.update_parameters(network)
-        step += 1
+        torch.nn.utils.clip_grad_norm_(work.network.parameters(), 2.0)
+        work.optimizer.step()
+        work.average.update_parameters(work.network)
+        work.step += 1
+        spent = time.process_time() - started
         shown = 0.99 * shown + 0.01 * np.array([fit.item(), spread.item()])
-        if step % 100 == 0:
-            print(step, f"{spent:.0f} s", shown / (1 - 0.99 ** (step - begun)), flush=True)
+        if work.step % 100 == 0:
+            recent = shown / (1 - 0.99 ** (work.step - begun))
+            print(work.step, f"{spent:.0f} s", recent, flush=True)
         if spent - saved > SAVE_EVERY_S:
             saved = spent
-            _save(options.out, network, average.module, optimizer, progress())
-    _save(options.out, network, average.module, optimizer, progress())
+            work.save(options.out, before + spent, options)
+    work.save(options.out, before + spent, options)
+
+
+def _renew(pool: NDArray[np.float16], seed: int, number: int) -> None:
+    """Let one scene make way for a new one: the pool is a function of the step."""
+    pool[number % len(pool)] = _scene(seed, len(pool) + number)
 
 
 def _scene(seed: int, number: int) -> NDArray[np.float16]:
     return draw_scene(SCENE_EDGE, np.random.default_rng([seed, number])).astype(np.float16)
-
-
-def _pool(options: argparse.Namespace) -> NDArray[np.float16]:
-    if options.pool and options.pool.is_file():
-        kept: NDArray[np.float16] = np.load(options.pool)
-        return kept
-    pool = draw_pool(options.scenes, options.seed)
-    if options.pool:
-        np.save(options.pool, pool)
-    return pool
-
-
-def _save(
-    path: Path,
-    network: torch.nn.Module,
-    average: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Mapping[str, Any],
-) -> None:
-    staging = path.with_suffix(".partial")
-    torch.save(
-        {
-            "weights": average.state_dict(),
-            "current": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            **progress,
-        },
-        staging,
-    )
-    staging.replace(path)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,9 @@ class Learner(ABC):
     """Of the network, per pixel."""
     transpose = True
     """Whether patches may be transposed: not where the noise has a direction."""
+    begins_trained = False
+    """Whether the network is of use before the first step: then it is scored there, and kept if no
+    later one is better."""
     sees_its_pixel = True
     """Whether the network sees the pixel itself when it is used."""
     noise_shares: ClassVar[Sequence[float]] = ()
@@ -142,6 +145,17 @@ class Learner(ABC):
     def teacher_options(cls, options: TrainingOptions) -> TrainingOptions | None:
         """Return those of a network that is trained first; None where nothing else is needed."""
         return None
+
+    def require_suited(  # noqa: B027 (most methods take all recordings)
+        self, frames: Sequence[Tensor], rng: torch.Generator
+    ) -> None:
+        """Refuse recordings, by held-out frames, from which the method would learn what is wrong.
+
+        Raises
+        ------
+        UnsuitedError
+            With what to train instead.
+        """
 
     def know(self, correlation: NoiseCorrelation) -> None:
         """Take in how the noise of the recordings is correlated."""

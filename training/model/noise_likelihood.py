@@ -62,6 +62,7 @@ class TabulatedNoise(nn.Module):
         saturation_adu: float | None = None,
     ) -> None:
         super().__init__()
+        self.noise_model, self.centre_adu, self.scale_adu = noise_model, centre_adu, scale_adu
         # Below what was calibrated the law runs towards no noise at all: an estimate that strays
         # there would trust the observation blindly.
         low_adu = min(max(low_adu, noise_model.signal_range_adu[0]), high_adu - 1e-3 * scale_adu)

@@ -316,6 +316,34 @@ def test_a_noisy_pixel_that_is_known_leaves_no_spot(denoised: Any) -> None:
         assert abs(blind[place] - 120) > 15
 
 
+def test_a_noisy_pixel_of_a_noisy_camera_is_as_noisy_as_its_map_says(denoised: Any) -> None:
+    """Noise without light that the network was not trained on is light to it: in the law alone."""
+    rng = np.random.default_rng(6)
+    read_e = 20.0
+    as_light = read_e**2 - MOST_READ_VARIANCE_E2
+    variance = read_e**2 * np.exp(rng.normal(0.2, 0.1, SHAPE))
+    variance[30, 40] = 150.0**2
+    none = np.zeros(SHAPE, bool)
+    region = (0, 0, SHAPE[1], SHAPE[0])
+    fingerprint = CameraFingerprint(roi=region)
+
+    def model(offset: float, read_variance: float, own: Image) -> GaussianMixtureNoiseModel:
+        maps = PixelMaps(np.full(SHAPE, offset), own, None, none, none)
+        return camera(1, offset, read_variance**0.5, maps=maps, fingerprint=fingerprint)
+
+    light = 200 + 20 * scene()
+    seen = 1000 + rng.poisson(light) + variance**0.5 * rng.standard_normal(SHAPE)
+    seen[30, 40] = 1000 + light[30, 40] + 3 * 150
+    seen = np.rint(seen).clip(0)[None].astype(np.uint16)
+    noisy = denoised(model(1000, read_e**2, variance), seen, region)
+    lit = denoised(
+        model(1000 - as_light, MOST_READ_VARIANCE_E2, variance - as_light), seen, region
+    )
+    for one, other in zip(noisy, lit, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3)
+    assert abs(noisy[0][30, 40] - 1000 - light[30, 40]) < 60
+
+
 # ---------------------------------------------------------------------- which model serves
 
 
