@@ -198,8 +198,10 @@ def nothing(place: Path, given: argparse.Namespace) -> dict[str, Any]:
         first = round_of(library, replace(QUICK, steps=given.steps))
         assert first.candidate is not None
         known |= {"first_db": psnr_db(first.candidate, FIRST)} | _said_at_once(library)
-    else:
+    elif given.before:
         known = given.before
+    else:
+        raise SystemExit(f"{given.out} holds no row of {place}; give the --out it was begun with")
     decisions, curve = known["decisions"], known["after_each_night_db"]
     for _ in range(given.times):
         night = len(decisions)
