@@ -1,12 +1,15 @@
 """Which network sizes are worth having: quality against operations and milliseconds.
 
 For each candidate: PSNR of `lattice` on six stacks of real photon counts (nandb; truth of a frame:
-the mean of the other 49) after a fixed number of steps or minutes, GFLOP per 512² frame counted
-from the exported graph, and the time per 512² frame from host array to host array. The two halves
-can be run apart, the second needs an idle machine; both write into the same rows. Prints the front
-and draws `results/training_pareto.png`.
+the mean of the other 49) and, with `--pairs`, on four single noisy images (a confocal one, three
+wide-field, each trained on itself; scored after an affine fit as in `training_pairs.py`), after
+a fixed number of steps or minutes; GFLOP per 512² frame counted from the exported graph, and the
+time per 512² frame from host array to host array. The parts can be run apart, the last needs an
+idle machine; all write into the same rows. Prints the front of each and draws that of the stacks,
+`results/training_pareto.png`.
 
     python benchmarks/training_pareto.py --psnr-only --steps 2000
+    python benchmarks/training_pareto.py --pairs --steps 2000
     python benchmarks/training_pareto.py --time-only
     python benchmarks/training_pareto.py --psnr-only --steps 2000 --plans width=16,depth=3
 
@@ -21,10 +24,21 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
-from training_rows import RESULTS, Rows, as_live, fitted, mean_psnr_db, nandb, repeats
+from training_pairs import pairs, score
+from training_rows import (
+    RESULTS,
+    Rows,
+    as_live,
+    denoised,
+    fitted,
+    mean_psnr_db,
+    nandb,
+    repeats,
+)
 
 from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
 from quietscope.inference.graph.operations import count_gflop
@@ -39,6 +53,7 @@ FRAMES = range(7, 50, 12)
 SHAPE = (512, 512)
 ROUNDS = 15
 FAST_BELOW_BEST_DB = 0.4
+SINGLE_IMAGES = ("fish", "w2s_010_0", "w2s_044_0", "w2s_049_0")
 SIZES = (  # width, depth, convolutions per block at the network's own resolution
     (16, 1, 1),
     (16, 1, 2),
@@ -91,6 +106,20 @@ def measure_psnr(rows: Rows, plans: list[NetworkPlan], options: TrainingOptions)
         )
 
 
+def measure_pairs(rows: Rows, plans: list[NetworkPlan], options: TrainingOptions) -> None:
+    """Score single noisy images, each by a network that was trained on it alone."""
+    known = pairs()
+    for plan in plans:
+        scores = {}
+        for name in SINGLE_IMAGES:
+            noisy, truth = known[name]
+            with as_live(plan):
+                estimator, _ = fitted([stack_from_array(noisy[None])], options)
+            scores[name] = score(denoised(estimator, noisy[None])[0], truth)
+        found = {"single_images_db": scores, "psnr_single_images_db": fmean(scores.values())}
+        rows.update({"plan": name_of(plan), "presets": presets_of(plan), **found})
+
+
 def measure_time(rows: Rows, plans: list[NetworkPlan], context_frames: int) -> None:
     """Time all plans in turn, round by round; speed does not depend on the weights."""
     law = CameraLaw(0.5, 100.0, 2.0)
@@ -124,11 +153,11 @@ def measure_time(rows: Rows, plans: list[NetworkPlan], context_frames: int) -> N
             denoiser.close()
 
 
-def on_front(row: dict[str, Any], rows: list[dict[str, Any]], cost: str) -> bool:
+def on_front(
+    row: dict[str, Any], rows: list[dict[str, Any]], cost: str, quality: str = "psnr_db"
+) -> bool:
     """Return whether nothing is both better and cheaper."""
-    return not any(
-        other[cost] <= row[cost] and other["psnr_db"] > row["psnr_db"] for other in rows
-    )
+    return not any(other[cost] <= row[cost] and other[quality] > row[quality] for other in rows)
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -139,6 +168,13 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         print(
             f"{row['plan']:38} {'/'.join(row['presets']):6} {row['gflop_512']:6.1f} GFLOP "
             f"{row['ms_512_median']:6.1f} ms {row['psnr_db']:6.2f} dB  {front}"
+        )
+    single = [row for row in whole if "psnr_single_images_db" in row]
+    for row in sorted(single, key=lambda row: row["ms_512_median"]):
+        front = on_front(row, single, "ms_512_median", "psnr_single_images_db")
+        print(
+            f"{row['plan']:38} {'/'.join(row['presets']):6} {row['ms_512_median']:6.1f} ms "
+            f"{row['psnr_single_images_db']:6.2f} dB on single images  {'front' if front else ''}"
         )
     by_preset = {preset: row for row in rows if "psnr_db" in row for preset in row["presets"]}
     if {"fast", "best"} <= by_preset.keys():
@@ -180,6 +216,7 @@ def main() -> None:
     half = parser.add_mutually_exclusive_group()
     half.add_argument("--psnr-only", action="store_true")
     half.add_argument("--time-only", action="store_true")
+    half.add_argument("--pairs", action="store_true", help="Single images, and nothing else.")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--minutes", type=float, help="Instead of steps.")
     parser.add_argument("--context", type=int, default=0)
@@ -193,9 +230,11 @@ def main() -> None:
         seconds=60 * given.minutes if given.minutes else None,
     )
     rows = Rows(given.out / "training_pareto.json", ("plan",), context_frames=given.context)
-    if not given.time_only:
+    if given.pairs:
+        measure_pairs(rows, plans, options)
+    elif not given.time_only:
         measure_psnr(rows, plans, options)
-    if not given.psnr_only:
+    if not given.psnr_only and not given.pairs:
         measure_time(rows, plans, given.context)
     presets = {name_of(plan): presets_of(plan) for plan in PLANS.values()}
     whole = summary([row | {"presets": presets.get(row["plan"], [])} for row in rows.rows])
