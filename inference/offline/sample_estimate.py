@@ -59,7 +59,7 @@ def mode_of(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     authors find it in overlapping tiles (Prakash et al. 2021, arXiv:2006.06072). Here each pixel
     has a window of its own, so that there are no seams.
     """
-    found = samples.mean(axis=0)
+    found: NDArray[np.float32] = samples.mean(axis=0)
     scatter = np.maximum(_around(samples.var(axis=0)), LEAST_SCATTER**2)
     apart = np.empty_like(samples)
     for bandwidth in BANDWIDTHS:

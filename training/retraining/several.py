@@ -118,6 +118,6 @@ def all_served(
                 refused.append(error)
         if not ours:
             raise refused[0]
-        for error in refused:
-            say(f"left out: {one_line(error)}")
+        for left_out in refused:
+            say(f"left out: {one_line(left_out)}")
         yield ours
