@@ -17,6 +17,7 @@ INDEPENDENT = "lattice"
 REFINED = "refined"
 """The general model, which goes on learning: where it knows all that is asked of it.
 `benchmarks/training_refined.py` compares."""
+FOR_INDEPENDENT = (INDEPENDENT, REFINED)
 SHARED = "r2r"
 """Blind to nothing: where neighbours share their noise. Hiding all that do leaves too little to
 predict from; `benchmarks/training_correlated.py` compares."""

@@ -30,7 +30,7 @@ from ...storage.stack import Stack
 from ..checkpoint import load_checkpoint
 from ..data.side_inputs import one_channel, other_channels_of
 from ..errors import TrainingError
-from ..method_choice import INDEPENDENT, with_method
+from ..method_choice import FOR_INDEPENDENT, with_method
 from ..options import AUTO, TrainingOptions
 from ..run import go_on, in_one_process
 from ..train import train
@@ -144,11 +144,14 @@ def _for_noise(
 ) -> TrainingOptions:
     """Return options with the method for noise that pixels share, where the new runs show such.
 
-    A library may have come to its model before anybody looked at that.
+    A library may have come to its model before anybody looked at that. Where they show none, the
+    method of the model in use stays.
     """
-    if current is None or options.algorithm != INDEPENDENT:
+    if current is None or options.algorithm not in FOR_INDEPENDENT:
         return options
     found = correlation_in([one_channel(stack, channel) for stack in stacks])
+    if not found.is_correlated:
+        return options
     return with_method(replace(options, algorithm=AUTO), found, request.remark)
 
 

@@ -85,8 +85,8 @@ def look(
             new.append((whole, own))
         else:
             refused[run_name(shelf, own.path)] = Refused(frames=len(own) - own.absent, why=why)
-    if refused.keys() - memory.refused.keys():
-        merged = {**memory.refused, **refused}
+    merged = {**memory.refused, **refused}
+    if merged != memory.refused:
         remember(shelf, slot.key, memory.model_copy(update={"refused": merged}))
     left_out = [f"{name}: {found.why}" for name, found in refused.items()]
     for line in left_out:

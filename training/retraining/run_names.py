@@ -39,5 +39,6 @@ def known_name(shelf: Library, name: str) -> str:
 
 def _pure(place: str) -> PurePath:
     """Return a place by the rules of the system on which it was written down."""
-    windows = "\\" in place and "/" not in place
-    return PureWindowsPath(place) if windows else PurePosixPath(place)
+    windows = PureWindowsPath(place)
+    is_windows = bool(windows.drive) or ("\\" in place and "/" not in place)
+    return windows if is_windows and not place.startswith("/") else PurePosixPath(place)

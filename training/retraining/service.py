@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -193,19 +193,22 @@ class _OverError(Exception):
 @contextmanager
 def _turn(until: float, say: Say) -> Iterator[None]:
     """Wait until no other library is trained on this computer: one after the other."""
-    waiting = state_folder() / "training"
-    while True:
-        try:
-            with owned(waiting):
-                yield
-            return
-        except OutputError:
-            if holder_of(waiting) is None:
-                raise
-            if time.time() >= until:
-                raise _OverError from None
-            say("another library is trained on this computer; waiting")
+    waiting, told = state_folder() / "training", False
+    with ExitStack() as held:  # errors of the block itself are no reason to wait
+        while True:
+            try:
+                held.enter_context(owned(waiting))
+                break
+            except OutputError:
+                if holder_of(waiting) is None:
+                    raise
+                if time.time() >= until:
+                    raise _OverError from None
+            if not told:
+                say("another library is trained on this computer; waiting")
+                told = True
             time.sleep(LOOK_EVERY_S)
+        yield
 
 
 def _wait_for_the_microscope(until: float, say: Say) -> None:

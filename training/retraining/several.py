@@ -57,7 +57,7 @@ def rounds_of(
 
     Raises
     ------
-    QuietscopeError
+    QuietscopeError, OSError
         If there is but one library, and its round failed.
     """
     ends = time.monotonic() + (request.seconds or 0.0)
@@ -69,7 +69,7 @@ def rounds_of(
             share = replace(request, seconds=max(left, SHORTEST_SECONDS))
         try:
             rounds.append(LibraryRound(library, tuple(make(Library(library), share, channel))))
-        except QuietscopeError as error:
+        except (QuietscopeError, OSError) as error:  # its drive was taken away
             if len(libraries) == 1:
                 raise
             logger.debug("%s failed", library, exc_info=True)
@@ -104,17 +104,17 @@ def all_served(
 
     Raises
     ------
-    QuietscopeError
-        If none can be served.
+    QuietscopeError, OSError
+        If none can be served: what kept the first.
     """
     with ExitStack() as held:
         ours: list[Path] = []
-        refused: list[QuietscopeError] = []
+        refused: list[QuietscopeError | OSError] = []
         for library in libraries:
             try:
                 held.enter_context(serving(library))
                 ours.append(library)
-            except QuietscopeError as error:
+            except (QuietscopeError, OSError) as error:
                 refused.append(error)
         if not ours:
             raise refused[0]

@@ -10,6 +10,7 @@ import pytest
 from quietscope.errors import QuietscopeError
 from quietscope.inference.errors import InferenceError
 from quietscope.inference.library import Library
+from quietscope.storage.atomic_output import OutputError
 from quietscope.training.commands import retrain
 from quietscope.training.errors import TrainingError
 from quietscope.training.retraining import service
@@ -54,6 +55,28 @@ def test_the_time_is_shared_and_what_one_leaves_goes_to_the_next(libraries):
 
     rounds_of([libraries[0], libraries[2]], Request(seconds=1000.0), None, make)
     assert given == [pytest.approx(500, abs=1), pytest.approx(1000, abs=1)]
+
+
+def test_a_library_whose_drive_is_gone_costs_the_others_nothing(libraries):
+    def make(shelf: Library, request: Request, channel: str | None):
+        if shelf.path == libraries[0]:
+            raise OSError(5, "Input/output error")
+        return [skip(shelf, None, "nothing here")]
+
+    first, second = rounds_of([libraries[0], libraries[2]], Request(), None, make)
+    assert "Input/output error" in first.failure
+    assert second.failure is None
+
+
+def test_an_error_of_a_night_is_no_reason_to_wait_for_its_turn(tmp_path, monkeypatch):
+    """Also where another library's night takes the turn at that very moment."""
+    monkeypatch.setattr(service, "state_folder", lambda: tmp_path)
+    monkeypatch.setattr(service, "holder_of", lambda place: "another night")
+    with (
+        pytest.raises(OutputError, match="disk is full"),
+        service._turn(clock.time() + 60, lambda line: None),
+    ):
+        raise OutputError("the disk is full")
 
 
 def test_a_night_has_its_share_of_the_window(libraries, monkeypatch):
