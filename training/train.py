@@ -13,7 +13,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,6 +83,9 @@ START_KEPT = (
     "no step predicted held-out frames better than the network that training began with: that "
     "one is kept; give more recordings, or more time"
 )
+
+EARLIER = "an earlier model's weights"
+"""What a run is said to begin with that was given weights and no name of them."""
 
 Remark = Callable[[str], None]
 
@@ -172,7 +175,13 @@ def train(
         )
         if options.algorithm == AUTO:
             found = noise_correlation(recordings.resident)
-            options = with_method(options, found, remark, agreed=join_workers().agreed)
+            options = with_method(
+                options,
+                found,
+                remark,
+                holds_out=recordings.holds_out,
+                agreed=join_workers().agreed,
+            )
             recordings = recordings.with_patch(patch_edge(options))
             left_open = True
         if noise_model is None:
@@ -332,6 +341,9 @@ def fit(
     """
     method = learner_of(options.algorithm)
     state = load_checkpoint(checkpoint) if checkpoint is not None and options.resume else None
+    named = options.begun_with is not None
+    if not named:
+        options = replace(options, begun_with=_begun_with(warm_start, state))
     lesson = method.teacher_options(options)
     taught: _Taught | None = None
     if lesson is not None:
@@ -353,8 +365,6 @@ def fit(
             on_progress = part_of_run(
                 on_progress, options.algorithm, taught.share, 1 - taught.share
             )
-    if warm_start is not None and options.begun_with is None:
-        options = replace(options, begun_with="an earlier model's weights")
     correlation = cache(partial(noise_correlation, recordings.resident))
     options = method.fitted_to(options, correlation, on_remark)
     schedule = partial(
@@ -370,7 +380,7 @@ def fit(
     run, estimator = _new_run(recordings, noise_model, options, schedule())
     run.teacher = None if taught is None else taught.kept
     if warm_start is not None and state is None:
-        _begin_with(run, warm_start, on_remark)
+        _begin_with(run, warm_start, on_remark, named=named)
     run.noise_correlation = correlation()
     run.learner.know(run.noise_correlation)
     if state is not None:
@@ -496,6 +506,10 @@ def _taught(
     either; `given` goes to `fit`.
     """
     share = budget_share(lesson, options)
+    begun = state is not None and state["options"].get("algorithm") == lesson.algorithm
+    if state is not None and not begun:  # before anything of it is used
+        identity = identity_of(options, recordings, noise_model, given["channel"])
+        require_same_run(state, identity)
     kept = None if state is None else state.get("teacher")
     if kept is not None and state is not None:
         recordings = replace(recordings, begun_units=tuple(state["units"]))
@@ -507,11 +521,6 @@ def _taught(
         stride, device = run.learner.network.stride, run.workers.device
         _finish(run, estimator, held_out_frames(seen, estimator, stride, device))
     else:
-        begun = state is not None and state["options"]["algorithm"] == lesson.algorithm
-        if state is not None and not begun:
-            require_same_run(
-                state, identity_of(options, recordings, noise_model, given["channel"])
-            )
         if on_progress is not None:
             on_progress = part_of_run(on_progress, lesson.algorithm, 0.0, share)
         estimator, run = fit(
@@ -577,10 +586,32 @@ def _begin(
         )
 
 
-def _begin_with(run: Run, weights: Mapping[str, Tensor], remark: Remark) -> None:
-    """Let the network, and its average, begin with the weights of an earlier one."""
+def _begun_with(
+    warm_start: Mapping[str, Tensor] | None, state: Mapping[str, Any] | None
+) -> str | None:
+    """Return in words what a run begins with, or began with, where nobody named it."""
+    if state is not None:
+        return cast("str | None", state["options"].get("begun_with"))
+    return None if warm_start is None else EARLIER
+
+
+def _begin_with(run: Run, weights: Mapping[str, Tensor], remark: Remark, *, named: bool) -> None:
+    """Let the network, and its average, begin with the weights of an earlier one.
+
+    Raises
+    ------
+    TrainingError
+        If they are of another network, and somebody named it.
+    """
     if not _fits(run.learner.network, weights):
+        if named:
+            raise TrainingError(
+                "--from: the network of that model has other inputs or layers than this run's; "
+                "give the --noise-model that it was trained with (or --no-pixel-maps, where that "
+                "has no maps of the camera's pixels), or leave out --from"
+            )
         remark("the earlier model's network has other inputs: training begins without it")
+        run.options = replace(run.options, begun_with=None)
         return
     run.learner.network.load_state_dict(weights)
     run.average.module.load_state_dict(weights)

@@ -71,6 +71,17 @@ def read_shipped(folder: Path = FOLDER) -> ShippedManifest:
     return manifest
 
 
+def general_in_words() -> str:
+    """Return which general model it is, for records of what began with it.
+
+    Raises
+    ------
+    BundleError
+        As `read_shipped`.
+    """
+    return f"the general model {read_shipped().identity}"
+
+
 def shipped_graph(context_frames: int, *, with_maps: bool, folder: Path = FOLDER) -> Any:
     """Return the graph with its weights, an onnx.ModelProto that still takes the camera.
 

@@ -30,6 +30,7 @@ from .resident_frames import (
     ResidentChunk,
     ResidentWindow,
     held_out_frames,
+    held_out_indices,
     plan_chunks,
 )
 from .side_inputs import NO_SIDE_INPUTS, Sample, SideInputs
@@ -158,6 +159,11 @@ class Recordings:
     def frames_read(self) -> int:
         """How many of these are used; fewer than all where time is short."""
         return self.pooled.frames
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are frames that are validated on and not learned from."""
+        return any(held_out_indices(len(s) - s.absent).start > 0 for s in self.stacks)
 
     @property
     def resident_frames(self) -> int:

@@ -22,13 +22,14 @@ from torch.nn import functional
 from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ...calibration.noise_correlation import NoiseCorrelation
 from ...inference.general.camera_constants import CameraConstants
-from ...inference.general.shipped import read_shipped, shipped_weights
+from ...inference.general.shipped import general_in_words, shipped_weights
+from ..device import join_workers
 from ..errors import TrainingError, UnsuitedError
 from ..method_choice import INDEPENDENT, unknown_to_general
 from ..model.general import LEAST_VARIANCE_E2
 from ..model.general_prior import CameraInUnits, Electrons, GeneralPrior, split
 from ..model.noise_likelihood import TabulatedNoise
-from ..model.posterior import GaussianPosterior, marginal_nll
+from ..model.posterior import GaussianPosterior
 from ..options import InputPlanes, TrainingOptions
 from .gaussian import GaussianLearner
 from .learner import MASKED_PATCH
@@ -88,12 +89,13 @@ class RefinedLearner(GaussianLearner):
                 "(--algorithm lattice)"
             )
         found = correlation()
-        if found.is_correlated:
+        # Each of several processes has frames of its own; all of them go on, or none.
+        if join_workers().agreed(found.is_correlated):
             raise TrainingError(
                 f"{found.described()}, and the general model takes every pixel's noise for its "
                 "own; train with --algorithm r2r"
             )
-        return replace(options, begun_with=options.begun_with or _shipped())
+        return replace(options, begun_with=options.begun_with or general_in_words())
 
     def hidden(self, frames: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the shorter exposure and what the network makes of it, of the whole light."""
@@ -109,10 +111,7 @@ class RefinedLearner(GaussianLearner):
 
     def loss(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return quasi-likelihood loss of the mean plus likelihood loss of the variance."""
-        target, mean, ratio, noise_variance = self.predict_hidden(frames, rng)
-        variance = (1 + ratio) * noise_variance.detach()
-        fit = 0.5 * (target - mean) ** 2 / variance.detach()
-        return (fit + marginal_nll(target, mean.detach(), variance)).mean()
+        return self.quasi_likelihood(*self.predict_hidden(frames, rng))
 
     def score(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return the deviance of held-out shorter exposures: less is a better mean.
@@ -182,10 +181,6 @@ class RefinedLearner(GaussianLearner):
         """Return the signal of each pixel, e⁻, as far as the network itself knows it."""
         mean: Tensor = self.network.network(whole.frames, whole.there, whole.read)[0]
         return mean
-
-
-def _shipped() -> str:
-    return f"the general model {read_shipped().identity}"
 
 
 def _camera(noise: TabulatedNoise) -> CameraInUnits:

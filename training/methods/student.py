@@ -22,17 +22,19 @@ where the frame contradicts the picture by more than noise can, the picture coun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...inference.general.shipped import shipped_weights
+from ...calibration.noise_correlation import NoiseCorrelation
+from ...inference.general.shipped import general_in_words, shipped_weights
+from ..model.general import PLAN as GENERAL_PLAN
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import GaussianPosterior, marginal_nll
-from ..model.root_prior import RootPrior
+from ..model.root_prior import RootPrior, widened
 from ..options import InputPlanes, TrainingOptions
 from .learner import Learner
 from .uncertainty_calibration import FLOOR_SHARE, least_ratio
@@ -86,6 +88,19 @@ class Student(Learner):
         self.posterior = GaussianPosterior(noise, uses_observation=False)
 
     @classmethod
+    def fitted_to(
+        cls,
+        options: TrainingOptions,
+        correlation: Callable[[], NoiseCorrelation],
+        remark: Callable[[str], None],
+    ) -> TrainingOptions:
+        """Return the options, with the model whose weights are the first where there is one."""
+        options = super().fitted_to(options, correlation, remark)
+        if cls.begins_as_general and widened(options.plan) == GENERAL_PLAN:
+            options = replace(options, begun_with=options.begun_with or general_in_words())
+        return options
+
+    @classmethod
     def teacher_options(cls, options: TrainingOptions) -> TrainingOptions:
         """Return the teacher's: a large network, and its share of the budget."""
         seconds, steps = options.seconds, options.steps
@@ -96,6 +111,7 @@ class Student(Learner):
             context_frames=0,
             planes=0,
             other_channels=(),
+            begun_with=None,
             seconds=None if seconds is None else TEACHER_SHARE * seconds,
             steps=None if steps is None else max(1, round(TEACHER_SHARE * steps)),
             learning_rate=None,

@@ -55,9 +55,8 @@ class RootPrior(Network):
         dark = noise.dark_variance or max(summand + self.gain * noise.first, 0.0)
         self.offset = (dark - summand) / self.gain
         self.read = dark / self.gain**2
-        wide = NetworkPlan(2 * plan.width, plan.depth, plan.outer_convolutions)
         added = SHRINK**2 * inputs.further
-        self.network = UNet(GENERAL_PLANES + added, 2 * SHRINK**2, wide)
+        self.network = UNet(GENERAL_PLANES + added, 2 * SHRINK**2, widened(plan))
         with torch.no_grad():
             # Of the frame the network is given an eighth of its noise; it is to see all of it.
             self._first_weight()[:, : SHRINK**2] *= UNIT
@@ -111,6 +110,11 @@ class RootPrior(Network):
 
     def _first_weight(self) -> Tensor:
         return self.get_submodule("network.encoders.0.0").get_parameter("weight")
+
+
+def widened(plan: NetworkPlan) -> NetworkPlan:
+    """Return the size of the U-Net on blocks: twice the channels of one at full resolution."""
+    return NetworkPlan(2 * plan.width, plan.depth, plan.outer_convolutions)
 
 
 def _shrunk(planes: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ FLIPS: Sequence[tuple[int, ...]] = ((), (2,), (3,), (2, 3))
 """Axes of (N, C, Y, X) that are turned round; averaged over all of them errors are smaller."""
 STRIP = 256
 """Rows that are painted at a time, for the memory's sake …"""
-MARGIN = 40
-"""… with as many around them as the network looks at."""
+MARGIN = 48
+"""… with as many around them as the network looks at, a multiple of its stride."""
 PAINTING_SHARE = 0.15
 """Of a budget of time: what the pictures may take, with all flips or without them."""
 
@@ -158,8 +158,8 @@ def with_pictures(
         affordable = int(PAINTING_SHARE * seconds / max(once, 1e-9))
         painter.flips = FLIPS[: max(1, min(affordable, len(FLIPS)))]
     for chunk in recordings.window.chunks:
-        assert isinstance(chunk.side_inputs.target, Pictures)
-        chunk.side_inputs.target.paint = painter.chunk
+        if isinstance(target := chunk.side_inputs.target, Pictures):
+            target.paint = painter.chunk
     window = recordings.window.from_the_beginning()
     for part in window.resident:
         part.learn_pictures()

@@ -209,7 +209,8 @@ class _Around:
 
     def sample(self, sample: Sample) -> Sample:
         """Return a sample of the frame and what was around it; zeros are missing."""
-        assert sample.origin is not None, "held-out frames say which they are"
+        if sample.origin is None:
+            raise ValueError("a held-out frame has to say which it is")
         stack, index, crop = sample.origin
         reach = Reach.of(stack, self._student)
         series, place = self._places(stack, reach)[index]

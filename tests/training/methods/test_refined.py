@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from quietscope.inference.general.shipped import read_shipped
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.storage.stack import Stack, stack_from_array
 from quietscope.training.beginning import begun_from
+from quietscope.training.data.noise_correlation import noise_correlation
 from quietscope.training.errors import TrainingError, UnsuitedError
 from quietscope.training.method_choice import with_method
 from quietscope.training.model.general_prior import Electrons, split
@@ -153,7 +155,35 @@ def test_what_the_general_model_does_not_know_is_refused(choice, words: str) -> 
     with pytest.raises(TrainingError, match=words):
         RefinedLearner.fitted_to(options, lambda: independent, print)
     left_open = replace(options, algorithm="auto")
-    assert with_method(left_open, independent, print).algorithm == "lattice"
+    said: list[str] = []
+    assert with_method(left_open, independent, said.append).algorithm == "lattice"
+    assert words in said[0]
+
+
+def test_too_few_frames_to_hold_one_out_are_not_learned_unwatched(stripes: Stack) -> None:
+    """A network that sees its pixel would be scored on the very noise that it learned."""
+    options = replace(QUICK, algorithm="auto")
+    for count, chosen in ((3, "lattice"), (4, "refined")):
+        few = stack_from_array(stripes.frames(range(count)))
+        recordings, _ = read([few], options, camera(), None, print)
+        found = noise_correlation(recordings.resident)
+        holds_out = recordings.holds_out
+        assert with_method(options, found, print, holds_out=holds_out).algorithm == chosen
+
+
+def test_weights_that_do_not_fit_are_refused_if_they_were_named(stripes: Stack) -> None:
+    """A bundle must not say that it began with a model whose weights it never had."""
+    recordings, _ = read([stripes], QUICK, camera(), None, print)
+    other = {"network.head.weight": torch.zeros(1)}
+    for begun_with in ("the model 0123", None):
+        options = replace(QUICK, algorithm="lattice", steps=1, begun_with=begun_with)
+        run = partial(fit, recordings, camera(), options, started=time.monotonic())
+        if begun_with is not None:
+            with pytest.raises(TrainingError, match=r"--from: .* leave out --from"):
+                run(warm_start=other)
+        else:
+            _, done = run(warm_start=other)
+            assert done.options.begun_with is None
 
 
 def test_noise_that_neighbours_share_is_refused(stripes: Stack) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from quietscope.inference.general.shipped import general_in_words
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.checkpoint import begun_algorithm
 from quietscope.training.errors import TrainingDataError, TrainingError
@@ -27,6 +28,7 @@ def test_the_student_sees_its_pixel_and_is_better_than_its_frames(repeats, truth
     assert 0.4 < np.std((mean - truth) / deviation) < 2.0
     assert run.teacher["steps"] == round(TEACHER_SHARE * 60)
     assert run.step == 60 - run.teacher["steps"]
+    assert run.options.begun_with == general_in_words()
     brighter = repeats.frame(15).copy()
     brighter[30, 30] += 60
     assert denoised(estimator, brighter)[0][30, 30] > mean[30, 30] + 1
@@ -126,6 +128,7 @@ def test_a_run_that_is_killed_twice_goes_on_to_the_same_weights(repeats, tmp_pat
     with pytest.raises(TrainingError, match="preset is live, the unfinished run had fast"):
         _run(repeats, part, resume=True, preset="live")
     resumed, run, told = _run(repeats, part, resume=True)
+    assert run.options.begun_with is None  # its network is not the general model's
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, msg=name)
     assert run.teacher["steps"] == 2
