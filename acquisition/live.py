@@ -239,7 +239,7 @@ class LiveDenoiser:
     def use(self, model: Path | str, channel: str | None = None) -> str:
         """Denoise with another model from the next frame on, without losing one.
 
-        It is loaded in the thread that calls this, so call it from none that images wait for; the
+        This waits until it is loaded, so call it from no thread that images wait for; the
         model of before works on meanwhile. The report lists such changes in `model_switches`, and
         every denoised image says from which frame on which model worked.
 

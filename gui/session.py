@@ -75,8 +75,11 @@ class Session:
         folders = set(self.facts.jobs.glob("*-*"))
         for folder in sorted(folders - self._looked_at):
             job = Job.found(folder)
-            step = None if job is None else self.steps.get(job.step)
-            if job is not None and step is not None and not step.busy and job.read().running:
+            if job is None:  # it is just being begun: its folder is there before what is in it
+                folders.discard(folder)
+                continue
+            step = self.steps.get(job.step)
+            if step is not None and not step.busy and job.read().running:
                 step.adopt(job)
         self._looked_at = folders
 

@@ -101,7 +101,7 @@ class RunningSession:
         name = f"{self.place.name}.{uuid.uuid4().hex}"
         asked = self.place.with_name(f"{name}{REQUEST}")
         answered = self.place.with_name(f"{name}{ANSWER}")
-        write_json(asked, request.model_dump())
+        _write(asked, request)
         ends = time.monotonic() + wait_s
         try:
             while True:
@@ -123,13 +123,13 @@ def announce(place: Path, about: SessionAbout) -> None:
     OutputError
         If it cannot be written.
     """
-    write_json(place.with_name(f"{place.name}{SESSION}"), about.model_dump())
+    _write(place.with_name(f"{place.name}{SESSION}"), about)
 
 
 def running_sessions() -> list[RunningSession]:
     """Return the sessions that run now and have said what they are."""
     found = []
-    for file in sorted(sessions_folder().glob(f"*{SESSION}")):
+    for file in sorted(sessions_folder().glob(f"[!.]*{SESSION}")):
         place = file.with_name(file.name.removesuffix(SESSION))
         if not is_owned(place):
             clear(place)  # it was killed
@@ -141,8 +141,9 @@ def running_sessions() -> list[RunningSession]:
 
 
 def requests_to(place: Path) -> list[tuple[str, ModelRequest]]:
-    """Return what the session of `place` is asked, with the name to answer to; then it is taken.
+    """Return what the session of `place` is asked, with the name to answer to.
 
+    A request is returned once: by whoever takes it away, and not where it was withdrawn meanwhile.
     Some microseconds where there is nothing; called several times a second.
     """
     try:
@@ -154,8 +155,7 @@ def requests_to(place: Path) -> list[tuple[str, ModelRequest]]:
         if name.startswith(f"{place.name}.") and name.endswith(REQUEST):
             file = place.with_name(name)
             request = _read(file, ModelRequest)
-            _delete(file)
-            if request is not None:
+            if _delete(file) and request is not None:
                 found.append((name.removesuffix(REQUEST), request))
     return found
 
@@ -168,7 +168,7 @@ def answer(place: Path, name: str, given: Answer) -> None:
     OutputError
         If it cannot be written.
     """
-    write_json(place.with_name(f"{name}{ANSWER}"), given.model_dump())
+    _write(place.with_name(f"{name}{ANSWER}"), given)
 
 
 def clear(place: Path) -> None:
@@ -178,6 +178,12 @@ def clear(place: Path) -> None:
             _delete(file)
 
 
+def _write(file: Path, said: _Said) -> None:
+    if file.is_symlink():  # whoever laid it there: what it leads to may be a recording
+        _delete(file)
+    write_json(file, said.model_dump())
+
+
 def _read(file: Path, kind: type[Said]) -> Said | None:
     try:
         return kind.model_validate_json(read_text(file, most_bytes=LARGEST_BYTES))
@@ -185,6 +191,10 @@ def _read(file: Path, kind: type[Said]) -> Said | None:
         return None
 
 
-def _delete(file: Path) -> None:
-    with suppress(OSError):  # Windows: who reads it at this moment holds it; it goes later
-        file.unlink(missing_ok=True)
+def _delete(file: Path) -> bool:
+    """Return whether it was there and is gone."""
+    try:
+        file.unlink()
+    except OSError:  # Windows: who reads it at this moment holds it; it goes later
+        return False
+    return True

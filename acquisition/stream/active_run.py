@@ -36,6 +36,7 @@ from .denoised_stores import DenoisedStores
 from .disk_sync import DiskSync
 from .frame import Frame
 from .model_requests import ModelRequests
+from .model_switch import Successor
 from .newer_models import NewerModels
 from .overflow_watch import OverflowWatch
 from .part import Part, PixelSize
@@ -43,6 +44,7 @@ from .recorder import Recorder
 from .run_directory import RunDirectory
 from .run_options import RunOptions
 from .run_report import OnDisk, RunReport
+from .thread_priority import at_low_priority
 from .verdict_watch import VerdictWatch
 from .view import View
 
@@ -178,23 +180,26 @@ class ActiveRun:
     def use(self, model: Path | str, channel: str | None = None) -> str:
         """Denoise with another model from the next frame on; return a line about it.
 
-        It is loaded in the thread that calls, beside the one that works meanwhile.
+        It is loaded beside the one that works meanwhile, at the low priority of the denoiser: it
+        takes no turn from camera, hook and recorder, nor do the threads that it starts.
 
         Raises
         ------
         QuietscopeError
             If it does not fit this run, which goes on as it was.
         """
-        bundle = open_bundle(model)
-        successor = self._denoisers.prepare(bundle, channel, self._camera.fingerprint)
+        successor = at_low_priority(lambda: self._loaded(model, channel))
         try:
             self._denoise_stage.follow_with(successor)
         except AcquisitionError:
             successor.close()
             raise
-        words = f"{bundle.path.name} denoises from the next frame on"
+        words = f"{successor.bundle.path.name} denoises from the next frame on"
         self._directory.log(f"asked for another model: {words}")
         return words
+
+    def _loaded(self, model: Path | str, channel: str | None) -> Successor:
+        return self._denoisers.prepare(open_bundle(model), channel, self._camera.fingerprint)
 
     def refuse(self, error: AcquisitionError) -> None:
         """Count an image that could not become a frame; the first reason is kept."""

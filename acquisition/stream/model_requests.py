@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from ...errors import QuietscopeError, one_line
@@ -28,6 +29,9 @@ from ...storage.session_requests import (
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
+MOST_WORDS = 2000
+PATIENCE_S = 60.0
+"""A model that is still being loaded so long after the run does not come: its drive is gone."""
 
 Use = Callable[[Path, str | None], str]
 """Lets a model denoise from the next frame on; returns a line about it, or raises why not."""
@@ -65,7 +69,10 @@ class ModelRequests:
         self._announced: SessionAbout | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(
-            target=self._look_on, args=(session,), name="quietscope model requests"
+            target=self._look_on,
+            args=(session,),
+            name="quietscope model requests",
+            daemon=True,
         )
 
     def start(self) -> None:
@@ -82,9 +89,10 @@ class ModelRequests:
     def close(self) -> None:
         """Stop, and be seen no longer."""
         self._over.set()
-        if self._session is not None and self._thread.is_alive():
-            self._thread.join()
-            clear(self._session)
+        if self._session is None or self._announced is None:
+            return
+        self._thread.join(PATIENCE_S)
+        clear(self._session)
 
     def _announce(self, session: Path) -> None:
         """Say which models work now, whenever that has changed."""
@@ -96,16 +104,22 @@ class ModelRequests:
 
     def _look_on(self, session: Path) -> None:
         while not self._over.wait(self._look_every_s):
-            try:
-                self._announce(session)
-                for name, request in requests_to(session):
-                    answer(session, name, self._granted(request))
-            except OutputError as error:
-                logger.warning("other programs cannot be told of this session: %s", error)
+            self._tell(partial(self._announce, session))
+            for name, request in requests_to(session):
+                given = self._granted(request)
+                if not self._over.is_set():  # else nobody would take it away
+                    self._tell(partial(answer, session, name, given))
+
+    def _tell(self, say: Callable[[], None]) -> None:
+        try:
+            say()
+        except (OutputError, OSError) as error:
+            logger.warning("other programs cannot be told of this session: %s", error)
 
     def _granted(self, request: ModelRequest) -> Answer:
         try:
-            return Answer(granted=True, words=self._use(Path(request.model), request.channel))
+            words = self._use(Path(request.model), request.channel)
+            return Answer(granted=True, words=_in_one_line(words))
         except QuietscopeError as error:
             words = one_line(error)
         except Exception as error:  # whatever a foreign model provokes must not end the run
@@ -113,5 +127,11 @@ class ModelRequests:
             words = (
                 f"{request.model}: cannot be loaded ({type(error).__name__}: {one_line(error)})"
             )
-        self._log(f"asked for the model {request.model}: refused, {words}")
+        words = _in_one_line(words)
+        self._log(f"asked for another model: refused, {words}")
         return Answer(granted=False, words=words)
+
+
+def _in_one_line(words: str) -> str:
+    """Return what another program may have written, as the run's log and a terminal take it."""
+    return "".join(c if c.isprintable() else " " for c in words)[:MOST_WORDS]

@@ -85,10 +85,10 @@ class NewerModels:
         for name, shelf in self._watched.items():
             bundle = present[name]
             now = _in_use(shelf, bundle)
-            if now is None or now == self._before[name]:
+            if now is None:
                 continue
-            if now.absolute() == bundle.path.absolute():
-                self.found.pop(name, None)  # this run has changed over to it
+            if now == self._before[name] or now.absolute() == bundle.path.absolute():
+                self.found.pop(name, None)  # it was rolled back, or this run has changed over
                 continue
             if self.found.get(name) == str(now):
                 continue

@@ -1,6 +1,7 @@
 """Whose turn it is when there are fewer cores than threads: camera and hook before the denoiser.
 
-Owns the interpreter's switch interval and the priority of a thread while a stream runs.
+Owns the interpreter's switch interval and the priority of a thread while a stream runs, and the
+thread in which a model is loaded meanwhile.
 
 pycro-manager's engine asks the core for the next image in a loop without a pause. In Python one
 thread runs at a time, and that loop keeps its turn for the switch interval, 5 ms by default: half
@@ -12,8 +13,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 SWITCH_INTERVAL_S = 0.0005
 """Longest turn of a thread while frames are recorded."""
@@ -93,3 +98,28 @@ def lower_thread_priority() -> None:
             os.setpriority(os.PRIO_PROCESS, thread, now + NICENESS)
         except OSError:  # forbidden in some containers
             return
+
+
+def at_low_priority(work: Callable[[], Result]) -> Result:
+    """Return what `work` gives, done in a thread of lower priority while the caller waits.
+
+    A caller's own priority could not be raised again, and threads that `work` starts (a model's)
+    would keep the caller's for as long as they last. The program may end without it: who waits
+    for a drive that does not answer must not keep it open.
+
+    Raises
+    ------
+    BaseException
+        What `work` raises.
+    """
+    done: Future[Result] = Future()
+
+    def run() -> None:
+        lower_thread_priority()
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="quietscope loading", daemon=True).start()
+    return done.result()

@@ -14,6 +14,7 @@ from typing import Any
 
 from ...acquisition.preview.model import Reading
 from ...inference.trust.verdict import Grade
+from ...storage.bounded_text import read_text
 from ..job import Job, JobSnapshot
 from .step import Step, StepSnapshot, StepState
 
@@ -213,9 +214,8 @@ def _out_of(job: Job) -> Path | None:
 def report_left_by(run: Path | None, seen: JobSnapshot) -> Mapping[str, Any]:
     """Return what a run that was stopped says of its frames, or the last counts that it told."""
     try:
-        text = (run / "report.json").read_text(encoding="utf-8") if run is not None else ""
-        report = json.loads(text)
-    except (OSError, ValueError):
+        report = json.loads("" if run is None else read_text(run / "report.json"))
+    except (OSError, ValueError, RecursionError):
         return seen.counts
     whole = isinstance(report, dict) and report.keys() >= COUNTED
     return report if whole else seen.counts

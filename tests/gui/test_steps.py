@@ -16,13 +16,14 @@ from quietscope.acquisition.preview.model import Grade
 from quietscope.calibration import checks
 from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.calibration.noise_files import load_noise_model, save_noise_model
+from quietscope.gui.job import ABOUT
 from quietscope.gui.remembered import MicroscopeChoice, Remembered, recall, remember
 from quietscope.gui.session import ORDER, Session
 from quietscope.gui.steps.calibrate import CHECKS, Calibrate
 from quietscope.gui.steps.connect import Connect, camera_readings
 from quietscope.gui.steps.live import Live
 from quietscope.gui.steps.overnight import Overnight
-from quietscope.gui.steps.record import Record
+from quietscope.gui.steps.record import Record, report_left_by
 from quietscope.gui.steps.step import StepState
 from quietscope.gui.steps.train import Train
 from quietscope.training.retraining.night_record import NightRecord, write_record
@@ -361,6 +362,32 @@ def test_two_windows_show_the_same_work_and_share_one_camera(tmp_path, speaking,
     second.tick()
     assert first.busy() == second.busy() == []
     assert second.facts.recording == tmp_path / "run"
+
+
+def test_a_job_that_another_window_is_just_beginning_is_seen_at_the_next_look(tmp_path, speaking):
+    job, _ = speaking("record", ("record", "--out", str(tmp_path / "run")))
+    about = job.folder / ABOUT
+    about.rename(about.with_suffix(".later"))  # its folder is there before what it is about
+    window = Session(tmp_path / "state")
+    for there in (False, True):
+        if there:
+            about.with_suffix(".later").rename(about)
+        window._next_look = 0.0
+        window.tick()
+        assert bool(window.busy()) == there
+
+
+def test_a_report_without_an_end_is_not_read(tmp_path, speaking):
+    run = tmp_path / "run"
+    run.mkdir()
+    job, _ = speaking("record", ("record", "--out", str(run)))
+    report = {**COUNTS, "frames_recorded": 12}
+    for text, expected in ((json.dumps(report), report), ("[" * 100_000, {}), ("[1]", {})):
+        (run / "report.json").write_text(text, encoding="utf-8")
+        assert report_left_by(run, job.read()) == expected
+    with (run / "report.json").open("wb") as file:
+        file.truncate(2**30)
+    assert report_left_by(run, job.read()) == {}
 
 
 def test_a_folder_with_spaces_and_umlauts_is_one_word_of_the_command(tmp_path, camera):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +15,8 @@ from scipy.ndimage import uniform_filter
 
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.errors import AcquisitionError
+from quietscope.acquisition.stream import active_run, model_requests
+from quietscope.acquisition.stream.thread_priority import NICENESS
 from quietscope.calibration.errors import CameraMismatchError
 from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.inference.errors import BundleError, InferenceError
@@ -163,3 +167,53 @@ def test_what_a_killed_session_left_is_taken_away(tmp_path, monkeypatch):
     assert session.ask(ModelRequest(model="models/b"), wait_s=5) is None
     assert running_sessions() == []
     assert not list(Path(sessions_folder()).glob("*.json"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness on Linux only")
+def test_a_model_is_loaded_at_low_priority_whoever_asks(tmp_path, make_bundle, monkeypatch):
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    seen: list[int] = []
+    really = active_run.open_bundle
+
+    def noted(path):
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return really(path)
+
+    monkeypatch.setattr(active_run, "open_bundle", noted)
+    second = make_bundle("second")
+    with LiveDenoiser(make_bundle("first"), tmp_path / "run", provider="cpu") as live:
+        live.use(second)
+    assert seen == [min(19, ours + NICENESS)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == ours
+
+
+def test_whatever_is_asked_the_run_goes_on_and_ends(tmp_path, make_bundle, frames, monkeypatch):
+    monkeypatch.setattr(model_requests, "PATIENCE_S", 0.2)
+    first = make_bundle("first")
+    loads, over = threading.Event(), threading.Event()
+    really = active_run.open_bundle
+
+    def never(path):
+        if "hangs" not in str(path):
+            return really(path)
+        loads.set()
+        over.wait(60)
+        raise OSError("gone")
+
+    monkeypatch.setattr(active_run, "open_bundle", never)
+    run = tmp_path / "run"
+    with LiveDenoiser(first, run, provider="cpu") as live:
+        send(live, frames, range(5), pause_s=0.01)
+        (session,) = running_sessions()
+        answer = session.ask(ModelRequest(model="a\nline\x1b[2J\0" + "m" * 40_000), wait_s=20)
+        assert answer is not None
+        assert not answer.granted
+        assert answer.words.isprintable()
+        assert session.ask(ModelRequest(model="hangs"), wait_s=1) is None
+        assert loads.wait(10)
+        send(live, frames, range(5, 10), pause_s=0.01)
+    over.set()
+    assert live.report["complete"]
+    assert live.report["frames_denoised"] == 10
+    assert all(len(line) < 3000 for line in (run / "events.log").read_text().splitlines())
+    assert not list(sessions_folder().glob("*.json"))

@@ -33,6 +33,24 @@ def test_a_newer_model_is_told_once(tmp_path, make_bundle):
     assert "this run keeps first" in said[0]
 
 
+def test_a_newer_model_that_is_rolled_back_is_offered_no_longer(tmp_path, make_bundle):
+    shelf = Library(tmp_path / "lib")
+    for name in ("first", "second"):
+        shutil.copytree(make_bundle(name), shelf.models_dir / name)
+    shelf.promote(shelf.models_dir / "first", "by hand")
+    bundle = open_bundle(shelf.models_dir / "first")
+    watch = NewerModels(lambda: {"*": bundle}, lambda line: None, look_every_s=0.02)
+    watch.start()
+    for name, expected in (("second", shelf.models_dir / "second"), ("first", None)):
+        shelf.promote(shelf.models_dir / name, "by hand")
+        ends = time.monotonic() + 5
+        while watch.waiting() != expected and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert watch.waiting() == expected
+    watch.close()
+    assert watch.found == {}
+
+
 def test_an_older_model_that_was_chosen_by_hand_is_no_news(tmp_path, make_bundle):
     shelf = Library(tmp_path / "lib")
     for name in ("first", "second"):
