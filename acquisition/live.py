@@ -218,12 +218,24 @@ class LiveDenoiser:
         if self._sequences.is_echo():
             return
         try:
-            axes, tags = self._sequences.named(event, meta)
-            self._take(image, axes, tags)
+            self._take(image, *self._named(event, meta))
         except AcquisitionError:
             if self._state is not RunState.RUNNING:
                 raise
             self._sequences.stop()
+
+    def _named(self, event: Any, meta: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        try:
+            return self._sequences.named(event, meta)
+        except Exception as error:  # of an engine of somebody's own
+            refused = AcquisitionError(
+                f"an image of pymmcore-plus came without what names its place ("
+                f"{type(error).__name__}: {one_line(error)}); use the engine of pymmcore-plus, or "
+                "have yours say what that does"
+            )
+            if self._run is not None:
+                self._run.refuse(refused)
+            raise refused from error
 
     def sequenceCanceled(self, sequence: Any) -> None:
         """Take note that a sequence of pymmcore-plus was cancelled: it has no frames missing."""

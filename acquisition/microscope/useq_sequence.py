@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import one_line, require_extra
+from ...storage.bounded_text import read_text
 from ..errors import AcquisitionError, MicroscopeError
 from .core import Microscope
 from .planned_events import Event
@@ -37,20 +38,23 @@ def read_sequence(path: Path) -> Any:
     """
     require_extra("pymmcore", f"--sequence {path}")
     import useq
+    import yaml
 
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
         raise AcquisitionError(f"--sequence {path}: expected a file .yaml or .json of useq-schema")
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise AcquisitionError(
-                f"--sequence {path}: is larger than {MOST_BYTES // 2**20} MiB; is it a sequence?"
-            )
-        return useq.MDASequence.from_file(path)
+        text = read_text(path, most_bytes=MOST_BYTES)
     except OSError as error:
         raise AcquisitionError(
             f"--sequence {path}: cannot be read ({error.strerror}); check the path"
         ) from error
-    except (ValueError, TypeError, RecursionError, _yaml_error()) as error:
+    except ValueError as error:
+        raise AcquisitionError(f"--sequence {path}: {error}; is it a sequence?") from error
+    try:
+        if path.suffix.lower() == ".json":
+            return useq.MDASequence.model_validate_json(text)
+        return useq.MDASequence.model_validate(yaml.safe_load(text))
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise AcquisitionError(
             f"--sequence {path}: is no sequence of useq-schema ({one_line(error)[:300]}); save it "
             "with MDASequence.yaml(), or in the window of pymmcore-gui or napari-micromanager"
@@ -90,7 +94,13 @@ def sequence_events(
     """
     from useq.pycromanager import to_pycromanager
 
-    planned = list(islice(_around_here(microscope, sequence), MOST_EVENTS + 1))
+    try:
+        planned = list(islice(_around_here(microscope, sequence), MOST_EVENTS + 1))
+    except (ArithmeticError, ValueError, MemoryError) as error:  # of useq, as it counts them out
+        raise AcquisitionError(
+            f"--sequence: its images cannot be counted ({one_line(error)}); give its times as "
+            "interval and loops, and finite numbers for planes and grid"
+        ) from error
     if len(planned) > MOST_EVENTS:
         raise AcquisitionError(
             f"--sequence: has more than {MOST_EVENTS:,} images; divide it, or {_OWN_ENGINE}"
@@ -188,7 +198,10 @@ def _filled(
 
 
 def _measure_grids(microscope: Microscope, sequence: Any) -> None:
-    """Tell the grids of a sequence how large a field of view is, where they do not know."""
+    """Tell the grids of a sequence how large a field of view is, as pymmcore-plus does.
+
+    Their own word counts only where Micro-Manager does not know.
+    """
     inner = [position.sequence for position in sequence.stage_positions]
     for one in [sequence, *(inner_one for inner_one in inner if inner_one is not None)]:
         grid = one.grid_plan
@@ -249,11 +262,3 @@ def _keep(microscope: Microscope, events: list[Any]) -> None:
         microscope.keep_focus()
     if any(event.x_pos is not None or event.y_pos is not None for event in events):
         microscope.keep_stage()
-
-
-def _yaml_error() -> type[Exception]:
-    """Return what PyYAML raises for a file that is no YAML."""
-    import yaml
-
-    error: type[Exception] = yaml.YAMLError
-    return error

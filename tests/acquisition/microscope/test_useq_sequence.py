@@ -65,6 +65,9 @@ def test_positions_with_a_plane_of_their_own_keep_it(microscope):
         ({"channels": [{"config": "DAPI", "group": "Nowhere"}]}, "no such group"),
         ({"time_plan": {"interval": 0, "loops": 2000}}, "divide it"),
         ({"time_plan": None}, "takes no image"),
+        ({"time_plan": {"interval": 0, "duration": 5}}, "interval and loops"),
+        ({"time_plan": {"duration": 5, "loops": 1}}, "interval and loops"),
+        ({"z_plan": {"range": float("inf"), "step": 1}}, "finite numbers"),
         (
             {
                 "time_plan": {"interval": 2, "loops": 2},
@@ -74,7 +77,17 @@ def test_positions_with_a_plane_of_their_own_keep_it(microscope):
             "counted anew",
         ),
     ],
-    ids=["autofocus", "channel", "group", "too long", "empty", "times"],
+    ids=[
+        "autofocus",
+        "channel",
+        "group",
+        "too long",
+        "empty",
+        "no interval",
+        "one loop",
+        "endless",
+        "times",
+    ],
 )
 def test_what_cannot_be_is_one_line(microscope, monkeypatch, plan, said):
     monkeypatch.setattr("quietscope.acquisition.microscope.useq_sequence.MOST_EVENTS", 1000)
@@ -93,6 +106,20 @@ def test_a_file_that_is_no_sequence_is_one_line(tmp_path, text):
     with pytest.raises(AcquisitionError, match="no sequence of useq-schema") as refused:
         read_sequence(file)
     assert "\n" not in str(refused.value)
+
+
+def test_a_file_is_read_whatever_the_case_of_its_suffix_and_never_without_an_end(tmp_path):
+    for name, text in (("A.YML", SEQUENCE), ("a.JSON", '{"channels": ["DAPI"]}')):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert channels_of(read_sequence(tmp_path / name))[0] == "DAPI"
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(2**30)
+    (tmp_path / "folder.yaml").mkdir()
+    for name, said in (("large", "larger than 4 MiB"), ("folder", "no ordinary file")):
+        with pytest.raises(AcquisitionError, match=said):
+            read_sequence(tmp_path / f"{name}.yaml")
+    with pytest.raises(AcquisitionError, match="check the path"):
+        read_sequence(tmp_path / "nowhere.yaml")
 
 
 def test_record_runs_a_sequence_and_sets_the_microscope_back(tmp_path, microscope):

@@ -111,6 +111,21 @@ def test_every_axis_reaches_the_store(mmc, tmp_path):
     assert '"exposures_ms"' in store
 
 
+def test_an_image_whose_place_cannot_be_read_is_said(mmc, tmp_path):
+    image, event = np.full((SIDE, SIDE), 7, np.uint16), useq.MDAEvent(index={"t": 0})
+    live = LiveDenoiser(output=tmp_path / "run")
+
+    def acquire():
+        with live:
+            live.frameReady(image, event, {})
+            live.frameReady(image, event, {"property_values": [{"of another": "kind"}]})
+
+    with pytest.raises(AcquisitionError, match="without what names its place") as said:
+        acquire()
+    assert "\n" not in str(said.value)
+    assert (live.report["frames_recorded"], live.report["frames_refused"]) == (1, 1)
+
+
 def test_without_a_queue_between(mmc, tmp_path):
     from pymmcore_plus.mda import mda_listeners_connected
 
