@@ -37,9 +37,9 @@ from .learner import MASKED_PATCH
 TAKEN = 0.2
 """Share of the light that is the target: as much as the target of `r2r` has."""
 
-MOST_SHARED = 0.05
-"""Correlation of the noise of the two exposures: 0.01 to 0.04 on photon counts and sCMOS cameras,
-0.11 and more on confocal images of photomultipliers, which get worse by what is learned."""
+MOST_SHARED = 0.02
+"""Correlation of the noise of the two exposures: 0.01 on photon counts and calibrated cameras.
+From 0.03 on, on frames of 8 bits and of photomultipliers, learning makes the picture worse."""
 CERTAIN_SIGMA = 3.0
 PLACE, MOST_WRONG, LEAST_RIGHT = 8, 0.5, 0.1
 """Pixels along the edge of a place; the network's squared error in units of the noise's, beyond
