@@ -75,7 +75,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on after a kill.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed and steps, same model.")] = 0,
     batch: Annotated[int, typer.Option(help="Patches per step.")] = 16,
-    patch: Annotated[int | None, typer.Option(help="Edge of a patch, pixels.")] = None,
+    patch: Annotated[
+        int | None, typer.Option(help="Edge of a patch, pixels; in steps of 16.")
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak; default by algorithm.")
     ] = None,

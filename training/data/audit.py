@@ -80,14 +80,14 @@ def require_planes(stack: Stack, planes: int) -> None:
 
 
 def fitting_patch(stack: Stack, wanted: int) -> int:
-    """Return the edge of the patches: what is wanted, or what fits.
+    """Return the edge of the patches: what is wanted or what fits, in whole steps.
 
     Raises
     ------
     TrainingDataError
         If frames are smaller than the smallest patch.
     """
-    fitting = min(wanted, *(edge // PATCH_STEP * PATCH_STEP for edge in stack.frame_shape))
+    fitting = min(edge // PATCH_STEP * PATCH_STEP for edge in (wanted, *stack.frame_shape))
     if fitting < SMALLEST_PATCH:
         raise TrainingDataError(
             f"{stack.path}: frames are {_shape(stack)} pixels, expected at least "

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import one_line
 from ...inference.graph.inspection import INPUT, OUTPUTS, PERIOD
 from ...inference.graph.rewriting import drop_exporter_traces
 from ..errors import ExportError
@@ -107,7 +108,7 @@ def graph_of(network: ForeignNetwork, pixel_type: str) -> Any:
         checker.check_model(whole, full_check=True)
     except Exception as error:  # onnx raises types of its own
         raise ExportError(
-            f"the network cannot be put into a bundle ({str(error).strip().splitlines()[0]}); "
+            f"the network cannot be put into a bundle ({one_line(error)[:200]}); "
             "export it anew with `torch.onnx.export`, opset 18"
         ) from error
     return whole
@@ -181,7 +182,7 @@ def _prepared(model: Any) -> Any:
     except Exception as error:  # onnx raises types of its own
         raise ExportError(
             f"the network cannot be read as opset {LOWEST_OPSET} or later "
-            f"({str(error).strip().splitlines()[0]}); export it anew with a later opset"
+            f"({one_line(error)[:200]}); export it anew with a later opset"
         ) from error
 
 

@@ -24,6 +24,8 @@ from .scaling import Linear, Step
 
 MEAN_STD_EPS, RANGE_EPS = 1e-6, 1e-8
 """What CAREamics adds to what it divides by."""
+OF_ONE_IMAGE = ("n2v",)
+"""What learns from the frames alone, so that their normalisation is that of the estimate."""
 _EDGE = 96
 
 
@@ -95,6 +97,11 @@ def read_checkpoint(path: Path) -> Import:
             f"{path}: no checkpoint of CAREamics 0.3 (it lacks {one_line(error)[:120]}); give a "
             ".ckpt that CAREamics wrote while it trained"
         ) from error
+    if kind not in OF_ONE_IMAGE:
+        raise TrainingError(
+            f"{path}: was trained by {kind}, whose estimate is in the units of its own targets; "
+            f"expected {' or '.join(OF_ONE_IMAGE)}: import the package that CAREamics exports"
+        )
     scaling = normalisation.linear(path)
     network = ForeignNetwork(
         _exported(path, state, plan),

@@ -47,7 +47,7 @@ def read_package(source: Path, *, run_torchscript: bool = False) -> Import:
         if planes > 1 and "c" not in axes:
             raise TrainingError(f"{source}: has several channels and no axis of them")
         example = Example(
-            _frames(package.tensor(given), axes)[0], _image(package.tensor(estimate), output_axes)
+            _frames(package.tensor(given), axes)[0], _image(package, estimate, output_axes)
         )
         model, kind = _network(package, example, run_torchscript)
         network = ForeignNetwork(
@@ -100,22 +100,30 @@ def _is_careamics(weights: Any) -> bool:
 
 def _unet_step(package: Package) -> tuple[int, int]:
     """Return by what the sizes of a fully convolutional U-Net grow."""
-    depth = int(package.description.weights.pytorch_state_dict.architecture.kwargs["depth"])
+    from .careamics_unet import UNetPlan
+
+    said = package.description.weights.pytorch_state_dict.architecture.kwargs
+    depth = UNetPlan.model_validate(said).depth
     return (2**depth, 2**depth)
 
 
 def _frames(tensor: NDArray[Any], axes: str) -> NDArray[Any]:
     """Return a tensor as (N, C, Y, X)."""
     present = [letter for letter in axes if letter in OURS]
-    singles = tuple(place for place, letter in enumerate(axes) if letter not in OURS)
-    plain = tensor.squeeze(singles) if singles else tensor
+    plain = tensor[tuple(slice(None) if letter in OURS else 0 for letter in axes)]
     order = [present.index(letter) for letter in OURS if letter in present]
     absent = tuple(place for place, letter in enumerate(OURS) if letter not in present)
     return np.ascontiguousarray(np.expand_dims(plain.transpose(order), absent))
 
 
-def _image(tensor: NDArray[Any], axes: str) -> NDArray[np.float32]:
-    return np.asarray(_frames(tensor, axes)[0, 0], np.float32)
+def _image(package: Package, estimate: Any, axes: str) -> NDArray[np.float32]:
+    images = _frames(package.tensor(estimate), axes)[0]
+    if len(images) > 1:
+        raise TrainingError(
+            f"{package.source}: gives {len(images)} channels, expected one; import a model of one "
+            "channel"
+        )
+    return np.asarray(images[0], np.float32)
 
 
 def _facts(package: Package, kind: str) -> dict[str, str | int | float | bool | None]:

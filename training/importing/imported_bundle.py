@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...calibration.fingerprint import CameraFingerprint
 from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ...calibration.noise_files import save_noise_model
+from ...errors import one_line
 from ...inference.bundle import (
     MODEL,
     NOISE_MODEL,
@@ -117,6 +118,11 @@ def write_import(
     OutputError
         If `out` exists or cannot be written.
     """
+    if undo_scaling and found.in_camera_units:
+        raise TrainingError(
+            f"{found.source}: its estimate is in the camera's units already, and undoing its "
+            "scaling would take it out of them; leave out --undo-scaling"
+        )
     pixels = pixel_type or _pixel_type_of(found.example.observations)
     with new_bundle(out, overwrite=overwrite) as staging:
         difference = _proven(found, staging / MODEL)
@@ -124,7 +130,7 @@ def write_import(
         given = np.asarray(found.example.observations, np.float32)
         estimate = _run(staging / MODEL, graph_of(network, "float32"), given)
         if not found.in_camera_units:
-            _require_camera_units(found.source, given[0], estimate[0])
+            _require_camera_units(found.source, given[0], estimate[0], undone=undo_scaling)
         seen = _as_pixels(given, pixels)
         if not np.array_equal(seen, given):
             estimate = _run(staging / MODEL, graph_of(network, pixels), seen)
@@ -181,7 +187,7 @@ def _run(path: Path, graph: Any, observations: NDArray[Any]) -> NDArray[np.float
         return np.stack([output[0, 0] for output in outputs])
     except Exception as error:  # ONNX Runtime raises its own types, one per status code
         raise ExportError(
-            f"the network does not run on its own example ({str(error).strip().splitlines()[0]}); "
+            f"the network does not run on its own example ({one_line(error)[:200]}); "
             "ask its authors for one that does"
         ) from error
 
@@ -193,7 +199,7 @@ def _save(path: Path, graph: Any) -> None:
 
 
 def _require_camera_units(
-    source: Path, frame: NDArray[np.float32], estimate: NDArray[np.float32]
+    source: Path, frame: NDArray[np.float32], estimate: NDArray[np.float32], *, undone: bool
 ) -> None:
     """Refuse an estimate in other units than the frame's."""
     scatter = float(estimate.std())
@@ -205,10 +211,14 @@ def _require_camera_units(
     shift = abs(float(frame.mean()) - float(estimate.mean()))
     alike = 1 / SCALES_ALIKE <= contrast <= SCALES_ALIKE and shift <= float(frame.std())
     if not alike:
+        what_to_do = (
+            "its scaling, undone, does not lead there: ask its authors in which units it is"
+            if undone
+            else "pass --undo-scaling, which takes back what it does to the frame first"
+        )
         raise TrainingError(
             f"{source}: its estimate is not in the camera's units (mean {estimate.mean():.3g} for "
-            f"frames of mean {frame.mean():.3g}); pass --undo-scaling, which takes back what it "
-            "does to the frame first"
+            f"frames of mean {frame.mean():.3g}); {what_to_do}"
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import require_extra
+from ...errors import one_line, require_extra
 from ...inference.bundle import LARGEST_FILE_BYTES, file_sha256
 from ..errors import TrainingError
 from .scaling import PLANE, SAMPLE, Clipped, Linear, Matched, Ranged, Sigmoid, Standardised, Step
@@ -26,6 +26,7 @@ from .scaling import PLANE, SAMPLE, Clipped, Linear, Matched, Ranged, Sigmoid, S
 DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml")
 MOST_ENTRIES = 1000
 MOST_BYTES = 2 * LARGEST_FILE_BYTES
+MOST_DESCRIPTION_BYTES = 4 * 2**20
 FIXED_EPS = 1e-6
 """What bioimageio.core adds to a fixed standard deviation."""
 CONTEXT = "before"
@@ -119,13 +120,21 @@ class Package:
                 f"{self.source}: has no test tensor of {described.id}, so nothing can prove that "
                 "it does here what it did there; ask its authors for a package with test tensors"
             )
+        path = self.file(described.test_tensor)
         try:
-            found: NDArray[Any] = np.load(self.file(described.test_tensor), allow_pickle=False)
-        except (OSError, ValueError) as error:
+            with path.open("rb") as file:
+                found: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError, MemoryError) as error:
             raise TrainingError(
-                f"{self.source}: its test tensor of {described.id} cannot be read ({error}); "
-                "download the package anew"
+                f"{self.source}: its test tensor of {described.id} cannot be read "
+                f"({one_line(error)[:200]}); download the package anew"
             ) from error
+        if found.ndim != len(described.axes) or found.dtype.kind not in "biuf" or not found.size:
+            raise TrainingError(
+                f"{self.source}: its test tensor of {described.id} is of {found.dtype} and shape "
+                f"{found.shape}, expected numbers along {len(described.axes)} axes; ask its "
+                "authors for another"
+            )
         return found
 
 
@@ -159,10 +168,12 @@ def _folder_of(source: Path, scratch: Path) -> Path:
     try:
         with zipfile.ZipFile(source) as archive:
             _unpack(source, archive, scratch)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except TrainingError:
+        raise
+    except Exception as error:  # zipfile, and a type of its own for each way of packing
         raise TrainingError(
-            f"{source}: no BioImage.IO package ({error}); give its ZIP file, or the folder with "
-            f"{DESCRIPTIONS[0]} in it"
+            f"{source}: no BioImage.IO package ({one_line(error)[:200]}); give its ZIP file, or "
+            f"the folder with {DESCRIPTIONS[0]} in it"
         ) from error
     return scratch
 
@@ -189,13 +200,18 @@ def _description(source: Path, folder: Path) -> Any:
             f"{source}: no BioImage.IO package (no {DESCRIPTIONS[0]} in it); give the ZIP file of "
             "a model"
         )
+    if file.stat().st_size > MOST_DESCRIPTION_BYTES:
+        raise TrainingError(
+            f"{source}: its {file.name} is of {file.stat().st_size / 2**20:.0f} MiB, expected at "
+            f"most {MOST_DESCRIPTION_BYTES / 2**20:.0f} MiB; this is no description of a model"
+        )
     try:
         # Without looking at files: those that are used are looked at here, and no others fetched.
         with ValidationContext(root=folder, perform_io_checks=False, log_warnings=False):
             found = load_description(file, format_version="latest", perform_io_checks=False)
     except Exception as error:  # YAML, pydantic and the library's own types
         raise TrainingError(
-            f"{source}: its {file.name} cannot be read ({_first_line(error)}); download the "
+            f"{source}: its {file.name} cannot be read ({one_line(error)[:200]}); download the "
             "package anew"
         ) from error
     if not isinstance(found, v0_5.ModelDescr):
@@ -206,10 +222,6 @@ def _description(source: Path, folder: Path) -> Any:
             "model"
         )
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 # ------------------------------------------------------------------- what the description says

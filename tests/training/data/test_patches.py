@@ -7,6 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from quietscope.storage.stack import stack_from_array
+from quietscope.training.data.audit import fitting_patch
 from quietscope.training.data.augmentation import augmented
 from quietscope.training.schedule import Schedule, learning_rate_share
 
@@ -63,3 +65,9 @@ def test_steps_alone_decide_where_a_budget_of_steps_is():
     schedule = Schedule(seconds=None, steps=200, started=-1e6)
     assert schedule.progress(50) == 0.25
     assert schedule.progress(500) == 1.0
+
+
+@pytest.mark.parametrize(("wanted", "edge"), [(100, 96), (36, 32), (64, 64), (4096, 112)])
+def test_patches_are_of_edges_that_every_network_halves(wanted, edge):
+    stack = stack_from_array(np.zeros((2, 120, 300), np.uint16))
+    assert fitting_patch(stack, wanted) == edge

@@ -109,7 +109,10 @@ def checkpoint(path: Path, **changes: object) -> Path:
 
 @pytest.mark.long
 def test_no_path_of_this_computer_is_handed_on(tmp_path):
-    bundle = write_import(read_checkpoint(checkpoint(tmp_path / "a.ckpt")), tmp_path / "model")
+    found = read_checkpoint(checkpoint(tmp_path / "a.ckpt"))
+    with pytest.raises(TrainingError, match="leave out --undo-scaling"):
+        write_import(found, tmp_path / "model", undo_scaling=True)
+    bundle = write_import(found, tmp_path / "model")
     assert bundle.manifest.pixel_type == "uint16"
     graph = bundle.model_path.read_bytes()
     assert b"site-packages" not in graph
@@ -142,6 +145,10 @@ def test_a_checkpoint_that_runs_code_is_not_opened(tmp_path):
             },
             "conv_dims",
         ),
+        (
+            {"hyper_parameters": {"algorithm_config": {"algorithm": "care", "model": {}}}},
+            "in the units of its own targets",
+        ),
         ({"state_dict": {"model.other": torch.zeros(1)}}, "do not fit CAREamics' U-Net"),
         (
             {
@@ -152,7 +159,7 @@ def test_a_checkpoint_that_runs_code_is_not_opened(tmp_path):
             "normalisation mean_std cannot be used",
         ),
     ],
-    ids=["another file", "volumes", "other weights", "numbers that are missing"],
+    ids=["another file", "volumes", "of pairs", "other weights", "numbers that are missing"],
 )
 def test_what_cannot_be_imported_is_told(changes, reason, tmp_path):
     with pytest.raises(TrainingError, match=reason) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 import zipfile
@@ -153,9 +154,9 @@ def test_a_noise_model_can_be_given(make_package, make_bundle, tmp_path):
 # ---------------------------------------------------------------------------- what is refused
 
 
-def changed(package: Path, name: str, content: bytes) -> Path:
+def changed(package: Path, name: str, content: bytes, out: str = "changed.zip") -> Path:
     """The package with another content of one file, or a further file."""
-    out = package.with_name("changed.zip")
+    out = package.with_name(out)
     with zipfile.ZipFile(package) as old, zipfile.ZipFile(out, "w") as new:
         for entry in old.namelist():
             new.writestr(entry, content if entry == name else old.read(entry))
@@ -170,6 +171,65 @@ def test_a_file_that_is_not_what_the_description_says_is_refused(make_package):
     for name in ("network.onnx", "raw.npy"):
         with pytest.raises(TrainingError, match=f"{name} is not what its description says"):
             read_package(changed(package, name, b"something else"))
+
+
+def npz(**arrays) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def claims(shape: tuple[int, ...]) -> bytes:
+    """A header of an array, and nothing after it."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue()
+
+
+def npy(array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "cannot be read"),
+        (npz(a=np.zeros(3)), "cannot be read"),
+        (claims((1, 1, 10**6, 10**6)), "cannot be read"),
+        (npy(np.array([{}], object)), "cannot be read"),
+        (npy(np.zeros((4, 4), "f4")), "expected numbers along 4 axes"),
+        (npy(np.zeros((1, 1, 0, 4), "f4")), "expected numbers"),
+        (npy(np.zeros((1, 3, 64, 80), "f4")), "gives 3 channels"),
+    ],
+    ids=["empty", "npz", "claims", "objects", "two axes", "no pixel", "colours"],
+)
+def test_test_tensors_that_are_none_are_told_in_one_line(content, words, make_package):
+    frame = scene()
+    package = changed(make_package(frame, box(frame)), "clean.npy", content)
+    with zipfile.ZipFile(package) as archive:
+        said = archive.read("rdf.yaml").decode()
+    lines = [line for line in said.splitlines() if "sha256" not in line]
+    package = changed(package, "rdf.yaml", "\n".join(lines).encode(), out="again.zip")
+    with pytest.raises(TrainingError, match=words) as error:
+        read_package(package)
+    assert "\n" not in str(error.value)
+
+
+def test_a_package_that_was_damaged_on_its_way_is_told(make_package):
+    frame = scene()
+    package = make_package(frame, box(frame))
+    with zipfile.ZipFile(package) as archive:
+        entry = archive.getinfo("raw.npy")
+    content = bytearray(package.read_bytes())
+    start = entry.header_offset + 30 + len(entry.filename)
+    content[start + 20 : start + 60] = bytes(40)
+    package.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"no BioImage\.IO package"):
+        read_package(package)
 
 
 def test_names_that_lead_out_of_the_package_lead_nowhere(make_package, tmp_path):
