@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..inspection.channel_figures import MUCH_CORRELATED, MUCH_MOVED
 from .contestants import RAW
 from .rows import Row
 
@@ -42,12 +43,8 @@ OF_NOISE = Unit("% of the raw frames' noise", 0.2, 2.0)
 differences mean something, their ratios do not."""
 FEWEST_FRAMES = 3
 """Of fewer frames no spread can be told."""
-CORRELATED = 0.05
-"""Correlation of the noise of neighbours, from which on it shows."""
 FOR_SHARED = ("r2r", "structn2v")
 """Algorithms for noise that neighbours share, as `train` chooses and `inspect` advises."""
-MOVES = 0.5
-"""Variance that motion adds, over the noise's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +66,12 @@ class Scene:
     def noise_is_correlated(self) -> bool:
         """Whether neighbours share noise."""
         found = self.noise_correlation_xy
-        return found is not None and max(map(abs, found)) > CORRELATED
+        return found is not None and max(map(abs, found)) > MUCH_CORRELATED
 
     @property
     def moves(self) -> bool:
         """Whether frames that came before may mislead."""
-        return self.moved_share is not None and self.moved_share > MOVES
+        return self.moved_share is not None and self.moved_share > MUCH_MOVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +211,11 @@ def _more(
     single = [one for one in standings if frames_of(one.row) == 1]
     if frames_of(chosen.row) > 1 and single:
         why = "This scene moves" if scene.moves else "Where things move, unlike here"
+        lost = chosen.scores - single[0].scores
+        how = f"{_said(lost, unit)} less" if lost.mean() > 0 else "and no less"
         said.append(
             f"{why}: frames that came before blur what changes; of single frames "
-            f"{single[0].row.name} is best "
-            f"({_said(chosen.scores - single[0].scores, unit)} less)."
+            f"{single[0].row.name} is best ({how})."
         )
     if scene.noise_is_correlated:
         x, y = scene.noise_correlation_xy or (0.0, 0.0)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,7 +29,7 @@ from ..inference.evaluation.evaluate_method import one_channel
 from ..inference.evaluation.references import require_one_truth, require_truth_fits
 from ..inference.general.choice import GENERAL, Wanted, one_model
 from ..inference.runtime.providers import all_cores, cpu_name
-from ..inspection.channel_figures import channel_figures
+from ..inspection.channel_figures import MUCH_MOVED, channel_figures
 from ..storage.atomic_output import require_absent, require_apart, write_json
 from ..storage.directory_lock import owned
 from ..storage.output_kinds import Kind
@@ -87,10 +88,10 @@ class ComparisonOptions:
             raise ComparisonError(f"frames is {self.frames}, expected 1 to {MOST_COMPARED_FRAMES}")
         if self.most_scored < 1:
             raise ComparisonError(f"{self.most_scored} frames to score, expected at least 1")
-        if not self.seconds >= LEAST_SECONDS:  # not a number is no budget either
+        if not LEAST_SECONDS <= self.seconds < inf:  # not a number is no budget either
             raise ComparisonError(
                 f"the budget is {self.seconds / 60:g} minutes for each training, expected at "
-                f"least {LEAST_SECONDS / 60:.2g}"
+                f"least {LEAST_SECONDS / 60:.2g} and an end"
             )
         if self.preset not in get_args(Preset):
             raise ComparisonError(
@@ -426,5 +427,5 @@ def _scene(stack: Stack) -> Scene:
     figures = channel_figures(stack, "")
     moves = figures.moved_share
     # What moves looks like shared noise.
-    still = moves is not None and moves < 0.5
+    still = moves is not None and moves <= MUCH_MOVED
     return Scene(figures.noise_correlation_xy if still else None, moves)

@@ -147,9 +147,9 @@ class ComparisonFolder:
             self.picture(contestant)
             found = json.loads(read_text(self._file(contestant, "json")))
             row = Row(contestant, **{**found, "remarks": tuple(found["remarks"])})
-        except (OSError, ValueError, TypeError, KeyError, BadZipFile):
+            whole = all(None not in scores for scores in row.per_frame.values())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, BadZipFile):
             return None
-        whole = all(None not in scores for scores in row.per_frame.values())
         return None if row.left_out or not whole else row
 
     def picture(self, contestant: Contestant) -> Picture:

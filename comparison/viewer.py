@@ -25,8 +25,8 @@ def viewer(payload: Mapping[str, Any]) -> str:
         folder.joinpath(f"viewer.{kind}").read_text(encoding="utf-8")
         for kind in ("css", "html", "js")
     )
-    # Inside a script element only its end could be mistaken for markup.
-    content = json.dumps(payload, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+    # No name in it may end the script element, or begin a comment that swallows its end.
+    content = json.dumps(payload, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     return (
         f"<style>{style}</style>{markup}"
         f'<script type="application/json" id="viewer-data">{content}</script>'

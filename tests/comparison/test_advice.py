@@ -57,6 +57,16 @@ def test_of_several_frames_it_says_what_is_best_where_things_move():
     assert "of single frames gaussian is best (3.00 ± 0.00 dB less)" in found.sentence
 
 
+def test_what_several_frames_cost_where_things_move_is_never_less_than_nothing():
+    """The mean is advised for its price, although a model of single frames is ahead."""
+    found = advised(
+        row("gaussian", [33.0, 33.1, 33.2], frames=5),
+        row("lattice", [33.1, 33.2, 33.2], kind="trained"),
+    )
+    assert found.chosen == "gaussian, 5 frames"
+    assert "of single frames lattice is best (and no less)" in found.sentence
+
+
 def test_nothing_is_advised_where_nothing_is_better_than_raw():
     found = advised(row("gaussian", [20.0, 19.9, 20.1]))
     assert found.chosen is None

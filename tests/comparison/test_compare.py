@@ -18,6 +18,7 @@ from quietscope.comparison.contestants import contestants
 from quietscope.comparison.division import divided
 from quietscope.comparison.errors import ComparisonError
 from quietscope.comparison.rows import ComparisonFolder
+from quietscope.comparison.viewer import viewer
 from quietscope.inference.classical.methods import METHODS as FILTERS
 from quietscope.inference.errors import InferenceError
 from quietscope.inference.general.choice import GENERAL
@@ -200,6 +201,7 @@ def test_a_truth_that_does_not_fit_is_said_before_anything_is_done(tmp_path):
     ("given", "said"),
     [
         ({"seconds": float("nan")}, "nan minutes"),
+        ({"seconds": float("inf")}, "inf minutes"),
         ({"most_scored": 0}, "0 frames to score"),
         ({"frames": 0}, "frames is 0"),
         ({"preset": "huge"}, "preset is 'huge'"),
@@ -217,6 +219,14 @@ def test_a_curve_that_is_none_costs_no_comparison(tmp_path, curve):
     (tmp_path / "model" / "losses.csv").write_text(curve, encoding="utf-8")
     contestant = contestants((), [tmp_path / "model"], 1)[-1]
     assert ComparisonFolder(tmp_path).losses(contestant) == []
+
+
+@pytest.mark.parametrize("name", ["</script>", "<!--<script>"])
+def test_a_name_cannot_end_the_script_or_swallow_its_end(name):
+    page = viewer({"pictures": [{"name": name}]})
+    content = page.partition('id="viewer-data">')[2].partition("</script>")[0]
+    assert "<" not in content
+    assert json.loads(content)["pictures"][0]["name"] == name
 
 
 def test_nothing_named_is_nothing_to_compare(tmp_path):
