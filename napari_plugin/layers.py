@@ -39,10 +39,19 @@ class Origin:
         One channel of a recording.
     shows
         What its pixels are.
+    array
+        Name of the dask array that reads it.
     """
 
     stack: Stack
     shows: Shows
+    array: str = ""
+
+    def is_shown_by(self, data: Any) -> bool:
+        """Whether a layer's data are these very frames, not what somebody has made of them."""
+        import dask.array
+
+        return isinstance(data, dask.array.Array) and data.name == self.array
 
 
 def layers_of(stack: Stack, name: str, shows: Shows) -> list[LayerData]:
@@ -78,18 +87,18 @@ def layers_of(stack: Stack, name: str, shows: Shows) -> list[LayerData]:
 def _layer(
     stack: Stack, name: str, shows: Shows, limits: DisplayRange | None, colormap: str
 ) -> LayerData:
-    is_spread = shows == "uncertainty"
+    is_spread, frames = shows == "uncertainty", lazy(stack)
     shown: dict[str, Any] = {
         "name": name,
         "colormap": OF_UNCERTAINTY if is_spread else colormap,
         "blending": "translucent" if colormap == "gray" or is_spread else "additive",
         "visible": not is_spread,
         **distances(stack),
-        "metadata": {METADATA: Origin(stack, shows)},
+        "metadata": {METADATA: Origin(stack, shows, frames.name)},
     }
     if limits is not None and not is_spread:
         shown["contrast_limits"] = limits
-    return lazy(stack), shown, "image"
+    return frames, shown, "image"
 
 
 def distances(stack: Stack) -> dict[str, Any]:

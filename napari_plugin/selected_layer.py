@@ -7,7 +7,7 @@ asks, and shows how far it is, is in `widget`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,15 @@ def denoise_layer(asked: Asked, on_progress: OnProgress) -> list[LayerData]:
         on_progress=on_progress,
     )
     estimate, *spread = found if asked.uncertainty else (found,)
-    name = asked.shown["name"]
+    name, origin = asked.shown["name"], asked.metadata.get(METADATA)
+    of_result = dict(asked.shown)
+    if isinstance(origin, Origin):  # so that nobody denoises it once more
+        of_result["metadata"] = {METADATA: replace(origin, shows="denoised", array="")}
     layers: list[LayerData] = [
-        (given.shaped(estimate), {**asked.shown, "name": f"{name} denoised"}, "image")
+        (given.shaped(estimate), {**of_result, "name": f"{name} denoised"}, "image")
     ]
     for pixels in spread:
-        shown = {**asked.shown, "name": f"{name} uncertainty", "colormap": OF_UNCERTAINTY}
+        shown = {**of_result, "name": f"{name} uncertainty", "colormap": OF_UNCERTAINTY}
         del shown["contrast_limits"]  # ADU of another kind
         layers.append((given.shaped(pixels), {**shown, "visible": False}, "image"))
     return layers
@@ -143,9 +146,7 @@ def _recording(asked: Asked) -> ArrayStack:
             raise LayerError(
                 f"{asked.shown['name']}: is {origin.shows} already; select the raw layer"
             )
-        stack = origin.stack
-        same = (*stack.sizes.values(), *stack.frame_shape) == tuple(asked.data.shape)
-        if same and stack.dtype == asked.data.dtype:
-            return ArrayStack(stack, (*stack.sizes, "y", "x"))
+        if origin.is_shown_by(asked.data):
+            return as_stack(origin.stack)
     axes = [word.strip() for word in asked.axes.split(",")] if "," in asked.axes else asked.axes
     return as_stack(asked.data, axes or None)

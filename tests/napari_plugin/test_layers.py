@@ -137,6 +137,20 @@ def test_what_is_denoised_already_is_refused(tmp_path, make_bundle):
         denoise_layer(asked(layer, model=make_bundle()), lambda *_: None)
 
 
+def test_what_was_made_of_a_layer_is_denoised_and_not_the_layer(tmp_path, make_bundle):
+    """A layer keeps its metadata when its pixels are replaced."""
+    write(tmp_path / "raw.ome.zarr", 2, channels=("GFP",))
+    layer = get_reader(str(tmp_path / "raw.ome.zarr"))(str(tmp_path / "raw.ome.zarr"))[0]
+    model = make_bundle()
+    ((whole, _, _),) = denoise_layer(asked(layer, model=model), lambda *_: None)
+    brighter = layer[0].compute() + np.uint16(200)
+    changed = asked(layer, model=model, data=brighter, axes="tcyx")
+    ((found, shown, _),) = denoise_layer(changed, lambda *_: None)
+    assert (found - whole).mean() > 100
+    with pytest.raises(LayerError, match="denoised already"):
+        denoise_layer(asked((found, shown, "image"), model=model), lambda *_: None)
+
+
 def test_a_result_that_does_not_fit_is_refused_before_it_begins(make_bundle, monkeypatch):
     (layer,) = living_specimen()
     monkeypatch.setattr("quietscope.napari_plugin.selected_layer.MOST_OF_MEMORY", 0.0)
