@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.open_options import AXIS_NAMES
+from ..storage.open_options import OpenOptions, axis_words
 from ..storage.open_stack import open_stack
 from ..storage.stack import FEW_ROWS, PIXEL_TYPES, Stack, checked
 from .errors import ArrayError, ArrayTypeError
@@ -92,8 +92,9 @@ def as_stack(recording: Recording, axes: Axes | None = None) -> ArrayStack:
         An array of numpy, zarr, dask or xarray of uint8, uint16 or float32 in the camera's units;
         a `Stack`; or the path or URL of anything that `open_stack` opens.
     axes
-        What the dimensions of an array are: "tzyx", or ("time", "z", "y", "x"). Of xarray its own
-        names count. Two dimensions are y and x, three are time, y and x.
+        What the dimensions of an array or a file are: "tzyx", or ("time", "z", "y", "x"). Without
+        it xarray's own names count; two dimensions are y and x, three are time, y and x. A `Stack`
+        knows its own.
 
     Raises
     ------
@@ -103,9 +104,16 @@ def as_stack(recording: Recording, axes: Axes | None = None) -> ArrayStack:
         If its pixels or dimensions cannot be a recording's.
     """
     if isinstance(recording, Stack):
-        return ArrayStack(recording, (*recording.sizes, "y", "x"))
+        own = (*recording.sizes, "y", "x")
+        if axes is not None and tuple(_words(axes)) != own:
+            raise ArrayError(
+                f"axes are {', '.join(_words(axes))}, those of {recording.path} are "
+                f"{', '.join(own)}; leave axes out for what is opened already"
+            )
+        return ArrayStack(recording, own)
     if isinstance(recording, Path | str):
-        opened = open_stack(recording)
+        said = None if axes is None else ",".join(_words(axes))
+        opened = open_stack(recording, OpenOptions(axes=said))
         return ArrayStack(opened, (*opened.sizes, "y", "x"))
     if not isinstance(recording, ArrayLike):
         raise ArrayTypeError(
@@ -148,13 +156,7 @@ def _names(array: ArrayLike, axes: Axes | None) -> list[str]:
             f"an array of shape {array.shape} has {len(array.shape)} dimensions, and only two or "
             'three explain themselves; say what they are, as axes="tzyx"'
         )
-    if not isinstance(given, str | Sequence):
-        raise ArrayTypeError(
-            f'axes is {given!r}, expected a word for each dimension, as "tzyx" or '
-            '("time", "y", "x")'
-        )
-    names = [AXIS_NAMES.get(str(word).lower(), str(word)) for word in given]
-    names = [name.lower() if name in {"Y", "X"} else name for name in names]
+    names = _words(given)
     if (
         len(names) != len(array.shape)
         or len(set(names)) < len(names)
@@ -165,6 +167,16 @@ def _names(array: ArrayLike, axes: Axes | None) -> list[str]:
             'one name for each dimension, y and x among them; say what they are, as axes="tyx"'
         )
     return names
+
+
+def _words(axes: Axes) -> list[str]:
+    """Return the names of dimensions, letters as the words that they stand for."""
+    if not isinstance(axes, str | Sequence):
+        raise ArrayTypeError(
+            f'axes is {axes!r}, expected a word for each dimension, as "tzyx" or '
+            '("time", "y", "x")'
+        )
+    return axis_words(axes)
 
 
 def _require_known_shape(array: ArrayLike) -> None:

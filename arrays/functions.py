@@ -6,7 +6,8 @@ commands do the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -28,6 +29,8 @@ from ..inference.general.choice import GENERAL, Wanted, general_for
 from ..inference.offline.denoise_in_memory import filter_in_memory
 from ..inference.offline.frame_loop import OnProgress
 from ..inference.runtime.providers import Provider
+from ..storage.atomic_output import require_absent
+from ..storage.output_kinds import Kind
 from ..training.options import TrainingOptions
 from .array_stack import Axes, Recording, as_stack
 from .errors import ArrayError
@@ -78,7 +81,11 @@ def calibrate(
     ------
     CalibrationError
         If the levels cannot tell the noise.
+    OutputError
+        If something is at `out` already; before anything is computed.
     """
+    if out is not None:
+        require_absent(Path(out), overwrite=overwrite, kind=Kind.NOISE_MODEL)
     found = fit_camera(
         [as_stack(level).stack for level in _several(levels)],
         dark=None if dark is None else as_stack(dark).stack,
@@ -145,10 +152,8 @@ def train(
     from ..training.train import train as train_stacks
 
     seconds = None if minutes is None else 60 * minutes
-    try:
+    with _as_options_of("train", TrainingOptions):
         chosen = TrainingOptions(algorithm=algorithm, seconds=seconds, steps=steps, **options)
-    except TypeError as error:  # a word that is none of the options
-        raise TypeError(str(error).replace("TrainingOptions.__init__()", "train()")) from None
     result = in_one_process(
         train_stacks(
             [as_stack(one, axes).stack for one in _several(recordings)],
@@ -314,6 +319,7 @@ def compare(
     frames: int = 5,
     minutes: float = 5.0,
     noise_model: AnyNoiseModel | None = None,
+    channel: str | None = None,
     axes: Axes | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -333,6 +339,8 @@ def compare(
         Names of filters and algorithms, `filters` or `all`; models that are there already.
     frames, minutes
         How many frames those see that are given more than one; the budget of each training.
+    channel
+        Name or number of one of several.
     resume, overwrite
         Go on with a comparison there, or replace it.
     on_progress, on_remark
@@ -345,13 +353,14 @@ def compare(
     Comparison
         `advice`, `rows`, `page`; `result()` is what `comparison.json` holds.
     """
-    chosen = ComparisonOptions(
-        methods=(methods,) if isinstance(methods, str) else tuple(methods),
-        models=tuple(GENERAL if _is_general(one) else _model(one).path for one in models),
-        frames=frames,
-        seconds=60 * minutes,
-        **options,
-    )
+    with _as_options_of("compare", ComparisonOptions):
+        chosen = ComparisonOptions(
+            methods=(methods,) if isinstance(methods, str) else tuple(methods),
+            models=tuple(GENERAL if _is_general(one) else _model(one).path for one in models),
+            frames=frames,
+            seconds=60 * minutes,
+            **options,
+        )
     return compare_stack(
         as_stack(array, axes).stack,
         out,
@@ -359,11 +368,22 @@ def compare(
         truth=None if truth is None else truth_stack(truth, axes),
         static=static,
         noise_model=_noise_model(noise_model),
+        channel=channel,
         resume=resume,
         overwrite=overwrite,
         on_progress=on_progress,
         on_remark=on_remark,
     )
+
+
+@contextmanager
+def _as_options_of(function: str, options: type) -> Iterator[None]:
+    """Say of a word that is none of the options what the caller called, not what we did."""
+    try:
+        yield
+    except TypeError as error:
+        said = str(error).replace(f"{options.__name__}.__init__()", f"{function}()")
+        raise TypeError(said) from None
 
 
 def _several(given: Recording | Sequence[Recording]) -> Sequence[Recording]:

@@ -203,7 +203,8 @@ def load(path: Path | str) -> Model:
 def truth_stack(truth: Recording, axes: Axes | None) -> Stack:
     """Return a truth: one frame, or as many as the recording along the same axes."""
     single = isinstance(truth, ArrayLike) and len(truth.shape) == 2
-    return as_stack(truth, None if single else axes).stack
+    itself = single or isinstance(truth, Stack)  # says what its dimensions are
+    return as_stack(truth, None if itself else axes).stack
 
 
 def _lazily(

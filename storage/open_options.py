@@ -6,7 +6,7 @@ needs one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -45,6 +45,12 @@ class OpenOptions:
     fill_nan: float | None = None
     missing: Literal["absent", "zeros"] = "absent"
 
+    @property
+    def words(self) -> list[str]:
+        """The names in `axes`; none where nothing was said."""
+        said = self.axes or ""
+        return axis_words(said.split(",") if "," in said else said)
+
     def axis_names(self, dimensions: int, what: object) -> list[str] | None:
         """Return the names of a file's dimensions; None where nothing was said.
 
@@ -55,9 +61,7 @@ class OpenOptions:
         """
         if self.axes is None:
             return None
-        words = self.axes.split(",") if "," in self.axes else list(self.axes)
-        names = [AXIS_NAMES.get(word.strip().lower(), word.strip()) for word in words]
-        names = [name.lower() if name in {"Y", "X", "S"} else name for name in names]
+        names = self.words
         if len(names) != dimensions or len(set(names)) != len(names) or not {"y", "x"} <= {*names}:
             raise StackError(
                 f"{what}: has {dimensions} dimensions, --axes {self.axes} names "
@@ -68,6 +72,12 @@ class OpenOptions:
 
 
 DEFAULTS = OpenOptions()
+
+
+def axis_words(words: Iterable[str]) -> list[str]:
+    """Return names of dimensions, letters as the words that they stand for."""
+    names = [AXIS_NAMES.get(word.strip().lower(), word.strip()) for word in map(str, words)]
+    return [name.lower() if name in {"Y", "X", "S"} else name for name in names]
 
 
 def chosen_series(options: OpenOptions, names: Sequence[str], what: object) -> int:

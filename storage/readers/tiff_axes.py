@@ -22,7 +22,7 @@ def renamed(stack: Stack, options: OpenOptions) -> Stack:
         return stack
     frame = ["y", "x"]
     lengths = [n for name, n in stack.sizes.items() if (name, n) != ("time", 1)]
-    asked = options.axis_names(len(lengths) + 2 + ("s" in options.axes.split(",")[-1]), stack.path)
+    asked = options.axis_names(len(lengths) + 2 + ("s" in options.words), stack.path)
     names = [name for name in asked or [] if name != "s"]
     if set(names[-2:]) != set(frame):
         raise StackError(
@@ -46,7 +46,7 @@ def with_samples(stack: Stack, samples: int, options: OpenOptions) -> Stack:
     """Return colours as channels where that was asked for; refuse them otherwise."""
     if samples == 1:
         return stack
-    if options.axes is None or "s" not in options.axes.lower():
+    if "s" not in options.words:
         raise StackError(
             f"{stack.path}: an RGB image ({samples} samples a pixel); give the camera's own "
             "single-channel pixels, or read its colours as channels with --axes yxs (or tyxs)"

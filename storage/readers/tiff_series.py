@@ -85,7 +85,7 @@ def _one_series(
         present = own.present(total)
     else:
         present = own.present(max(places) + 1)[places]
-    names = _names(path, [letter for letter, _ in leading])
+    names = _names(path, [letter for letter, _ in leading], options)
     sizes = dict(zip(names, (n for _, n in leading), strict=True)) or {"time": 1}
     page = own.file.pages.first if series is None else series.keyframe
     height, width = int(shape[letters.index("Y")]), int(shape[letters.index("X")])
@@ -128,10 +128,12 @@ def _planned_axes(own: TiffPages) -> list[tuple[str, int]]:
     return [("I", images)] if images > 1 else []
 
 
-def _names(path: Path, letters: Sequence[str]) -> list[str]:
+def _names(path: Path, letters: Sequence[str], options: OpenOptions) -> list[str]:
     known = [_AXES.get(letter, letter) for letter in letters]
     names = [name if name not in _ASSUMED or "time" in known else _ASSUMED[name] for name in known]
     if len(set(names)) != len(names):
+        if options.axes is not None:  # which gives them their names
+            return [f"{name} {number}" for number, name in enumerate(names)]
         raise StackError(
             f"{path}: its axes {''.join(letters)} name one dimension twice; name them with --axes"
         )

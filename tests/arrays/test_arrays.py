@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 import quietscope as qs
@@ -116,6 +117,20 @@ def test_what_would_be_read_wrongly_in_silence_is_refused(model):
         qs.evaluate(noisy(8), model=model, static=True, noise_model=model.noise_model)
     with pytest.raises(ArrayTypeError, match="axes is 3"):
         model.denoise(noisy(2), axes=3)
+    with pytest.raises(ArrayError, match=r"axes are z, y, x, those of .* are time, y, x"):
+        model.denoise(stack_from_array(noisy(2)), axes="zyx")
+    with pytest.raises(TypeError, match=r"compare\(\) got an unexpected keyword .*'chanel'"):
+        qs.compare(noisy(2), "nowhere", static=True, chanel="GFP")
+
+
+def test_axes_that_a_file_does_not_say_are_those_that_are_given(tmp_path):
+    """Planes of a z-stack are no preceding frames."""
+    frames = noisy(3, 2)
+    tifffile.imwrite(tmp_path / "plain.tif", frames, photometric="minisblack")
+    found = as_stack(tmp_path / "plain.tif", "zcyx").stack
+    assert dict(found.sizes) == {"z": 3, "channel": 2}
+    last = found.frame(found.index({"z": 2, "channel": 1}))
+    np.testing.assert_array_equal(last, frames[2, 1])
 
 
 def test_arrays_of_unknown_size_or_other_libraries_say_what_to_do(model):

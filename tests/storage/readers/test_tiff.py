@@ -442,6 +442,8 @@ def test_colours_are_refused_or_read_as_channels(tmp_path):
     path = write(tmp_path / "a.tif", pixels, photometric="rgb")
     with pytest.raises(StackError, match=r"RGB.*--axes yxs"):
         open_stack(path)
+    with pytest.raises(StackError, match=r"RGB|dimensions"):  # an s within a word is none
+        open_stack(path, OpenOptions(axes="position,y,x"))
     stack = open_stack(path, OpenOptions(axes="yxs"))
     assert stack.sizes["channel"] == 3
     np.testing.assert_array_equal(stack.channel(1).frame(0), pixels[..., 1])
