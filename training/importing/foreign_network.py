@@ -140,7 +140,7 @@ class _Parts:
         raw = nodes.add("Cast", INPUT, to=_FLOAT)
         x, undoes = _scaled(nodes, self.network.before, raw, raw)
         x = _padded(nodes, x, self.network)
-        x = _arranged(nodes, x, self.network.axes)
+        x = _arranged(nodes, x, OURS, self.network.axes)
         element = self.inner.graph.input[0].type.tensor_type.elem_type
         return raw, x if element == _FLOAT else nodes.add("Cast", x, to=element), undoes
 
@@ -158,7 +158,7 @@ class _Parts:
     def _image(self, nodes: Nodes, name: str, raw: str) -> str:
         """Bring an output of the network to (N, 1, Y, X), of the size of the frame."""
         y = nodes.add("Cast", name, to=_FLOAT)
-        y = _back_in_order(nodes, y, self.network.output_axes)
+        y = _arranged(nodes, y, self.network.output_axes, OURS)
         if not _pads(self.network):
             return y
         size = nodes.add("Shape", raw, start=2, end=4)
@@ -209,30 +209,17 @@ def _padded(nodes: Nodes, x: str, network: ForeignNetwork) -> str:
     return nodes.add("Pad", x, pads, mode="edge")
 
 
-def _arranged(nodes: Nodes, x: str, axes: str) -> str:
-    """Bring (N, C, Y, X) to the order of the network's axes."""
-    absent = [place for place, letter in enumerate(OURS) if letter not in axes]
-    if absent:
-        x = nodes.add("Squeeze", x, nodes.whole(absent))
-    there = [letter for letter in OURS if letter in axes]
-    order = [there.index(letter) for letter in axes if letter in there]
+def _arranged(nodes: Nodes, x: str, given: str, wanted: str) -> str:
+    """Bring axes of one order to another; those that one of them lacks have a single place."""
+    gone = [place for place, letter in enumerate(given) if letter not in wanted]
+    if gone:
+        x = nodes.add("Squeeze", x, nodes.whole(gone))
+    there = [letter for letter in given if letter in wanted]
+    order = [there.index(letter) for letter in wanted if letter in there]
     if order != sorted(order):
         x = nodes.add("Transpose", x, perm=order)
-    new = [place for place, letter in enumerate(axes) if letter not in OURS]
+    new = [place for place, letter in enumerate(wanted) if letter not in given]
     return nodes.add("Unsqueeze", x, nodes.whole(new)) if new else x
-
-
-def _back_in_order(nodes: Nodes, y: str, axes: str) -> str:
-    """Bring the order of the network's axes to (N, C, Y, X)."""
-    gone = [place for place, letter in enumerate(axes) if letter not in OURS]
-    if gone:
-        y = nodes.add("Squeeze", y, nodes.whole(gone))
-    there = [letter for letter in axes if letter in OURS]
-    order = [there.index(letter) for letter in OURS if letter in there]
-    if order != sorted(order):
-        y = nodes.add("Transpose", y, perm=order)
-    absent = [place for place, letter in enumerate(OURS) if letter not in axes]
-    return nodes.add("Unsqueeze", y, nodes.whole(absent)) if absent else y
 
 
 _FLOAT = 1
