@@ -363,12 +363,11 @@ class LiveDenoiser:
             )
         theirs = self._sequences.ended_by(self._failures.of(error))
         self._state = RunState.ENDED
-        try:
+        with ExitStack() as last:  # each of them, whatever the one before meets
+            last.callback(self._release)
+            last.callback(self._saved.close)
+            last.callback(self._engine.close)
             self._final = run.end(theirs, self._read_saved if self._dataset is not None else None)
-        finally:
-            self._engine.close()
-            self._saved.close()
-            self._release()
         self._raise_first(run, theirs)
         if theirs is not None and theirs is not error:
             raise theirs

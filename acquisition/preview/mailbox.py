@@ -236,8 +236,11 @@ class MailboxWriter:
 
     @property
     def reader_state(self) -> ReaderState:
-        """What the reader last said of itself."""
-        return ReaderState(int(self._reader["state"]))
+        """What the reader last said of itself; what it cannot have said is a failure."""
+        try:
+            return ReaderState(int(self._reader["state"]))
+        except ValueError:
+            return ReaderState.FAILED
 
     @property
     def reader_reason(self) -> str:

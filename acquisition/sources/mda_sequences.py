@@ -15,7 +15,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -211,7 +211,8 @@ def _connected(signal: Any, slot: Callable[..., None]) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.disconnect(slot)
+        with suppress(RuntimeError, TypeError):  # of Qt: somebody disconnected all
+            signal.disconnect(slot)
 
 
 def _is_queue(thread: threading.Thread | None) -> bool:

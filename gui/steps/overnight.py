@@ -250,10 +250,9 @@ class Overnight(Step):
     ) -> Iterator[tuple[Reading, Path | None]]:
         """Yield decisions and nights, the newest first."""
         told = [(_when(entry.time), _entry(entry), self._page(entry)) for entry in decisions]
+        folder = nights_folder(self.facts.workspace.path)
         for night in self.nights():
-            folder = nights_folder(self.facts.workspace.path)
-            page = folder / (night.page or f"{night.night}.html")
-            told.append((night.started, _night(night), page if page.is_file() else None))
+            told.append((night.started.astimezone(), _night(night), _page_of(night, folder)))
         for _, reading, page_or_none in sorted(told, key=lambda one: one[0], reverse=True):
             yield reading, page_or_none
 
@@ -261,6 +260,12 @@ class Overnight(Step):
         named = entry.candidate or entry.model
         page = None if named is None else self.facts.workspace.path / named / "report.html"
         return page if page is not None and page.is_file() else None
+
+
+def _page_of(night: NightRecord, folder: Path) -> Path | None:
+    """Return the page of a night, and nothing else: its record may have come from anywhere."""
+    page = folder / Path(night.page or f"{night.night}.html").name
+    return page if page.suffix == ".html" and page.is_file() else None
 
 
 def _in_words(one: InUse) -> str:

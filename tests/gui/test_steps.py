@@ -315,6 +315,19 @@ def test_the_night_says_what_it_needs_and_goes_back(facts, camera, make_bundle, 
     assert "no model was in use before" in step.snapshot().error
 
 
+def test_a_record_of_a_night_opens_its_page_and_nothing_else(facts):
+    library = facts.workspace.path
+    (library / "nights").mkdir(parents=True)
+    for place in ("tool.exe", "nights/tool.exe", "elsewhere.html", "nights/2027-01-02.html"):
+        (library / place).touch()
+    pages = {2: "2027-01-02.html", 3: str(library / "tool.exe"), 4: "../elsewhere.html"}
+    for day, page in {**pages, 5: "tool.exe"}.items():
+        started = datetime(2027, 1, day, 23)  # of a clock without a zone
+        write_record(library, NightRecord(night=started.date(), started=started, page=page))
+    found = [page for _, page in Overnight(facts).snapshot().history]
+    assert found == [None, None, None, library / "nights" / "2027-01-02.html"]
+
+
 @pytest.mark.parametrize("name", ORDER)
 def test_every_step_says_its_command(name, tmp_path, camera):
     session = Session(tmp_path / "state")

@@ -188,6 +188,11 @@ def test_the_reader_tells_the_writer_how_it_is(writer):
     reader.close()
 
 
+def test_a_state_that_no_reader_says_is_a_failure_and_no_error_of_the_run(writer):
+    writer._reader["state"] = 4711
+    assert writer.reader_state is ReaderState.FAILED
+
+
 def test_the_file_is_whole_before_it_is_mapped(writer):
     # A hole in the file could find the disk full when it is touched, and kill the acquisition.
     if sys.platform == "win32":
