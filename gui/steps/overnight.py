@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ...acquisition.preview.model import Reading
@@ -264,7 +264,8 @@ class Overnight(Step):
 
 def _page_of(night: NightRecord, folder: Path) -> Path | None:
     """Return the page of a night, and nothing else: its record may have come from anywhere."""
-    page = folder / Path(night.page or f"{night.night}.html").name
+    # Of either system: a library lies on a share, and the night may be another computer's.
+    page = folder / PureWindowsPath(night.page or f"{night.night}.html").name
     return page if page.suffix == ".html" and page.is_file() else None
 
 
