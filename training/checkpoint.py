@@ -122,10 +122,7 @@ def require_same_run(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> Non
         With the first difference.
     """
     if state.get("format") != FORMAT:
-        raise TrainingError(
-            "--resume: the unfinished run was left by another version of quietscope; start "
-            "without --resume"
-        )
+        raise _of_another_version()
     saved = state["options"]
     different = sorted(name for name in wanted if saved.get(name) != wanted[name])
     if different:
@@ -157,14 +154,30 @@ def state_of(run: Run, identity: Mapping[str, Any], recordings: Recordings) -> d
 
 
 def restore(run: Run, state: Mapping[str, Any]) -> None:
-    """Let a new run stand where the saved one stood."""
+    """Let a new run stand where the saved one stood.
+
+    Raises
+    ------
+    TrainingError
+        If its networks are others: methods change between versions.
+    """
     run.step = state["step"]
-    for player, weights in zip(run.players, state["networks"], strict=True):
-        player.network.load_state_dict(weights)
-    for optimizer, moments in zip(run.optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(moments)
-    run.average.load_state_dict(state["average"])
+    try:
+        for player, weights in zip(run.players, state["networks"], strict=True):
+            player.network.load_state_dict(weights)
+        for optimizer, moments in zip(run.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(moments)
+        run.average.load_state_dict(state["average"])
+    except (RuntimeError, ValueError) as error:
+        raise _of_another_version() from error
     run.best = state["best"]
     run.losses = [LossRow(**row) for row in state["losses"]]
     run.recent = list(state["recent"])
     run.bad_steps = state["bad_steps"]
+
+
+def _of_another_version() -> TrainingError:
+    return TrainingError(
+        "--resume: the unfinished run was left by another version of quietscope; start without "
+        "--resume"
+    )

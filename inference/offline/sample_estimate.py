@@ -18,7 +18,7 @@ Estimate = Literal["mmse", "map"]
 be a picture that could have been. The mode is one."""
 WINDOW_PX = 7
 """Edge of what is compared around a pixel: neighbours take their values from the same samples."""
-BANDWIDTHS = np.geomspace(1.0, 0.2, 12)
+BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(1.0, 0.2, 12).tolist())
 """Of the mean shift, in units of the samples' own scatter: from where all count to the nearest."""
 LEAST_SCATTER = 1e-6
 """ADU: where all samples agree nothing is to be found."""
@@ -61,13 +61,14 @@ def mode_of(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     found: NDArray[np.float32] = samples.mean(axis=0)
     scatter = np.maximum(_around(samples.var(axis=0)), LEAST_SCATTER**2)
-    apart = np.empty_like(samples)
+    weights = np.empty_like(samples)  # the only other array of that size, changed in place
     for bandwidth in BANDWIDTHS:
-        for sample, away in zip(samples, apart, strict=True):
+        for sample, away in zip(samples, weights, strict=True):
             away[:] = _around((sample - found) ** 2)
-        apart -= apart.min(axis=0)
-        weights = np.exp(-apart / (2 * bandwidth**2 * scatter))
-        found = (weights * samples).sum(axis=0) / weights.sum(axis=0)
+        weights -= weights.min(axis=0)
+        weights /= -2 * bandwidth**2 * scatter
+        np.exp(weights, out=weights)
+        found = np.einsum("syx,syx->yx", weights, samples) / weights.sum(axis=0)
     return found
 
 

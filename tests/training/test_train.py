@@ -235,6 +235,23 @@ def test_a_resumed_run_keeps_the_units_that_it_began_with(recording, tmp_path):
     assert (float(estimator.centre_adu), float(estimator.scale_adu)) == (90.0, 11.0)
 
 
+def test_a_run_whose_network_was_another_is_not_resumed(recording, tmp_path):
+    """A later version may build a method's network otherwise."""
+
+    def kill(progress):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train([recording], tmp_path / "model", QUICK, on_progress=kill)
+    path = working_file(tmp_path / "model")
+    state = load_checkpoint(path)
+    (weights,) = state["networks"]
+    save_checkpoint(path, state | {"networks": [dict(list(weights.items())[1:])]})
+    again = dataclasses.replace(QUICK, resume=True)
+    with pytest.raises(TrainingError, match=r"left by another version .* without --resume"):
+        train([recording], tmp_path / "model", again)
+
+
 def test_a_run_of_few_steps_is_not_taken_for_overfitted():
     def run(steps_apart):
         scores = [1.0, 0.5, 0.9, 0.9, 0.9, 0.9]

@@ -12,7 +12,7 @@ from ..options import TrainingOptions
 from .latents import LatentLearner
 
 WIDTHS: dict[Preset, int] = {"fast": 16, "live": 16, "best": 32}
-"""Channels at full resolution."""
+"""Channels at half the resolution, twice as many at a quarter of it."""
 LATENTS: dict[Preset, int] = {"fast": 16, "live": 32, "best": 64}
 """At a quarter of it; 64 are the authors'."""
 

@@ -95,7 +95,8 @@ class LatentLearner(Learner):
         # as in `lattice`): under the mixture's own form, which is not quite the camera's, the
         # decoder learns more slowly and is drawn to where that form has its mode.
         variance = self.posterior.noise.variance(signal.detach(), self.excess(frames))
-        misfit = 0.5 * (frames[:, :1] - signal) ** 2 / variance
+        # Its logarithm has no gradient; without it a brighter picture would score better.
+        misfit = 0.5 * ((frames[:, :1] - signal) ** 2 / variance + variance.log())
         pixels = frames.shape[2] * frames.shape[3]
         nats = sum(layer.sum(dim=(1, 2, 3)).clamp_min(free_nats).mean() for layer in divergences)
         return weight * nats / pixels + misfit.mean()

@@ -43,6 +43,7 @@ def test_of_one_mode_both_are_the_same_but_for_chance():
     truth = np.add.outer(np.arange(20.0), np.arange(30.0))
     samples = (truth + NOISE * rng.standard_normal((60, 20, 30))).astype(np.float32)
     mode, mean = estimate_of(samples, "map"), estimate_of(samples, "mmse")
+    assert mode.dtype == mean.dtype == np.float32
     assert np.abs(mode - mean).mean() < 0.5 * NOISE
     assert np.abs((mode - truth).mean()) < 0.05
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,6 +56,32 @@ def learner(algorithm: str, sigma: float, **choices):
         Constant(sigma), low_adu=-9.0, high_adu=9.0, centre_adu=0.0, scale_adu=1.0
     )
     return learner_for(TrainingOptions(algorithm=algorithm, preset="fast", **choices), noise)
+
+
+@pytest.mark.parametrize("algorithm", ["divnoising", "hdn"])
+def test_a_brighter_picture_scores_no_better_by_its_noise(algorithm):
+    """Of a photon counter: what is too bright has more noise to explain its misfit by."""
+
+    class Photons(Constant):
+        def variance(self, signal):
+            return np.maximum(signal, 0.1)
+
+        def mixture(self, signal):
+            table = super().mixture(signal)
+            return replace(table, variances=np.maximum(signal, 0.1)[None])
+
+    noise = TabulatedNoise(
+        Photons(1.0), low_adu=0.0, high_adu=200.0, centre_adu=0.0, scale_adu=1.0
+    )
+    found = learner_for(TrainingOptions(algorithm=algorithm, preset="fast"), noise)
+    rng = torch.Generator().manual_seed(0)
+    frames = torch.poisson(torch.full((2, 1, 64, 64), 4.0), generator=rng)
+    scores = {}
+    for light in (4.0, 4.5):
+        said = (torch.full_like(frames, light), [])
+        found.network.inferred = lambda *_, said=said: said
+        scores[light] = float(found.score(frames, rng))
+    assert scores[4.0] < scores[4.5]
 
 
 def train(found, signals, sigma: float, steps: int, batch: int = 8) -> None:
