@@ -7,6 +7,7 @@ then trained to the end, or judged where only that is missing.
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from ...storage.bounded_text import read_text
 from ...storage.directory_lock import is_owned
 from ..errors import TrainingError
 from ..options import TrainingOptions
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = ".begun.json"
 _STAGED = re.compile(r"\.(?P<name>.+?)(?:\.unfinished\.pt|\.begun\.json)?\.[0-9a-f]{8}\.partial")
@@ -79,14 +82,17 @@ def note(
 def unjudged(shelf: Library) -> list[tuple[Path, Begun]]:
     """Return the candidates that were begun and not judged, oldest first.
 
-    A note that cannot be read is taken away: it is worth no night that stands still.
+    A note that is damaged is taken away: it is worth no night that stands still. One that another
+    program holds, or whose disk does not answer, is left for the next night.
     """
     found = []
     for file in sorted(shelf.models_dir.glob(f"*{SUFFIX}")):
         candidate = file.with_name(file.name.removesuffix(SUFFIX))
         try:
             found.append((candidate, Begun.model_validate_json(read_text(file))))
-        except (OSError, ValueError, ValidationError):
+        except OSError as error:
+            logger.warning("%s: cannot be read now (%s); left as it is", file, one_line(error))
+        except (ValueError, ValidationError):
             forget(candidate)
     return found
 

@@ -319,6 +319,23 @@ def test_what_is_begun_is_noted_and_can_be_gone_on_with(tmp_path, make_bundle):
     assert open_bundle(candidate)
 
 
+def test_a_note_that_another_program_holds_costs_no_training(tmp_path, in_use, monkeypatch):
+    shelf = in_use()
+    checkpoint = shelf.models_dir / "tonight.unfinished.pt"
+    checkpoint.write_bytes(b"hours")
+    run = shelf.path / "monday" / "raw.ome.zarr"
+    begun.note(shelf, shelf.models_dir / "tonight", [run], None, TrainingOptions())
+
+    def held(path):
+        raise PermissionError(13, "used by another process")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(begun, "read_text", held)
+        assert begun.unjudged(shelf) == []
+    assert checkpoint.is_file()
+    assert len(begun.unjudged(shelf)) == 1
+
+
 def test_a_candidate_that_was_trained_and_not_judged_is_judged_first(
     tmp_path, in_use, make_bundle
 ):
