@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import QuietscopeError
+from ...errors import QuietscopeError, one_line
 from ...reporting.console import say
 from .night_record import NightRecord
 from .service import Night, run_night, serving
@@ -68,9 +68,9 @@ def run_overnight(nights: Sequence[Night]) -> dict[Path, NightRecord]:
 def _night(night: Night, *, share: float) -> NightRecord | None:
     try:
         return run_night(night, say=say, share=share)
-    except QuietscopeError as error:
+    except (QuietscopeError, OSError) as error:  # the other libraries have their nights
         logger.exception("the night failed")
-        say(f"this night of {night.library} failed: {error}")
+        say(f"this night of {night.library} failed: {one_line(error)}")
         return None
 
 

@@ -13,7 +13,7 @@ from quietscope.inference.library import Library
 from quietscope.storage.atomic_output import OutputError
 from quietscope.training.commands import retrain
 from quietscope.training.errors import TrainingError
-from quietscope.training.retraining import service
+from quietscope.training.retraining import overnight, service
 from quietscope.training.retraining.decision import skip
 from quietscope.training.retraining.request import Request
 from quietscope.training.retraining.service import Night, run_night, serving
@@ -66,6 +66,18 @@ def test_a_library_whose_drive_is_gone_costs_the_others_nothing(libraries):
     first, second = rounds_of([libraries[0], libraries[2]], Request(), None, make)
     assert "Input/output error" in first.failure
     assert second.failure is None
+
+
+def test_a_night_whose_drive_is_gone_is_said_and_leaves_the_others_theirs(libraries, monkeypatch):
+    def gone(night, **how):
+        raise OSError(5, "Input/output error")
+
+    said = []
+    monkeypatch.setattr(overnight, "run_night", gone)
+    monkeypatch.setattr(overnight, "say", said.append)
+    night = Night(libraries[0], Window(time(22), time(6)))
+    assert overnight._night(night, share=1.0) is None
+    assert "Input/output error" in said[0]
 
 
 def test_an_error_of_a_night_is_no_reason_to_wait_for_its_turn(tmp_path, monkeypatch):
