@@ -124,7 +124,10 @@ class Student(Learner):
     def score(self, frames: Tensor, rng: torch.Generator) -> Tensor:
         """Return the error of the mean alone, on frames as they are."""
         picture, deviation, _ = self._pictures(frames)
-        mean, _, noise = self._predicted(self.seen(frames))
+        seen = self.seen(frames)
+        mean, _, _ = self._predicted(seen)
+        # The picture's, not the prediction's: what is too bright must not count for less.
+        noise = self.posterior.noise.variance(picture, self.excess(seen))
         return (self._weight(deviation**2, noise) * (mean - picture) ** 2).mean()
 
     @torch.no_grad()

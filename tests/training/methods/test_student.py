@@ -109,6 +109,18 @@ def test_drawn_copies_have_the_cameras_noise_around_a_darker_or_brighter_picture
         assert float(error.var()) == pytest.approx(electrons + READ**2, rel=0.1)
 
 
+def test_a_brighter_answer_scores_as_badly_as_a_darker_one(learner_of_noise):
+    learner = learner_of_noise("student", InputPlanes(target=2))
+    picture = torch.full((1, 1, 64, 64), (150.0 - 120) / 20)
+    patches = torch.cat([picture, picture + 0.01, picture], dim=1)
+    scores = []
+    for off in (-0.5, 0.5):
+        answer = torch.cat([picture + off, 0.1 * torch.ones_like(picture)], dim=1)
+        learner.network.forward = lambda _, answer=answer: answer
+        scores.append(float(learner.score(patches, torch.Generator())))
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
 class KilledError(Exception):
     pass
 
