@@ -7,7 +7,7 @@ Source: Zhang et al. 2017, doi:10.1109/TIP.2017.2662206.
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class DnCNN(Network):
         for _ in range(layers - 2):
             parts += [
                 nn.Conv2d(width, width, 3, padding=1, bias=False),
-                _normalisation(width),
+                _Normalisation(width),
                 nn.ReLU(inplace=True),
             ]
         self.body = nn.Sequential(*parts)
@@ -71,9 +71,17 @@ class DnCNN(Network):
         return copy
 
 
-def _normalisation(width: int) -> nn.BatchNorm2d:
-    normalisation = nn.BatchNorm2d(width, momentum=MOMENTUM)
-    # The count of batches is no number that weights are averaged with; with a momentum of its own
-    # nothing needs it.
-    normalisation.num_batches_tracked = None
-    return normalisation
+class _Normalisation(nn.BatchNorm2d):
+    """A batch normalisation that counts no batches.
+
+    Their count is no number that weights are averaged with; with a momentum of its own nothing
+    needs it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, momentum=MOMENTUM)
+        self.num_batches_tracked = None
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        # Its own base adds the count to states that lack it, and then finds it unexpected.
+        nn.Module._load_from_state_dict(self, *given)

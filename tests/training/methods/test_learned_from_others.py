@@ -122,6 +122,15 @@ def test_dncnn_folds_its_normalisations_without_changing_what_it_does():
         torch.testing.assert_close(folded(frames), network(frames), rtol=1e-4, atol=1e-5)
 
 
+def test_dncnn_goes_back_to_weights_that_were_kept_as_a_plain_dictionary():
+    network, other = DnCNN(1, 8), DnCNN(1, 8)
+    other.load_state_dict(dict(network.state_dict()))
+    for value, found in zip(
+        network.state_dict().values(), other.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(found, value)
+
+
 @pytest.mark.parametrize(
     ("choices", "given", "match"),
     [
