@@ -22,6 +22,7 @@ from ..storage.stack import Stack
 from .checkpoint import working_file
 from .device import worker_count
 from .errors import TrainingDataError, TrainingError
+from .method_choice import REFINED
 from .options import DEFAULT_SECONDS, TrainingOptions
 from .progress import TrainingProgress
 from .run import TrainingResult
@@ -157,12 +158,14 @@ def plan_channels(stack: Stack, options: TrainingOptions) -> dict[str, TrainingO
     if seconds is None and options.steps is None:
         seconds = DEFAULT_SECONDS
     again = stack.sizes.get("time", 1) > 1
+    # A network that is there already takes what it takes.
+    bound = options.algorithm == REFINED or options.begun_with is not None
     planned = {}
     for own, name in enumerate(names):
         before = [
             other
             for number, other in enumerate(names)
-            if number != own and (again or arrives_earlier(number, own))
+            if not bound and number != own and (again or arrives_earlier(number, own))
         ]
         named = [other for other in options.other_channels if other != name]
         planned[name] = replace(

@@ -291,6 +291,12 @@ def test_one_time_point_leaves_only_channels_that_came_before():
     assert [found.other_channels for found in planned.values()] == [(), ("0",), ("0", "1")]
 
 
+@pytest.mark.parametrize("named", [{"algorithm": "refined"}, {"begun_with": "the model 0123"}])
+def test_a_network_that_is_there_already_is_given_no_further_channels(scene, named):
+    planned = plan_channels(two_channels(scene, scene), TrainingOptions(**named))
+    assert [found.other_channels for found in planned.values()] == [(), ()]
+
+
 def test_all_channels_of_one_are_refused(scene):
     stack = two_channels(scene, scene).channel(0)
     with pytest.raises(TrainingDataError, match="holds one channel; leave out --channel all"):
