@@ -228,7 +228,7 @@ def test_every_option_that_a_page_names_exists() -> None:
     """Also in prose and tables, where nothing is run."""
     commands = dict(_options(typer.main.get_command(app)))
     others = {"--long", "--nproc-per-node", "--extra-index-url", "--no-deps", "--help"}
-    for script in (ROOT / "benchmarks").glob("*.py"):
+    for script in (*(ROOT / "benchmarks").glob("*.py"), ROOT / "training/general/train.py"):
         others |= set(re.findall(r"--[a-z-]+", script.read_text(encoding="utf-8")))
     everywhere = set().union(*commands.values()) | others
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *GUIDES):

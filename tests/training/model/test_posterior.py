@@ -364,7 +364,9 @@ def test_a_posterior_by_strips_is_the_posterior(noise, monkeypatch):
 def test_context_is_made_noisier_and_missing_frames_stay_missing(noise):
     frames = torch.full((1, 5, 12, 12), 0.3)
     frames[:, 2] = 0
-    noisier = variance._noisier(frames, noise.variance(frames[:, :1]), 4, torch.Generator())
+    noisier = variance._noisier(
+        frames, noise.variance(frames[:, :1]), torch.ones(4), torch.Generator()
+    )
     step = variance.PROBE * noise.variance(frames[:, :1]).sqrt()
     for plane in (0, 1, 3):
         moved = (noisier[:, plane : plane + 1] - frames[:, plane : plane + 1]).abs()
