@@ -207,8 +207,10 @@ def main() -> None:
     """Run the command line."""
     # Threads that wait for work give their core away. Those that spin, which is OpenMP's default,
     # take it from the threads they wait for as soon as anything else runs on this computer, the
-    # acquisition first of all (benchmarks/training_contention.py). Read when torch is loaded.
+    # acquisition first of all (benchmarks/training_contention.py). GNU's may spin for some
+    # microseconds all the same: to be woken takes about as long. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     app()
 
 

@@ -1,9 +1,8 @@
 """What is left of a training when another program wants the same cores, with and without spinning.
 
 The product's own command trains on frames of noise for the same time, alone and beside a second
-such training; once as it is, its threads giving their core away while they wait
-(OMP_WAIT_POLICY=PASSIVE), once with OpenMP's default, by which they spin. What counts is the
-number of steps. Run it on an idle computer, with all its cores.
+such training; once as it is, its threads giving their core away while they wait, once with
+OpenMP's default, by which they spin. What counts is the number of steps. Run it on an idle computer, with all its cores.
 
     python benchmarks/training_contention.py [--minutes 0.5] [--rounds 2]
 """
@@ -23,12 +22,12 @@ import numpy as np
 import tifffile
 from training_rows import RESULTS, Rows
 
-WAITING = {"as it is": {}, "spinning": {"OMP_WAIT_POLICY": "ACTIVE"}}
+WAITING = {"as it is": {}, "spinning": {"GOMP_SPINCOUNT": "300000"}}
 
 
 def begun(stack: Path, out: Path, minutes: float, waiting: str) -> subprocess.Popen[str]:
     """Start a training."""
-    environment = {name: value for name, value in os.environ.items() if "OMP" not in name}
+    environment = {name: value for name, value in os.environ.items() if "OMP_" not in name}
     command = ["train", str(stack), "--out", str(out), "--minutes", str(minutes), "--json"]
     return subprocess.Popen(
         [sys.executable, "-m", "quietscope.cli", *command, "--algorithm", "lattice", "--accept"],
@@ -59,7 +58,10 @@ def main() -> None:
         for round_ in range(given.rounds):
             for waiting in WAITING:
                 for trainings in (1, 2):
-                    outs = [Path(folder) / f"{round_} {waiting} {n}" for n in range(trainings)]
+                    outs = [
+                        Path(folder) / f"{round_} {waiting} {n} of {trainings}"
+                        for n in range(trainings)
+                    ]
                     running = [begun(stack, out, given.minutes, waiting) for out in outs]
                     beside = "alone" if trainings == 1 else "beside another"
                     found.setdefault((waiting, beside), []).extend(map(steps_of, running))
