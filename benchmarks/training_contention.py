@@ -2,7 +2,8 @@
 
 The product's own command trains on frames of noise for the same time, alone and beside a second
 such training; once as it is, its threads giving their core away while they wait, once with
-OpenMP's default, by which they spin. What counts is the number of steps. Run it on an idle computer, with all its cores.
+OpenMP's default, by which they spin. What counts is the number of steps. Run it on an idle
+computer, with all its cores.
 
     python benchmarks/training_contention.py [--minutes 0.5] [--rounds 2]
 """
