@@ -742,7 +742,7 @@ ENDLESS = ["--frames", "100000", "--exposure-ms", "2", "--roi", "0,0,64,64"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C reaches the whole console there")
-@pytest.mark.parametrize("command", ["record", "live"])
+@pytest.mark.parametrize("command", ["record", pytest.param("live", marks=pytest.mark.long)])
 def test_ctrl_c_ends_a_command_cleanly(tmp_path, make_bundle, command):
     run = tmp_path / "run"
     extra = ["--model", str(make_bundle()), "--no-preview"] if command == "live" else []

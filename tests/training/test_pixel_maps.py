@@ -400,6 +400,7 @@ def test_a_dead_pixel_does_not_drown_the_variance_of_all_others():
     assert own[0, 1] == pytest.approx(60**2 - 6.0, rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_night_of_a_moved_region_keeps_candidate_and_model(bundles, recording, tmp_path):
     camera = CameraFingerprint(camera="sCMOS", roi=(0, 0, SIDE, SIDE))
     with OmeZarrWriter(

@@ -315,13 +315,8 @@ def test_a_budget_that_is_too_short_is_said_before_the_first_step(recording, tmp
     assert run.step > 0
 
 
-@pytest.mark.parametrize(
-    "algorithm",
-    [
-        "n2v",
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("n2v2", "structn2v", "pn2v")),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("algorithm", ["n2v", "n2v2", "structn2v", "pn2v"])
 def test_every_masked_method_denoises(recording, photoelectrons, tmp_path, algorithm):
     options = dataclasses.replace(QUICK, algorithm=algorithm, steps=350, samples=16)
     truth = OFFSET + GAIN * photoelectrons[23]
