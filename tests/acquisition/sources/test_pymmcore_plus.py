@@ -5,6 +5,7 @@ What is recorded is compared with what pymmcore-plus gave another listener at th
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -22,7 +23,10 @@ from quietscope.calibration.errors import CameraMismatchError
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.open_stack import open_stack
 
+_level = logging.getLogger().level
 pymmcore_plus = pytest.importorskip("pymmcore_plus", reason="needs the extra pymmcore")
+# It lets every library of the process log in detail, which no other test's remarks are.
+logging.getLogger().setLevel(_level)
 useq = pytest.importorskip("useq")
 
 SIDE = 64
