@@ -54,7 +54,7 @@ def begun_from(
     try:
         bundle = open_bundle(Path(named))
     except BundleError as error:
-        raise TrainingError(f"--from {named}: {one_line(error)}") from error
+        raise TrainingError(f"--from: {one_line(error)}") from error
     if is_general(bundle):
         return _general(options), None
     return _of_bundle(named, bundle, options)

@@ -154,6 +154,8 @@ def opened(source: Path) -> Iterator[Package]:
     TrainingError
         If it is no package of a model.
     """
+    if not source.exists():  # what no library can mend is said before one is asked for
+        raise TrainingError(f"{source}: no such file or folder; give a BioImage.IO package")
     require_extra("bioimage", "import of a BioImage.IO package")
     with tempfile.TemporaryDirectory(prefix="quietscope-import-") as scratch:
         folder = _folder_of(source, Path(scratch))

@@ -47,7 +47,7 @@ class Decision:
         about = " ".join(filter(None, [self.channel, self.camera]))
         return [
             f"{about + ': ' if about else ''}{self.decision}: {self.reason}",
-            f"in use: {self.current}",
+            f"in use: {'no model yet' if self.current is None else self.current}",
         ]
 
     def named_result(self) -> dict[str, Any]:

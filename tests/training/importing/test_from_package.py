@@ -335,3 +335,11 @@ def test_a_stack_is_denoised_by_the_command_and_its_uncertainty_refused(make_pac
     assert not out.exists()
     done = CliRunner().invoke(app, [*line, str(out)])
     assert done.exit_code == 0, done.output
+
+
+def test_a_package_that_is_not_there_is_no_reason_to_install_anything(monkeypatch, tmp_path):
+    from quietscope.training.importing import package
+
+    monkeypatch.setattr(package, "require_extra", lambda *_: pytest.fail("asked for a library"))
+    with pytest.raises(TrainingError, match="no such file or folder"):
+        read_package(tmp_path / "nowhere.zip")
