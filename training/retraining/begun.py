@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import one_line
 from ...inference.bundle import MANIFEST
@@ -39,7 +39,7 @@ class Begun(BaseModel):
 
     schema_version: Literal[1] = 1
     channel: str | None
-    runs: tuple[str, ...]
+    runs: tuple[str, ...] = Field(min_length=1)
     """Whole runs, as absolute paths or relative to the library."""
     options: dict[str, Any]
 
@@ -110,6 +110,24 @@ def sweep(shelf: Library) -> None:
             shutil.rmtree(half, ignore_errors=True)
         else:
             half.unlink(missing_ok=True)
+
+
+def is_gone(shelf: Library, run: str) -> bool:
+    """Whether a run that was written down was surely deleted, and is not only out of reach now.
+
+    The folder that held it answers, and holds other things: a drive that was not mounted leaves an
+    empty folder, a link to one leads nowhere. Of what lies outside the library nothing is sure.
+    """
+    place = shelf.path / run
+    inside = [part for part in (place, *place.parents) if shelf.path in part.parents]
+    try:
+        for part in reversed(inside):
+            there = [entry.name for entry in part.parent.iterdir()]
+            if part.name not in there:
+                return bool(there)
+    except OSError:
+        pass
+    return False
 
 
 def is_trained(candidate: Path) -> bool:

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import QuietscopeError
+from ...errors import QuietscopeError, one_line
 from ...inference.bundle import Bundle, open_bundle
 from ...inference.library import Library
 from ...inference.provenance import recorded_camera
@@ -147,9 +147,13 @@ def go_on_with_begun(shelf: Library, request: Request) -> list[Decision]:
     """Train to the end what earlier rounds have begun, and judge it."""
     decisions = []
     for candidate, what in begun.unjudged(shelf):
-        stacks = _opened(shelf, what.runs)
-        if not stacks:
-            begun.forget(candidate)  # its runs have gone: nothing to go on with
+        try:
+            stacks = _opened(shelf, what.runs)
+        except (QuietscopeError, OSError) as error:
+            if any(begun.is_gone(shelf, run) for run in what.runs):
+                begun.forget(candidate)  # nothing to go on with
+            else:
+                request.remark(f"{candidate.name} waits for the next night: {one_line(error)}")
             continue
         slot = _slot_of(shelf, stacks[0], what.channel)
         if slot.current is not None and slot.current.absolute() == candidate.absolute():
@@ -170,10 +174,7 @@ def go_on_with_begun(shelf: Library, request: Request) -> list[Decision]:
 
 
 def _opened(shelf: Library, runs: Sequence[str]) -> list[Stack]:
-    try:
-        return [open_stack(shelf.path / run) for run in runs]
-    except QuietscopeError:
-        return []
+    return [open_stack(shelf.path / run) for run in runs]
 
 
 def _slot_of(shelf: Library, whole: Stack, channel: str | None) -> Slot:
@@ -242,8 +243,9 @@ def _needs_truth(algorithm: str) -> str:
 
 def another_round(shelf: Library, decision: Decision, request: Request) -> Decision:
     """Train further on the runs of an earlier round, from the model that is in use by now."""
-    stacks = _opened(shelf, decision.runs)
-    if not stacks:
+    try:
+        stacks = _opened(shelf, decision.runs)
+    except QuietscopeError:
         return replace(decision, decision="kept", reason="its runs cannot be read any more")
     slot = _slot_of(shelf, stacks[0], decision.channel)
     current = None if slot.current is None else open_bundle(slot.current)

@@ -374,6 +374,32 @@ def test_what_was_begun_on_runs_that_have_gone_is_forgotten(tmp_path):
     assert begun.unjudged(shelf) == []
 
 
+def test_what_was_begun_on_runs_that_are_out_of_reach_waits(tmp_path):
+    """A drive that is not there tonight is no reason to lose what was trained."""
+    shelf = Library(tmp_path / "lab")
+    record(shelf.path, "monday")
+    shelf.models_dir.mkdir()
+    drive = tmp_path / "drive"
+    for name, place in {"elsewhere": drive, "mounted": shelf.path / "week 9"}.items():
+        run = place / "monday" / "raw.ome.zarr"
+        begun.note(shelf, shelf.models_dir / name, [run], None, TrainingOptions(seconds=60.0))
+    damaged = shelf.path / "monday" / "raw.ome.zarr"
+    begun.note(shelf, shelf.models_dir / "there", [damaged], None, TrainingOptions(seconds=60.0))
+    (damaged / "zarr.json").write_text("{", encoding="utf-8")
+    (shelf.path / "week 9").mkdir()  # what a drive is mounted at is empty without it
+    said = []
+    assert go_on_with_begun(shelf, Request(on_remark=said.append)) == []
+    assert {candidate.name for candidate, _ in begun.unjudged(shelf)} == {
+        "elsewhere",
+        "mounted",
+        "there",
+    }
+    assert all("waits for the next night" in line for line in said)
+    (shelf.path / "week 9" / "tuesday").mkdir()  # it is there, and monday was deleted
+    go_on_with_begun(shelf, Request())
+    assert "mounted" not in {candidate.name for candidate, _ in begun.unjudged(shelf)}
+
+
 def test_two_trainings_of_one_library_say_so(tmp_path):
     shelf = Library(_with_run(tmp_path))
     with only_one(shelf), pytest.raises(TrainingError, match="being trained already") as caught:
