@@ -18,7 +18,7 @@ from quietscope.storage.directory_lock import owned
 from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.data.side_inputs import one_channel
-from quietscope.training.errors import TrainingError
+from quietscope.training.errors import TrainingError, UnsuitedError
 from quietscope.training.options import TrainingOptions
 from quietscope.training.retraining import begun, run_choice
 from quietscope.training.retraining.candidate import _for_noise
@@ -35,6 +35,7 @@ from quietscope.training.retraining.retrain import (
 )
 from quietscope.training.retraining.run_names import known_name, run_name
 from quietscope.training.retraining.slots import slots_of, stacks_of
+from quietscope.training.retraining.window import WindowEndedError
 
 SHAPE = (48, 56)
 
@@ -217,6 +218,40 @@ def test_a_model_for_independent_noise_is_left_where_new_runs_share_it(in_use, w
     )
     assert options.algorithm == ("r2r" if width else before)
     assert bool(told) == bool(width)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_where_new_noise_cannot_be_split_a_night_falls_back_and_goes_on(tmp_path, in_use):
+    """The method of the model in use was nobody's demand, and no reason to fail every night."""
+    shelf = in_use()
+    manifest = read_manifest(shelf.models_dir / "first").model_copy(
+        update={"algorithm": "refined", "preset": "live", "noise_model": "bootstrapped"}
+    )
+    (shelf.models_dir / "first" / "manifest.json").write_text(manifest.model_dump_json(), "utf-8")
+    rng = np.random.default_rng(7)
+    # Each photon has a height of its own: a photomultiplier's.
+    photons = rng.poisson(scene(0.01), (12, *SHAPE))
+    amplified = 100 + 10 * rng.standard_gamma(np.maximum(photons, 1e-3)) * (photons > 0)
+    pixels = np.rint(amplified + rng.normal(0, 4, amplified.shape)).astype(np.uint16)
+    record(shelf.path, "monday", pixels=pixels)
+    said, trained = [], []
+
+    def killed(run, save):
+        trained.append((run.options.algorithm, run.step))
+        if run.step == 1:
+            save()
+            raise WindowEndedError("the night is over")
+
+    request = Request(steps=2, between_steps=killed, on_remark=said.append)
+    with pytest.raises(WindowEndedError):
+        one_round(shelf, slots_of(shelf)[0], request)
+    assert any("cannot be split" in line for line in said), said
+    with pytest.raises(WindowEndedError):
+        go_on_with_begun(shelf, request)
+    assert trained == [("lattice", 0), ("lattice", 1), ("lattice", 1)]
+    demanded = TrainingOptions(algorithm="refined", steps=1)
+    with pytest.raises(UnsuitedError):
+        one_round(shelf, slots_of(shelf)[0], Request(options=demanded))
 
 
 def test_a_few_new_frames_wait_unless_the_picture_has_drifted(tmp_path, in_use):
