@@ -381,6 +381,7 @@ def fit(
     run.teacher = None if taught is None else taught.kept
     if warm_start is not None and state is None:
         _begin_with(run, warm_start, on_remark, named=named)
+        identity["begun_with"] = run.options.begun_with
     run.noise_correlation = correlation()
     run.learner.know(run.noise_correlation)
     if state is not None:

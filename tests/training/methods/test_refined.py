@@ -171,7 +171,7 @@ def test_too_few_frames_to_hold_one_out_are_not_learned_unwatched(stripes: Stack
         assert with_method(options, found, print, holds_out=holds_out).algorithm == chosen
 
 
-def test_weights_that_do_not_fit_are_refused_if_they_were_named(stripes: Stack) -> None:
+def test_weights_that_do_not_fit_are_refused_if_they_were_named(stripes: Stack, tmp_path) -> None:
     """A bundle must not say that it began with a model whose weights it never had."""
     recordings, _ = read([stripes], QUICK, camera(), None, print)
     other = {"network.head.weight": torch.zeros(1)}
@@ -182,7 +182,12 @@ def test_weights_that_do_not_fit_are_refused_if_they_were_named(stripes: Stack) 
             with pytest.raises(TrainingError, match=r"--from: .* leave out --from"):
                 run(warm_start=other)
         else:
-            _, done = run(warm_start=other)
+            left = tmp_path / "run.unfinished.pt"
+            _, done = run(warm_start=other, checkpoint=left)
+            assert done.options.begun_with is None
+            options = replace(options, resume=True)
+            resumed = partial(fit, recordings, camera(), options, started=time.monotonic())
+            _, done = resumed(warm_start=other, checkpoint=left)
             assert done.options.begun_with is None
 
 
