@@ -31,6 +31,7 @@ from ..inference.offline.frame_loop import OnProgress
 from ..inference.runtime.providers import Provider
 from ..storage.atomic_output import require_absent
 from ..storage.output_kinds import Kind
+from ..storage.stack import Stack
 from ..training.options import TrainingOptions
 from .array_stack import Axes, Recording, as_stack
 from .errors import ArrayError
@@ -271,6 +272,7 @@ def evaluate(
     noise_model: AnyNoiseModel | None = None,
     truth: Recording | None = None,
     static: bool = False,
+    channel: str | None = None,
     axes: Axes | None = None,
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
@@ -284,6 +286,8 @@ def evaluate(
         The signal: one frame, or one for each.
     static
         The array holds repeats of one scene: the mean of the others is the truth.
+    channel
+        Name or number of one of several, for a filter; a model knows its own.
 
     Returns
     -------
@@ -292,18 +296,19 @@ def evaluate(
     """
     _require_one(model, method)
     if model is not None:
-        _require_no_filter(frames, strength)
+        _require_no_filter(frames, strength, channel)
         return _model_for(array, axes, model, noise_model).evaluate(
             array, truth=truth, static=static, axes=axes, on_progress=on_progress
         )
     return evaluate_method(
-        as_stack(array, axes).stack,
+        _of_known_channel(as_stack(array, axes).stack, channel),
         str(method),
         averaged_frames=frames,
         strength=strength,
         noise_model=_noise_model(noise_model),
         truth=None if truth is None else truth_stack(truth, axes),
         static=static,
+        channel=channel,
         on_progress=on_progress,
     )
 
@@ -362,7 +367,7 @@ def compare(
             **options,
         )
     return compare_stack(
-        as_stack(array, axes).stack,
+        _of_known_channel(as_stack(array, axes).stack, channel),
         out,
         chosen,
         truth=None if truth is None else truth_stack(truth, axes),
@@ -409,13 +414,28 @@ def _require_one(model: AnyModel | None, method: str | None) -> None:
         )
 
 
-def _require_no_filter(frames: int, strength: float | None) -> None:
+def _require_no_filter(frames: int, strength: float | None, channel: str | None = None) -> None:
     """Refuse what only a filter has a use for: a model would pass over it in silence."""
-    given = {"frames": frames != 1, "strength": strength is not None}
+    given = {
+        "frames": frames != 1,
+        "strength": strength is not None,
+        "channel": channel is not None,
+    }
     if unused := [name for name, there in given.items() if there]:
         raise ArrayError(
             f"a model has no use for {', '.join(unused)}; leave it out, or give method="
         )
+
+
+def _of_known_channel(stack: Stack, channel: str | None) -> Stack:
+    """Return the stack, of which one channel was named where there are several."""
+    if channel is None and stack.sizes.get("channel", 1) > 1:
+        labels = stack.channel_labels
+        raise ArrayError(
+            f"{stack.path}: has several channels; name one of {', '.join(labels)}, as "
+            f'channel="{labels[0]}"'
+        )
+    return stack
 
 
 def _model_for(

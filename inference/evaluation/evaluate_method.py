@@ -94,7 +94,9 @@ def one_channel(stack: Stack, channel: str | None) -> Stack:
         return stack.channel(names.index(channel))
     if channel is not None and channel.isdigit() and int(channel) < count:
         return stack.channel(int(channel))
-    which = "several channels" if channel is None else f"no channel {channel!r}"
+    labels = ", ".join(stack.channel_labels)
+    if channel is not None:
+        raise InferenceError(f"{stack.path}: has no channel {channel!r}; name one of {labels}")
     raise InferenceError(
-        f"{stack.path}: has {which}; name one of {', '.join(stack.channel_labels)} with --channel"
+        f"{stack.path}: has several channels; name one of {labels} with --channel"
     )

@@ -179,6 +179,14 @@ def test_scores_are_those_of_the_command(model):
     by_filter = qs.evaluate(frames, method="gaussian", truth=truth)
     assert by_filter.result()["method"]["name"] == "gaussian"
     assert by_filter.result()["psnr_db"] > by_filter.result()["psnr_raw_db"]
+    two = np.stack([frames, noisy(8)])
+    with pytest.raises(ArrayError, match=r'several channels; name one of 0, 1, as channel="0"'):
+        qs.evaluate(two, method="gaussian", static=True, axes="ctyx")
+    of_one = qs.evaluate(
+        two, method="gaussian", truth=truth, channel="0", axes="ctyx", strength=1.0
+    )
+    alone = qs.evaluate(frames, method="gaussian", truth=truth, strength=1.0)
+    assert of_one.result()["psnr_db"] == alone.result()["psnr_db"]
 
 
 def test_a_camera_is_calibrated_from_arrays(tmp_path):
