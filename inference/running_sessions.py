@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..storage.session_requests import ModelRequest, RunningSession, running_sessions
+from ..errors import one_line
+from ..storage.atomic_output import OutputError
+from ..storage.session_requests import ANSWER_S, ModelRequest, RunningSession, running_sessions
 from .bundle import Bundle, read_manifest
 from .errors import BundleError
-
-ANSWER_S = 60.0
-"""Loading a model takes seconds, on a busy computer a few of them more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +43,18 @@ def sessions_for(bundle: Bundle) -> list[RunningSession]:
 def have_used(bundle: Bundle, *, wait_s: float = ANSWER_S) -> list[Asked]:
     """Ask each of `sessions_for` to denoise with a model from its next frame on.
 
-    Raises
-    ------
-    OutputError
-        If the request cannot be written.
+    One that cannot be asked is among the answers, with the reason.
     """
     return [_ask(session, bundle, wait_s) for session in sessions_for(bundle)]
 
 
 def _ask(session: RunningSession, bundle: Bundle, wait_s: float) -> Asked:
     request = ModelRequest(model=str(bundle.path.absolute()))
-    answer = session.ask(request, wait_s=wait_s)
     run = session.about.run
+    try:
+        answer = session.ask(request, wait_s=wait_s)
+    except (OutputError, OSError) as error:
+        return Asked(run, None, f"could not be asked, and keeps its model ({one_line(error)})")
     if answer is None:
         return Asked(run, None, f"gave no answer in {wait_s:.0f} s, or has ended")
     return Asked(run, answer.granted, answer.words)

@@ -35,6 +35,8 @@ SESSION, REQUEST, ANSWER = ".session.json", ".request.json", ".answer.json"
 LARGEST_BYTES = 2**16
 """Of each of these files."""
 LOOK_EVERY_S = 0.1
+ANSWER_S = 60.0
+"""To wait for: loading a model takes seconds, on a busy computer a few of them more."""
 
 Said = TypeVar("Said", bound=BaseModel)
 
@@ -88,7 +90,7 @@ class RunningSession:
     place: Path
     about: SessionAbout
 
-    def ask(self, request: ModelRequest, *, wait_s: float) -> Answer | None:
+    def ask(self, request: ModelRequest, *, wait_s: float = ANSWER_S) -> Answer | None:
         """Ask, and wait for the answer; None where none came or the session has ended.
 
         A request that nobody has taken by then is withdrawn.

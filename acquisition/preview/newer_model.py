@@ -12,10 +12,7 @@ from pathlib import Path
 from PySide6.QtCore import QObject, Signal
 
 from ...errors import QuietscopeError, one_line
-from ...storage.session_requests import Answer, ModelRequest, running_sessions
-
-ANSWER_S = 60.0
-"""Loading a model takes seconds, on a busy computer more."""
+from ...storage.session_requests import ANSWER_S, Answer, ModelRequest, running_sessions
 
 
 def ask_for(run: Path, model: Path, *, wait_s: float = ANSWER_S) -> Answer:

@@ -36,7 +36,7 @@ from .denoised_stores import DenoisedStores
 from .disk_sync import DiskSync
 from .frame import Frame
 from .model_requests import ModelRequests
-from .model_switch import Successor
+from .model_switch import Successor, require_light
 from .newer_models import NewerModels
 from .overflow_watch import OverflowWatch
 from .part import Part, PixelSize
@@ -199,6 +199,7 @@ class ActiveRun:
         return words
 
     def _loaded(self, model: Path | str, channel: str | None) -> Successor:
+        require_light(Path(model))
         return self._denoisers.prepare(open_bundle(model), channel, self._camera.fingerprint)
 
     def refuse(self, error: AcquisitionError) -> None:
@@ -440,7 +441,7 @@ class ActiveRun:
         provenance = Provenance.of(
             self._directory.raw(part.number).name,
             self._denoisers.identities(part.axis_map.channel_names or ["0"]),
-            provider=self._denoisers.result()["provider"],
+            provider=self._denoisers.provider,
             precision="fp32",
             simulated=self._camera.simulated,
             forced=tuple(self._denoisers.remarks),

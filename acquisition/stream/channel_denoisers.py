@@ -437,6 +437,11 @@ class ChannelDenoisers:
         new = [remark for remark in differences if remark not in self.remarks]
         self.remarks += new[: MAX_REMARKS - len(self.remarks)]
 
+    @property
+    def provider(self) -> str | None:
+        """What runs the bundles; None before the first was opened. Asked with every picture."""
+        return None if self._ran is None else self._ran[0]
+
     def result(self) -> dict[str, Any]:
         """Return what ran, as reports take it."""
         hashes = {str(channel): bundle.model_sha256 for channel, bundle in self.bundles.items()}

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...calibration.pixel_maps import Region
-from ...inference.bundle import Bundle
+from ...inference.bundle import MODEL, Bundle
 from ...inference.errors import InferenceError
 from ...inference.provenance import ModelChange, ModelIdentity
 from ...inference.runtime.onnx_denoiser import OnnxDenoiser
+
+LARGEST_GRAPH_BYTES = 256 * 2**20
+"""Of a model that is loaded beside the images: its graph is read with the interpreter held, in
+turns of 0.7 ms for each MiB that the hook waits for. Pixel maps of 4096 × 4096 take 192 MiB."""
 
 Shown = tuple[tuple[int, int], Region | None]
 """The frame shape and the region of the sensor that a model was last asked for."""
@@ -128,6 +133,26 @@ def names_for(bundle: Bundle, channel: str | None, running: Mapping[str, Bundle]
             f"or channel than the models of this run; name one of {', '.join(running)}"
         )
     return found or list(running)
+
+
+def require_light(place: Path) -> None:
+    """Refuse a model that would keep images waiting while it is loaded; nothing of it is read.
+
+    Raises
+    ------
+    InferenceError
+        With its size.
+    """
+    try:
+        size = (place / MODEL).stat().st_size
+    except OSError:  # whoever opens it says so
+        return
+    if size > LARGEST_GRAPH_BYTES:
+        raise InferenceError(
+            f"{place.name}: its {MODEL} has {size / 2**20:.0f} MiB, and reading more than "
+            f"{LARGEST_GRAPH_BYTES / 2**20:.0f} MiB would keep the camera's images waiting; it "
+            "can be used by the next run"
+        )
 
 
 def require_fit(bundle: Bundle, before: Bundle) -> None:

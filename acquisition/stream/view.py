@@ -228,7 +228,7 @@ class View:
             "frames_skipped_live": counts.skipped_live,
             "frames_missing": counts.missing,
             **self.trust.get(channel, {}),
-            "provider": denoisers.result()["provider"],
+            "provider": denoisers.provider,
             "channel": channel or None,
             "position": place.position,
             "z": place.z,

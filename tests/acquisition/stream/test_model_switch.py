@@ -16,19 +16,23 @@ from scipy.ndimage import uniform_filter
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.errors import AcquisitionError
 from quietscope.acquisition.stream import active_run, model_requests
+from quietscope.acquisition.stream.model_switch import LARGEST_GRAPH_BYTES
 from quietscope.acquisition.stream.thread_priority import NICENESS
 from quietscope.calibration.errors import CameraMismatchError
 from quietscope.calibration.fingerprint import CameraFingerprint
+from quietscope.inference.bundle import MODEL
 from quietscope.inference.errors import BundleError, InferenceError
 from quietscope.inference.library import Library
 from quietscope.inference.models_commands import use_model
-from quietscope.storage.live_sessions import sessions_folder
+from quietscope.storage.atomic_output import OutputError
+from quietscope.storage.live_sessions import live_session, sessions_folder
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.session_requests import (
     ModelRequest,
     RunningSession,
     SessionAbout,
     announce,
+    clear,
     running_sessions,
 )
 
@@ -96,6 +100,10 @@ def test_what_does_not_fit_is_refused_in_a_line_and_the_old_one_goes_on(
             with pytest.raises(kind, match=words) as refused:
                 live.use(bundle)
             assert "\n" not in str(refused.value)
+        heavy = make_bundle("heavy")
+        os.truncate(heavy / MODEL, LARGEST_GRAPH_BYTES + 1)  # refused before a byte of it is read
+        with pytest.raises(InferenceError, match=r"heavy: .* 256 MiB, .*used by the next run"):
+            live.use(heavy)
         with pytest.raises(InferenceError, match="no model was given for channel GFP"):
             live.use(make_bundle("other"), "GFP")
         send(live, frames, range(5, 10))
@@ -157,6 +165,29 @@ def test_a_running_session_is_asked_from_another_program(tmp_path, make_bundle, 
     assert live.report["frames_denoised"] == live.report["frames_delivered"]
     assert running_sessions() == []
     assert not list(sessions_folder().glob("*.json"))
+
+
+def test_a_session_that_cannot_be_asked_is_said_beside_the_model_in_use(
+    tmp_path, make_bundle, monkeypatch
+):
+    shelf = Library(tmp_path / "library")
+    for name in ("first", "second"):
+        shutil.copytree(make_bundle(name), shelf.models_dir / name)
+
+    def full(self, request, *, wait_s):
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(RunningSession, "ask", full)
+    with live_session() as place:
+        announce(place, SessionAbout(run="monday", models={"*": str(shelf.models_dir / "first")}))
+        done = use_model("second", shelf.path, force=True, running=True)
+        clear(place)
+    assert shelf.current() == shelf.models_dir / "second"
+    in_use, asked = done.summary
+    assert "second is in use" in in_use
+    assert "monday: could not be asked" in asked
+    assert "the disk is full" in asked
+    assert done.failed
 
 
 def test_what_a_killed_session_left_is_taken_away(tmp_path, monkeypatch):
