@@ -6,8 +6,9 @@ and outputs. Does not open sessions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ DRAW, DRAWN = "draw", "sample"
 """Of the second graph that some models have: which sample, three whole numbers; and the sample."""
 LARGEST_TENSOR = 2**30
 """Numbers in a tensor whose size the graph fixes: sixteen channels of 8192 × 8192."""
+MOST_NODES = 100_000
+"""Of a graph whose functions are written out; a U-Net has a few hundred."""
 _LARGE_WEIGHT_BYTES = 2**20
 _WITHOUT_END = frozenset({"Loop", "Scan", "SequenceMap"})
 PIXEL_MAPS = "pixel_maps"
@@ -160,6 +163,7 @@ def require_bounded(model: Any, name: Path) -> None:
     """
     from onnx import shape_inference
 
+    require_few_nodes(model, name)
     loops = sorted({node.op_type for node in _nodes(model)} & _WITHOUT_END)
     if loops:
         raise BundleError(
@@ -179,6 +183,52 @@ def require_bounded(model: Any, name: Path) -> None:
             )
 
 
+def require_few_nodes(model: Any, name: Path) -> None:
+    """Refuse functions that call functions, twice each, and so on: written out they have no end.
+
+    Whatever reads functions (shape inference, ONNX Runtime) goes through every call of them.
+
+    Raises
+    ------
+    BundleError
+        If they call themselves, or are too many nodes when each call is replaced by its function;
+        `name` is the file's.
+    """
+    bodies = {_function(inner): list(_within(inner.node)) for inner in model.functions}
+    calls = {key: {_called(node) for node in nodes} & set(bodies) for key, nodes in bodies.items()}
+    sizes: dict[_Function, int] = {}
+
+    def size_of(nodes: Iterable[Any]) -> int:
+        written_out = sum(sizes.get(_called(node), 1) for node in nodes)
+        return min(written_out, MOST_NODES + 1)  # no number of a thousand digits
+
+    try:
+        for key in TopologicalSorter(calls).static_order():
+            sizes[key] = size_of(bodies[key])
+    except CycleError as error:
+        raise BundleError(
+            f"{name}: has functions that call themselves, expected a network that ends; export "
+            "the model without functions"
+        ) from error
+    if size_of(_within(model.graph.node)) > MOST_NODES:
+        raise BundleError(
+            f"{name}: has more than {MOST_NODES} operations, expected a network of fewer; export "
+            "a smaller model"
+        )
+
+
+_Function = tuple[str, str, str]
+"""Domain, name and overload."""
+
+
+def _function(function: Any) -> _Function:
+    return function.domain, function.name, function.overload
+
+
+def _called(node: Any) -> _Function:
+    return node.domain, node.op_type, node.overload
+
+
 def _without_large_weights(model: Any) -> Any:
     """Return a copy that is quick to infer shapes of: pixel maps take tens of megabytes."""
     copy = type(model)()
@@ -192,7 +242,13 @@ def _without_large_weights(model: Any) -> Any:
 
 def _nodes(model: Any) -> Iterator[Any]:
     """Go through the nodes of a model, those of functions and inner graphs as well."""
-    waiting = [*model.graph.node, *(node for inner in model.functions for node in inner.node)]
+    for nodes in (model.graph.node, *(inner.node for inner in model.functions)):
+        yield from _within(nodes)
+
+
+def _within(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Go through nodes and those of the graphs within them."""
+    waiting = list(nodes)
     while waiting:
         node = waiting.pop()
         yield node

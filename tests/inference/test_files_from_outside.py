@@ -6,6 +6,7 @@ import json
 import os
 import tracemalloc
 import zipfile
+from functools import partial
 
 import numpy as np
 import onnx
@@ -23,6 +24,7 @@ from quietscope.storage.ome_zarr_writer import OmeZarrWriter
 from quietscope.storage.open_stack import open_stack
 
 SHAPE = (24, 32)
+ZERO = numpy_helper.from_array(np.float32(0), "zero")
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -120,7 +122,7 @@ def endless():
         helper.make_node("Loop", ["turns", "", "zero"], ["extra"], body=body),
         constants=[
             numpy_helper.from_array(np.int64(2**62), "turns"),
-            numpy_helper.from_array(np.float32(0), "zero"),
+            ZERO,
         ],
     )
 
@@ -133,9 +135,40 @@ def enormous():
     )
 
 
+def calling(own: list[str]):
+    """Forty functions, of which each has these operations; `next` is the function after it."""
+    opset = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    model = graph_with(helper.make_node("0", ["zero"], ["extra"], domain="own"), constants=[ZERO])
+    model.opset_import.append(opset[1])
+    for level in range(40):
+        names = ["in", *(f"between {n}" for n in range(1, len(own))), "out"]
+        nodes = [
+            helper.make_node(str((level + 1) % 40), [one], [other], domain="own")
+            if called == "next"
+            else helper.make_node(called, [one], [other])
+            for called, one, other in zip(own, names, names[1:], strict=False)
+        ]
+        model.functions.append(
+            helper.make_function("own", str(level), ["in"], ["out"], nodes, opset_imports=opset)
+        )
+    return model
+
+
+def doubling():
+    model = calling(["next", "next"])
+    for node in model.functions[-1].node:
+        node.op_type, node.domain = "Abs", ""
+    return model
+
+
 @pytest.mark.parametrize(
     ("graph", "said"),
-    [(endless, "Loop, which may run without end"), (enormous, "expected at most")],
+    [
+        (endless, "Loop, which may run without end"),
+        (enormous, "expected at most"),
+        (doubling, "more than 100000 operations"),
+        (partial(calling, ["Abs", "next"]), "functions that call themselves"),
+    ],
 )
 def test_a_graph_without_end_or_measure_is_not_opened(make_bundle, graph, said):
     bundle = make_bundle(graph=graph())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import require_extra
 from ...inference.bundle import file_sha256
-from ...inference.graph.inspection import load_model
+from ...inference.graph.inspection import load_model, require_few_nodes
 from ..errors import TrainingError
 from .foreign_network import OURS, ForeignNetwork
 from .imported_bundle import Example, Import
@@ -70,7 +70,10 @@ def read_package(source: Path, *, run_torchscript: bool = False) -> Import:
 def _network(package: Package, example: Example, run_torchscript: bool) -> tuple[Any, str]:
     weights = package.description.weights
     if weights.onnx is not None:
-        return load_model(package.file(weights.onnx)), "onnx"
+        file = package.file(weights.onnx)
+        model = load_model(file)
+        require_few_nodes(model, file)  # before its functions are written out
+        return model, "onnx"
     if (plain := weights.pytorch_state_dict) is not None and _is_careamics(plain):
         require_extra("train", "import of CAREamics' weights")
         from .from_careamics import network_of_weights
@@ -94,8 +97,12 @@ def _network(package: Package, example: Example, run_torchscript: bool) -> tuple
 
 
 def _is_careamics(weights: Any) -> bool:
+    from bioimageio.spec.model.v0_5 import ArchitectureFromLibraryDescr
+
     architecture = weights.architecture
-    return str(getattr(architecture, "import_from", "")).startswith("careamics.models.unet")
+    return isinstance(
+        architecture, ArchitectureFromLibraryDescr
+    ) and architecture.import_from.startswith("careamics.models.unet")
 
 
 def _unet_step(package: Package) -> tuple[int, int]:

@@ -9,9 +9,11 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tifffile
 import torch
+from onnx import helper
 from typer.testing import CliRunner
 
 from quietscope import evaluate, load
@@ -22,7 +24,7 @@ from quietscope.training.errors import TrainingError
 from quietscope.training.importing.from_package import read_package
 from quietscope.training.importing.imported_bundle import write_import
 
-from .conftest import box, scene
+from .conftest import box, box_network, scene
 
 pytest.importorskip("bioimageio.spec")
 pytestmark = pytest.mark.filterwarnings(
@@ -171,6 +173,30 @@ def test_a_file_that_is_not_what_the_description_says_is_refused(make_package):
     for name in ("network.onnx", "raw.npy"):
         with pytest.raises(TrainingError, match=f"{name} is not what its description says"):
             read_package(changed(package, name, b"something else"))
+
+
+@pytest.mark.timeout(60)
+def test_functions_that_double_without_end_are_not_written_out(make_package, tmp_path):
+    from bioimageio.spec.model import v0_5 as zoo
+
+    model, opset = box_network(), [helper.make_opsetid("own", 1)]
+    model.opset_import.extend(opset)
+    model.graph.node[0].op_type, model.graph.node[0].domain = "0", "own"
+    for level in range(40):
+        called = str(level + 1)
+        nodes = [
+            helper.make_node(called, [one], [other], domain="own")
+            for one, other in (("in", "between"), ("between", "out"))
+        ]
+        model.functions.append(
+            helper.make_function("own", str(level), ["in"], ["out"], nodes, opset)
+        )
+    onnx.save(model, str(tmp_path / "doubling.onnx"))
+    weights = zoo.OnnxWeightsDescr(source=tmp_path / "doubling.onnx", opset_version=13)
+    frame = scene()
+    package = make_package(frame, box(frame), weights=zoo.WeightsDescr(onnx=weights))
+    with pytest.raises(BundleError, match="has more than 100000 operations"):
+        read_package(package)
 
 
 def npz(**arrays) -> bytes:
