@@ -22,7 +22,7 @@ from ...storage.stack import Stack
 from ...storage.writers.open_writer import OutputForm, as_pixel_type, written_axes
 from ..bundle import Bundle
 from ..errors import InferenceError
-from ..graph.inspection import DRAW, INPUT
+from ..graph.inspection import DRAW, INPUT, read_pixel_maps
 from ..observation_reader import ObservationReader
 from ..provenance import Provenance
 from ..runtime.providers import Provider, RunningSession, all_cores, open_session
@@ -35,6 +35,8 @@ from .sample_estimate import Estimate, estimate_of, require_estimate, require_me
 SAMPLE = "sample"
 """The axis, which comes last."""
 MOST_SAMPLES = 1000
+DRAW_SAMPLES = ("divnoising", "hdn")
+"""The methods whose models can, where pixels are alike: see `training.output.write_bundle`."""
 
 
 def draw_samples(
@@ -139,9 +141,15 @@ def draw_samples(
 
 def _session(model: Bundle, provider: Provider, threads: int | None) -> RunningSession:
     if model.sampler_path is None:
+        algorithm = model.manifest.algorithm
+        if algorithm in DRAW_SAMPLES and read_pixel_maps(model.model_path) is not None:
+            raise InferenceError(
+                f"{model.path}: takes each pixel of the camera as its own, and of such a model no "
+                "samples are drawn; train one without (--no-pixel-maps), or leave out --samples"
+            )
         raise InferenceError(
-            f"{model.path}: a model of {model.manifest.algorithm} knows one estimate and draws no "
-            "samples; train one that does (--algorithm divnoising or hdn), or leave out --samples"
+            f"{model.path}: a model of {algorithm} knows one estimate and draws no samples; train "
+            f"one that does (--algorithm {' or '.join(DRAW_SAMPLES)}), or leave out --samples"
         )
     return open_session(model.sampler_path, provider=provider, threads=threads or all_cores())
 

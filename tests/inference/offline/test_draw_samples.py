@@ -9,10 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from quietscope.benchmarks.box_model import box_graph
 from quietscope.inference.bundle import SAMPLER, file_sha256
 from quietscope.inference.errors import InferenceError
+from quietscope.inference.graph.inspection import PIXEL_MAPS
 from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.inference.offline.draw_samples import draw_samples
 from quietscope.inference.offline.sample_estimate import estimate_of
@@ -87,6 +89,17 @@ def test_a_model_of_the_mean_alone_draws_nothing(make_bundle, tmp_path):
     assert not (tmp_path / "out.ome.zarr").exists()
     with pytest.raises(InferenceError, match="samples is 0, expected 1 to"):
         draw_samples(stack, make_bundle("other"), tmp_path / "out.ome.zarr", 0)
+
+
+def test_with_pixel_maps_it_is_the_maps_that_are_named(make_bundle, tmp_path):
+    graph = box_graph()
+    maps = np.ones((1, 3, 48, 56), np.float32)
+    graph.graph.initializer.append(numpy_helper.from_array(maps, PIXEL_MAPS))
+    bundle = make_bundle(graph=graph)
+    said = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    (bundle / "manifest.json").write_text(json.dumps(said | {"algorithm": "hdn"}), "utf-8")
+    with pytest.raises(InferenceError, match=r"takes each pixel .* \(--no-pixel-maps\)"):
+        draw_samples(stack_from_array(counts(2)), bundle, tmp_path / "out.ome.zarr", 3)
 
 
 @pytest.mark.long
