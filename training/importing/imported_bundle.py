@@ -131,13 +131,14 @@ def write_import(
         estimate = _run(staging / MODEL, graph_of(network, "float32"), given)
         if not found.in_camera_units:
             _require_camera_units(found.source, given[0], estimate[0], undone=undo_scaling)
+        graph = graph_of(network, pixels)
         seen = _as_pixels(given, pixels)
         if not np.array_equal(seen, given):
-            estimate = _run(staging / MODEL, graph_of(network, pixels), seen)
+            estimate = _run(staging / MODEL, graph, seen)
             on_remark(
                 f"its example was rounded to {pixels}; --pixel-type float32 keeps it as it is"
             )
-        _save(staging / MODEL, graph_of(network, pixels))
+        _save(staging / MODEL, graph)
         save_golden_output(staging, seen, estimate)
         if noise_model is not None:
             save_noise_model(noise_model, staging / NOISE_MODEL)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,13 +88,11 @@ class Package:
         TrainingError
             If it lies elsewhere, is missing, or was changed.
         """
-        named = str(getattr(described.source, "path", described.source))
+        named = str(described.source)
         path = self.folder / PurePosixPath(named.replace("\\", "/"))
-        if "://" in str(described.source) or not path.resolve().is_relative_to(
-            self.folder.resolve()
-        ):
+        if "://" in named or not path.resolve().is_relative_to(self.folder.resolve()):
             raise TrainingError(
-                f"{self.source}: {described.source} lies outside of the package; download the "
+                f"{self.source}: {named} lies outside of the package; download the "
                 "package as one ZIP file"
             )
         if not path.is_file():
@@ -217,7 +215,7 @@ def _description(source: Path, folder: Path) -> Any:
             "package anew"
         ) from error
     if not isinstance(found, v0_5.ModelDescr):
-        reasons = getattr(getattr(found, "validation_summary", None), "errors", [])
+        reasons = found.validation_summary.errors
         reason = f" ({reasons[0].msg})" if reasons else ""
         raise TrainingError(
             f"{source}: its {file.name} does not describe a model{reason}; give the package of a "
@@ -240,7 +238,7 @@ def axes_of(package: Package, described: Any) -> str:
     letters = ""
     for axis in described.axes:
         letter = _LETTERS.get(axis.type, str(axis.id))
-        if letter == "z" and not (getattr(axis, "size", None) == 1):
+        if letter == "z" and axis.size != 1:
             raise TrainingError(
                 f"{package.source}: takes volumes (its axis z has more than one plane), expected "
                 "single images; import a two-dimensional model"
@@ -257,15 +255,17 @@ def axes_of(package: Package, described: Any) -> str:
 
 def sizes_of(package: Package) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the smallest height and width, and by what they grow; 0 for one size alone."""
+    from bioimageio.spec.model import v0_5
+
     least, step = [], []
     for letter in "yx":
         axis = next(axis for axis in package.input.axes if str(axis.id) == letter)
         if isinstance(axis.size, int):
             least.append(axis.size)
             step.append(0)
-        elif hasattr(axis.size, "step"):
-            least.append(int(axis.size.min))
-            step.append(int(axis.size.step))
+        elif isinstance(axis.size, v0_5.ParameterizedSize):
+            least.append(axis.size.min)
+            step.append(axis.size.step)
         else:  # as large as the other axis
             raise TrainingError(
                 f"{package.source}: its height and width depend on each other; import a model "
@@ -307,7 +307,7 @@ def steps_of(package: Package, described: Any, processing: list[Any]) -> tuple[S
 
 
 def _step(package: Package, described: Any, one: Any) -> Step | None:
-    name, said = str(one.id), cast(Any, getattr(one, "kwargs", None))
+    name, said = str(one.id), one.kwargs
     if name == "ensure_dtype" and said.dtype.startswith("float"):
         return None  # everything here is float32 until the network takes it
     if name == "scale_linear":
@@ -334,8 +334,8 @@ def _step(package: Package, described: Any, one: Any) -> Step | None:
     )
 
 
-def _numbers(said: Any) -> tuple[float, ...]:
-    return tuple(map(float, said)) if hasattr(said, "__len__") else (float(said),)
+def _numbers(said: float | Sequence[float]) -> tuple[float, ...]:
+    return (said,) if isinstance(said, float) else tuple(said)
 
 
 def _as_many(numbers: tuple[float, ...], others: tuple[float, ...]) -> tuple[float, ...]:
