@@ -43,10 +43,10 @@ from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from quietscope.inference.general.camera_constants import CameraConstants
 from quietscope.inference.general.for_camera import general_bundle
-from quietscope.inference.general.shipped import read_shipped, shipped_weights
+from quietscope.inference.general.shipped import read_shipped
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.storage.stack import Stack
-from quietscope.training.model.general import GeneralEstimator, GeneralNetwork
+from quietscope.training.model.general import GeneralEstimator, GeneralNetwork, shipped_state
 from quietscope.training.options import TrainingOptions
 
 KEPT = Path(tempfile.gettempdir()) / "quietscope-benchmark-general"
@@ -77,7 +77,7 @@ class PlainSum:
 
     def __init__(self, of_one: GaussianMixtureNoiseModel) -> None:
         network = GeneralNetwork()
-        network.load_state_dict({n: torch.from_numpy(w) for n, w in shipped_weights().items()})
+        network.load_state_dict(shipped_state())
         self._estimator = GeneralEstimator(network.eval())
         self._camera = CameraConstants.of(of_one)
 

@@ -22,17 +22,16 @@ from torch.nn import functional
 from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ...calibration.noise_correlation import NoiseCorrelation
 from ...inference.general.camera_constants import CameraConstants
-from ...inference.general.shipped import general_in_words, shipped_weights
+from ...inference.general.shipped import general_in_words
 from ..device import join_workers
 from ..errors import TrainingError, UnsuitedError
 from ..method_choice import INDEPENDENT, unknown_to_general
-from ..model.general import LEAST_VARIANCE_E2
+from ..model.general import LEAST_VARIANCE_E2, shipped_state
 from ..model.general_prior import CameraInUnits, Electrons, GeneralPrior, split
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import GaussianPosterior
 from ..options import InputPlanes, TrainingOptions
 from .gaussian import GaussianLearner
-from .learner import MASKED_PATCH
 
 TAKEN = 0.2
 """Share of the light that is the target: as much as the target of `r2r` has."""
@@ -59,15 +58,8 @@ class RefinedLearner(GaussianLearner):
     ) -> None:
         self.inputs = inputs
         self.network = GeneralPrior(inputs, _camera(noise))
-        self.network.network.load_state_dict(
-            {name: torch.from_numpy(values) for name, values in shipped_weights().items()}
-        )
+        self.network.network.load_state_dict(shipped_state())
         self.posterior = GaussianPosterior(noise, uses_observation=False)
-
-    @classmethod
-    def patch_edge(cls, options: TrainingOptions) -> int:
-        """Return the edge of the patches in pixels."""
-        return MASKED_PATCH
 
     @classmethod
     def fitted_to(

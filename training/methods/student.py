@@ -11,7 +11,7 @@ A third of the patches is learned from in each way:
 - the frame itself, and its picture;
 - the frame with noise n added, x + α·n; the picture is combined with what is left, x − n/α, by
   Bayes' rule (Oliveira et al. 2021, arXiv:2111.09447). Where the teacher is sure that is the
-  picture; where something moved that others frames cannot tell, it is the frame itself;
+  picture; where something moved that other frames cannot tell, it is the frame itself;
 - the picture with new noise, drawn from the noise model, darker or brighter, and the pictures of
   the frames before likewise: as many different copies as there are steps.
 
@@ -30,8 +30,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...calibration.noise_correlation import NoiseCorrelation
-from ...inference.general.shipped import general_in_words, shipped_weights
+from ...inference.general.shipped import general_in_words
 from ..model.general import PLAN as GENERAL_PLAN
+from ..model.general import shipped_state
 from ..model.noise_likelihood import TabulatedNoise
 from ..model.posterior import GaussianPosterior, marginal_nll
 from ..model.root_prior import RootPrior, widened
@@ -81,8 +82,7 @@ class Student(Learner):
         self.inputs = inputs
         self.network = RootPrior(noise, inputs, options.plan)
         if self.begins_as_general:
-            weights = {name: torch.from_numpy(one) for name, one in shipped_weights().items()}
-            self.begins_trained = self.network.begin_as(weights)
+            self.begins_trained = self.network.begin_as(shipped_state())
         if self.begins_trained:
             self.learning_rate = REFINING_RATE
         self.posterior = GaussianPosterior(noise, uses_observation=False)
@@ -206,8 +206,9 @@ class Student(Learner):
         offset = self.network.offset
         chance = torch.rand(len(frames), 1, 1, 1, generator=rng).to(frames.device)
         light = DIMMEST * (BRIGHTEST / DIMMEST) ** chance
-        signal = offset + light * (torch.cat([picture, past], dim=1) - offset)
-        there = torch.cat([picture, past], dim=1).abs().amax(dim=(2, 3), keepdim=True) > 0
+        painted = torch.cat([picture, past], dim=1)
+        signal = offset + light * (painted - offset)
+        there = painted.abs().amax(dim=(2, 3), keepdim=True) > 0
         seen = torch.cat([self._noisy(signal, seen, rng) * there, seen[:, own:]], dim=1)
         return seen, signal[:, :1], torch.zeros_like(picture)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...inference.general.shipped import shipped_weights
 from ..options import NetworkPlan
 from .masking import reflected
 from .unet import UNet
@@ -39,6 +40,17 @@ resets one place in 150,000 and in 3,000."""
 NOISY_PIXEL = 2.0
 """Variance of a pixel over that of the others from which on it is drawn towards them."""
 _ANSCOMBE = 3 / 8
+
+
+def shipped_state() -> dict[str, Tensor]:
+    """Return the weights that ship with the program, as a `GeneralNetwork` takes them.
+
+    Raises
+    ------
+    BundleError
+        If their file is missing, damaged or another one.
+    """
+    return {name: torch.from_numpy(values) for name, values in shipped_weights().items()}
 
 
 class GeneralNetwork(nn.Module):
