@@ -365,7 +365,8 @@ def fit(
             on_progress = part_of_run(
                 on_progress, options.algorithm, taught.share, 1 - taught.share
             )
-    correlation = cache(partial(noise_correlation, recordings.resident))
+    # Of the frames that are in memory when it is asked for: it must not keep them there.
+    correlation = cache(lambda: noise_correlation(recordings.resident))
     options = method.fitted_to(options, correlation, on_remark)
     schedule = partial(
         Schedule,
@@ -514,7 +515,9 @@ def _taught(
     kept = None if state is None else state.get("teacher")
     if kept is not None and state is not None:
         recordings = replace(recordings, begun_units=tuple(state["units"]))
-        seen = with_surroundings(recordings)
+    seen = with_surroundings(recordings)
+    recordings.sampler.let_go()
+    if kept is not None:
         run, estimator = _new_run(
             seen, noise_model, lesson, Schedule(seconds=None, steps=1, started=started)
         )
@@ -525,7 +528,7 @@ def _taught(
         if on_progress is not None:
             on_progress = part_of_run(on_progress, lesson.algorithm, 0.0, share)
         estimator, run = fit(
-            with_surroundings(recordings),
+            seen,
             noise_model,
             replace(lesson, resume=begun),
             started=started,
@@ -536,7 +539,7 @@ def _taught(
         )
         started, state = working_s() - run.schedule.elapsed, None
         kept = {"weights": estimator.network.state_dict(), "steps": run.step}
-    painted = with_pictures(recordings, estimator, options.seconds)
+    painted = with_pictures(recordings, seen, estimator, options.seconds)
     return _Taught(painted, state, started, kept, share)
 
 

@@ -47,9 +47,14 @@ class PatchSampler:
 
         See `ResidentWindow.move` for `wait`.
         """
-        drawn_bytes = drawn * self._patch**2 * self._resident_chunks[0].pixels.itemsize
-        if self._window.move(self._window.place(drawn_bytes, progress), wait=wait):
+        drawn_bytes = drawn * self._patch**2 * self._window.resident[0].pixels.itemsize
+        moved = self._window.move(self._window.place(drawn_bytes, progress), wait=wait)
+        if moved or not self._resident_chunks:
             self._take(self._window.resident)
+
+    def let_go(self) -> None:
+        """Hold no frames until it is moved again: another sampler goes through the same window."""
+        self._maps, self._resident_chunks = {}, ()
 
     def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Return `count` patches (count, planes, P, P); missing frames are NaN.

@@ -354,7 +354,7 @@ class ResidentWindow:
         self._start = 0
         self._ahead: tuple[int, Future[ResidentChunk]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="chunks")
-        self._resident = {place: self._unread(place) for place in range(plan.resident)}
+        self._resident = self._first()
 
     @property
     def resident(self) -> tuple[ResidentChunk, ...]:
@@ -409,16 +409,19 @@ class ResidentWindow:
         self._read_ahead(last)
         return True
 
-    def from_the_beginning(self) -> ResidentWindow:
-        """Return a window over the same frames that stands where every window begins, read."""
+    def rewind(self) -> None:
+        """Stand where every window begins, with the frames read anew where it has moved on."""
         if not self._plan.streams:
-            return self
-        again = ResidentWindow(self._plan, self._context_frames, self._seed, self._planes)
-        for chunk in again.resident:
-            for stack, index, into in chunk.wanted():
+            return
+        if self._ahead is not None:
+            self._ahead[1].cancel()
+        self._start, self._ahead = 0, None
+        self._resident.clear()  # before others take their room
+        self._resident.update(self._first())
+        for part in self.resident:
+            for stack, index, into in part.wanted():
                 into[...] = stack.frame(index)
-        again.start_reading()
-        return again
+        self.start_reading()
 
     def start_reading(self) -> None:
         """Begin to read the chunk that comes next."""
@@ -432,6 +435,9 @@ class ResidentWindow:
             return self._plan.chunks[place]
         order = np.random.default_rng([*self._seed, turn]).permutation(count)
         return self._plan.chunks[int(order[place])]
+
+    def _first(self) -> dict[int, ResidentChunk]:
+        return {place: self._unread(place) for place in range(self._plan.resident)}
 
     def _unread(self, place: int) -> ResidentChunk:
         return ResidentChunk(self._chunk(place), self._context_frames, self._planes)

@@ -22,7 +22,7 @@ from ..data.side_inputs import Sample
 from ..device import join_workers
 from ..model.estimator import Estimator
 from ..options import InputPlanes
-from .surroundings import Reach, Surroundings, with_surroundings
+from .surroundings import Reach, Surroundings
 
 FLIPS: Sequence[tuple[int, ...]] = ((), (2,), (3,), (2, 3))
 """Axes of (N, C, Y, X) that are turned round; averaged over all of them errors are smaller."""
@@ -138,7 +138,7 @@ def painting_seconds(painter: Painter, recordings: Recordings) -> float:
 
 
 def with_pictures(
-    recordings: Recordings, estimator: Estimator, seconds: float | None
+    recordings: Recordings, seen: Recordings, estimator: Estimator, seconds: float | None
 ) -> Recordings:
     """Return the student's recordings with the pictures that the teacher makes of their frames.
 
@@ -146,12 +146,14 @@ def with_pictures(
     ----------
     recordings
         The student's.
+    seen
+        The same as the teacher sees them; its sampler lets go of the frames.
     estimator
         The teacher's, trained.
     seconds
         The budget of the whole run; None paints as well as can be.
     """
-    seen = with_surroundings(recordings)
+    seen.sampler.let_go()
     painter = Painter(estimator.to(join_workers().device), recordings.inputs)
     if seconds is not None:
         once = painting_seconds(painter, seen)
@@ -160,14 +162,13 @@ def with_pictures(
     for chunk in recordings.window.chunks:
         if isinstance(target := chunk.side_inputs.target, Pictures):
             target.paint = painter.chunk
-    window = recordings.window.from_the_beginning()
-    for part in window.resident:
+    recordings.window.rewind()
+    for part in recordings.resident:
         part.learn_pictures()
-    if not any(part.learned_from for part in window.resident):
+    if not any(part.learned_from for part in recordings.resident):
         raise single_frames(recordings.stacks[0])
     taught = replace(
         recordings,
-        window=window,
         held_out=tuple(map(painter.sample, recordings.held_out, seen.held_out)),
     )
     return taught.with_patch(recordings.patch)

@@ -178,6 +178,11 @@ class SurroundingsSampler(PatchSampler):
                 patch[self._planes.frames] = excess
         return out
 
+    def let_go(self) -> None:
+        """Hold no frames, and nothing that was computed of them."""
+        super().let_go()
+        self._known.clear()
+
     def _around(self, part: ResidentChunk) -> Surroundings:
         if part not in self._known:
             self._known[part] = Surroundings(part, Reach.of(part.chunk.stack, self._student))
@@ -194,7 +199,7 @@ def with_surroundings(recordings: Recordings) -> Recordings:
         inputs=inputs,
         sampler=SurroundingsSampler(recordings.window, recordings.patch, inputs, student),
         held_out=tuple(map(reader.sample, recordings.held_out)),
-        samples=tuple(map(reader.sample, recordings.samples)),
+        samples=(),  # of use to what is exported, which a teacher is not
         other_channel_statistics=(),
         begun_units=recordings.units[:1],
     )

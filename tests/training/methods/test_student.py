@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import torch
 from quietscope.inference.general.shipped import general_in_words
 from quietscope.storage.stack import stack_from_array
 from quietscope.training.checkpoint import begun_algorithm
+from quietscope.training.data.pictures import Pictures
+from quietscope.training.data.recordings import load_recordings
+from quietscope.training.data.side_inputs import SideInputs
 from quietscope.training.errors import TrainingDataError, TrainingError
 from quietscope.training.methods.student import ALPHA, TEACHER_SHARE
 from quietscope.training.options import InputPlanes, TrainingOptions
@@ -169,6 +173,30 @@ def _run(repeats, checkpoint, *, killed_at=None, resume=False, preset="fast"):
         on_progress=told.append,
     )
     return estimator, run, told
+
+
+@pytest.mark.parametrize(("algorithm", "target"), [("student", Pictures(2)), ("n2v", None)])
+def test_frames_that_the_window_has_left_are_in_memory_no_more(algorithm, target):
+    frames = np.random.default_rng(0).integers(150, 180, (400, 64, 64)).astype(np.uint16)
+    recordings = load_recordings(
+        [stack_from_array(frames)],
+        context_frames=0,
+        patch=32,
+        memory_mib=1,
+        side_inputs=[SideInputs(target=target)],
+    )
+    options = TrainingOptions(algorithm=algorithm, preset="fast", steps=8, batch=1, patch=32)
+    resident = len(recordings.resident)
+    assert 2 * resident < len(recordings.window.chunks)
+    alive, counts = WeakSet(recordings.resident), []
+
+    def between_steps(run, save):
+        alive.update(recordings.resident)
+        counts.append(len(alive))
+
+    fit(recordings, CAMERA, options, started=time.monotonic(), between_steps=between_steps)
+    # One is read ahead, and one may be drawn from for the last time.
+    assert max(counts) <= resident + 2
 
 
 def test_single_frames_are_refused_and_a_method_is_named(truth, trained):
