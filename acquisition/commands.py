@@ -254,13 +254,12 @@ def _run_own(microscope: Microscope, out: Path, frames: int, **options: Any) -> 
 def _run_sequence(
     microscope: Microscope, out: Path, sequence: Any, **options: Any
 ) -> dict[str, Any]:
-    from .microscope.useq_sequence import remarks, sequence_events
+    from .microscope.useq_sequence import remarks, sequence_events, spaced
 
-    expected = len(sequence_events(microscope, sequence))
+    events = sequence_events(microscope, sequence)
     for line in remarks(microscope, sequence):
         say(line)
-    plan = partial(sequence_events, microscope, sequence)
-    return _run_planned(microscope, out, plan, expected, **options)
+    return _run_planned(microscope, out, partial(spaced, events), len(events), **options)
 
 
 def _run_planned(

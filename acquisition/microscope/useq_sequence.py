@@ -69,9 +69,7 @@ def channels_of(sequence: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*own, *of_positions]))
 
 
-def sequence_events(
-    microscope: Microscope, sequence: Any, *, least_interval_s: float = 0.0
-) -> list[Event]:
+def sequence_events(microscope: Microscope, sequence: Any) -> list[Event]:
     """Return the events of a `useq.MDASequence`.
 
     What it moves and sets goes back when the microscope is left.
@@ -82,8 +80,6 @@ def sequence_events(
         Which will run them.
     sequence
         A `useq.MDASequence`.
-    least_interval_s
-        Between two images, where the sequence asks for less.
 
     Raises
     ------
@@ -113,7 +109,7 @@ def sequence_events(
     if timed and any(event.reset_event_timer for event in planned[1:]):
         raise _cannot("times that are counted anew in mid-sequence (at each position, say)")
     events: list[Event] = []
-    for number, event in enumerate(planned):
+    for event in planned:
         _require_possible(event)
         axes: dict[str, int | str] = {
             _AXES[axis]: int(place)
@@ -124,14 +120,20 @@ def sequence_events(
         made.pop("keep_shutter_open", None)
         if event.channel is not None:
             axes["channel"] = str(event.channel.config)
-        if least_interval_s:
-            made["min_start_time"] = max(
-                made.get("min_start_time", 0.0), number * least_interval_s
-            )
         events.append(made)
     _require_channels(microscope, planned)
     _keep(microscope, planned)
     return events
+
+
+def spaced(events: list[Event], *, least_interval_s: float) -> list[Event]:
+    """Return events that leave so much between two images, where they ask for less."""
+    if not least_interval_s:
+        return events
+    return [
+        {**event, "min_start_time": max(event.get("min_start_time", 0.0), n * least_interval_s)}
+        for n, event in enumerate(events)
+    ]
 
 
 def remarks(microscope: Microscope, sequence: Any) -> list[str]:

@@ -14,6 +14,7 @@ from quietscope.acquisition.microscope.useq_sequence import (
     read_sequence,
     remarks,
     sequence_events,
+    spaced,
 )
 from quietscope.cli import app
 from quietscope.storage.open_stack import open_stack
@@ -94,6 +95,13 @@ def test_what_cannot_be_is_one_line(microscope, monkeypatch, plan, said):
     with pytest.raises((AcquisitionError, MicroscopeError), match=said) as refused:
         sequence_events(microscope, useq.MDASequence(**{"time_plan": FAST, **plan}))
     assert "\n" not in str(refused.value)
+
+
+def test_images_come_no_faster_than_the_specimen_is_computed():
+    events = [{"axes": {"time": 0}}, {"axes": {"time": 1}}, {"axes": {}, "min_start_time": 9.0}]
+    assert spaced(events, least_interval_s=0.0) == events
+    found = spaced(events, least_interval_s=0.5)
+    assert [event["min_start_time"] for event in found] == [0.0, 0.5, 9.0]
 
 
 @pytest.mark.parametrize(
