@@ -273,8 +273,13 @@ class ChannelDenoisers:
                 f"{bundle.path}: was replaced by another model since this run began; run "
                 "`quietscope denoise` afterwards with the one that you want"
             )
+        return self._denoiser_of(present, frame_shape, region, ahead)
+
+    def _denoiser_of(
+        self, bundle: Bundle, frame_shape: tuple[int, int], region: Region | None, ahead: bool
+    ) -> OnnxDenoiser:
         denoiser = OnnxDenoiser(
-            present, frame_shape, provider=self._provider, may_compile=ahead, region=region
+            bundle, frame_shape, provider=self._provider, may_compile=ahead, region=region
         )
         self._ran = self._ran or (denoiser.provider, denoiser.device)
         return denoiser
@@ -286,6 +291,7 @@ class ChannelDenoisers:
     ) -> Successor:
         """Load a model beside the one whose place it is to take. Called from any thread.
 
+        `bundle` was opened just now, and is not verified once more while frames come.
         `channel` is the name that the model of before was given for, None to find it; `running`
         the camera, for as long as no frame has said how it is set.
 
@@ -304,7 +310,7 @@ class ChannelDenoisers:
                 raise misfit
         self._remark(ModelChoice({"": bundle}).worth())
         shown = self._shown.get(present[names[0]].model_sha256)
-        denoiser = None if shown is None else self._opened_bundle(bundle, *shown, ahead=False)
+        denoiser = None if shown is None else self._denoiser_of(bundle, *shown, ahead=False)
         return Successor(bundle, tuple(names), denoiser, shown)
 
     def put_forward(self, successor: Successor) -> None:

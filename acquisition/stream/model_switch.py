@@ -18,8 +18,9 @@ from ...inference.provenance import ModelChange, ModelIdentity
 from ...inference.runtime.onnx_denoiser import OnnxDenoiser
 
 LARGEST_GRAPH_BYTES = 256 * 2**20
-"""Of a model that is loaded beside the images: its graph is read with the interpreter held, in
-turns of 0.7 ms for each MiB that the hook waits for. Pixel maps of 4096 × 4096 take 192 MiB."""
+"""Of a model that is loaded beside the images. Its graph is read and rewritten with the
+interpreter held, and the hook waits meanwhile: up to 2 ms a MiB at a time on two busy cores, which
+Micro-Manager's buffer bridges for half a second. Pixel maps of 4096 × 4096 take 192 MiB."""
 
 Shown = tuple[tuple[int, int], Region | None]
 """The frame shape and the region of the sensor that a model was last asked for."""
