@@ -202,15 +202,18 @@ def train(
             on_progress=on_progress,
             on_remark=remark,
         )
+        fitted: tuple[Estimator, Run] | None = None
         try:
-            estimator, run = begin(recordings, options=options)
+            fitted = begin(recordings, options=options)
         except UnsuitedError as error:
             if not left_open:
                 raise
             remark(f"{error}: that is done")
+        if fitted is None:  # here, where the error keeps nothing of the first attempt in memory
             options = replace(options, algorithm=INDEPENDENT)
             recordings = recordings.with_patch(patch_edge(options))
-            estimator, run = begin(recordings, options=options)
+            fitted = begin(recordings, options=options)
+        estimator, run = fitted
         if not run.workers.leads:
             return None
         result = write_bundle(
