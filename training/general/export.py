@@ -36,7 +36,7 @@ from ...storage.atomic_output import new_file, write_json
 from ..errors import ExportError
 from ..model.general import GeneralEstimator, GeneralNetwork
 from ..model.unet import parameter_count
-from ..output.export_onnx import LARGEST_RELATIVE_ERROR, quiet_exporter
+from ..output.export_onnx import LARGEST_RELATIVE_ERROR, traced
 
 LEAST_NUMBERS = 8
 """What is smaller belongs to the graph: the constants of the root."""
@@ -106,21 +106,13 @@ def general_graph(network: GeneralNetwork, context: int, *, with_maps: bool) -> 
     if with_maps:
         example.append(torch.zeros(1, 3, 75, 91))
         shapes[PIXEL_MAPS] = {2: dynamic, 3: dynamic}
-    with quiet_exporter(), torch.no_grad():
-        program = torch.onnx.export(
-            GeneralEstimator(network).eval(),
-            tuple(example),
-            dynamo=True,
-            input_names=list(shapes),
-            output_names=list(OUTPUTS),
-            dynamic_shapes=shapes,
-            verbose=False,
-        )
-    if program is None:
-        raise ExportError(
-            "PyTorch exported nothing; report this as a defect of quietscope, with its version"
-        )
-    graph = program.model_proto
+    graph = traced(
+        GeneralEstimator(network).eval(),
+        tuple(example),
+        input_names=list(shapes),
+        output_names=list(OUTPUTS),
+        dynamic_shapes=shapes,
+    )
     rewrite_for_speed(graph)
     drop_exporter_traces(graph)
     onnx.checker.check_model(graph, full_check=True)

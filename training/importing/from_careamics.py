@@ -177,23 +177,17 @@ def _exported(path: Path, state: dict[str, Any], plan: UNetPlan) -> Any:
 
 
 def _onnx(network: CAREamicsUNet) -> Any:
-    from ..output.export_onnx import quiet_exporter
+    from ..output.export_onnx import traced
 
     free = torch.export.Dim.DYNAMIC
     # One axis unlike the other and no size a power of two, so that none is taken for a constant.
     frames = torch.zeros(2, 1, 192, 320)
-    with quiet_exporter(), torch.no_grad():
-        program = torch.onnx.export(
-            network,
-            (frames,),
-            dynamo=True,
-            opset_version=LOWEST_OPSET,
-            dynamic_shapes=({0: free, 2: free, 3: free},),
-            verbose=False,
-        )
-        if program is None:
-            raise TrainingError("the exporter returned no graph; report this as a defect")
-        return program.model_proto
+    return traced(
+        network,
+        (frames,),
+        opset_version=LOWEST_OPSET,
+        dynamic_shapes=({0: free, 2: free, 3: free},),
+    )
 
 
 def _back(scaling: Linear) -> Step:

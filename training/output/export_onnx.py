@@ -92,22 +92,16 @@ def export_sampler(estimator: Estimator, path: Path, sample: Sample) -> None:
     module = SampleEstimator(estimator).eval()
     (first,), shapes = example_of(sample, with_maps=False)
     draw = torch.tensor([1, 2, 3])
-    with quiet_exporter(), torch.no_grad():
-        program = torch.onnx.export(
-            module,
-            (first, draw),
-            dynamo=True,
-            input_names=[INPUT, DRAW],
-            output_names=[DRAWN],
-            dynamic_shapes={**shapes, DRAW: {}},
-            verbose=False,
-        )
-        if program is None:
-            raise ExportError("the exporter returned no graph; report this as a defect")
-        program.save(str(path), external_data=False)
-        graph = onnx.load(str(path))
-        drop_exporter_traces(graph)
-        onnx.save(graph, str(path))
+    graph = traced(
+        module,
+        (first, draw),
+        input_names=[INPUT, DRAW],
+        output_names=[DRAWN],
+        dynamic_shapes={**shapes, DRAW: {}},
+    )
+    drop_exporter_traces(graph)
+    onnx.save(graph, str(path))
+    with torch.no_grad():
         expected = module(first, 3 * draw).numpy()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {INPUT: first.numpy(), DRAW: 3 * draw.numpy()})
@@ -124,20 +118,13 @@ def _write(
     import onnx
 
     example, shapes = example_of(sample, with_maps=pixel_maps is not None)
-    with quiet_exporter(), torch.no_grad():
-        program = torch.onnx.export(
-            estimator,
-            example,
-            dynamo=True,
-            input_names=list(shapes),
-            output_names=list(OUTPUTS),
-            dynamic_shapes=shapes,
-            verbose=False,
-        )
-        if program is None:
-            raise ExportError("the exporter returned no graph; report this as a defect")
-        program.save(str(path), external_data=False)
-    graph = onnx.load(str(path))
+    graph = traced(
+        estimator,
+        example,
+        input_names=list(shapes),
+        output_names=list(OUTPUTS),
+        dynamic_shapes=shapes,
+    )
     rewrite_for_speed(graph)
     drop_exporter_traces(graph)
     # What no operation of the graph tells: a tile has to begin at a multiple of it.
@@ -160,6 +147,23 @@ def example_of(
     if with_maps:
         shapes[PIXEL_MAPS] = {2: dynamic, 3: dynamic}
     return (first.repeat(2, 1, 1, 1), *maps), shapes
+
+
+def traced(module: torch.nn.Module, example: tuple[torch.Tensor, ...], **named: Any) -> Any:
+    """Return the graph of a module, an onnx.ModelProto; `named` goes to `torch.onnx.export`.
+
+    Raises
+    ------
+    ExportError
+        If there is none.
+    """
+    with quiet_exporter(), torch.no_grad():
+        program = torch.onnx.export(module, example, dynamo=True, verbose=False, **named)
+    if program is None:
+        raise ExportError(
+            "PyTorch exported nothing; report this as a defect of quietscope, with its version"
+        )
+    return program.model_proto
 
 
 @contextmanager
