@@ -419,7 +419,7 @@ class ChannelDenoisers:
         channel: int | str | None,
         settings: CameraFingerprint,
         frame_shape: tuple[int, int],
-        error: FrameMismatchError,
+        error: BundleError | FrameMismatchError,
     ) -> None:
         """Remember that the model of a channel cannot denoise such frames."""
         bundle = self.bundle_of(channel)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...inference.errors import FrameMismatchError
+from ...inference.errors import BundleError, FrameMismatchError
 from ...storage.axis_map import Place
 from .accounting import Accounting
 from .channel_denoisers import ChannelDenoisers
@@ -50,11 +50,12 @@ def complete(
 
     Raises
     ------
-    FrameMismatchError
-        After all others were denoised, if a model does not take frames of some shape or region.
+    BundleError, FrameMismatchError
+        After all others were denoised, if a model is gone by now, or does not take frames of some
+        shape or region.
     """
     to_do = counts.still_to_denoise
-    mismatch: FrameMismatchError | None = None
+    unusable: BundleError | FrameMismatchError | None = None
     contexts = Contexts(lambda part, place: read_raw(part, place, {}))
     estimate = np.empty((2, 0, 0), np.float32)
     with denoisers.as_they_were() as models_of:
@@ -82,8 +83,9 @@ def complete(
                 estimate = np.empty((2, *part.frame_shape), np.float32)
             try:
                 denoiser = denoisers.denoiser(channel, part.frame_shape, part.roi)
-            except FrameMismatchError as error:  # frames of other settings may fit all the same
-                mismatch = mismatch or error
+            except (BundleError, FrameMismatchError) as error:  # other frames may be done
+                denoisers.note_misfit(channel, settings, part.frame_shape, error)
+                unusable = unusable or error
                 continue
             denoisers.require_other_channels(
                 channel, part.axis_map.channel_names, part=number, time_point=place.time
@@ -93,5 +95,5 @@ def complete(
             counts.denoised_afterwards += 1
             if on_progress is not None:
                 on_progress(counts.denoised_afterwards, to_do)
-    if mismatch is not None:
-        raise mismatch
+    if unusable is not None:
+        raise unusable

@@ -16,6 +16,7 @@ from scipy.ndimage import uniform_filter
 from quietscope.acquisition import LiveDenoiser
 from quietscope.acquisition.errors import AcquisitionError
 from quietscope.acquisition.stream import active_run, model_requests
+from quietscope.acquisition.stream.denoise_stage import DenoiseStage
 from quietscope.acquisition.stream.model_switch import LARGEST_GRAPH_BYTES
 from quietscope.acquisition.stream.thread_priority import NICENESS
 from quietscope.calibration.errors import CameraMismatchError
@@ -81,6 +82,34 @@ def test_every_frame_is_denoised_once_by_the_model_of_its_time(tmp_path, make_bu
     assert (told["from_frame"], told["channel"]) == (change, "*")
     assert told["model"]["model_sha256"] == switch["after_sha256"] == report["model_sha256"]
     assert "second from here on" in (run / "events.log").read_text()
+
+
+def test_a_model_that_went_after_the_change_costs_its_own_frames_alone(
+    tmp_path, make_bundle, frames, monkeypatch
+):
+    first, second = make_bundle("first"), make_bundle("second", radius=3)
+    really = DenoiseStage._publish
+
+    def slowly(self, *given):
+        time.sleep(0.02)
+        really(self, *given)
+
+    monkeypatch.setattr(DenoiseStage, "_publish", slowly)
+    live = LiveDenoiser(first, tmp_path / "run", provider="cpu")
+
+    def recorded():
+        with live:
+            send(live, frames, range(30), pause_s=0.005)  # too fast: most are skipped
+            live.use(second)
+            shutil.rmtree(first)
+            send(live, frames, range(30, 60))
+
+    with pytest.raises(BundleError, match="no model bundle"):
+        recorded()
+    (switch,) = live.report["model_switches"]
+    there = open_stack(tmp_path / "run" / "denoised.ome.zarr").present_indices
+    assert set(range(switch["from_frame"], 60)) <= set(there.tolist())
+    assert live.report["frames_recorded"] == 60
 
 
 def test_what_does_not_fit_is_refused_in_a_line_and_the_old_one_goes_on(
