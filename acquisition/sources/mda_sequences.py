@@ -159,14 +159,21 @@ class MdaSequences:
         A block that is left by an error, or by Ctrl-C while it waits, cancels them.
         """
         if error is not None:
-            self.stop()
+            self._stop_all()
+            return error
         try:
             _await_all()
         except KeyboardInterrupt as stopped:
-            self.stop()
-            _await_all()
+            self._stop_all()
             return stopped
-        return self._failure if error is None else error
+        return self._failure
+
+    def _stop_all(self) -> None:
+        """Cancel whatever runs until nothing does.
+
+        pymmcore-plus forgets a cancellation of a sequence whose thread has not begun to run.
+        """
+        _await_all(meanwhile=self.stop)
 
     def _hear(self, told: Any) -> None:
         """Keep the first error by which a thread of pymmcore-plus ended, and hand it on."""
@@ -234,9 +241,10 @@ def _runner_of(thread: threading.Thread) -> Any:
     return runner if type(runner).__name__ == "MDARunner" else None
 
 
-def _await_all() -> None:
+def _await_all(meanwhile: Callable[[], None] = lambda: None) -> None:
     own = threading.current_thread()
     while waiting := [thread for thread in _running() if thread is not own]:
+        meanwhile()
         waiting[0].join(CHECK_S)
 
 

@@ -163,7 +163,7 @@ def test_a_micro_manager_that_is_closed_in_mid_run_is_said_and_connected_anew(tm
         assert session.connect.start()
         until(lambda: is_over(session.connect))
         assert session.facts.microscope is not None, session.connect.error
-        session.record.choose(frames=100_000)
+        session.record.choose(frames=10_000)
         assert session.record.start()
         until(lambda: session.record.tick() or recorded(session.record) > 5)
     finally:

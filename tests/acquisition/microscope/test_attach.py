@@ -543,7 +543,7 @@ def test_a_micro_manager_that_crashes_costs_nothing_that_was_recorded(tmp_path, 
     theirs.switch("live", whose == "live mode")
     run = tmp_path / "run"
     command = ["record", "--attach", "--port", theirs.port, "--out", run]
-    command += ["--follow"] if whose == "live mode" else ["--frames", 100_000]
+    command += ["--follow"] if whose == "live mode" else ["--frames", 10_000]
     following = started(command, tmp_path)
     log = run / "frames.jsonl"
     try:

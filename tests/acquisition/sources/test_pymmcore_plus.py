@@ -352,6 +352,19 @@ def test_an_error_in_the_block_stops_the_sequence(mmc, tmp_path):
     assert not mmc.mda.is_running()
 
 
+def test_a_sequence_that_had_not_begun_when_the_block_failed_is_stopped(mmc, tmp_path, monkeypatch):
+    """pymmcore-plus forgets a cancellation that comes before its thread runs."""
+    runner = type(mmc.mda)
+    run = runner.run
+
+    def late(self, events, **options):
+        time.sleep(0.5)
+        run(self, events, **options)
+
+    monkeypatch.setattr(runner, "run", late)
+    test_an_error_in_the_block_stops_the_sequence(mmc, tmp_path)
+
+
 @THREADS_FAIL
 def test_a_sequence_after_the_block_is_cancelled(mmc, tmp_path):
     with LiveDenoiser(output=tmp_path / "run") as live:
