@@ -52,8 +52,7 @@ def train(
         typer.Option(
             "--from",
             metavar="general|BUNDLE",
-            help="Begin with this model; default: the general one, where it knows all that is "
-            "asked for.",
+            help="Begin with this model: the general one, or a bundle; default: from nothing.",
         ),
     ] = None,
     context: Annotated[int, typer.Option(help="Preceding frames that the model uses.")] = 0,

@@ -18,4 +18,16 @@ class ExportError(TrainingError):
 
 
 class UnsuitedError(TrainingError):
-    """The recordings are fit for training, and the method that was chosen is not fit for them."""
+    """The recordings are fit for training, and the method that was chosen is not fit for them.
+
+    Parameters
+    ----------
+    message
+        Says what was found.
+    instead
+        The method that is fit for them.
+    """
+
+    def __init__(self, message: str, *, instead: str) -> None:
+        super().__init__(f"{message}; train with --algorithm {instead}")
+        self.instead = instead

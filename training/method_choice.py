@@ -15,7 +15,7 @@ from .options import AUTO, TrainingOptions
 INDEPENDENT = "lattice"
 """Blind to the pixel alone: where the noise of pixels is independent."""
 REFINED = "refined"
-"""The general model, which goes on learning: where it knows all that is asked of it.
+"""The general model, which goes on learning, for the same noise; it is asked for by name.
 `benchmarks/training_refined.py` compares."""
 FOR_INDEPENDENT = (INDEPENDENT, REFINED)
 SHARED = "r2r"
@@ -28,41 +28,26 @@ def with_method(
     found: NoiseCorrelation,
     remark: Callable[[str], None],
     *,
-    holds_out: bool = True,
     agreed: Callable[[float], float] = float,
 ) -> TrainingOptions:
     """Return options with the method that suits the noise, if it was left open; say which.
 
-    `holds_out` says whether there are frames that are not learned from: a network that sees its
-    pixel is not trained unwatched. `agreed` returns what the first of several processes found:
-    each has frames of its own, and all must train one network.
+    `agreed` returns what the first of several processes found: each has frames of its own, and all
+    must train one network.
     """
     if options.algorithm != AUTO:
         return options
     if not agreed(found.is_correlated):
-        return _for_independent(options, remark, holds_out=holds_out)
-    remark(
-        f"{found.described()}: {SHARED} is trained, which draws noise like it, and neither "
-        f"{REFINED} nor {INDEPENDENT}, which would take it for signal; --algorithm chooses "
-        "otherwise"
-    )
-    return replace(options, algorithm=SHARED)
-
-
-def _for_independent(
-    options: TrainingOptions, remark: Callable[[str], None], *, holds_out: bool
-) -> TrainingOptions:
-    reason = unknown_to_general(options)
-    if reason is None and not holds_out:
-        reason = "cannot be watched while it learns: too few frames to hold one out"
-    if reason is not None:
-        remark(f"{INDEPENDENT} is trained: the general model {reason}")
+        remark(
+            f"the noise of neighbouring pixels is independent: {INDEPENDENT} is trained; "
+            "--algorithm chooses otherwise"
+        )
         return replace(options, algorithm=INDEPENDENT)
     remark(
-        f"{REFINED} is trained: the general model, which goes on learning from these recordings; "
-        f"--algorithm {INDEPENDENT} begins from nothing"
+        f"{found.described()}: {SHARED} is trained, which draws noise like it, and not "
+        f"{INDEPENDENT}, which would take it for signal; --algorithm chooses otherwise"
     )
-    return replace(options, algorithm=REFINED)
+    return replace(options, algorithm=SHARED)
 
 
 def unknown_to_general(options: TrainingOptions) -> str | None:

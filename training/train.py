@@ -47,7 +47,7 @@ from .data.side_inputs import SideInputs, channel_name, one_channel, other_chann
 from .data.targets import targets_of, told_apart
 from .device import join_workers
 from .errors import TrainingError, UnsuitedError
-from .method_choice import INDEPENDENT, with_method
+from .method_choice import with_method
 from .methods import learner_for, learner_of, patch_edge, require_targets
 from .methods.learner import Player
 from .methods.uncertainty_calibration import calibrate_uncertainty
@@ -101,6 +101,7 @@ def train(
     truths: Sequence[Stack] = (),
     pairs: Path | None = None,
     warm_start: dict[str, Tensor] | None = None,
+    demanded: bool = True,
     accept: bool = False,
     overwrite: bool = False,
     between_steps: BetweenSteps = go_on,
@@ -131,6 +132,10 @@ def train(
         they are found by a test that nothing moved.
     warm_start
         Network weights to begin with, of a model of the same algorithm, preset and context.
+    demanded
+        Whether somebody asked for the method that `options` name. If not, recordings that do not
+        suit it are trained on by the one that does, and a resumed run goes on with the one that
+        it took.
     accept
         Let the model be put in use even if it is no better than its input or a blur.
     overwrite
@@ -149,7 +154,8 @@ def train(
     TrainingDataError
         If the stacks cannot teach a network.
     TrainingError
-        If the run cannot start, go on or be exported.
+        If the run cannot start, go on or be exported; `UnsuitedError` if that is because of the
+        method.
     OutputError
         If `out` exists or cannot be written.
     """
@@ -166,24 +172,16 @@ def train(
         options = replace(options, seconds=DEFAULT_SECONDS)
     options, channel = _with_names(options, channel, stacks[0])
     # From the first step on: no second training may write the same bundle or its checkpoint.
-    left_open = False
     with owned(out) if leads else nullcontext():
-        if options.algorithm == AUTO and options.resume:
+        if options.resume and (options.algorithm == AUTO or not demanded):
             options = replace(options, algorithm=begun_algorithm(working_file(out)))
         recordings, pixel_maps = read(
             stacks, options, noise_model, channel, remark, truths=truths, pairs=pairs
         )
         if options.algorithm == AUTO:
             found = noise_correlation(recordings.resident)
-            options = with_method(
-                options,
-                found,
-                remark,
-                holds_out=recordings.holds_out,
-                agreed=join_workers().agreed,
-            )
+            options = with_method(options, found, remark, agreed=join_workers().agreed)
             recordings = recordings.with_patch(patch_edge(options))
-            left_open = True
         if noise_model is None:
             remark("no noise model was given: one is estimated from the recordings themselves")
             noise_model = bootstrap_noise_model(recordings.stacks, seed=options.seed)
@@ -203,14 +201,16 @@ def train(
             on_remark=remark,
         )
         fitted: tuple[Estimator, Run] | None = None
+        instead = None
         try:
             fitted = begin(recordings, options=options)
         except UnsuitedError as error:
-            if not left_open:
+            if demanded:
                 raise
             remark(f"{error}: that is done")
-        if fitted is None:  # here, where the error keeps nothing of the first attempt in memory
-            options = replace(options, algorithm=INDEPENDENT)
+            instead = error.instead
+        if instead is not None:  # here, where the error keeps nothing of the first attempt
+            options = replace(options, algorithm=instead)
             recordings = recordings.with_patch(patch_edge(options))
             fitted = begin(recordings, options=options)
         estimator, run = fitted

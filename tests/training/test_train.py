@@ -210,7 +210,7 @@ def test_a_resumed_run_keeps_the_method_that_was_chosen(recording, tmp_path):
             save()
             raise Killed
 
-    # The recording's noise is white, for which refined would be chosen now.
+    # The recording's noise is white, for which lattice would be chosen now.
     begun = dataclasses.replace(QUICK, algorithm="n2v2")
     again = dataclasses.replace(QUICK, algorithm="auto", resume=True)
     for options in (begun, again):

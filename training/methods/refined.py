@@ -25,7 +25,7 @@ from ...inference.general.camera_constants import CameraConstants
 from ...inference.general.shipped import general_in_words
 from ..device import join_workers
 from ..errors import TrainingError, UnsuitedError
-from ..method_choice import INDEPENDENT, unknown_to_general
+from ..method_choice import INDEPENDENT, SHARED, unknown_to_general
 from ..model.general import LEAST_VARIANCE_E2, shipped_state
 from ..model.general_prior import CameraInUnits, Electrons, GeneralPrior, split
 from ..model.noise_likelihood import TabulatedNoise
@@ -73,7 +73,9 @@ class RefinedLearner(GaussianLearner):
         Raises
         ------
         TrainingError
-            With what to leave out, or to train instead.
+            With what to leave out.
+        UnsuitedError
+            If neighbouring pixels share noise.
         """
         if (unknown := unknown_to_general(options)) is not None:
             raise TrainingError(
@@ -83,9 +85,10 @@ class RefinedLearner(GaussianLearner):
         found = correlation()
         # Each of several processes has frames of its own; all of them go on, or none.
         if join_workers().agreed(found.is_correlated):
-            raise TrainingError(
-                f"{found.described()}, and the general model takes every pixel's noise for its "
-                "own; train with --algorithm r2r"
+            raise UnsuitedError(
+                f"{found.described()}, and the general model takes every pixel's noise for "
+                "its own",
+                instead=SHARED,
             )
         return replace(options, begun_with=options.begun_with or general_in_words())
 
@@ -131,8 +134,8 @@ class RefinedLearner(GaussianLearner):
             raise UnsuitedError(
                 "the noise of these recordings cannot be split in two: it is not that of photons "
                 "and read noise (amplified light, as of a photomultiplier or EM-CCD, or rescaled "
-                "frames), and the general model would learn it as signal; train with "
-                f"--algorithm {INDEPENDENT}"
+                "frames), and the general model would learn it as signal",
+                instead=INDEPENDENT,
             )
 
     @torch.no_grad()

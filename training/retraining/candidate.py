@@ -30,7 +30,7 @@ from ...storage.stack import Stack
 from ..checkpoint import load_checkpoint
 from ..data.side_inputs import one_channel, other_channels_of
 from ..errors import TrainingError
-from ..method_choice import FOR_INDEPENDENT, REFINED, with_method
+from ..method_choice import FOR_INDEPENDENT, with_method
 from ..options import AUTO, TrainingOptions
 from ..run import go_on, in_one_process
 from ..train import train
@@ -96,12 +96,14 @@ def candidate_round(
             train(
                 stacks,
                 candidate,
-                options if request.options is not None else _left_open(options),
+                options,
                 noise_model=calibrated,
                 # Named, so that no other camera's frames are given to it.
                 camera=None if calibrated else _camera(stacks[0]),
                 channel=slot.channel,
                 warm_start=None if scratch else _warm_start(current, options),
+                # The method of the model in use was nobody's demand, and no reason to fail.
+                demanded=request.options is not None,
                 between_steps=request.between_steps or go_on,
                 on_progress=request.on_progress,
                 on_remark=request.on_remark,
@@ -153,17 +155,6 @@ def _for_noise(
     if not found.is_correlated:
         return options
     return with_method(replace(options, algorithm=AUTO), found, request.remark)
-
-
-def _left_open(options: TrainingOptions) -> TrainingOptions:
-    """Return options as `train` takes them where nobody demanded the method of the model in use.
-
-    `refined` is what `auto` chooses, for recordings that suit it; the new ones need not. What the
-    runs had begun with, and the weights of the same method, are gone on with all the same.
-    """
-    if options.algorithm != REFINED:
-        return options
-    return replace(options, algorithm=AUTO)
 
 
 def _camera(stack: Stack) -> CameraFingerprint | None:

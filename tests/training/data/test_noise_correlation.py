@@ -232,7 +232,7 @@ def test_a_kernel_and_a_line_are_not_both_taken():
     ("shared", "chosen"),
     [
         (low_passed((12, 96, 96)), "r2r"),
-        (noise(), "refined"),
+        (noise(), "lattice"),
         (noise() + 0.2 * noise((12, 96, 1)), "r2r"),
     ],
     ids=["both axes", "none", "rows"],
@@ -246,10 +246,10 @@ def test_the_method_is_chosen_by_the_noise_and_named(shared, chosen):
     assert f"{chosen} is trained" in remarks[0]
     assert judged(chosen, found)[0]
     clean, said = judged("n2v", found)
-    assert clean is (chosen == "refined")
+    assert clean is (chosen == "lattice")
     assert clean or "the result is not clean" in said
     # Of several processes the first one's finding holds for all.
-    other = "r2r" if chosen == "refined" else "refined"
+    other = "r2r" if chosen == "lattice" else "lattice"
     left_open = TrainingOptions(algorithm="auto")
     agreed = with_method(left_open, found, remarks.append, agreed=lambda mine: float(not mine))
     assert agreed.algorithm == other

@@ -220,14 +220,34 @@ def test_a_model_for_independent_noise_is_left_where_new_runs_share_it(in_use, w
     assert bool(told) == bool(width)
 
 
-@pytest.mark.usefixtures("one_thread")
-def test_where_new_noise_cannot_be_split_a_night_falls_back_and_goes_on(tmp_path, in_use):
-    """The method of the model in use was nobody's demand, and no reason to fail every night."""
+def refined_in_use(in_use):
     shelf = in_use()
     manifest = read_manifest(shelf.models_dir / "first").model_copy(
         update={"algorithm": "refined", "preset": "live", "noise_model": "bootstrapped"}
     )
     (shelf.models_dir / "first" / "manifest.json").write_text(manifest.model_dump_json(), "utf-8")
+    return shelf
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_refined_model_in_use_is_refined_further(in_use):
+    shelf = refined_in_use(in_use)
+    record(shelf.path, "monday")
+    trained = []
+
+    def killed(run, save):
+        trained.append(run.options.algorithm)
+        raise WindowEndedError("the night is over")
+
+    with pytest.raises(WindowEndedError):
+        one_round(shelf, slots_of(shelf)[0], Request(steps=2, between_steps=killed))
+    assert trained == ["refined"]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_where_new_noise_cannot_be_split_a_night_falls_back_and_goes_on(tmp_path, in_use):
+    """The method of the model in use was nobody's demand, and no reason to fail every night."""
+    shelf = refined_in_use(in_use)
     rng = np.random.default_rng(7)
     # Each photon has a height of its own: a photomultiplier's.
     photons = rng.poisson(scene(0.01), (12, *SHAPE))
