@@ -352,7 +352,9 @@ def test_an_error_in_the_block_stops_the_sequence(mmc, tmp_path):
     assert not mmc.mda.is_running()
 
 
-def test_a_sequence_that_had_not_begun_when_the_block_failed_is_stopped(mmc, tmp_path, monkeypatch):
+def test_a_sequence_that_had_not_begun_when_the_block_failed_is_stopped(
+    mmc, tmp_path, monkeypatch
+):
     """pymmcore-plus forgets a cancellation that comes before its thread runs."""
     runner = type(mmc.mda)
     run = runner.run
