@@ -400,7 +400,7 @@ def fit(
     watched = on_progress is not None and run.workers.leads
     tell = Watcher(run, estimator, recordings, on_progress) if watched else unwatched  # type: ignore[arg-type]
     held_out = held_out_frames(
-        recordings, estimator, run.learner.network.stride, run.workers.device
+        recordings.held_out, estimator, run.learner.network.stride, run.workers.device
     )
     if state is None:
         run.learner.require_suited(held_out, _rng(options.seed))
@@ -526,7 +526,7 @@ def _taught(
         )
         estimator.network.load_state_dict(kept["weights"])
         stride, device = run.learner.network.stride, run.workers.device
-        _finish(run, estimator, held_out_frames(seen, estimator, stride, device))
+        _finish(run, estimator, held_out_frames(seen.held_out, estimator, stride, device))
     else:
         if on_progress is not None:
             on_progress = part_of_run(on_progress, lesson.algorithm, 0.0, share)

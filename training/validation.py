@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data.recordings import Recordings
+from .data.side_inputs import Sample
 from .model.estimator import Estimator
 from .run import OVERFITTED_NATS, LossRow, Run
 
@@ -28,14 +28,15 @@ PATIENT_STEPS = 20
 
 
 def held_out_frames(
-    recordings: Recordings, estimator: Estimator, stride: int, device: torch.device
+    held_out: Sequence[Sample], estimator: Estimator, stride: int, device: torch.device
 ) -> list[Tensor]:
-    """Return held-out frames (1, planes, Y, X) in network units, Y and X multiples of stride.
+    """Return held-out samples as the network takes them, (1, planes, Y, X) in its units.
 
-    The last planes are the target, where the frames themselves do not say what is to be predicted.
+    Y and X are multiples of `stride`. The last planes are the target, where the frames themselves
+    do not say what is to be predicted.
     """
     frames = []
-    for sample in recordings.held_out:
+    for sample in held_out:
         height, width = (edge // stride * stride for edge in sample.observations.shape[1:])
         crop = [
             torch.from_numpy(planes.astype(np.float32)).to(device)

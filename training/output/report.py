@@ -128,6 +128,8 @@ def _rows(usefulness: Usefulness) -> list[tuple[str, str, str]]:
     ]
     if usefulness.running_mean is not None:
         named.insert(2, ("mean of the same frames, blurred", usefulness.running_mean))
+    if usefulness.general is not None:
+        named.insert(-1, ("general model, without any training", usefulness.general))
     return [(name, shown(value), _below(value, usefulness.input)) for name, value in named]
 
 

@@ -1,5 +1,8 @@
 """Whether a model is worth its name: better than what it was given, and than a plain blur.
 
+And whether the training was worth it: the general model, which has seen none of the frames, is a
+further competitor where it suits them.
+
 Owns the comparison on held-out frames, without clean images, and what a person is told about it.
 Each frame's noise is split in two (see `inference.evaluation.noise_splitting`): all see one part
 and are scored against the other. The widths of the blurs are chosen on the same frames: the
@@ -19,10 +22,17 @@ from scipy.ndimage import gaussian_filter
 
 from ...calibration.noise_correlation import NoiseCorrelation
 from ...calibration.noise_model import NoiseModel
-from ...inference.evaluation.noise_splitting import Split, counts_photons, error_of, split
+from ...inference.evaluation.noise_splitting import (
+    Split,
+    counts_photons,
+    error_of,
+    errors_of,
+    split,
+)
 from ...inference.evaluation.trivial_competitors import WIDTHS_PX
 from ..data.side_inputs import Sample
 from ..model.estimator import Estimator
+from .untrained_general import UntrainedGeneral
 
 COMPARED_FRAMES = 8
 """Crops of held-out frames: half a million pixels, which tell a percent of the error."""
@@ -30,6 +40,10 @@ NEUTRAL_SIGMA_PX = 1.25
 """Of the blur that says how bright a pixel is, and so how much noise is split: no competitor's."""
 LEAST_GAIN = 0.002
 """Of an error, that a model has to be better by: a difference in the last digits is none."""
+GENERAL_GAIN = 0.02
+"""Of an error, by which the general model has to be better before another training is advised:
+0.1 dB; and by more than chance."""
+CERTAIN_SIGMA = 3.0
 LEAST_NOISE_ADU2 = 1e-3
 """Keeps the split defined where a camera has no noise at all."""
 
@@ -48,6 +62,10 @@ class Usefulness:
         Of the mean of all frames that the model is given, blurred; None without preceding frames.
     frames
         How many.
+    general
+        Of the general model without any training; None where it does not suit the noise.
+    advice
+        What to do where that is surely better than the model.
     """
 
     model: float
@@ -56,6 +74,8 @@ class Usefulness:
     blur_sigma_px: float
     running_mean: float | None
     frames: int
+    general: float | None = None
+    advice: str | None = None
 
     @property
     def better_than_trivial(self) -> bool:
@@ -73,6 +93,7 @@ class Usefulness:
             "held_out_mse_blur_adu2": self.blur,
             "blur_sigma_px": self.blur_sigma_px,
             "held_out_mse_running_mean_adu2": self.running_mean,
+            "held_out_mse_general_adu2": self.general,
         }
 
     def sentence(self) -> str:
@@ -82,6 +103,11 @@ class Usefulness:
             f"{shown(self.input)}, of a Gaussian blur ({self.blur_sigma_px:g} px) "
             f"{shown(self.blur)}"
         )
+        if self.advice is not None and self.general is not None:
+            found += (
+                f"; the general model is better without any training ({shown(self.general)}): "
+                f"{self.advice}"
+            )
         if not self._beats(self.input):
             return f"this model is no better than the raw frames: {found}"
         if not self._beats(self.blur):
@@ -109,8 +135,9 @@ def usefulness_of(
     context_frames: int,
     seed: int,
     correlation: NoiseCorrelation | None = None,
+    general: UntrainedGeneral | None = None,
 ) -> Usefulness:
-    """Compare a trained estimator with its input and with blurs of it.
+    """Compare a trained estimator with its input, with blurs of it, and with the general model.
 
     Parameters
     ----------
@@ -126,16 +153,20 @@ def usefulness_of(
         Of the split.
     correlation
         Of the noise, which must be split as it is correlated; None takes it for independent.
+    general
+        The general model; None where it does not suit the recordings.
     """
     rng = np.random.default_rng(seed)
     count = min(COMPARED_FRAMES, len(held_out))
     chosen = [held_out[i] for i in np.linspace(0, len(held_out) - 1, count).round().astype(int)]
-    model, blurs, means = [], [], []
+    model, blurs, means, of_general = [], [], [], []
     for sample in chosen:
         part = _split(sample, noise_model, rng, correlation)
-        planes = Sample(part.seen, sample.pixel_maps).crop(*part.compared.shape)
-        denoised, _ = estimator(*map(torch.from_numpy, planes))
-        model.append(error_of(denoised[0, 0].numpy(), part))
+        shown_part = Sample(part.seen, sample.pixel_maps)
+        denoised, _ = estimator(*map(torch.from_numpy, shown_part.crop(*part.compared.shape)))
+        model.append(errors_of(denoised[0, 0].numpy(), part).ravel())
+        if general is not None:
+            of_general.append(errors_of(general.denoised(shown_part), part).ravel())
         seen = part.seen[: 1 + context_frames].astype(np.float64)
         own = [_corrected(frame, sample) for frame in seen if frame.any()] or [seen[0]]
         blurs.append(_blurred_errors(own[0], part))
@@ -143,13 +174,32 @@ def usefulness_of(
     by_width, of_means = np.mean(blurs, axis=0), np.mean(means, axis=0)
     best = 1 + int(by_width[1:].argmin())
     return Usefulness(
-        model=float(np.mean(model)),
+        model=float(np.mean([errors.mean() for errors in model])),
         input=float(by_width[0]),
         blur=float(by_width[best]),
         blur_sigma_px=WIDTHS_PX[best],
         running_mean=float(of_means.min()) if context_frames else None,
         frames=count,
+        **_of_general(general, model, of_general, chosen),
     )
+
+
+def _of_general(
+    general: UntrainedGeneral | None,
+    model: Sequence[NDArray[np.float64]],
+    errors: Sequence[NDArray[np.float64]],
+    chosen: Sequence[Sample],
+) -> dict[str, Any]:
+    """Return the general model's error, and what to do if it is surely less than the model's."""
+    if general is None:
+        return {}
+    error = float(np.mean([of.mean() for of in errors]))
+    gains = np.concatenate(model) - np.concatenate(errors)
+    # What the split drew is independent from pixel to pixel, and most of what a gain scatters by.
+    by_chance = CERTAIN_SIGMA * float(gains.std()) / gains.size**0.5
+    worth = GENERAL_GAIN * abs(float(np.concatenate(model).mean()))
+    better = float(gains.mean()) > max(by_chance, worth)
+    return {"general": error, "advice": general.advice(chosen) if better else None}
 
 
 def _split(

@@ -50,6 +50,7 @@ from .export_onnx import export_graph, export_sampler
 from .preview import Preview, PreviewTile
 from .report import write_losses, write_report
 from .trust_record import write_trust_record
+from .untrained_general import UntrainedGeneral
 from .usefulness import Usefulness, usefulness_of
 
 
@@ -100,6 +101,7 @@ def write_bundle(
         context_frames=run.options.context_frames,
         seed=run.options.seed,
         correlation=run.noise_correlation,
+        general=UntrainedGeneral.beside(run, recordings),
     )
     noise_is_removed, noise = _noise(run)
     belongs_to = _camera_of(camera or noise_model.fingerprint, noise_model, pixel_maps)

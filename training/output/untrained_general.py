@@ -1,0 +1,100 @@
+"""The general model as it ships, as a competitor of a model that was trained.
+
+Owns how it is asked about the frames of a run, and what a person should do where it wins. It is
+what `--model general` would show: nothing has been learned. Which errors are compared, and when
+one is better, belongs to `usefulness`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...inference.general.shipped import CONTEXTS
+from ..data.recordings import Recordings
+from ..data.side_inputs import Sample
+from ..errors import UnsuitedError
+from ..method_choice import REFINED, unknown_to_general
+from ..methods.refined import RefinedLearner
+from ..model.estimator import Estimator
+from ..options import InputPlanes
+from ..run import Run
+from ..validation import held_out_frames
+
+AS_IT_IS = "take it as it is (--model general)"
+BEGIN_WITH_IT = "train with --from general, which begins with it"
+
+
+@dataclass(frozen=True, slots=True)
+class UntrainedGeneral:
+    """The general model for the camera of a run.
+
+    Attributes
+    ----------
+    learner
+        With the weights that ship.
+    estimator
+        Around its network, in the units of the run.
+    run, recordings
+        Beside which it stands.
+    """
+
+    learner: RefinedLearner
+    estimator: Estimator
+    run: Run
+    recordings: Recordings
+
+    @classmethod
+    def beside(cls, run: Run, recordings: Recordings) -> UntrainedGeneral | None:
+        """Return it for a run that has ended; None where neighbouring pixels share their noise."""
+        found = run.noise_correlation
+        if found is None or found.is_correlated:
+            return None
+        # It looks at the channel itself alone, whose frames come first.
+        inputs = InputPlanes(
+            context_frames=min(run.options.context_frames, CONTEXTS[-1]),
+            pixel_maps=recordings.inputs.pixel_maps,
+        )
+        learner = RefinedLearner(run.options, run.learner.posterior.noise, inputs)
+        estimator = Estimator(
+            learner.network,
+            learner.posterior,
+            centre_adu=recordings.centre_adu,
+            scale_adu=recordings.scale_adu,
+        )
+        return cls(learner, estimator.eval(), run, recordings)
+
+    @torch.no_grad()
+    def denoised(self, sample: Sample) -> NDArray[np.float32]:
+        """Return its estimate (Y, X) ADU of the newest frame of a sample."""
+        own = self._own(sample)
+        planes = own.crop(*own.observations.shape[1:])
+        mean, _ = self.estimator(*map(torch.from_numpy, planes))
+        estimate: NDArray[np.float32] = mean[0, 0].numpy()
+        return estimate
+
+    def advice(self, held_out: Sequence[Sample]) -> str:
+        """Return what to do where it is better than what was trained."""
+        options = self.run.options
+        known = unknown_to_general(options) is None
+        if options.algorithm == REFINED or not known or not self.recordings.holds_out:
+            return AS_IT_IS
+        frames = held_out_frames(
+            [self._own(sample) for sample in held_out],
+            self.estimator,
+            self.learner.network.stride,
+            torch.device("cpu"),
+        )
+        rng = torch.Generator().manual_seed(options.seed)
+        try:
+            self.learner.require_suited(frames, rng)
+        except UnsuitedError:
+            return AS_IT_IS
+        return BEGIN_WITH_IT
+
+    def _own(self, sample: Sample) -> Sample:
+        return Sample(sample.observations[: self.learner.inputs.own_frames], sample.pixel_maps)
