@@ -1,16 +1,21 @@
 """Where patches are taken: half of them anywhere, half where the frames hold structure.
 
+Structure says where in a recording, not in which: each has the share of its frames. By contrast in
+ADU a specimen under eight times the light would have nearly all, and the dim one be forgotten.
+
 Owns the drawing of patches from the frames in memory. Units are ADU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...storage.stack import Stack
 from ..errors import TrainingDataError
 from ..options import InputPlanes
 from .pictures import Pictures
@@ -101,7 +106,9 @@ class PatchSampler:
         self._maps = {part: known.get(part) or _InformationMap(part) for part in resident}
         self._resident_chunks = tuple(resident)
         self._frames = np.cumsum([len(part.learned_from) for part in resident])
-        self._information = np.cumsum([known_map.total for known_map in self._maps.values()])
+        self._weights = _weights(self._maps)
+        totals = [one.total for one in self._maps.values()]
+        self._information = np.cumsum(np.multiply(totals, self._weights))
 
     def somewhere(self, rng: np.random.Generator) -> tuple[ResidentChunk, int, int, int]:
         """Return where a patch is taken: chunk, row of it, and the upper left pixel."""
@@ -114,11 +121,23 @@ class PatchSampler:
             return part, part.learned_from[int(frame)], y, x
         number, amount = _located(self._information, rng.random() * self._information[-1])
         part = self._resident_chunks[number]
-        frame, top, left = self._maps[part].cell_at(amount)
+        frame, top, left = self._maps[part].cell_at(amount / self._weights[number])
         # The patch holds the cell at a random place of its own.
         y = top - int(rng.integers(self._patch - CELL + 1))
         x = left - int(rng.integers(self._patch - CELL + 1))
         return part, part.learned_from[frame], min(max(y, 0), most_y), min(max(x, 0), most_x)
+
+
+def _weights(maps: Mapping[ResidentChunk, _InformationMap]) -> list[float]:
+    """Return what the information of each chunk counts: of a recording's, one for each frame."""
+    frames: Counter[Stack] = Counter()
+    information: dict[Stack, float] = {}
+    for part, of_it in maps.items():
+        stack = part.chunk.stack
+        frames[stack] += len(part.learned_from)
+        information[stack] = information.get(stack, 0.0) + of_it.total
+    stacks = [part.chunk.stack for part in maps]
+    return [frames[one] / information[one] if information[one] > 0 else 1.0 for one in stacks]
 
 
 def _located(cumulative: NDArray[Any], amount: float) -> tuple[int, float]:

@@ -106,6 +106,17 @@ def test_every_stack_has_its_share():
     assert len([index for stack, index in seen if stack is stacks[1]]) == 90
 
 
+def test_a_dim_recording_has_its_share_beside_one_under_ten_times_the_light():
+    structure = np.random.default_rng(0).random((40, *SHAPE))
+    dim, bright = (
+        (level + 0.5 * level * structure).astype(np.uint16) for level in (1_000, 10_000)
+    )
+    recordings = loaded([stack_from_array(dim), stack_from_array(bright)])
+    recordings.sampler.move(0, 0.0, wait=True)
+    drawn = recordings.sampler.draw(1000, np.random.default_rng(0))
+    assert 0.45 < (drawn.mean(axis=(1, 2, 3)) < 5_000).mean() < 0.55
+
+
 def test_what_is_in_memory_follows_from_seed_and_step_alone():
     def at(step, seed=0, worker=0, before=()):
         recordings = loaded([stack_from_array(numbered(600))], seed=seed, worker=worker)
