@@ -19,7 +19,7 @@ from ...calibration.fingerprint import CameraFingerprint
 from ...calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from ...calibration.noise_correlation import correlation_in
 from ...calibration.noise_files import load_noise_model
-from ...errors import QuietscopeError
+from ...errors import QuietscopeError, one_line
 from ...inference.bundle import Bundle, open_bundle
 from ...inference.errors import FrameMismatchError
 from ...inference.library import Library
@@ -38,7 +38,7 @@ from . import begun, run_audit
 from .comparison import Yardstick, compare
 from .decision import Decision
 from .gate import Verdict, judge
-from .looked_at import LookedAt, SlotMemory, remember
+from .looked_at import LookedAt, SlotMemory, remember, remember_promising
 from .new_runs import learned
 from .request import Request
 from .run_names import run_name
@@ -61,6 +61,7 @@ def candidate_round(
     options: TrainingOptions,
     request: Request,
     candidate: Path,
+    begin_with: Path | None = None,
 ) -> Decision:
     """Train a candidate for a slot, or go on with it, and decide.
 
@@ -76,6 +77,8 @@ def candidate_round(
         Whom to tell, and when to give way.
     candidate
         The bundle's place; what stands there, or was begun, is gone on with.
+    begin_with
+        An earlier candidate that this one begins with; None for the model in use, or from scratch.
 
     Raises
     ------
@@ -91,7 +94,8 @@ def candidate_round(
             options = _for_noise(options, current, stacks, slot.channel, request)
         begun.note(shelf, candidate, [stack.path for stack in stacks], slot.channel, options)
         memory = LookedAt.of(shelf).slot(slot.key)
-        scratch = request.since_last and (memory.trainings + 1) % FROM_SCRATCH_EVERY == 0
+        from_scratch = request.since_last and (memory.trainings + 1) % FROM_SCRATCH_EVERY == 0
+        begins_with = _opened(begin_with) or (None if from_scratch else current)
         in_one_process(
             train(
                 stacks,
@@ -101,7 +105,7 @@ def candidate_round(
                 # Named, so that no other camera's frames are given to it.
                 camera=None if calibrated else _camera(stacks[0]),
                 channel=slot.channel,
-                warm_start=None if scratch else _warm_start(current, options),
+                warm_start=_warm_start(begins_with, options),
                 # The method of the model in use was nobody's demand, and no reason to fail.
                 demanded=request.options is not None,
                 between_steps=request.between_steps or go_on,
@@ -115,6 +119,7 @@ def candidate_round(
     if bundle.manifest.noise_is_removed is False and bundle.manifest.noise:
         request.remark(bundle.manifest.noise)
     decision = _decide(shelf, slot, bundle, current, stacks, yardstick, options.seed)
+    remember_promising(shelf, slot.key, decision)
     begun.forget(candidate)
     return replace(
         decision,
@@ -123,6 +128,16 @@ def candidate_round(
         before=slot.current,
         runs=tuple(shelf.name_of(Path(stack.path)) for stack in stacks),
     )
+
+
+def _opened(begin_with: Path | None) -> Bundle | None:
+    if begin_with is None:
+        return None
+    try:
+        return open_bundle(begin_with)
+    except QuietscopeError as error:  # a head start is not worth a night
+        logger.warning("%s; it is not gone on with", one_line(error))
+        return None
 
 
 def _remember_training(
@@ -169,12 +184,12 @@ def _calibrated(current: Bundle | None) -> GaussianMixtureNoiseModel | None:
     return load_noise_model(current.calibration_path)
 
 
-def _warm_start(current: Bundle | None, options: TrainingOptions) -> dict[str, Tensor] | None:
-    """Return the weights of the model in use, if the candidate's network is the same."""
-    if current is None or current.checkpoint_path is None:
+def _warm_start(earlier: Bundle | None, options: TrainingOptions) -> dict[str, Tensor] | None:
+    """Return the weights of an earlier model, if the candidate's network is the same."""
+    if earlier is None or earlier.checkpoint_path is None:
         return None
     try:
-        saved = load_checkpoint(current.checkpoint_path)
+        saved = load_checkpoint(earlier.checkpoint_path)
     except TrainingError as error:  # a head start is not worth a night
         logger.warning("%s; training begins from scratch", error)
         return None
@@ -208,7 +223,9 @@ def _decide(
         return Decision("promoted", verdict.reason, candidate.path, candidate.path, figures)
     shelf.keep(candidate.path, verdict.reason, verdict.figures)
     in_use = None if current is None else current.path
-    return Decision("kept", verdict.reason, candidate.path, in_use, figures)
+    return Decision(
+        "kept", verdict.reason, candidate.path, in_use, figures, promising=verdict.promising
+    )
 
 
 def _no_better(candidate: Bundle) -> str:

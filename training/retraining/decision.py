@@ -31,6 +31,8 @@ class Decision:
     """The model that was in use when the round began."""
     runs: tuple[str, ...] = ()
     """That the candidate learned from."""
+    promising: bool = False
+    """It was kept, but gained on what is new: longer training may make it the better one."""
 
     def result(self) -> dict[str, Any]:
         """Return the JSON object of the `retrain` command."""

@@ -33,17 +33,24 @@ SLOWEST = 1.5
 """Time of a frame, to that of the model in use, which keeps up with the camera."""
 SLOW_MS = 20.0
 """Below which the clock of a busy computer says nothing, and 50 frames/s are kept up with."""
+LEAST_ERROR = 1e-3
+"""Squared error, to that of the raw frames, below which no model is told from a perfect one."""
 LARGEST_PARITY = 1e-3
 """Relative difference of the exported graph and what was trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the candidate takes the place of the model in use, why, and the figures."""
+    """Whether the candidate takes the place of the model in use, why, and the figures.
+
+    A candidate is promising where it gained on the new runs beyond chance, and was stopped by what
+    it has not learned of the old ones yet: longer training may mend that.
+    """
 
     promote: bool
     reason: str
     figures: dict[str, float | None]
+    promising: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,43 +72,50 @@ def judge(scores: Sequence[RunScore], candidate: Bundle | None = None) -> Verdic
     new = [score for score in scores if not score.old] or list(scores)
     found = interval(new)
     figures = _figures(scores, new, found)
-    for score in scores:
-        if (wrong := score.why_impossible()) is not None:
-            return Verdict(False, f"{score.path}: {wrong}", figures)
-    for score in scores:
-        if score.gain < -score.least_gain:
-            learned = "that the model in use has learned from" if score.old else "that is new"
-            return Verdict(
-                False,
-                f"worse on {score.path}, {learned}: squared error {score.means[0]:.4g} ADU², "
-                f"model in use {score.means[1]:.4g} ADU²",
-                figures,
-            )
-    if (lost := _lost_on_all(scores)) is not None:
-        return Verdict(False, lost, figures)
-    for red in (
-        *_red_of_bundle(candidate),
-        *(red for score in scores for red in red_checks(score)),
-    ):
-        return Verdict(False, red, figures)
     better = [score for score in new if score.gain > score.least_gain]
+    gained = bool(better) and found.low > 0
+    for objection in (*_in_general(scores, candidate), *_of_runs(new)):
+        return Verdict(False, objection, figures)
+    old = [score for score in scores if score.old]
+    for objection in (*_of_runs(old), *_lost_on_all(old)):
+        return Verdict(False, objection, figures, promising=gained)
     reason = (
         f"squared error on held-out frames {figures['candidate_mse_adu2']:.4g} ADU², model in use "
         f"{figures['current_mse_adu2']:.4g} ADU²: less by {found.gain:.2%} (95 % interval "
         f"{found.low:.2%} to {found.high:.2%}); better on {len(better)} of {len(new)} new runs"
     )
-    return Verdict(bool(better) and found.low > 0, reason, figures)
+    return Verdict(gained, reason, figures)
 
 
-def _lost_on_all(scores: Sequence[RunScore]) -> str | None:
-    """Return that the old runs are worse all together, where no single one surely is.
+def _in_general(scores: Sequence[RunScore], candidate: Bundle | None) -> Iterator[str]:
+    """Yield what no run stands for alone: scores that cannot be, and the graph itself."""
+    for score in scores:
+        if (wrong := score.why_impossible()) is not None:
+            yield f"{score.path}: {wrong}"
+    yield from _red_of_bundle(candidate)
+
+
+def _of_runs(scores: Sequence[RunScore]) -> Iterator[str]:
+    """Yield the losses and the red checks of single runs."""
+    for score in scores:
+        if score.gain < -score.least_gain:
+            learned = "that the model in use has learned from" if score.old else "that is new"
+            yield (
+                f"worse on {score.path}, {learned}: squared error {score.means[0]:.4g} ADU², "
+                f"model in use {score.means[1]:.4g} ADU²"
+            )
+    for score in scores:
+        yield from red_checks(score)
+
+
+def _lost_on_all(old: Sequence[RunScore]) -> Iterator[str]:
+    """Yield that the old runs are worse all together, where no single one surely is.
 
     What no night can tell of one run would add up over twenty nights.
     """
-    old = [score for score in scores if score.old]
     if not old or (lost := interval(old)).high >= 0:
-        return None
-    return (
+        return
+    yield (
         f"worse on the {len(old)} runs that the model in use has learned from, taken together: "
         f"squared error more by {-lost.gain:.2%} (95 % interval {-lost.high:.2%} to "
         f"{-lost.low:.2%})"
@@ -109,36 +123,41 @@ def _lost_on_all(scores: Sequence[RunScore]) -> str | None:
 
 
 def interval(scores: Sequence[RunScore], seed: int = 0) -> Interval:
-    """Return the mean relative gain over runs, with its interval.
+    """Return the mean gain over runs, relative to the model in use, with its interval.
 
-    Runs are drawn, and of each its frames (where it has several; else places of the frame): scenes
-    differ more than frames of one scene do (Efron & Tibshirani 1993, doi:10.1201/9780429246593).
+    Errors of a run count in units of that of its raw frames, which is its noise: bright runs and
+    dim ones weigh alike, and the error of a good model, which an estimate can lose in the noise
+    altogether, is divided by only on the whole. Runs are drawn, and of each its frames (where it
+    has several; else places of the frame): scenes differ more than frames of one scene do (Efron &
+    Tibshirani 1993, doi:10.1201/9780429246593).
     """
     rng = np.random.default_rng(seed)
     by_frame = [_units(score) for score in scores]
-    gain = float(np.mean([_relative(units.mean(axis=0)) for units in by_frame]))
+    of_all = np.mean([units.mean(axis=0) for units in by_frame], axis=0)
+    error = max(float(of_all[1]), LEAST_ERROR)
     draws = np.empty(DRAWS)
     for draw in range(DRAWS):
         runs = rng.integers(len(by_frame), size=len(by_frame))
-        draws[draw] = np.mean(
+        drawn = np.mean(
             [
-                _relative(units[rng.integers(len(units), size=len(units))].mean(axis=0))
+                units[rng.integers(len(units), size=len(units))].mean(axis=0)
                 for units in (by_frame[run] for run in runs)
-            ]
+            ],
+            axis=0,
         )
+        draws[draw] = (drawn[1] - drawn[0]) / error
     low, high = np.percentile(draws, ENDS) if np.isfinite(draws).all() else (-np.inf, np.inf)
-    return Interval(gain, float(low), float(high))
+    return Interval(float(of_all[1] - of_all[0]) / error, float(low), float(high))
 
 
 def _units(score: RunScore) -> NDArray[np.float64]:
-    """Return what is drawn of a run, (n, 3): means of frames, or of places of the only ones."""
+    """Return what is drawn of a run, (n, 3): means of frames, or of places of the only ones.
+
+    In units of the error of the raw frames.
+    """
     by_frame = score.by_frame()
     found: NDArray[np.float64] = by_frame.mean(axis=1 if len(by_frame) > 2 else 0)
-    return found
-
-
-def _relative(means: NDArray[np.float64]) -> float:
-    return float((means[1] - means[0]) / max(abs(means[1]), 1e-12))
+    return found / max(abs(float(score.means[2])), 1e-12)
 
 
 def red_checks(score: RunScore) -> Iterator[str]:

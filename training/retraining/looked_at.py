@@ -1,7 +1,8 @@
 """What earlier nights have looked at, so that no night repeats another.
 
 Owns the file that says which runs were trained on last in each slot, which were refused and why,
-and how often each slot was trained. Losing it costs one night of doing it again, nothing else.
+how often each slot was trained, and which candidate is to be gone on with. Losing it costs one
+night of doing it again, nothing else.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ...inference.bundle import MANIFEST
 from ...inference.library import Library
 from ...storage.atomic_output import write_json
 from ...storage.bounded_text import read_text
+from .decision import Decision
 from .run_names import known_name
 
 FILE = "looked_at.json"
+MOST_PROMISING_ROUNDS = 12
+"""A few nights' rounds: what was not promoted by then never will be."""
 
 
 class Refused(BaseModel):
@@ -37,6 +42,17 @@ class SlotMemory(BaseModel):
     trained_on: dict[str, int] = {}
     """Name of a run to its frames."""
     refused: dict[str, Refused] = {}
+    promising: str | None = None
+    """The candidate, in the library's models, that gained on new runs but was not promoted yet."""
+    promising_rounds: int = 0
+    """In a row that ended so."""
+
+    def goes_on(self, shelf: Library) -> Path | None:
+        """Return the candidate that the next round begins with, None for the usual beginning."""
+        if self.promising is None or self.promising_rounds >= MOST_PROMISING_ROUNDS:
+            return None
+        place = shelf.models_dir / Path(self.promising).name
+        return place if (place / MANIFEST).is_file() else None
 
 
 class LookedAt(BaseModel):
@@ -65,6 +81,19 @@ def remember(shelf: Library, key: str, memory: SlotMemory) -> None:
     known = LookedAt.of(shelf)
     slots = {**known.slots, key: memory}
     write_json(_file(shelf), {"slots": {k: m.model_dump() for k, m in slots.items()}})
+
+
+def remember_promising(shelf: Library, key: str, decision: Decision) -> None:
+    """Note the candidate that is to be gone on with, or that there is none."""
+    memory = LookedAt.of(shelf).slot(key)
+    candidate = decision.candidate if decision.promising else None
+    if candidate is None and memory.promising is None:
+        return
+    update = {
+        "promising": None if candidate is None else candidate.name,
+        "promising_rounds": 0 if candidate is None else memory.promising_rounds + 1,
+    }
+    remember(shelf, key, memory.model_copy(update=update))
 
 
 def _by_names(shelf: Library, memory: SlotMemory) -> SlotMemory:

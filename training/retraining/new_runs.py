@@ -76,7 +76,9 @@ def look(
 
     offered = stacks_of(shelf, slot, options.other_channels, fit, OFFERED_RUNS)
     pairs = [(whole, one_channel(whole, slot.channel)) for whole in offered]
-    seen = {**known, **(memory.trained_on if request.since_last else {})}
+    # What a candidate is to learn more of is new until one of its kind was promoted.
+    done = request.since_last and memory.goes_on(shelf) is None
+    seen = {**known, **(memory.trained_on if done else {})}
     old = [pair for pair in pairs if is_known(shelf, pair[1], seen)]
     new = []
     for whole, own in (pair for pair in pairs if not is_known(shelf, pair[1], seen)):

@@ -13,7 +13,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 TRAINING_SHARE = 0.9
 """Of the time: the rest is for comparing candidate and model in use."""
 FIRST_SHARE = 1 / 7
-"""Of a slot's time for its first round; each further one that gains has twice as long, so that
-three rounds fill it."""
+"""Of a slot's time for its first round; each further one has twice as long, so that three rounds
+fill it."""
 SHORTEST_ROUND_S = 120.0
 """Below which a slot's time is not divided: reading and export alone take a good part of it."""
 UNFINISHED = 3
@@ -93,23 +93,32 @@ def _all_slots(shelf: Library, until: float, tell: Tell, request: Request) -> bo
 def _until_nothing_is_gained(
     shelf: Library, slot: Slot, seconds: float, request: Request
 ) -> Decision:
-    """Make rounds of a slot, each from the last one's model and longer, while they gain."""
+    """Make rounds of a slot, each from the last one's model and longer, while they gain.
+
+    One that gained on what is new, and lost on the old, is gone on with as well.
+    """
     ends = time.time() + seconds
     budget = seconds * FIRST_SHARE if seconds * FIRST_SHARE >= SHORTEST_ROUND_S else seconds
-    first = last = one_round(shelf, slot, replace(request, seconds=max(budget, 1.0)))
-    rounds = 1
-    while last.decision == "promoted":
+    rounds = [one_round(shelf, slot, replace(request, seconds=max(budget, 1.0)))]
+    while rounds[-1].decision == "promoted" or rounds[-1].promising:
         budget = min(2 * budget, ends - time.time())
         if budget < SHORTEST_ROUND_S:
             break
-        further = another_round(shelf, last, replace(request, seconds=budget))
-        if further.decision == "promoted":
-            last, rounds = further, rounds + 1
-            continue
-        reason = f"{last.reason}; another {budget:.0f} s of training gained nothing more"
-        return replace(last, reason=reason, before=first.before)
-    reason = last.reason if rounds == 1 else f"{last.reason}; in {rounds} rounds"
-    return replace(last, reason=reason, before=first.before)
+        rounds.append(another_round(shelf, rounds[-1], replace(request, seconds=budget)))
+    return _of_the_night(rounds)
+
+
+def _of_the_night(rounds: Sequence[Decision]) -> Decision:
+    """Return what the rounds of a slot come to: the last promotion, else the last of them."""
+    promoted = [number for number, one in enumerate(rounds, 1) if one.decision == "promoted"]
+    number = promoted[-1] if promoted else len(rounds)
+    decision, more = rounds[number - 1], len(rounds) - number
+    reason = decision.reason if number == 1 else f"{decision.reason}; in {number} rounds"
+    if more:
+        reason += f"; {more} further round{'s' if more > 1 else ''} gained nothing more"
+    if decision.promising:
+        reason += "; better on what is new, so the next night goes on with it"
+    return replace(decision, reason=reason, before=rounds[0].before)
 
 
 def _told(decision: Decision) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from ..options import AUTO, TrainingOptions
 from ..registry import METHODS
 from . import begun
 from .decision import Decision, skip, weightiest
+from .looked_at import LookedAt
 from .new_runs import look
 from .request import Request
 from .slots import FEWEST_FRAMES, Slot, slots_of
@@ -161,7 +162,13 @@ def go_on_with_begun(shelf: Library, request: Request) -> list[Decision]:
             continue
         try:
             decision = _candidate_round(
-                shelf, slot, stacks, what.training_options(candidate), request, candidate
+                shelf,
+                slot,
+                stacks,
+                what.training_options(candidate),
+                request,
+                candidate,
+                LookedAt.of(shelf).slot(slot.key).goes_on(shelf),
             )
         except (WindowEndedError, OutputError):  # nothing is wrong with what was begun
             raise
@@ -205,7 +212,10 @@ def one_round(shelf: Library, slot: Slot, request: Request) -> Decision:
         return skip(shelf, slot, found.reason)
     if _learns_from_truth(options.algorithm):
         return skip(shelf, slot, _needs_truth(options.algorithm))
-    return _candidate_round(shelf, slot, found.stacks, options, request, _new_name(shelf))
+    begin_with = LookedAt.of(shelf).slot(slot.key).goes_on(shelf)
+    return _candidate_round(
+        shelf, slot, found.stacks, options, request, _new_name(shelf), begin_with
+    )
 
 
 def _learns_from_truth(algorithm: str) -> bool:
@@ -221,10 +231,11 @@ def _candidate_round(
     options: TrainingOptions,
     request: Request,
     candidate: Path,
+    begin_with: Path | None = None,
 ) -> Decision:
     from .candidate import candidate_round  # torch
 
-    return candidate_round(shelf, slot, stacks, options, request, candidate)
+    return candidate_round(shelf, slot, stacks, options, request, candidate, begin_with)
 
 
 def _made_elsewhere(algorithm: str) -> str:
@@ -242,7 +253,7 @@ def _needs_truth(algorithm: str) -> str:
 
 
 def another_round(shelf: Library, decision: Decision, request: Request) -> Decision:
-    """Train further on the runs of an earlier round, from the model that is in use by now."""
+    """Train further on the runs of an earlier round, from its candidate."""
     try:
         stacks = _opened(shelf, decision.runs)
     except QuietscopeError:
@@ -250,7 +261,9 @@ def another_round(shelf: Library, decision: Decision, request: Request) -> Decis
     slot = _slot_of(shelf, stacks[0], decision.channel)
     current = None if slot.current is None else open_bundle(slot.current)
     options = _options(request.options, current, request.seconds, request.steps)
-    return _candidate_round(shelf, slot, stacks, options, request, _new_name(shelf))
+    return _candidate_round(
+        shelf, slot, stacks, options, request, _new_name(shelf), decision.candidate
+    )
 
 
 def _options(

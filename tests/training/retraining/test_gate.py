@@ -144,6 +144,23 @@ def test_each_of_these_stops_a_candidate_alone(scores, said):
     assert "\n" not in verdict.reason
 
 
+def test_a_candidate_is_promising_that_gained_on_the_new_and_lost_on_the_old_alone():
+    lost = score(12.0, 10.0, old=True)
+    assert judge([score(8.0, 10.0), lost]).promising
+    assert not judge([score(10.0, 10.0), lost]).promising
+    assert not judge([score(8.0, 10.0), score(12.0, 10.0), lost]).promising
+    assert not judge([score(8.0, 10.0), score(8.0, 10.0, old=True)]).promising
+    impossible = score(-6.6e9, 10.0, old=True)
+    assert not judge([score(8.0, 10.0), impossible]).promising
+
+
+def test_an_error_that_its_estimate_loses_in_the_noise_is_divided_by_on_the_whole_alone():
+    scores = [score(0.06, 0.05, 2.5), score(0.0, -0.01, 2.5)]
+    found = interval(scores)
+    assert found.gain == pytest.approx(-0.5, abs=0.05)
+    assert -1 < found.low < found.high < 0
+
+
 def test_small_losses_on_old_runs_count_together():
     """Of one run 5 % more may be chance; of three of them it is not."""
 

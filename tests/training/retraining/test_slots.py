@@ -24,7 +24,7 @@ from quietscope.training.retraining import begun, run_choice
 from quietscope.training.retraining.candidate import _for_noise
 from quietscope.training.retraining.decision import weightiest
 from quietscope.training.retraining.drift import drift_in
-from quietscope.training.retraining.looked_at import LookedAt
+from quietscope.training.retraining.looked_at import LookedAt, SlotMemory, remember
 from quietscope.training.retraining.new_runs import look
 from quietscope.training.retraining.request import Request
 from quietscope.training.retraining.retrain import (
@@ -272,6 +272,26 @@ def test_where_new_noise_cannot_be_split_a_night_falls_back_and_goes_on(tmp_path
     demanded = TrainingOptions(algorithm="refined", steps=1)
     with pytest.raises(UnsuitedError):
         one_round(shelf, slots_of(shelf)[0], Request(options=demanded))
+
+
+def test_runs_of_a_promising_candidate_are_new_to_the_next_night(tmp_path, in_use):
+    library = tmp_path / "lib"
+    record(library, "monday")
+    shelf = Library(library)
+    (stack,) = stacks_of(shelf, slots_of(shelf)[0])
+    in_use(learned=[one_channel(stack, None)])
+    record(library, "tuesday")
+    slot, current = slots_of(shelf)[0], open_bundle(shelf.current())
+    name = run_name(shelf, one_channel(stacks_of(shelf, slot)[0], None).path)
+
+    def found():
+        return look(shelf, slot, current, TrainingOptions(), Request(since_last=True))
+
+    seen = SlotMemory(trained_on={name: 16})
+    remember(shelf, slot.key, seen)
+    assert "no run was recorded since" in found().reason
+    remember(shelf, slot.key, seen.model_copy(update={"promising": "first"}))
+    assert (found().reason, len(found().stacks)) == (None, 2)
 
 
 def test_a_few_new_frames_wait_unless_the_picture_has_drifted(tmp_path, in_use):
