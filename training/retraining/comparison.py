@@ -7,7 +7,8 @@ ADU² of two cameras, or of two lamps, are no common measure.
 
 Each frame's noise is split in two (`inference.evaluation.noise_splitting`): a model denoises one
 part and is scored against the other, whose noise it never saw. The score is an unbiased estimate
-of the true squared error, whatever the algorithm, and it includes the posterior step. The same
+of the true squared error, whatever the algorithm, and it includes the posterior step. Most of its
+noise is what was drawn: where frames are small and few, each is split several times. The same
 residual, estimate less the unseen part, holds the rest: its mean by brightness is the bias, its
 spectrum less that of the noise is the spectrum of the error. Where pixels share noise, the split
 noise is drawn as it is shared in the run: white noise would favour a model that leaves it in.
@@ -15,6 +16,7 @@ noise is drawn as it is shared in the run: white noise would favour a model that
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -47,6 +49,10 @@ from ..data.side_inputs import channel_number, one_channel
 
 HELD_OUT_FRAMES = 8
 """Of each run."""
+SPLITS = 4
+"""Of each frame: a gain is then known as well as from two and a half times the frames."""
+SPLIT_PIXELS = 2**23
+"""Of a run, all splits together: where frames are large they say enough split once."""
 BLOCKS = 4
 """Along each edge of a frame: 16 places of a frame are scored apart, so that even one frame says
 how sure its score is."""
@@ -289,6 +295,19 @@ class _Frame:
     models: tuple[ModelMeasures, ...]
 
 
+def _mean(of_splits: Sequence[_Frame]) -> _Frame:
+    """Return what the splits of one frame say together."""
+    models = []
+    for of_model in zip(*(one.models for one in of_splits), strict=True):
+        rows = {
+            name: np.mean([getattr(one, name) for one in of_model], axis=0)
+            for name in ModelMeasures.__dataclass_fields__
+        }
+        quickest = np.min([one.seconds for one in of_model], axis=0)
+        models.append(ModelMeasures(**{**rows, "seconds": quickest}))
+    return _Frame(np.mean([one.errors for one in of_splits], axis=0), tuple(models))
+
+
 def _gathered(rows: Sequence[ModelMeasures]) -> ModelMeasures:
     return ModelMeasures(
         **{
@@ -327,8 +346,8 @@ def _frames(
     reader = ObservationReader(whole, whole.dtype)
     out = np.empty((2, *whole.frame_shape), dtype=np.float32)
     ring_power = noise.by_ring(whole.frame_shape)
-    for index in chosen_frames(whole, channel):
-        observations = reader.read(index, context, numbers, around)
+
+    def scored(observations: NDArray[np.generic]) -> _Frame:
         part = split_by(observations, noise, pixels, rng)
         raw = pixels.corrected(part.seen[0].astype(np.float64))
         errors, models = [], []
@@ -339,7 +358,13 @@ def _frames(
             errors.append(errors_of(out[0], part))
             models.append(_measured(out, raw, part, noise, ring_power, seconds))
         errors.append(errors_of(raw, part))
-        yield _Frame(np.stack([_blocks(error) for error in errors], axis=1), tuple(models))
+        return _Frame(np.stack([_blocks(error) for error in errors], axis=1), tuple(models))
+
+    chosen = chosen_frames(whole, channel)
+    splits = SPLIT_PIXELS // (len(chosen) * math.prod(whole.frame_shape))
+    for index in chosen:
+        observations = reader.read(index, context, numbers, around)
+        yield _mean([scored(observations) for _ in range(min(max(splits, 1), SPLITS))])
 
 
 def _measured(

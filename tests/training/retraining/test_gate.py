@@ -15,6 +15,7 @@ from quietscope.calibration.noise_files import load_noise_model
 from quietscope.errors import QuietscopeError
 from quietscope.inference.bundle import open_bundle
 from quietscope.storage.stack import stack_from_array
+from quietscope.training.retraining import comparison
 from quietscope.training.retraining.comparison import ModelMeasures, RunScore, compare
 from quietscope.training.retraining.gate import interval, judge
 from quietscope.training.retraining.run_audit import other_camera, why_unfit, yardstick
@@ -258,6 +259,22 @@ def test_a_filter_that_blurs_too_much_loses_whoever_is_asked(make_bundle, good):
 
     assert judge(compare(sharp, soft, [good], judged_on)).promote
     assert not judge(compare(soft, sharp, [good], judged_on)).promote
+
+
+def test_small_frames_are_split_several_times_and_a_gain_is_surer(make_bundle, good, monkeypatch):
+    models = [open_bundle(make_bundle(name, radius=r)) for name, r in (("a", 1), ("b", 2))]
+
+    def scatter(splits):
+        monkeypatch.setattr(comparison, "SPLITS", splits)
+        gains = [
+            compare(*models, [good], lambda run: run_noise, seed=seed)[0].gain for seed in range(6)
+        ]
+        return np.mean(gains), np.std(gains)
+
+    run_noise = yardstick(good, None, seed=0)
+    (once, once_scatter), (often, often_scatter) = scatter(1), scatter(4)
+    assert often_scatter < 0.75 * once_scatter  # a half is expected
+    assert often == pytest.approx(once, abs=4 * once_scatter / 6**0.5)
 
 
 def test_the_candidates_own_noise_model_has_no_say(make_bundle, good):
