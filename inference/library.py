@@ -31,6 +31,7 @@ from ..storage.atomic_output import write_json
 from ..storage.bounded_text import read_text
 from ..storage.directory_lock import owned
 from ..storage.output_kinds import RAW
+from ..storage.urls import without_credentials
 from .bundle import MANIFEST, Bundle, Manifest, open_bundle, read_manifest
 from .errors import BundleError, InferenceError
 from .model_choice import EVERY_CHANNEL
@@ -47,6 +48,9 @@ LOCK_WAIT_S = 10.0
 """A decision takes milliseconds: who waits longer than this waits for a program that hangs."""
 
 Decision = Literal["promoted", "kept", "skipped", "rolled back"]
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):[\\/]+")
+"""As a path shows it; one letter would be a drive of Windows."""
 
 
 class LibraryEntry(BaseModel):
@@ -89,6 +93,28 @@ class _Pointer(BaseModel):
     history: tuple[LibraryEntry, ...] = ()
 
 
+def require_folder(path: Path) -> None:
+    """Refuse what is no folder to keep a library in.
+
+    Raises
+    ------
+    InferenceError
+        If there is none, or a URL was given.
+    """
+    if path.is_dir():
+        return
+    if _URL.match(str(path)):
+        url = without_credentials(_URL.sub(r"\1://", str(path)))
+        raise InferenceError(
+            f"{url}: a library is a folder on a disk, or on a share that this computer mounted: "
+            "models come into use by the replacement of a file, under a lock, which object stores "
+            "do not have; give such a folder, and copy there what is to be learned from"
+        )
+    raise InferenceError(
+        f"{path}: no such folder; give the library, the folder that holds the recorded runs"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Library:
     """The directory `path` as a library; nothing is read before it is asked for."""
@@ -113,10 +139,7 @@ class Library:
         InferenceError
             If the library is no directory.
         """
-        if not self.path.is_dir():
-            raise InferenceError(
-                f"{self.path}: no such folder; give the folder that holds the recorded runs"
-            )
+        require_folder(self.path)
         found = [
             raw.parent
             for pattern in (RAW, f"*/{RAW}", f"*/*/{RAW}")

@@ -15,7 +15,7 @@ from ..storage.open_stack import open_stack
 from ..storage.stack import StackError
 from .bundle import MANIFEST, Bundle, open_bundle, read_manifest
 from .errors import BundleError, InferenceError
-from .library import InUse, Library
+from .library import InUse, Library, require_folder
 from .provenance import recorded_camera
 from .running_sessions import have_used, sessions_for
 
@@ -137,10 +137,7 @@ def prune_models(
 
 
 def _library(path: Path) -> Library:
-    if not path.is_dir():
-        raise InferenceError(
-            f"{path}: no such folder; give the library, the folder that holds the recorded runs"
-        )
+    require_folder(path)
     return Library(path)
 
 

@@ -141,6 +141,18 @@ def test_what_came_into_use_before_the_pruning_began_is_kept(add, tmp_path, monk
     assert library.current() == candidate
 
 
+@pytest.mark.parametrize(
+    "place", ["s3://me:secret@lab/library", "https://lab.org/library?key=secret"]
+)
+def test_an_object_store_is_no_library_and_says_why(place):
+    with pytest.raises(InferenceError, match="folder on a disk, or on a share") as caught:
+        Library(Path(place)).runs()
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InferenceError, match="no such folder"):
+        Library(Path("C:/nowhere/library")).runs()
+
+
 def test_a_bundle_on_its_way_is_no_model_yet(add, tmp_path):
     add("one")
     add(".two.0123abcd.partial")

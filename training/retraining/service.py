@@ -31,6 +31,7 @@ from ...storage.bounded_text import read_text
 from ...storage.directory_lock import DirectoryLock, holder_of, owned
 from ...storage.live_sessions import state_folder, who_is_live
 from ..errors import TrainingError
+from . import neighbours
 from .micro_manager import micro_manager_watched
 from .night_record import (
     DecisionRecord,
@@ -144,11 +145,14 @@ def run_night(
         started=now.astimezone() if before is None else before.started,
         decisions=() if before is None else before.decisions,
     )
+    neighbours.note(night.library, night.window, record.night, over=False)
     try:
         write_record(night.library, record)
-        record = _worked(night, record, until, say, command)
+        record = _worked(night, record, until, say, command, shares=share < 1)
     except OutputError as error:  # who is to be told is told, even if nothing can be written
         record = _failed(record, error)
+    finally:
+        neighbours.note(night.library, night.window, record.night, over=True)
     record = record.model_copy(update={"ended": datetime.now().astimezone()})
     record = _noticed(night, _with_page(night.library, record))
     write_record(night.library, record)
@@ -156,30 +160,50 @@ def run_night(
 
 
 def _worked(
-    night: Night, record: NightRecord, until: float, say: Say, command: list[str] | None
+    night: Night,
+    record: NightRecord,
+    until: float,
+    say: Say,
+    command: list[str] | None,
+    *,
+    shares: bool,
 ) -> NightRecord:
     """Return the record with what the night's process did, or why it could not."""
-    command = command or own_command(NIGHT_PROCESS, str(night.library), "--until", f"{until:.0f}")
     try:
         _end_what_was_left(night.library)
         require_space(night.library, NIGHT_BYTES)
         with log_kept(night.library) as log, micro_manager_watched(), _turn(until, say):
             _wait_for_the_microscope(until, say)
+            if not shares:  # with those of the same service already
+                until = _own_share(night.library, until, say)
             ended = supervise(
-                command,
+                command or _night_command(night.library, until),
                 until=until,
                 on_line=log.info,
                 on_halt=lambda who: say(f"stands still for {who}" if who else "goes on"),
                 on_start=lambda pid: _note_process(night.library, pid),
             )
         (nights_folder(night.library) / PROCESS).unlink(missing_ok=True)
-    except _OverError:
-        return record.model_copy(
-            update={"state": "unfinished", "remarks": ("a live session lasted all night",)}
-        )
+    except _OverError as error:
+        remarks = (*record.remarks, str(error))
+        return record.model_copy(update={"state": "unfinished", "remarks": remarks})
     except (QuietscopeError, OSError) as error:
         return _failed(record, error)
     return _with_results(record, ended)
+
+
+def _night_command(library: Path, until: float) -> list[str]:
+    return own_command(NIGHT_PROCESS, str(library), "--until", f"{until:.0f}")
+
+
+def _own_share(library: Path, until: float, say: Say) -> float:
+    """Return until when a library may be trained whose turn it is: others wait for theirs."""
+    others = neighbours.still_to_come(library, datetime.now())
+    if not others:
+        return until
+    share = (until - time.time()) / (1 + len(others))
+    say(f"has {share / 60:.0f} minutes: other libraries come after it ({', '.join(others)})")
+    return time.time() + max(share, SHORTEST_SECONDS)
 
 
 def _failed(record: NightRecord, error: Exception) -> NightRecord:
@@ -187,7 +211,7 @@ def _failed(record: NightRecord, error: Exception) -> NightRecord:
 
 
 class _OverError(Exception):
-    """The night was over before anything could begin."""
+    """The night was over before anything could begin, in words: because of whom."""
 
 
 @contextmanager
@@ -203,7 +227,9 @@ def _turn(until: float, say: Say) -> Iterator[None]:
                 if holder_of(waiting) is None:
                     raise
                 if time.time() >= until:
-                    raise _OverError from None
+                    raise _OverError(
+                        "other libraries were trained on this computer until the window ended"
+                    ) from None
             if not told:
                 say("another library is trained on this computer; waiting")
                 told = True
@@ -215,7 +241,7 @@ def _wait_for_the_microscope(until: float, say: Say) -> None:
     told = False
     while (who := who_is_live()) is not None:
         if time.time() >= until:
-            raise _OverError
+            raise _OverError("a live session lasted until the window ended")
         if not told:
             say(f"a live session runs ({who}); training begins when it has ended")
             told = True

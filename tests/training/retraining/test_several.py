@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time as clock
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,8 @@ from quietscope.errors import QuietscopeError
 from quietscope.inference.errors import InferenceError
 from quietscope.inference.library import Library
 from quietscope.storage.atomic_output import OutputError
+from quietscope.storage.directory_lock import owned
+from quietscope.storage.live_sessions import state_folder
 from quietscope.training.commands import retrain
 from quietscope.training.errors import TrainingError
 from quietscope.training.retraining import overnight, service
@@ -106,6 +109,53 @@ def test_a_night_has_its_share_of_the_window(libraries, monkeypatch):
             share=0.5,
         )
     assert until == [pytest.approx(4 * 3600, abs=60)]
+
+
+def test_jobs_of_several_libraries_share_the_window_whoever_comes_first(libraries, monkeypatch):
+    """Job by job, without a common service: each is a process of its own."""
+    one, _, third = libraries
+    window, given, said = Window(time(22), time(6)), {}, []
+    evening = datetime(2026, 3, 1, 22)
+
+    class Evening(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return evening.astimezone(tz) if tz else evening
+
+    def night(library):
+        def supervised(command, **how):
+            given[library] = how["until"] - clock.time()
+            return Ended(status=0)
+
+        monkeypatch.setattr(service, "supervise", supervised)
+        with serving(library):
+            return run_night(Night(library, window), say=said.append)
+
+    monkeypatch.setattr(service, "datetime", Evening)
+    night(one)
+    assert given[one] == pytest.approx(8 * 3600, abs=60)  # of the other nothing is known yet
+    night(third)
+    assert given[third] == pytest.approx(8 * 3600, abs=60)  # the first had its turn
+    evening += timedelta(days=1)
+    night(third)
+    assert given[third] == pytest.approx(4 * 3600, abs=60)
+    assert str(one) in said[-1]
+    night(one)
+    assert given[one] == pytest.approx(8 * 3600, abs=60)
+    evening += timedelta(days=9)
+    night(one)
+    assert given[one] == pytest.approx(8 * 3600, abs=60)  # the other has no job any more
+
+
+def test_who_waited_all_night_for_another_library_says_so(libraries, monkeypatch):
+    monkeypatch.setattr(service, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(Window, "left", lambda window, now: 60.5)
+    ticks = iter(range(0, 10_000, 30)).__next__
+    monkeypatch.setattr(service, "time", SimpleNamespace(time=ticks, sleep=clock.sleep))
+    with owned(state_folder() / "training"), serving(libraries[0]):
+        record = run_night(Night(libraries[0], Window(time(22), time(6))))
+    assert record.state == "unfinished"
+    assert "other libraries were trained on this computer" in record.remarks[0]
 
 
 def test_what_others_serve_is_left_to_them(libraries):
