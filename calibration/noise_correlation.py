@@ -57,12 +57,14 @@ MOST_LINE_SHARE = 0.95
 SURE = 4.0
 """Standard errors by which line noise has to differ from none."""
 CONFIDENCE = 1.96
+LARGEST_ERROR_OF_POWER = 1.0
+"""Of a wave, of what it has in white noise: by so much it may come out below zero by chance."""
 SMALLEST_ERROR = 1e-3
 """Of a correlation that was measured: structure is never gone altogether."""
 
 FloatArray = NDArray[np.float64]
 Axis = Literal["x", "y"]
-Origin = Literal["resting frames", "moving frames", "single frames"]
+Origin = Literal["resting frames", "moving frames", "single frames", "no noise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ class NoiseCorrelation:
     rows, columns
         What whole rows and whole columns share.
     origin
-        What it was measured on. Only resting frames show it as it is.
+        What it was measured on. Only resting frames show it as it is. Where structure hides all
+        noise, or there is none, nothing is known, and nothing said to be correlated.
     duplicates
         Pairs of successive frames that are the same to the last digit.
     """
@@ -272,11 +275,28 @@ def correlation_of(
     else:
         table, interval = _through_laplacian(images, 1.0 if different else CALM_SHARE)
         origin = "moving frames" if different else "single frames"
+    if _is_impossible(table, interval):
+        return _unseen(len(parts) - len(different))
     rows = _line_noise(images, table[:, REACH])
     columns = _line_noise([image.T for image in images], table[REACH])
     for lines, along in ((rows, table[REACH]), (columns, table[:, REACH])):
         along -= lines.share * lines.found * (np.arange(len(along)) != REACH)
     return NoiseCorrelation(table, interval, rows, columns, origin, len(parts) - len(different))
+
+
+def _is_impossible(table: FloatArray, interval: FloatArray) -> bool:
+    """Return whether no noise has this autocorrelation.
+
+    A pixel shares most with itself, and no wave has less than no power.
+    """
+    power = np.fft.fft2(np.fft.ifftshift(table)).real
+    return bool((np.abs(table) > 1 + interval).any() or power.min() < -LARGEST_ERROR_OF_POWER)
+
+
+def _unseen(duplicates: int) -> NoiseCorrelation:
+    alone = np.zeros((2 * REACH + 1, 2 * REACH + 1))
+    alone[REACH, REACH] = 1.0
+    return NoiseCorrelation(alone, 1 - alone, origin="no noise", duplicates=duplicates)
 
 
 def correlation_in(stacks: Sequence[Stack]) -> NoiseCorrelation:

@@ -74,6 +74,11 @@ def judged(algorithm: str, found: NoiseCorrelation, *, blind: bool = True) -> tu
         sentence = "the noise of neighbouring pixels is independent"
         if found.origin == "single frames":
             sentence += ", as far as single frames tell"
+        elif found.origin == "no noise":
+            sentence = (
+                "no noise is seen beside what moves in these frames: whether neighbouring pixels "
+                "share any is not known"
+            )
         clean = True
     elif algorithm == SHARED:
         clean, sentence = True, f"{found.described()}: {SHARED} was taught with noise like it"

@@ -23,6 +23,9 @@ from .variance_stabilisation import LEAST_VARIANCE_ADU2, VarianceStabilisation
 
 FloatImage = NDArray[np.float32]
 MOST_FRAMES = 64
+LEAST_EDGE = 16
+"""Pixels that each filter can work on (BM3D's library ends the program at 8×8); what is smaller is
+mirrored up to it."""
 
 
 class ClassicalDenoiser:
@@ -109,7 +112,11 @@ class ClassicalDenoiser:
         method = self._require_fit(observations, out)
         there = [0, *(np.flatnonzero(observations[1:].any(axis=(1, 2))) + 1)]
         image = observations[there].mean(axis=0, dtype=np.float64).astype(np.float32)
-        out[0] = self._filtered(method, image, len(there))
+        height, width = image.shape
+        if min(image.shape) < LEAST_EDGE:
+            missing = [(0, max(0, LEAST_EDGE - edge)) for edge in image.shape]
+            image = np.pad(image, missing, mode="symmetric")
+        out[0] = self._filtered(method, image, len(there))[:height, :width]
         out[1] = 0
 
     def close(self) -> None:

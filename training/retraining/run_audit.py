@@ -1,7 +1,7 @@
 """Whether a recorded run may teach a model at night, when nobody looks at it.
 
-Owns the refusals: pictures without content, noise alone, defective pixels, another camera. What
-any recording has to be is in `data.audit`.
+Owns the refusals: pictures without content, noise alone or none, defective pixels, another camera.
+What any recording has to be is in `data.audit`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter, median_filter
 
 from ...calibration.bootstrap import bootstrap_noise_model
 from ...calibration.fingerprint import CameraFingerprint
+from ...calibration.noise_correlation import correlation_in
 from ...calibration.noise_model import NoiseModel
 from ...errors import QuietscopeError
 from ...inference.provenance import recorded_camera
@@ -50,6 +51,8 @@ def why_unfit(stack: Stack) -> str | None:
         return f"{defective:.1%} of its pixels stand out in every frame, as defective ones do"
     if not _shows_structure(smooth):
         return "it shows nothing but noise"
+    if correlation_in([stack]).origin == "no noise":
+        return "it shows no noise beside what moves"
     return None
 
 

@@ -135,6 +135,15 @@ def test_a_frame_without_light_stays_finite(method):
 # ------------------------------------------------------------------------ strength and frames
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 20), (7, 9), (8, 8)])
+@pytest.mark.parametrize("method", INSTALLED)
+def test_a_frame_that_is_smaller_than_a_filter_is_filtered(method, shape):
+    noisy = 100 + 5 * np.random.default_rng(0).standard_normal(shape)
+    result = filtered(method, noisy[None].astype(np.float32), strength=1.0)
+    assert result.shape == shape
+    assert np.abs(result - 100).max() <= np.abs(noisy - 100).max() + 1e-4
+
+
 @pytest.mark.parametrize("method", ["gaussian", "mean", "total-variation", "non-local-means"])
 def test_the_strength_chosen_without_truth_is_nearly_the_best(method):
     noisy = noisy_image()[None]

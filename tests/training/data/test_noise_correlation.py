@@ -171,6 +171,17 @@ def test_what_whole_lines_share_is_found_far_below_a_tenth(axis, moves):
     assert f"whole {axis} share" in found.described()
 
 
+def test_where_no_noise_is_seen_nothing_is_said_to_be_shared():
+    """The demo camera's own stripes, which move and are exact: no pixel has noise of its own."""
+    y, x = np.mgrid[:192, :192]
+    phases = [2 * np.pi * (x + 0.3 * y + 37 * t) / 118 for t in range(8)]
+    frames = np.stack([3000 + 2500 * np.sin(phase) for phase in phases])
+    found = measured(stack_from_array(np.rint(frames).astype(np.uint16)))
+    assert found.origin == "no noise"
+    assert not found.is_correlated
+    assert "is not known" in judged("lattice", found)[1]
+
+
 def test_frames_that_came_twice_are_counted_and_compared_with_nothing():
     frames = structure() + 20 * noise()
     frames[5] = frames[4]

@@ -70,6 +70,10 @@ def sabotaged(kind, signal):
         pixels[:, hot] = 60_000
     elif kind == "noise":
         pixels = counted(np.full(SHAPE, 60.0))
+    elif kind == "no noise":  # the demo camera's own stripes
+        y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+        place = np.arange(len(pixels))[:, None, None] * 37 + x + 0.3 * y
+        pixels = np.rint(3000 + 2500 * np.sin(2 * np.pi * place / 118)).astype(np.uint16)
     return stack_from_array(pixels)
 
 
@@ -80,6 +84,7 @@ def sabotaged(kind, signal):
         ("some frames constant", "50% of its frames are one grey"),
         ("hot", "stand out in every frame"),
         ("noise", "nothing but noise"),
+        ("no noise", "no noise beside what moves"),
     ],
 )
 def test_a_run_that_shows_nothing_or_defects_may_not(kind, said, signal):
