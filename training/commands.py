@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -198,6 +198,13 @@ def retrain(
     channel: Annotated[
         str | None, typer.Option(help="With --once: this one alone, by name or number.")
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local",
+            help="With --once: a library on each worker of Dask, which has the whole budget.",
+        ),
+    ] = None,
     notify: Annotated[
         str | None,
         typer.Option(
@@ -212,11 +219,19 @@ def retrain(
 
     require_distinct(library)
     window = Window.chosen(once=once, at=at, until=until)
+    budget_and_camera = {
+        "minutes": minutes,
+        "steps": steps,
+        "noise_model": noise_model,
+        "channel": channel,
+    }
     if window is not None:
-        _only_with_once(minutes=minutes, steps=steps, noise_model=noise_model, channel=channel)
+        _only_with_once(**budget_and_camera, scheduler=scheduler)
         return _every_night(library, window, notify)
     if notify is not None:
         raise TrainingError("--notify belongs to --at and --until; leave it out with --once")
+    if scheduler is not None:
+        return _on_cluster(library, scheduler, budget_and_camera)
     from .display import shown
     from .retraining.giving_way import GiveWay
     from .retraining.request import Request
@@ -241,13 +256,38 @@ def retrain(
     )
 
 
+def _on_cluster(libraries: Sequence[Path], scheduler: str, given: Mapping[str, object]) -> Outcome:
+    from .retraining.spread import rounds_on_cluster
+
+    options = {name: value for name, value in given.items() if value is not None}
+    if isinstance(noise_model := options.get("noise_model"), Path):
+        options["noise_model"] = noise_model.absolute()
+    arguments = [
+        part
+        for name, value in options.items()
+        for part in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    found = rounds_on_cluster(libraries, arguments, scheduler, say)
+    words = {
+        library: f"FAILED: {one['failure']}"
+        if "failure" in one
+        else f"{one['decision']}: {one['reason']}"
+        for library, one in found.items()
+    }
+    return Outcome(
+        {"libraries": {str(library): one for library, one in found.items()}},
+        [f"{library}: {word}" for library, word in words.items()],
+        failed=any("failure" in one for one in found.values()),
+    )
+
+
 def _only_with_once(**given: object) -> None:
     for name, value in given.items():
         if value is not None:
             option = f"--{name.replace('_', '-')}"
             raise TrainingError(
-                f"{option} belongs to --once: a night shares its time among all cameras and "
-                "channels; leave it out"
+                f"{option} belongs to --once: a night shares its time among all libraries, "
+                "cameras and channels; leave it out"
             )
 
 

@@ -88,7 +88,7 @@ def denoise_on_cluster(
             "one; leave --scheduler out, or write an .ome.zarr"
         )
     form = options.get("form", AS_ESTIMATED)
-    with _client(scheduler, workers) as client, owned(*outputs):
+    with connected(scheduler, workers) as client, owned(*outputs):
         models = ChannelModels.open(stack, bundle)
         require_stores(stack, models, out, options.get("uncertainty"), form, resume=resume)
         # One frame at the far end of each axis first: then the store has its full size, and
@@ -193,7 +193,21 @@ def _parts(indices: Sequence[int], size: int) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _client(scheduler: str, workers: int | None) -> Iterator[Any]:
+def connected(scheduler: str, workers: int | None = None) -> Iterator[Any]:
+    """Be connected to a Dask cluster for the length of a block; yields its client.
+
+    Parameters
+    ----------
+    scheduler
+        Address of a scheduler (`tcp://…`), or `local` for processes on this machine.
+    workers
+        Processes of a local cluster; by default as many as there are cores.
+
+    Raises
+    ------
+    QuietscopeError
+        If Dask is not installed, or the scheduler cannot be reached.
+    """
     require_extra("cluster", "--scheduler")
     distributed: Any = importlib.import_module("distributed")
     if scheduler == LOCAL:
