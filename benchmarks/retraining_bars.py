@@ -281,7 +281,9 @@ def sabotage(place: Path, given: argparse.Namespace) -> dict[str, Any]:
     for kind in given.kinds or tries:
         first = rows.get(kind, {"tried": 0})["tried"]
         numbers = range(first, first + given.times)
-        rows[kind] = _counted([tries[kind](number) for number in numbers], rows.get(kind))
+        outcomes = (tries[kind](number) for number in numbers)
+        told = [(done, reason.replace(f"{place}{os.sep}", "")) for done, reason in outcomes]
+        rows[kind] = _counted(told, rows.get(kind))
     tried = sum(row["tried"] for row in rows.values())
     promoted = sum(row["promoted"] for row in rows.values())
     return {"by_kind": rows, "tried": tried, "promoted": promoted, "met": promoted == 0}
