@@ -9,9 +9,11 @@ recording, as for a user without a calibration.
 The budget is steps, so that a busy machine changes nothing: as many as take the same process time
 on one core, which stands in the rows (`cpu_s`, all of a run but its export).
 
-    python benchmarks/training_refined.py [--parts nandb nandb-context fmd pairs empty camera]
+    python benchmarks/training_refined.py [--parts nandb nandb-context fmd pairs empty camera demo]
 
-`long`: both for longer, on two stacks of nandb. Scored frames are among those that were learned
+`long`: both for five times as long, on a stack of nandb and on the demo's recording. `split_mse`
+are the squared errors of model and general model that `train` compares on held-out frames, without
+the truth, and `said` what it advises. Scored frames are among those that were learned
 from, as they are when a recording is denoised; the truth of nandb leaves out the frames shown.
 
 The data are found through the environment variable QUIETSCOPE_DATA.
@@ -30,8 +32,9 @@ from skimage.io import imread
 from training_general import General, _after_fit, _nandb_noise
 from training_motion import TESTED, ResidentChunk, Scene, learned
 from training_pairs import pairs
-from training_rows import DATA, RESULTS, Image, Rows, denoised, fitted, nandb, repeats
+from training_rows import DATA, RESULTS, Image, Rows, denoised, nandb, repeats
 
+from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.calibration.gaussian_mixture import GaussianMixtureNoiseModel
 from quietscope.inference.evaluation.metrics import psnr_db
@@ -39,7 +42,10 @@ from quietscope.inference.general.shipped import read_shipped
 from quietscope.storage.stack import Stack, stack_from_array
 from quietscope.training.errors import UnsuitedError
 from quietscope.training.options import TrainingOptions
-from quietscope.training.train import START_KEPT
+from quietscope.training.output.untrained_general import UntrainedGeneral
+from quietscope.training.output.usefulness import usefulness_of
+from quietscope.training.train import START_KEPT, fit, read
+from quietscope.training.working_clock import working_s
 
 FRAMES = range(7, 50, 12)
 STEPS = 200
@@ -68,13 +74,25 @@ def row_set(
         said: list[str] = []
         began = time.process_time()
         options = TrainingOptions(algorithm=method, context_frames=context, steps=count)
+        recordings, _ = read([stack], options, noise_model, None, said.append)
         try:
-            estimator, run = fitted([stack], options, noise_model, on_remark=said.append)
+            estimator, run = fit(
+                recordings, noise_model, options, started=working_s(), on_remark=said.append
+            )
         except UnsuitedError as error:
             rows.add({"data": data, "method": method, "refused": str(error)})
             continue
         seconds = time.process_time() - began
         means = [denoised(estimator, observations) for observations, _, _ in shown]
+        found = usefulness_of(
+            estimator,
+            recordings.held_out,
+            noise_model,
+            context_frames=context,
+            seed=options.seed,
+            correlation=run.noise_correlation,
+            general=UntrainedGeneral.beside(run, recordings),
+        )
         rows.add(
             {
                 "data": data,
@@ -84,6 +102,8 @@ def row_set(
                 **figures(means, shown, score),
                 "held_out": [run.losses[0].validation_loss, run.best_score],
                 "start_kept": START_KEPT in said,
+                "split_mse": [found.model, found.general],
+                "said": found.advice,
             }
         )
 
@@ -173,9 +193,20 @@ def camera_rows(rows: Rows, steps: int) -> None:
         row_set(rows, f"sCMOS, {words}", stack, shown, bootstrap_noise_model([stack]), steps)
 
 
+def demo_rows(rows: Rows, steps: int) -> None:
+    """Measure both on what `quietscope demo` records, by frames that it does not learn from."""
+    specimen = Specimen((512, 512), CameraLaw(1.0, 100.0, 2.5), peak_photoelectrons=20.0)
+    stack = stack_from_array(np.stack([specimen.observe(index) for index in range(60)]))
+    shown = [
+        (specimen.observe(index)[None], specimen.truth(index).astype(float), np.zeros(1))
+        for index in (1000, 1010, 1020)
+    ]
+    row_set(rows, "demo", stack, shown, bootstrap_noise_model([stack]), steps)
+
+
 def longer_rows(rows: Rows, steps: int) -> None:
-    for number in (0, 1):
-        _nandb(rows, number, 0, 5 * steps)
+    _nandb(rows, 0, 0, 5 * steps)
+    demo_rows(rows, 5 * steps)
 
 
 PARTS = {
@@ -185,6 +216,7 @@ PARTS = {
     "pairs": pair_rows,
     "empty": empty_rows,
     "camera": camera_rows,
+    "demo": demo_rows,
     "long": longer_rows,
 }
 

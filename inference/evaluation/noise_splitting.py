@@ -50,6 +50,11 @@ class Split:
     brightness: float
     noise_variance: NDArray[np.float64]
 
+    @property
+    def shown_noise(self) -> float:
+        """Variance of the newest frame of `seen` over that of the camera at the same signal."""
+        return 1.0 if self.brightness != 1.0 else 1 + ALPHA**2
+
 
 def split(
     observations: Pixels,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -55,6 +55,15 @@ class CameraInUnits:
     per_unit: float
     read_variance_e2: float
     dark_variance_e2: float
+
+    def noisier(self, factor: float) -> CameraInUnits:
+        """Return a camera whose noise has `factor` times the variance at every signal."""
+        return replace(
+            self,
+            per_unit=self.per_unit / factor,
+            read_variance_e2=self.read_variance_e2 / factor,
+            dark_variance_e2=self.dark_variance_e2 / factor,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,11 @@
 Owns how it is asked about the frames of a run, and what a person should do where it wins. It is
 what `--model general` would show: nothing has been learned. Which errors are compared, and when
 one is better, belongs to `usefulness`.
+
+Frames of a split hold more noise than the camera's. A network that is blind to its pixel predicts
+as much worse from them as their noise is stronger; one that sees its pixel would also take off too
+little, unless it is told. The general model is told where the trained one is blind, and is as
+ignorant as the trained one where that is not.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from ..errors import UnsuitedError
 from ..method_choice import REFINED, unknown_to_general
 from ..methods.refined import RefinedLearner
 from ..model.estimator import Estimator
+from ..model.posterior import GaussianPosterior
 from ..options import InputPlanes
 from ..run import Run
 from ..validation import held_out_frames
@@ -69,11 +75,20 @@ class UntrainedGeneral:
         return cls(learner, estimator.eval(), run, recordings)
 
     @torch.no_grad()
-    def denoised(self, sample: Sample) -> NDArray[np.float32]:
-        """Return its estimate (Y, X) ADU of the newest frame of a sample."""
+    def denoised(self, sample: Sample, noise: float = 1.0) -> NDArray[np.float32]:
+        """Return its estimate (Y, X) ADU of the newest frame of a sample.
+
+        `noise` is the variance of that frame's noise over the camera's.
+        """
+        trained = self.run.learner.posterior
+        blind = isinstance(trained, GaussianPosterior) and trained.uses_observation
+        network = self.learner.network
+        known = network.camera
+        network.camera = known.noisier(noise) if blind else known
         own = self._own(sample)
         planes = own.crop(*own.observations.shape[1:])
         mean, _ = self.estimator(*map(torch.from_numpy, planes))
+        network.camera = known
         estimate: NDArray[np.float32] = mean[0, 0].numpy()
         return estimate
 

@@ -166,7 +166,9 @@ def usefulness_of(
         denoised, _ = estimator(*map(torch.from_numpy, shown_part.crop(*part.compared.shape)))
         model.append(errors_of(denoised[0, 0].numpy(), part).ravel())
         if general is not None:
-            of_general.append(errors_of(general.denoised(shown_part), part).ravel())
+            of_general.append(
+                errors_of(general.denoised(shown_part, part.shown_noise), part).ravel()
+            )
         seen = part.seen[: 1 + context_frames].astype(np.float64)
         own = [_corrected(frame, sample) for frame in seen if frame.any()] or [seen[0]]
         blurs.append(_blurred_errors(own[0], part))

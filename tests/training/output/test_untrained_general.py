@@ -14,6 +14,7 @@ from quietscope.calibration.noise_correlation import REACH, NoiseCorrelation
 from quietscope.inference.general.for_camera import general_bundle
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.storage.stack import Stack, stack_from_array
+from quietscope.training.model.general_prior import CameraInUnits
 from quietscope.training.options import TrainingOptions
 from quietscope.training.output.untrained_general import (
     AS_IT_IS,
@@ -96,6 +97,19 @@ def test_nothing_is_advised_where_training_was_worth_it(photons) -> None:
     assert found.general is not None
     assert found.advice is None
     assert "general" not in found.sentence()
+
+
+def test_a_noisier_camera_has_its_noise_at_every_signal() -> None:
+    camera = CameraInUnits(zero=-1.0, per_unit=40.0, read_variance_e2=6.0, dark_variance_e2=7.0)
+    noisier = camera.noisier(1.25)
+
+    def variance(known: CameraInUnits, units: np.ndarray) -> np.ndarray:
+        electrons = (units - known.zero) * known.per_unit
+        return (electrons + known.read_variance_e2) / known.per_unit**2
+
+    units = np.linspace(-1, 5, 7)
+    np.testing.assert_allclose(variance(noisier, units), 1.25 * variance(camera, units))
+    assert noisier.dark_variance_e2 / noisier.per_unit**2 == pytest.approx(1.25 * 7 / 40**2)
 
 
 def test_it_is_no_competitor_where_neighbours_share_their_noise(photons) -> None:
