@@ -133,11 +133,29 @@ def require_same_run(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> Non
         )
 
 
-def state_of(run: Run, identity: Mapping[str, Any], recordings: Recordings) -> dict[str, Any]:
-    """Return what `restore` needs."""
+def require_same_whole(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse to resume a part of a run whose whole had other options or recordings.
+
+    Raises
+    ------
+    TrainingError
+        With the first difference, as it was given for the whole.
+    """
+    if "whole" in state:  # earlier versions wrote none
+        require_same_run({**state, "options": state["whole"]}, wanted)
+
+
+def state_of(
+    run: Run,
+    identity: Mapping[str, Any],
+    recordings: Recordings,
+    whole: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what `restore` needs; `whole` is the identity of the run that this is a part of."""
     return {
         "format": FORMAT,
         "options": dict(identity),
+        **({} if whole is None else {"whole": dict(whole)}),
         "units": recordings.units,
         "step": run.step,
         "elapsed": run.schedule.elapsed,

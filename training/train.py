@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 from ..calibration.bootstrap import bootstrap_noise_model
 from ..calibration.fingerprint import CameraFingerprint
 from ..calibration.gaussian_mixture import GaussianMixtureNoiseModel
+from ..calibration.noise_correlation import NoiseCorrelation
 from ..calibration.noise_model import NoiseModel
 from ..storage.atomic_output import require_absent, require_apart, require_space
 from ..storage.directory_lock import owned
@@ -34,6 +35,7 @@ from .checkpoint import (
     identity_of,
     load_checkpoint,
     require_same_run,
+    require_same_whole,
     restore,
     save_checkpoint,
     state_of,
@@ -178,9 +180,11 @@ def train(
         recordings, pixel_maps = read(
             stacks, options, noise_model, channel, remark, truths=truths, pairs=pairs
         )
+        # Of the frames that are in memory when it is asked for: it must not keep them there.
+        correlation = cache(lambda: noise_correlation(recordings.resident))
         if options.algorithm == AUTO:
-            found = noise_correlation(recordings.resident)
-            options = with_method(options, found, remark, agreed=join_workers().agreed)
+            agreed = join_workers().agreed
+            options = with_method(options, correlation(), remark, agreed=agreed)
             recordings = recordings.with_patch(patch_edge(options))
         if noise_model is None:
             remark("no noise model was given: one is estimated from the recordings themselves")
@@ -199,6 +203,7 @@ def train(
             between_steps=between_steps,
             on_progress=on_progress,
             on_remark=remark,
+            correlation=correlation,
         )
         fitted: tuple[Estimator, Run] | None = None
         instead = None
@@ -309,6 +314,8 @@ def fit(
     on_progress: Callable[[TrainingProgress], None] | None = None,
     on_remark: Remark = logger.info,
     follows: Callable[[Estimator, Recordings], float] = finishing_seconds,
+    correlation: Callable[[], NoiseCorrelation] | None = None,
+    whole: Mapping[str, Any] | None = None,
 ) -> tuple[Estimator, Run]:
     """Train until the budget is used; return the estimator with averaged weights.
 
@@ -336,6 +343,10 @@ def fit(
         Called now and then.
     follows
         Returns the seconds that what comes after the steps will take.
+    correlation
+        Returns how the noise is correlated, where it is measured already.
+    whole
+        The identity of the run of which this is a part.
 
     Raises
     ------
@@ -347,6 +358,8 @@ def fit(
     named = options.begun_with is not None
     if not named:
         options = replace(options, begun_with=_begun_with(warm_start, state))
+    if correlation is None:  # as lazily as in `train`
+        correlation = cache(lambda: noise_correlation(recordings.resident))
     lesson = method.teacher_options(options)
     taught: _Taught | None = None
     if lesson is not None:
@@ -362,14 +375,13 @@ def fit(
             between_steps=between_steps,
             on_progress=on_progress,
             on_remark=on_remark,
+            correlation=correlation,
         )
         recordings, state, started = taught.recordings, taught.state, taught.started
         if on_progress is not None:
             on_progress = part_of_run(
                 on_progress, options.algorithm, taught.share, 1 - taught.share
             )
-    # Of the frames that are in memory when it is asked for: it must not keep them there.
-    correlation = cache(lambda: noise_correlation(recordings.resident))
     options = method.fitted_to(options, correlation, on_remark)
     schedule = partial(
         Schedule,
@@ -395,7 +407,7 @@ def fit(
 
     def save() -> None:
         if checkpoint is not None and run.workers.leads:
-            save_checkpoint(checkpoint, state_of(run, identity, recordings))
+            save_checkpoint(checkpoint, state_of(run, identity, recordings, whole))
 
     watched = on_progress is not None and run.workers.leads
     tell = Watcher(run, estimator, recordings, on_progress) if watched else unwatched  # type: ignore[arg-type]
@@ -512,9 +524,12 @@ def _taught(
     """
     share = budget_share(lesson, options)
     begun = state is not None and state["options"].get("algorithm") == lesson.algorithm
+    whole = identity_of(options, recordings, noise_model, given["channel"])
     if state is not None and not begun:  # before anything of it is used
-        identity = identity_of(options, recordings, noise_model, given["channel"])
-        require_same_run(state, identity)
+        require_same_run(state, whole)
+    del whole["begun_with"]  # which a resumed teacher does not know
+    if state is not None and begun:
+        require_same_whole(state, whole)
     kept = None if state is None else state.get("teacher")
     if kept is not None and state is not None:
         recordings = replace(recordings, begun_units=tuple(state["units"]))
@@ -538,6 +553,7 @@ def _taught(
             checkpoint=checkpoint,
             on_progress=on_progress,
             follows=nothing_follows,
+            whole=whole,
             **given,
         )
         started, state = working_s() - run.schedule.elapsed, None

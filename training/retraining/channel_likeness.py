@@ -9,6 +9,7 @@ neither, and is learned.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,31 +28,42 @@ CLEARLY = 0.5
 """Of the distance to its own channel, what the distance to the other one has to be under."""
 
 
-def shows_another_channel(whole: Stack, channel: str, earlier: Sequence[Stack]) -> str | None:
-    """Return why a channel of a run is taken for another one, None if it is not.
+class EarlierChannels:
+    """How a channel and the others looked until now, measured when it is first asked for.
 
     Parameters
     ----------
-    whole
-        The run.
     channel
         By its name.
     earlier
         Whole runs that the model in use has learned from, newest first.
     """
-    known = [run for run in earlier if _names(run) > {channel}][:EARLIER_RUNS]
-    if not known:
+
+    def __init__(self, channel: str, earlier: Sequence[Stack]) -> None:
+        self._channel = channel
+        self._runs = [run for run in earlier if _names(run) > {channel}][:EARLIER_RUNS]
+
+    def why_another(self, whole: Stack) -> str | None:
+        """Return why the channel of a run is taken for another one, None if it is not."""
+        if not self._runs:
+            return None
+        channel, own = self._channel, self._looks[self._channel]
+        here = _described(whole, channel)
+        for other, theirs in self._looks.items():
+            if other == channel or _nearest(own[0], theirs) < LEAST_APART:
+                continue
+            if not _is_nearer(here, theirs, own):
+                continue
+            if other in _names(whole) and not _is_nearer(_described(whole, other), own, theirs):
+                continue
+            return f"its channel {channel} looks like {other} until now; were the two exchanged?"
         return None
-    here = _described(whole, channel)
-    own = [_described(run, channel) for run in known]
-    for other in sorted(set.intersection(*map(_names, known)) - {channel}):
-        theirs = [_described(run, other) for run in known]
-        if _nearest(own[0], theirs) < LEAST_APART or not _is_nearer(here, theirs, own):
-            continue
-        if other in _names(whole) and not _is_nearer(_described(whole, other), own, theirs):
-            continue
-        return f"its channel {channel} looks like {other} until now; were the two exchanged?"
-    return None
+
+    @cached_property
+    def _looks(self) -> dict[str, list[NDArray[np.float64]]]:
+        """Descriptions of the channels that all of the runs have, run by run."""
+        names = sorted(set.intersection(*map(_names, self._runs)))
+        return {name: [_described(run, name) for run in self._runs] for name in names}
 
 
 def _names(whole: Stack) -> set[str]:

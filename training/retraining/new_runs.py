@@ -17,7 +17,7 @@ from ...storage.stack import Stack
 from ..data.side_inputs import one_channel
 from ..options import TrainingOptions
 from . import run_audit, run_choice
-from .channel_likeness import shows_another_channel
+from .channel_likeness import EarlierChannels
 from .drift import drift_in
 from .looked_at import LookedAt, Refused, remember
 from .request import Request
@@ -80,9 +80,10 @@ def look(
     done = request.since_last and memory.goes_on(shelf) is None
     seen = {**known, **(memory.trained_on if done else {})}
     old = [pair for pair in pairs if is_known(shelf, pair[1], seen)]
+    earlier = _earlier(slot.channel, [whole for whole, _ in old])
     new = []
     for whole, own in (pair for pair in pairs if not is_known(shelf, pair[1], seen)):
-        why = _exchanged(whole, slot.channel, [earlier for earlier, _ in old])
+        why = None if earlier is None else earlier.why_another(whole)
         if why is None:
             new.append((whole, own))
         else:
@@ -99,8 +100,8 @@ def look(
     return Found(run_choice.chosen(new, old))
 
 
-def _exchanged(whole: Stack, channel: str | None, earlier: Sequence[Stack]) -> str | None:
-    return None if channel is None else shows_another_channel(whole, channel, earlier)
+def _earlier(channel: str | None, runs: Sequence[Stack]) -> EarlierChannels | None:
+    return None if channel is None else EarlierChannels(channel, runs)
 
 
 def _why_not(

@@ -138,6 +138,10 @@ def test_a_run_that_is_killed_twice_goes_on_to_the_same_weights(repeats, tmp_pat
     with pytest.raises(KilledError):
         _run(repeats, part, killed_at=("teacher", 1))
     assert begun_algorithm(part) == "student"
+    with pytest.raises(TrainingError, match="steps is 160, the unfinished run had 6"):
+        _run(repeats, part, resume=True, steps=160)
+    with pytest.raises(TrainingError, match="preset is live, the unfinished run had fast"):
+        _run(repeats, part, resume=True, preset="live")
     with pytest.raises(KilledError):
         _run(repeats, part, killed_at=("student", 2), resume=True)
     assert begun_algorithm(part) == "student"
@@ -151,9 +155,9 @@ def test_a_run_that_is_killed_twice_goes_on_to_the_same_weights(repeats, tmp_pat
     assert {state.part.split(",")[0] for state in told} == {"student"}
 
 
-def _run(repeats, checkpoint, *, killed_at=None, resume=False, preset="fast"):
+def _run(repeats, checkpoint, *, killed_at=None, resume=False, preset="fast", steps=6):
     options = TrainingOptions(
-        algorithm="student", preset=preset, steps=6, batch=2, patch=32, resume=resume
+        algorithm="student", preset=preset, steps=steps, batch=2, patch=32, resume=resume
     )
     recordings, _ = read([repeats], options, None, None, print)
 
