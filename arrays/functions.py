@@ -36,6 +36,7 @@ from ..training.options import TrainingOptions
 from .array_stack import Axes, Recording, as_stack
 from .errors import ArrayError
 from .model import Model, load, truth_stack
+from .python_words import in_python, python_words
 
 FloatImage = NDArray[np.float32]
 AnyModel = Model | Bundle | Path | str
@@ -99,6 +100,7 @@ def calibrate(
     return found
 
 
+@python_words()
 def train(
     recordings: Recording | Sequence[Recording],
     out: Path | str,
@@ -165,7 +167,7 @@ def train(
             channel=channel,
             overwrite=overwrite,
             on_progress=on_progress,
-            on_remark=on_remark,
+            on_remark=None if on_remark is None else lambda line: on_remark(in_python(line)),
         )
     )
     return Model(result.bundle)
@@ -196,6 +198,7 @@ def denoise(
 ) -> FloatImage: ...
 @overload
 def denoise(array: Recording, *, uncertainty: bool = ..., **by: Unpack[ByWhat]) -> Any: ...
+@python_words()
 def denoise(
     array: Recording,
     *,
@@ -262,6 +265,7 @@ def denoise(
     return given_array.shaped(found)
 
 
+@python_words()
 def evaluate(
     array: Recording,
     *,
@@ -313,6 +317,7 @@ def evaluate(
     )
 
 
+@python_words()
 def compare(
     array: Recording,
     out: Path | str,

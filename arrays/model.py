@@ -26,6 +26,7 @@ from ..inference.offline.frame_loop import OnProgress
 from ..inference.runtime.providers import Provider
 from ..storage.stack import Stack
 from .array_stack import ArrayLike, Axes, Recording, as_stack, is_dask, lazy_frames
+from .python_words import python_words
 
 FloatImage = NDArray[np.float32]
 
@@ -103,6 +104,7 @@ class Model:
         force: bool = ...,
         on_progress: OnProgress | None = ...,
     ) -> Any: ...
+    @python_words()
     def denoise(
         self,
         array: Recording,
@@ -166,6 +168,7 @@ class Model:
         shaped = tuple(given.shaped(pixels) for pixels in found)
         return shaped if uncertainty else shaped[0]
 
+    @python_words()
     def evaluate(
         self,
         array: Recording,

@@ -15,13 +15,15 @@ import zarr
 import quietscope as qs
 from quietscope.arrays.array_stack import as_stack
 from quietscope.arrays.errors import ArrayError, ArrayTypeError
+from quietscope.arrays.python_words import in_python
 from quietscope.calibration.errors import CalibrationError
 from quietscope.errors import QuietscopeError
 from quietscope.inference.classical.smoothing import gaussian
+from quietscope.inference.errors import InferenceError
 from quietscope.inference.offline.denoise_stack import denoise_stack
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.stack import stack_from_array
-from quietscope.training.errors import TrainingError
+from quietscope.training.errors import TrainingDataError, TrainingError
 
 SHAPE = (24, 32)
 
@@ -266,3 +268,33 @@ def test_the_guide_runs_as_it_stands(tmp_path, monkeypatch):
     namespace: dict[str, object] = {}
     for example in examples:
         exec(compile(example, str(GUIDE), "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("give either --truth STACK or --static", "give either truth= or static=True"),
+        ("that --planes 2 could show", "that planes=2 could show"),
+        ("train with --algorithm r2r", 'train with algorithm="r2r"'),
+        ("is trained; --algorithm chooses otherwise", "is trained; algorithm= chooses otherwise"),
+        ("--from general, which begins with it", 'algorithm="refined", which begins with it'),
+        ("(or --no-pixel-maps, where", "(or pixel_maps=False, where"),
+        ("with `quietscope export --axes tzyx`", "with `quietscope export --axes tzyx`"),
+        ("give --out another name", "give --out another name"),
+    ],
+)
+def test_options_become_arguments(line, said):
+    assert in_python(line) == said
+
+
+def test_refusals_name_arguments_and_keep_their_kind(model, tmp_path):
+    frames = noisy(8)
+    with pytest.raises(InferenceError, match="either truth= or static=True"):
+        qs.evaluate(frames, method="gaussian")
+    with pytest.raises(InferenceError, match="either truth= or static=True"):
+        qs.evaluate(frames, model=model)
+    two = np.stack([frames, frames])
+    with pytest.raises(TrainingDataError, match=r"holds 2 channels; name one with channel= and"):
+        qs.train(two, tmp_path / "a", axes="ctyx", steps=1)
+    with pytest.raises(TrainingDataError, match=r"no planes along z .* planes=1 could show"):
+        qs.train(frames, tmp_path / "b", steps=1, planes=1)
