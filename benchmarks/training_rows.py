@@ -28,7 +28,7 @@ from quietscope.storage.stack import Stack
 from quietscope.training.data.recordings import load_recordings
 from quietscope.training.methods import patch_edge
 from quietscope.training.model.estimator import Estimator
-from quietscope.training.options import PLANS, NetworkPlan, TrainingOptions
+from quietscope.training.options import LATTICE_PLANS, PLANS, NetworkPlan, TrainingOptions
 from quietscope.training.run import Run
 from quietscope.training.train import fit
 
@@ -67,10 +67,9 @@ class Rows:
         write_json(self._path, {**self._facts, "rows": self.rows})
         return row
 
-    def update(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Add to what a row of the same key holds already."""
-        known = next((old for old in self.rows if self._same(old, row)), {})
-        return self.add({**known, **row})
+    def row(self, key: dict[str, Any]) -> dict[str, Any]:
+        """Return what is known under a key: the key alone where nothing is."""
+        return next((old for old in self._stored() if self._same(old, key)), dict(key))
 
     def holds(self, row: dict[str, Any]) -> bool:
         """Return whether there is a row of the same key; another part may have added it."""
@@ -107,12 +106,12 @@ def is_default(options: TrainingOptions) -> bool:
 @contextmanager
 def as_live(plan: NetworkPlan) -> Iterator[None]:
     """Let the default preset stand for another plan."""
-    usual = PLANS["live"]
-    PLANS["live"] = plan
+    usual = PLANS["live"], LATTICE_PLANS["live"]
+    PLANS["live"] = LATTICE_PLANS["live"] = plan
     try:
         yield
     finally:
-        PLANS["live"] = usual
+        PLANS["live"], LATTICE_PLANS["live"] = usual
 
 
 def nandb() -> list[Stack]:

@@ -27,18 +27,22 @@ class NetworkPlan:
     Attributes
     ----------
     width
-        Channels of the first level, doubled on the way down. Multiples of 16: ONNX Runtime's CPU
+        Channels of the first level. Multiples of 16: ONNX Runtime's CPU
         convolutions run at a third of the machine's rate otherwise.
     depth
         How often the resolution is halved.
     outer_convolutions
         Convolutions in each of the two blocks at the network's own resolution, where a convolution
         costs most; the other blocks have two.
+    growth
+        How many times as many channels the next level down has: a level down a convolution costs a
+        quarter.
     """
 
     width: int
     depth: int
     outer_convolutions: int = 2
+    growth: int = 2
 
 
 PLANS: dict[Preset, NetworkPlan] = {
@@ -46,6 +50,14 @@ PLANS: dict[Preset, NetworkPlan] = {
     "live": NetworkPlan(width=16, depth=2, outer_convolutions=1),
     "best": NetworkPlan(width=32, depth=2),
 }
+"""Of networks that work at the resolution of the frame."""
+
+LATTICE_PLANS: dict[Preset, NetworkPlan] = {
+    **PLANS,
+    "live": NetworkPlan(width=16, depth=1, outer_convolutions=1, growth=4),
+}
+"""Of those that work at a third of it, and so see thrice as far: what a second halving costs is
+worth more spent on channels. `benchmarks/training_pareto.py` compares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +209,11 @@ class TrainingOptions:
     def plan(self) -> NetworkPlan:
         """The network that the preset stands for."""
         return PLANS[self.preset]
+
+    @property
+    def lattice_plan(self) -> NetworkPlan:
+        """The same for a network that works on sub-lattices of the frame."""
+        return LATTICE_PLANS[self.preset]
 
     def record(self) -> dict[str, str | int | float | bool | None]:
         """Return the choices as they are stored with the model."""

@@ -631,9 +631,10 @@ def _begin_with(run: Run, weights: Mapping[str, Tensor], remark: Remark, *, name
             raise TrainingError(
                 "--from: the network of that model has other inputs or layers than this run's; "
                 "give the --noise-model that it was trained with (or --no-pixel-maps, where that "
-                "has no maps of the camera's pixels), or leave out --from"
+                "has no maps of the camera's pixels), or leave out --from (as for a model of an "
+                "earlier version whose preset was of another size)"
             )
-        remark("the earlier model's network has other inputs: training begins without it")
+        remark("the earlier model's network has other inputs or layers: it is not begun with")
         run.options = replace(run.options, begun_with=None)
         return
     run.learner.network.load_state_dict(weights)

@@ -22,7 +22,7 @@ from quietscope.storage.stack import StackError, stack_from_array
 from quietscope.training.checkpoint import load_checkpoint, save_checkpoint, working_file
 from quietscope.training.data.recordings import load_recordings
 from quietscope.training.errors import TrainingDataError, TrainingError
-from quietscope.training.options import TrainingOptions
+from quietscope.training.options import LATTICE_PLANS, NetworkPlan, TrainingOptions
 from quietscope.training.run import LossRow, Run
 from quietscope.training.train import fit, train
 from quietscope.training.validation import overfits
@@ -235,18 +235,15 @@ def test_a_resumed_run_keeps_the_units_that_it_began_with(recording, tmp_path):
     assert (float(estimator.centre_adu), float(estimator.scale_adu)) == (90.0, 11.0)
 
 
-def test_a_run_whose_network_was_another_is_not_resumed(recording, tmp_path):
-    """A later version may build a method's network otherwise."""
+def test_a_run_whose_network_was_of_another_size_is_not_resumed(recording, tmp_path, monkeypatch):
+    """A later version may let a preset stand for another plan."""
 
     def kill(progress):
         raise Killed
 
     with pytest.raises(Killed):
         train([recording], tmp_path / "model", QUICK, on_progress=kill)
-    path = working_file(tmp_path / "model")
-    state = load_checkpoint(path)
-    (weights,) = state["networks"]
-    save_checkpoint(path, state | {"networks": [dict(list(weights.items())[1:])]})
+    monkeypatch.setitem(LATTICE_PLANS, QUICK.preset, NetworkPlan(16, 1, 1, growth=4))
     again = dataclasses.replace(QUICK, resume=True)
     with pytest.raises(TrainingError, match=r"left by another version .* without --resume"):
         train([recording], tmp_path / "model", again)

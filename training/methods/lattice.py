@@ -27,7 +27,7 @@ class LatticeLearner(GaussianLearner):
         self, options: TrainingOptions, noise: TabulatedNoise, inputs: InputPlanes
     ) -> None:
         self.inputs = inputs
-        self.network = LatticePrior(inputs.further, options.plan)
+        self.network = LatticePrior(inputs.further, options.lattice_plan)
         self.posterior = GaussianPosterior(noise, uses_observation=True)
         self._start()
 

@@ -44,7 +44,9 @@ class ProbabilisticNoise2Void(PredictingLearner):
     ) -> None:
         self.inputs = inputs
         if options.samples_from == "lattice":
-            self.network = LatticePrior(inputs.further, options.plan, outputs=options.samples)
+            self.network = LatticePrior(
+                inputs.further, options.lattice_plan, outputs=options.samples
+            )
         else:
             self.network = MaskedPrior(
                 inputs.further,

@@ -35,7 +35,7 @@ class UNet(nn.Module):
         self, inputs: int, outputs: int, plan: NetworkPlan, *, artefact_free: bool = False
     ) -> None:
         super().__init__()
-        widths = [plan.width * 2**level for level in range(plan.depth + 1)]
+        widths = [plan.width * plan.growth**level for level in range(plan.depth + 1)]
         lengths = [plan.outer_convolutions] + [2] * plan.depth
         self.stride = 2**plan.depth
         self.encoders = nn.ModuleList(

@@ -10,7 +10,7 @@ from quietscope.calibration.noise_model import MixtureTable
 from quietscope.training.methods import learner_for
 from quietscope.training.model.noise_likelihood import TabulatedNoise
 from quietscope.training.model.unet import UNet
-from quietscope.training.options import InputPlanes, NetworkPlan, TrainingOptions
+from quietscope.training.options import LATTICE_PLANS, InputPlanes, NetworkPlan, TrainingOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,6 +38,20 @@ def a_few_places(patches):
 
 def gradients(made):
     return [parameter.grad.clone() for parameter in made.parameters()]
+
+
+@pytest.mark.parametrize("preset", LATTICE_PLANS)
+def test_every_convolution_but_the_outermost_has_whole_blocks_of_channels(preset):
+    """ONNX Runtime takes 16 at a time, and fills up what is less."""
+    plan = LATTICE_PLANS[preset]
+    made = UNet(8, 2, plan)
+    firsts = [block[0] for block in made.encoders]
+    assert [c.out_channels for c in firsts] == [
+        plan.width * plan.growth**level for level in range(1 + plan.depth)
+    ]
+    weights = [c for c in made.modules() if isinstance(c, torch.nn.Conv2d)]
+    assert all(c.out_channels % 16 == 0 for c in weights if c is not made.head)
+    assert made(torch.zeros(1, 8, *SHAPE)).shape == (1, 2, *SHAPE)
 
 
 @pytest.mark.parametrize("artefact_free", [False, True])
