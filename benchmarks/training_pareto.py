@@ -9,10 +9,11 @@ For each candidate, `lattice` after a fixed number of steps or minutes, on
   `training_motion.py`;
 - specimen: that of the demo at two fifths of its light, whole and where filaments run;
 
-and time: GFLOP per 512² frame counted from the exported graph, and milliseconds from host array to
-host array, all candidates in turn. Quality can be measured on a busy machine, time needs an idle
-one; all write into the same rows. A further seed draws other weights and patches, and of what is
-simulated another scene, the same for every candidate: their differences are compared seed by seed.
+and time: GFLOP per 512² frame counted from the exported graph, and milliseconds of one core's own
+time from host array to host array, all candidates in turn, which holds on a busy machine
+(`inference_presets.py` times the presets on one core and on all of an idle one). All write into
+the same rows. A further seed draws other weights and patches, and of what is simulated another
+scene, the same for every candidate: their differences are compared seed by seed.
 Prints the front on each set and draws them, `results/training_pareto.png`.
 
     python benchmarks/training_pareto.py --sets nandb single --steps 2000
@@ -31,6 +32,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -54,13 +56,13 @@ from training_rows import (
 from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
 from quietscope.inference.graph.operations import count_gflop
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
-from quietscope.inference.runtime.providers import all_cores
 from quietscope.storage.stack import Stack, stack_from_array
 from quietscope.training.options import LATTICE_PLANS, NetworkPlan, TrainingOptions
 from quietscope.training.train import train
 
 FRAMES = range(7, 50, 12)
 SHAPE = (512, 512)
+COST = "cpu_ms_512"
 ROUNDS = 15
 SINGLE_IMAGES = ("fish", "w2s_010_0", "w2s_044_0", "w2s_049_0")
 MOVING_CONTEXT = 4
@@ -69,7 +71,7 @@ LOW_LIGHT_ELECTRONS = 8.0
 """Of the brightest structures; the demo's give 20."""
 RECORDED, LATER = range(60), range(1000, 1060, 6)
 ON_FILAMENTS = 0.25
-SIZES = (  # width, depth, convolutions per block at the network's own resolution
+SIZES = (  # width, depth, convolutions per block at the network's own resolution, growth
     (16, 1, 1),
     (16, 1, 2),
     (16, 2, 1),
@@ -77,6 +79,7 @@ SIZES = (  # width, depth, convolutions per block at the network's own resolutio
     (16, 3, 1),
     (24, 1, 1),
     (32, 1, 1),
+    (32, 1, 1, 4),
     (32, 2, 1),
     (32, 2, 2),
     (32, 3, 1),
@@ -180,43 +183,35 @@ def budget_of(options: TrainingOptions) -> str:
     return f"{options.steps} steps" if options.steps else f"{options.seconds:g} s"
 
 
-def measure_time(rows: Rows, plans: Sequence[NetworkPlan], threads: int) -> None:
+def measure_time(rows: Rows, plans: Sequence[NetworkPlan]) -> None:
     """Time all plans in turn, round by round; speed does not depend on the weights."""
-    which = "" if threads == all_cores() else f"_{threads}_threads"
-    law = CameraLaw(0.5, 100.0, 2.0)
-    specimen = Specimen((256, 256), law)
+    specimen = Specimen((128, 128), LAW)
     stack = stack_from_array(np.stack([specimen.observe(index) for index in range(24)]))
     frame = np.random.default_rng(0).poisson(300, (1, *SHAPE)).astype(np.uint16)
     out = np.empty((2, *SHAPE), np.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        denoisers = {}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
+        denoisers: dict[NetworkPlan, OnnxDenoiser] = {}
         for plan in plans:
             bundle = Path(folder) / name_of(plan)
             with as_live(plan):
                 train([stack], bundle, TrainingOptions(steps=2))
-            denoisers[plan] = OnnxDenoiser(bundle, SHAPE, provider="cpu", threads=threads)
+            denoiser = OnnxDenoiser(bundle, SHAPE, provider="cpu", threads=1)
+            denoisers[plan] = opened.enter_context(denoiser)
         taken: dict[NetworkPlan, list[float]] = {plan: [] for plan in plans}
         for _ in range(ROUNDS):
             for plan, denoiser in denoisers.items():
-                began = time.perf_counter()
+                began = time.process_time()
                 denoiser.denoise(frame, out)
-                taken[plan].append(1e3 * (time.perf_counter() - began))
+                taken[plan].append(1e3 * (time.process_time() - began))
         for plan, denoiser in denoisers.items():
-            row = rows.row({"plan": name_of(plan)})
-            rows.add(
-                row
-                | {
-                    "gflop_512": count_gflop(denoiser.bundle.model_path, SHAPE),
-                    f"ms_512_median{which}": statistics.median(taken[plan]),
-                    f"ms_512_least{which}": min(taken[plan]),
-                }
-            )
-            denoiser.close()
+            gflop = count_gflop(denoiser.bundle.model_path, SHAPE)
+            found = {"gflop_512": gflop, COST: statistics.median(taken[plan])}
+            rows.add(rows.row({"plan": name_of(plan)}) | found)
 
 
 def summary(rows: Sequence[Mapping[str, Any]], budget: str) -> None:
     """Print quality beside time on each set, and by how much each differs from the first plan."""
-    timed = [row for row in rows if "ms_512_median" in row]
+    timed = [row for row in rows if COST in row]
     for name in QUALITY:
         points = points_of(timed, name, budget)
         if not points:
@@ -238,7 +233,7 @@ Point = tuple[Mapping[str, Any], Seeds]
 def points_of(rows: Iterable[Mapping[str, Any]], name: str, budget: str) -> list[Point]:
     """Return the rows that were measured on a set, the cheapest first, and what was found."""
     known = [(row, row.get("db", {}).get(name, {}).get(budget, {})) for row in rows]
-    return sorted((p for p in known if p[1]), key=lambda point: point[0]["ms_512_median"])
+    return sorted((p for p in known if p[1]), key=lambda point: point[0][COST])
 
 
 def headline(seeds: Seeds) -> float:
@@ -264,7 +259,7 @@ def is_on_front(row: Mapping[str, Any], points: Sequence[Point]) -> bool:
     own = next(seeds for other, seeds in points if other is row)
     for other, seeds in points:
         better = differences(own, seeds)
-        if other["ms_512_median"] < row["ms_512_median"] and better and headline(better) > 0:
+        if other[COST] < row[COST] and better and headline(better) > 0:
             return False
     return True
 
@@ -275,15 +270,13 @@ def draw(rows: Sequence[Mapping[str, Any]], budget: str, path: Path) -> None:
 
     figure = Figure(figsize=(9, 6.4), layout="constrained")
     panels = figure.subplots(2, 2)
-    timed = [row for row in rows if "ms_512_median" in row]
+    timed = [row for row in rows if COST in row]
     for panel, name in zip(panels.flat, QUALITY, strict=True):
         points = points_of(timed, name, budget)
-        front = [
-            (row["ms_512_median"], headline(s)) for row, s in points if is_on_front(row, points)
-        ]
+        front = [(row[COST], headline(s)) for row, s in points if is_on_front(row, points)]
         panel.plot([ms for ms, _ in front], [db for _, db in front], color="tab:blue")
         for number, (row, seeds) in enumerate(points):
-            place = row["ms_512_median"], headline(seeds)
+            place = row[COST], headline(seeds)
             panel.plot(
                 [place[0]] * len(seeds), [s["whole"] for s in seeds.values()], "_", color="grey"
             )
@@ -299,7 +292,7 @@ def draw(rows: Sequence[Mapping[str, Any]], budget: str, path: Path) -> None:
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.margins(x=0.2, y=0.15)
         panel.set_title(name, fontsize=9)
-        panel.set_xlabel("ms per 512² frame (width·depth·convolutions)")
+        panel.set_xlabel("ms of one core per 512² frame (width·depth·convolutions·growth)")
         panel.set_ylabel("PSNR, dB")
     figure.savefig(path, dpi=110)
 
@@ -312,7 +305,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--minutes", type=float, help="Instead of steps.")
-    parser.add_argument("--threads", type=int, default=all_cores(), help="Of the timed sessions.")
     parser.add_argument("--plans", type=parsed, nargs="*", help="Where not given, all candidates.")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -326,7 +318,7 @@ def main() -> None:
         for seed in given.seeds:
             measure_quality(rows, plans, name, replace(options, seed=seed))
     if "time" in given.sets:
-        measure_time(rows, plans, given.threads)
+        measure_time(rows, plans)
     presets = {name_of(plan): presets_of(plan) for plan in LATTICE_PLANS.values()}
     known = [row | {"presets": presets.get(row["plan"], [])} for row in rows.rows]
     summary(known, budget_of(options))
