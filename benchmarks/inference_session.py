@@ -55,11 +55,11 @@ def session(graph: bytes | Path, level: Any = Level.ORT_ENABLE_ALL, **entries: s
     return ort.InferenceSession(str(graph), settings, providers=["CPUExecutionProvider"])
 
 
-def variants(model: Path, folder: Path, observations: Any) -> dict[str, Any]:
+def variants(model: Path, folder: Path, seen: Any) -> dict[str, Any]:
     """Return the sessions by name, the usual one first."""
     fixed = graph_for_frames(model, SHAPE)
     reduced = folder / "eight bits.onnx"
-    reduced.write_bytes(eight_bits(load_model(model), observations))
+    reduced.write_bytes(eight_bits(load_model(model), seen))
     return {
         USUAL: session(fixed),
         "optimised, extended": session(fixed, Level.ORT_ENABLE_EXTENDED),
@@ -100,7 +100,7 @@ def main() -> None:
             assert result is not None
             path = result.bundle.model_path
             found[preset] = ratios(
-                variants(path, Path(folder), stack.observations(0, 0)), given.rounds
+                variants(path, Path(folder), stack.frames(range(4))[:, None]), given.rounds
             )
         for name, ratio in found[preset].items():
             print(f"{preset}, {name:28} {ratio:6.3f}", flush=True)

@@ -28,8 +28,8 @@ def require_precision(precision: str, provider: str) -> None:
         )
     if precision == "int8":
         raise InferenceError(
-            "precision int8 is not offered: it loses several decibels on real data "
-            "(docs/inference.md); pass --precision fp32, or train with --preset fast for speed"
+            "precision int8 is not offered: it saves less time than a smaller preset and loses "
+            "more (docs/inference.md); pass --precision fp32, or train with --preset fast"
         )
     if precision == "fp16" and provider == "cpu":
         raise InferenceError(
