@@ -57,9 +57,10 @@ Work = Callable[[], object]
 
 def prepare(folder: Path, presets: Sequence[str]) -> None:
     """Write models, noise model and frame for the processes that time them."""
-    specimen = Specimen(SHAPE, CameraLaw(1.0, 99.25, 2.5))
+    law = CameraLaw(1.0, 99.25, 2.5)
+    specimen = Specimen((128, 128), law)
     stack = stack_from_array(np.stack([specimen.observe(index) for index in range(24)]))
-    np.save(folder / FRAME, specimen.observe(100)[np.newaxis])
+    np.save(folder / FRAME, Specimen(SHAPE, law).observe(0)[np.newaxis])
     noise_model = bootstrap_noise_model([stack])
     save_noise_model(noise_model, folder / CAMERA)
     for preset in presets:
