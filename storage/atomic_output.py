@@ -44,6 +44,9 @@ class OutputError(QuietscopeError, RuntimeError):
     """A place where results cannot be written."""
 
 
+ELSEWHERE = "free some space or choose another --out"
+
+
 def existing_parent(path: Path) -> Path:
     """Return the nearest directory on the way up from `path` that exists."""
     for candidate in (path, *path.absolute().parents):
@@ -52,13 +55,13 @@ def existing_parent(path: Path) -> Path:
     raise OutputError(f"{path}: no folder on the way to it exists; check the drive and the name")
 
 
-def require_space(path: Path, needed_bytes: int) -> None:
+def require_space(path: Path, needed_bytes: int, remedy: str = ELSEWHERE) -> None:
     """Raise OutputError if the disk that would hold `path` lacks `needed_bytes`."""
     free = shutil.disk_usage(existing_parent(path)).free
     if free < needed_bytes + RESERVE_BYTES:
         raise OutputError(
             f"{path}: needs {_gib(needed_bytes)} of disk space (and {_gib(RESERVE_BYTES)} in "
-            f"reserve), {_gib(free)} is free; free some space or choose another --out"
+            f"reserve), {_gib(free)} is free; {remedy}"
         )
 
 

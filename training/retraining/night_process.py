@@ -28,7 +28,7 @@ from .giving_way import GiveWay
 from .request import Request
 from .retrain import another_round, go_on_with_begun, one_round, only_one
 from .slots import FEWEST_FRAMES, Slot, slots_of
-from .window import WindowEndedError
+from .window import SHORTEST_SECONDS, WindowEndedError
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +78,15 @@ def _all_slots(shelf: Library, until: float, tell: Tell, request: Request) -> bo
     if not slots:
         tell(_told(skip(shelf, None, f"no run with at least {FEWEST_FRAMES} frames can be read")))
     for number, slot in enumerate(slots):
-        share = (until - time.time()) / (len(slots) - number)
+        left = until - time.time()
+        if left < SHORTEST_SECONDS:
+            raise WindowEndedError(
+                f"no time was left for {len(slots) - number} of {len(slots)} cameras and "
+                "channels; they wait for the next night"
+            )
+        share = max(TRAINING_SHARE * left / (len(slots) - number), SHORTEST_SECONDS)
         try:
-            tell(_told(_until_nothing_is_gained(shelf, slot, TRAINING_SHARE * share, request)))
+            tell(_told(_until_nothing_is_gained(shelf, slot, share, request)))
         except WindowEndedError:
             raise
         except QuietscopeError as error:  # one camera's trouble is not another's

@@ -18,7 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...inference.library import NIGHTS, Decision
-from ...storage.atomic_output import write_json
+from ...storage.atomic_output import OutputError, write_json
 from ...storage.bounded_text import read_text
 
 LOG = "overnight.log"
@@ -121,9 +121,21 @@ def night_of(library: Path, night: date) -> NightRecord | None:
 
 
 def write_record(library: Path, record: NightRecord) -> Path:
-    """Write a night's record in one step; return its file."""
+    """Write a night's record in one step; return its file.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
     file = nights_folder(library) / f"{record.night}.json"
-    write_json(file, record.model_dump(mode="json"))
+    try:
+        write_json(file, record.model_dump(mode="json"))
+    except OSError as error:
+        raise OutputError(
+            f"{file}: cannot be written ({error.strerror}); free some space there, or see to it "
+            "that you may write"
+        ) from error
     return file
 
 

@@ -171,10 +171,10 @@ def _worked(
     """Return the record with what the night's process did, or why it could not."""
     try:
         _end_what_was_left(night.library)
-        require_space(night.library, NIGHT_BYTES)
+        require_space(night.library, NIGHT_BYTES, "free some before the next night")
         with log_kept(night.library) as log, micro_manager_watched(), _turn(until, say):
             _wait_for_the_microscope(until, say)
-            if not shares:  # with those of the same service already
+            if not shares:  # with those of the same service it does already
                 until = _own_share(night.library, until, say)
             ended = supervise(
                 command or _night_command(night.library, until),
@@ -198,10 +198,13 @@ def _night_command(library: Path, until: float) -> list[str]:
 
 def _own_share(library: Path, until: float, say: Say) -> float:
     """Return until when a library may be trained whose turn it is: others wait for theirs."""
+    left = until - time.time()
+    if left < SHORTEST_SECONDS:
+        raise _OverError(f"only {max(left, 0):.0f} s of the window were left when its turn came")
     others = neighbours.still_to_come(library, datetime.now())
     if not others:
         return until
-    share = (until - time.time()) / (1 + len(others))
+    share = left / (1 + len(others))
     say(f"has {share / 60:.0f} minutes: other libraries come after it ({', '.join(others)})")
     return time.time() + max(share, SHORTEST_SECONDS)
 

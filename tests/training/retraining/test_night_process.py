@@ -16,6 +16,7 @@ from quietscope.training.retraining.looked_at import (
     remember_promising,
 )
 from quietscope.training.retraining.request import Request
+from quietscope.training.retraining.window import WindowEndedError
 
 HOURS = 7 * 1000.0
 
@@ -80,6 +81,25 @@ def test_a_night_whose_rounds_were_all_promising_says_that_it_goes_on(night):
 def test_what_gained_nothing_ends_the_night_of_a_slot(night, only):
     found, made = night(only)
     assert (found, len(made)) == (only, 1)
+
+
+def test_a_slot_is_not_begun_in_less_time_than_a_round_takes(tmp_path, monkeypatch):
+    """It would fail for want of time, and the morning would call it a failed night."""
+    clock, given = [0.0], []
+
+    def rounds(shelf, slot, seconds, request):
+        given.append((slot, seconds))
+        clock[0] += 100.0
+        return SKIPPED
+
+    monkeypatch.setattr(night_process, "time", SimpleNamespace(time=lambda: clock[0]))
+    monkeypatch.setattr(night_process, "slots_of", lambda shelf: ["a", "b", "c"])
+    monkeypatch.setattr(night_process, "_until_nothing_is_gained", rounds)
+    told = []
+    with pytest.raises(WindowEndedError, match="no time was left for 1 of 3"):
+        night_process._all_slots(Library(tmp_path), 240.0, told.append, Request())
+    assert given == [("a", pytest.approx(72.0)), ("b", pytest.approx(63.0))]
+    assert len(told) == 2
 
 
 def test_a_promising_candidate_is_gone_on_with_and_not_for_ever(tmp_path, make_bundle):

@@ -18,7 +18,7 @@ from quietscope.inference.errors import InferenceError
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.live_sessions import live_session
 from quietscope.training.errors import TrainingError
-from quietscope.training.retraining import service
+from quietscope.training.retraining import night_record, service
 from quietscope.training.retraining.night_record import (
     NightRecord,
     last_night,
@@ -131,6 +131,7 @@ def test_a_full_disk_is_said_before_anything_is_written(library, monkeypatch):
     record = made(library)
     assert record.state == "failed"
     assert "disk space" in record.failure
+    assert "--out" not in record.failure
     assert record.decisions == ()
 
 
@@ -179,7 +180,7 @@ def test_the_notice_gets_the_night_as_json(library, tmp_path):
 
 def test_the_notice_is_given_where_no_record_can_be_written(library, tmp_path, monkeypatch):
     def full(*_):
-        raise OutputError("the disk is full")
+        raise OSError(28, "No space left on device")
 
     told = tmp_path / "told.json"
     program = tmp_path / "tell.py"
@@ -188,11 +189,11 @@ def test_the_notice_is_given_where_no_record_can_be_written(library, tmp_path, m
         f"pathlib.Path({str(told)!r}).write_text(sys.stdin.read(), 'utf-8')\n",
         encoding="utf-8",
     )
-    monkeypatch.setattr(service, "write_record", full)
+    monkeypatch.setattr(night_record, "write_json", full)
     notify = shlex.join([sys.executable, str(program)])
-    with pytest.raises(OutputError, match="disk is full"):
+    with pytest.raises(OutputError, match="No space left"):
         made(library, notify=notify)
-    assert json.loads(told.read_text("utf-8"))["failure"] == "the disk is full"
+    assert "No space left" in json.loads(told.read_text("utf-8"))["failure"]
 
 
 def test_a_notice_that_fails_is_on_record_and_the_night_is_done(library):

@@ -147,6 +147,21 @@ def test_jobs_of_several_libraries_share_the_window_whoever_comes_first(librarie
     assert given[one] == pytest.approx(8 * 3600, abs=60)  # the other has no job any more
 
 
+def test_who_has_its_turn_when_the_window_ends_begins_nothing(libraries, monkeypatch):
+    monkeypatch.setattr(Window, "left", lambda window, now: 61.0)
+    now = [clock.time()]
+
+    def late(*_):
+        now[0] += 40.0
+
+    monkeypatch.setattr(service, "time", SimpleNamespace(time=lambda: now[0], sleep=clock.sleep))
+    monkeypatch.setattr(service, "require_space", late)
+    with serving(libraries[0]):
+        record = run_night(Night(libraries[0], Window(time(22), time(6))))
+    assert (record.state, record.failure) == ("unfinished", None)
+    assert "only 21 s of the window were left" in record.remarks[0]
+
+
 def test_who_waited_all_night_for_another_library_says_so(libraries, monkeypatch):
     monkeypatch.setattr(service, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(Window, "left", lambda window, now: 60.5)
