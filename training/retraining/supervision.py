@@ -28,7 +28,9 @@ COURTESY_S = 1.0
 SETTLED_S = 5.0
 """Without a session before the process goes on: the next one often follows at once."""
 OVERTIME_S = 120.0
-"""Beyond the end of the night: writing a checkpoint takes less. Then the process is killed."""
+"""Beyond the end of the night: writing a checkpoint takes less. Then the process is killed.
+
+Of this program's own time: where the computer slept over the end, the process has it on waking."""
 LAST_LINES = 20
 
 # Windows: no console window at night, and below what a person runs. Zero elsewhere.
@@ -136,6 +138,7 @@ def _watch(
     halted = _Halted(process)
     came: float | None = None  # when the session came that the process waits for
     seen = 0.0
+    over: float | None = None  # when it was seen that the night is over
     while process.poll() is None:
         now = time.monotonic()
         who = live()
@@ -151,7 +154,9 @@ def _watch(
             ended.waited_s += now - came
             came = None
             on_halt(None)
-        if until is not None and time.time() > until + OVERTIME_S:
+        if over is None and until is not None and time.time() > until:
+            over = now
+        if over is not None and now - over > OVERTIME_S:
             ended.overran = True
             _kill(process)
         with suppress(subprocess.TimeoutExpired):

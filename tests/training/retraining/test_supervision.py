@@ -98,6 +98,15 @@ def test_it_is_ended_when_the_night_is(monkeypatch):
     assert ended.status != 0
 
 
+def test_what_slept_over_the_end_of_the_night_may_still_write_its_checkpoint():
+    """The clock jumped by hours while the computer slept: no reason to kill it on waking."""
+    code = "import time; time.sleep(0.3); print('checkpoint written')"
+    command = [sys.executable, "-c", code]
+    ended = supervise(command, until=time.time() - 6 * 3600, live=lambda: None)
+    assert not ended.overran
+    assert ended.lines == ["checkpoint written"]
+
+
 def test_what_it_said_and_how_it_ended_is_known():
     code = "import sys; print('{}'); print('it broke', file=sys.stderr); sys.exit(7)"
     said = []
