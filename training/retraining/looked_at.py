@@ -47,9 +47,14 @@ class SlotMemory(BaseModel):
     promising_rounds: int = 0
     """In a row that ended so."""
 
+    @property
+    def is_promising(self) -> bool:
+        """Whether the runs that were trained on last have more to teach, pruned or not."""
+        return self.promising is not None and self.promising_rounds < MOST_PROMISING_ROUNDS
+
     def goes_on(self, shelf: Library) -> Path | None:
         """Return the candidate that the next round begins with, None for the usual beginning."""
-        if self.promising is None or self.promising_rounds >= MOST_PROMISING_ROUNDS:
+        if self.promising is None or not self.is_promising:
             return None
         place = shelf.models_dir / Path(self.promising).name
         return place if (place / MANIFEST).is_file() else None

@@ -77,7 +77,7 @@ def look(
     offered = stacks_of(shelf, slot, options.other_channels, fit, OFFERED_RUNS)
     pairs = [(whole, one_channel(whole, slot.channel)) for whole in offered]
     # What a candidate is to learn more of is new until one of its kind was promoted.
-    done = request.since_last and memory.goes_on(shelf) is None
+    done = request.since_last and not memory.is_promising
     seen = {**known, **(memory.trained_on if done else {})}
     old = [pair for pair in pairs if is_known(shelf, pair[1], seen)]
     earlier = _earlier(slot.channel, [whole for whole, _ in old])

@@ -117,9 +117,11 @@ def test_a_promising_candidate_is_gone_on_with_and_not_for_ever(tmp_path, make_b
     assert memory().goes_on(shelf) is None
     for _ in range(MOST_PROMISING_ROUNDS):
         remember_promising(shelf, "slot", kept(candidate, promising=True))
+    assert not memory().is_promising
     assert memory().goes_on(shelf) is None
     remember_promising(shelf, "slot", kept(candidate))
     remember_promising(shelf, "slot", kept(candidate, promising=True))
     assert memory().goes_on(shelf) == candidate
-    (candidate / "manifest.json").unlink()  # pruned
+    (candidate / "manifest.json").unlink()  # pruned: its head start is lost, nothing else
     assert memory().goes_on(shelf) is None
+    assert memory().is_promising

@@ -290,7 +290,7 @@ def test_runs_of_a_promising_candidate_are_new_to_the_next_night(tmp_path, in_us
     seen = SlotMemory(trained_on={name: 16})
     remember(shelf, slot.key, seen)
     assert "no run was recorded since" in found().reason
-    remember(shelf, slot.key, seen.model_copy(update={"promising": "first"}))
+    remember(shelf, slot.key, seen.model_copy(update={"promising": "20260301-220000"}))
     assert (found().reason, len(found().stacks)) == (None, 2)
 
 
