@@ -34,9 +34,12 @@ UNIT = 8.0
 BRIGHTEST_ROOT = 100.0
 """Of 2,500 photoelectrons: brighter light differs in nothing that the network has to know."""
 LEAST_VARIANCE_E2 = 0.1
-CHANGE_Z_NARROW, CHANGE_Z_WIDE = 4.5, 3.6
+CHANGE_Z_NARROW, CHANGE_Z_WIDE = 4.5, 3.9
 """Standard deviations by which 2×2 and 6×6 pixels differ where something changed: chance alone
-resets one place in 150,000 and in 3,000."""
+resets one place in 150,000 and in 10,000."""
+ALIKE_EDGE, ALIKE_Z = 7, 4.0
+"""2×2 blocks across over which neighbours differ alike where something moved, and by how many
+standard deviations of what chance does."""
 NOISY_PIXEL = 2.0
 """Variance of a pixel over that of the others from which on it is drawn towards them."""
 _ANSCOMBE = 3 / 8
@@ -154,8 +157,8 @@ def without_noisy_pixels(
 def unchanged(root: Tensor, before: Tensor, there: Tensor) -> Tensor:
     """Return where each preceding frame still shows what the newest shows.
 
-    A frame counts up to the first, going back, in which the place differs significantly, alone or
-    with what is around it: there the running sum begins anew.
+    A frame counts up to the first, going back, in which the place differs significantly, alone,
+    with what is around it, or as what moves does: there the running sum begins anew.
 
     Parameters
     ----------
@@ -173,13 +176,38 @@ def unchanged(root: Tensor, before: Tensor, there: Tensor) -> Tensor:
     z = functional.avg_pool2d(root - before, SHRINK) * (SHRINK / 2**0.5)
     around = functional.avg_pool2d(z, 3, stride=1, padding=1) * 3
     change = torch.maximum(z.abs() / CHANGE_Z_NARROW, around.abs() / CHANGE_Z_WIDE)
-    same = (functional.max_pool2d(change, 3, stride=1, padding=1) < 1).to(root.dtype) * there
+    change = functional.max_pool2d(change, 3, stride=1, padding=1)
+    change = torch.maximum(change, _alike(z) / ALIKE_Z)
+    same = (change < 1).to(root.dtype) * there
     kept = [same[:, :1]]
     for back in range(1, before.shape[1]):
         # A frame that is not there ends nothing: those before it may be.
         missing = 1 - there[:, back - 1 : back]
         kept.append(same[:, back : back + 1] * torch.maximum(kept[-1], missing))
     return torch.cat(kept, dim=1)
+
+
+def _alike(z: Tensor) -> Tensor:
+    """Return how surely neighbouring blocks differ alike, in standard deviations.
+
+    What drifts is brighter on one side and darker on the other: the mean difference is none, but
+    each block's is that of the block beside it. The products of neighbours are 0 on average where
+    nothing but noise differs, however strong it is: a noise model that is wrong by some percent
+    stops nothing, as it would by the sum of squares.
+
+    Parameters
+    ----------
+    z
+        (N, T, Y, X): differences of blocks, of unit variance.
+    """
+    beside = _mean_over(z, (1, 3)) + _mean_over(z, (3, 1))
+    products = z * (3 * beside - 2 * z)  # with all four; each pair is counted twice
+    around = _mean_over(_mean_over(products, (1, ALIKE_EDGE)), (ALIKE_EDGE, 1))
+    return around * (ALIKE_EDGE / 8**0.5)
+
+
+def _mean_over(planes: Tensor, edges: tuple[int, int]) -> Tensor:
+    return functional.avg_pool2d(planes, edges, stride=1, padding=(edges[0] // 2, edges[1] // 2))
 
 
 def local_level(root: Tensor) -> Tensor:
