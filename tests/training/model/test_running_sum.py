@@ -1,4 +1,4 @@
-"""The running sum: what rests is summed, what moves ends it, whatever a noise model is wrong by."""
+"""The running sum: what rests is summed, what moves ends it, also where noise is misjudged."""
 
 from __future__ import annotations
 
