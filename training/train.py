@@ -86,6 +86,11 @@ START_KEPT = (
     "one is kept; give more recordings, or more time"
 )
 
+UNWATCHED = (
+    "of so few frames none can be held out: if the network learns the noise of single pixels, "
+    "nothing will tell; give four frames or more of one recording"
+)
+
 EARLIER = "an earlier model's weights"
 """What a run is said to begin with that was given weights and no name of them."""
 
@@ -403,6 +408,8 @@ def fit(
     if state is not None:
         restore(run, state)
         run.schedule = schedule(spent=state["elapsed"], begun=state["begun"])
+    if run.learner.begins_trained and not recordings.holds_out:
+        on_remark(UNWATCHED)
     _begin(run, estimator, recordings, on_remark, follows)
 
     def save() -> None:

@@ -196,6 +196,8 @@ def _of_general(
     if general is None:
         return {}
     error = float(np.mean([of.mean() for of in errors]))
+    if not np.isfinite(error):  # a noise model that says nothing of the camera's gain
+        return {}
     gains = np.concatenate(model) - np.concatenate(errors)
     # What the split drew is independent from pixel to pixel, and most of what a gain scatters by.
     by_chance = CERTAIN_SIGMA * float(gains.std()) / gains.size**0.5

@@ -27,7 +27,7 @@ from quietscope.training.errors import TrainingError, UnsuitedError
 from quietscope.training.method_choice import with_method
 from quietscope.training.model.general_prior import Electrons, split
 from quietscope.training.options import TrainingOptions
-from quietscope.training.train import START_KEPT, fit, read, train
+from quietscope.training.train import START_KEPT, UNWATCHED, fit, read, train
 
 from .conftest import observed
 
@@ -164,6 +164,14 @@ def test_the_general_model_is_refined_where_it_is_asked_for_alone(stripes: Stack
     asked, weights = begun_from("general", left_open)
     assert (asked.algorithm, weights) == ("refined", None)
     assert with_method(asked, found, print) is asked
+
+
+@pytest.mark.parametrize(("count", "unwatched"), [(3, True), (4, False)])
+def test_too_few_frames_to_hold_one_out_are_said(stripes: Stack, count: int, unwatched) -> None:
+    """A network that sees its pixel is scored on the very noise that it learned there."""
+    few = stack_from_array(stripes.frames(range(count)))
+    *_, said = refined(few, camera(), replace(QUICK, steps=1))
+    assert (UNWATCHED in said) is unwatched
 
 
 def test_weights_that_do_not_fit_are_refused_if_they_were_named(stripes: Stack, tmp_path) -> None:
