@@ -71,6 +71,8 @@ COUNTED = (
     "nights_that_ended_before_the_kill",
     "nights_that_went_on_with_another",
 )
+SHORTEST_NIGHT_S = 75.0
+"""In less a night begins nothing."""
 LONG_NIGHT_S = 90.0
 """After the kills: enough on a busy computer."""
 NIGHT = "quietscope.training.retraining.night_process"
@@ -454,7 +456,7 @@ def kills(place: Path, given: argparse.Namespace) -> dict[str, Any]:
         if not begun.unjudged(shelf):
             record(library, f"run {number}", seen(FIRST, 40 * number))
         counts["nights_that_went_on_with_another"] += bool(begun.unjudged(shelf))
-        night = _night(library, given.night_s)
+        night = _night(library, max(given.night_s, SHORTEST_NIGHT_S))
         try:
             night.wait(rng.uniform(0.5, 1.1 * given.night_s))
             counts["nights_that_ended_before_the_kill"] += 1
@@ -534,7 +536,7 @@ def give_way(place: Path, given: argparse.Namespace) -> dict[str, Any]:
 
     threading.Thread(target=sessions, daemon=True).start()
     now = datetime.now()
-    end = now + timedelta(seconds=given.night_s)
+    end = now + timedelta(seconds=max(given.night_s, LONG_NIGHT_S))
     with serving(library):
         run_night(Night(library, Window(now.time(), end.time())))
     over.set()

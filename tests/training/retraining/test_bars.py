@@ -62,5 +62,5 @@ def test_a_night_that_is_killed_goes_on_and_nothing_is_broken(bars, tmp_path):
 
 
 def test_a_live_session_has_the_cores_within_two_seconds(bars, tmp_path):
-    found = bars.give_way(tmp_path, given(times=2, night_s=75.0))
+    found = bars.give_way(tmp_path, given(times=2, night_s=110.0))
     assert found["met"], found
