@@ -6,19 +6,23 @@ asked for. Beside them what anybody can do: the mean of the same frames with a G
 the truth chose, and one frame with it.
 
     python benchmarks/training_running_sum.py [--role held-out] [--refine-steps 300]
+    python benchmarks/training_running_sum.py --milliseconds
 
 `sum without a stop` is the general model on the plain mean of the same frames: what the stop is
-worth. `cpu_ms` is what a frame of 256² takes, of process time on one core; the milliseconds of
-`lattice` are those of its exported graph.
+worth. `cpu_ms` is what a frame of 256² takes, of process time on one core. `--milliseconds`
+measures the exported graphs of both, with and without preceding frames, in turn: median of process
+time for a frame of 512² on one core.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +49,15 @@ from quietscope.inference.general.camera_constants import CameraConstants
 from quietscope.inference.general.for_camera import general_bundle
 from quietscope.inference.general.shipped import read_shipped
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
-from quietscope.storage.stack import Stack
+from quietscope.storage.stack import Stack, stack_from_array
 from quietscope.training.model.general import GeneralEstimator, GeneralNetwork, shipped_state
 from quietscope.training.options import TrainingOptions
+from quietscope.training.train import train
 
 KEPT = Path(tempfile.gettempdir()) / "quietscope-benchmark-general"
 PRECEDING = 4
+TIMED_SHAPE = (512, 512)
+TIMED_ROUNDS = 21
 SIGMAS = (0.6, 0.8, 1.0, 1.2, 1.5)
 Estimate = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -192,6 +199,35 @@ def stored_lattice(rows: Rows) -> None:
             rows.add({**row, "method": name, "from": "training_motion.json"})
 
 
+def milliseconds() -> dict[str, float]:
+    """Return what a frame of 512² takes, by method; speed does not depend on the weights."""
+    part = learned(Scene(1)).frames(range(24))[:, :128, :128]
+    stack = stack_from_array(np.ascontiguousarray(part), path="part of a simulated scene")
+    known = bootstrap_noise_model([stack])
+    taken: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
+        denoisers: dict[str, OnnxDenoiser] = {}
+        for context in (0, PRECEDING):
+            options = TrainingOptions(algorithm="lattice", steps=2, context_frames=context)
+            own = Path(folder) / f"lattice-{context}"
+            train([stack], own, options, noise_model=known)
+            made = general_bundle(
+                known, "uint16", context_frames=context, with_maps=False, kept_in=KEPT
+            )
+            for name, bundle in (("lattice", own), ("general", made)):
+                denoiser = OnnxDenoiser(bundle, TIMED_SHAPE, provider="cpu", threads=1)
+                denoisers[f"{name}, {context} preceding"] = opened.enter_context(denoiser)
+        frames = np.random.default_rng(0).poisson(300, (1 + PRECEDING, *TIMED_SHAPE))
+        out = np.empty((2, *TIMED_SHAPE), np.float32)
+        for _ in range(TIMED_ROUNDS):
+            for name, denoiser in denoisers.items():
+                seen = frames[: 1 + denoiser.context_frames].astype(np.uint16)
+                began = time.process_time()
+                denoiser.denoise(seen, out)
+                taken[name].append(1e3 * (time.process_time() - began))
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
 def summary(rows: Sequence[Mapping[str, Any]], role: str) -> None:
     """Print the mean over the seeds of a role, dB, by region."""
     found = defaultdict(list)
@@ -216,6 +252,7 @@ def main() -> None:
     parser.add_argument("--role", choices=list(SEEDS), default="held-out")
     parser.add_argument("--seeds", type=int, nargs="*", help="Of the role's; all if not given.")
     parser.add_argument("--refine-steps", type=int, default=0)
+    parser.add_argument("--milliseconds", action="store_true", help="Time the graphs alone.")
     parser.add_argument("--only", nargs="*", help="These methods alone.")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -226,6 +263,9 @@ def main() -> None:
         seeds=SEEDS,
         general_sha256=read_shipped().identity,
     )
+    if given.milliseconds:
+        rows.add({"seed": None, "method": "cpu_ms_512", **milliseconds()})
+        return
     stored_lattice(rows)
     for seed in SEEDS[given.role] if given.seeds is None else given.seeds:
         for method, found in rows_of(Scene(seed), given.refine_steps, given.only).items():
