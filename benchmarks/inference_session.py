@@ -3,9 +3,9 @@
 For each preset of `lattice` the session that `live` opens, and beside it sessions that differ in
 one thing: how far the runtime optimises the graph (`extended` is all but its own layout of blocks
 of channels, `basic` all but fused operations too), its setting for 1×1 convolutions, numbers too
-small to be normal taken for zero, the graph as it stands in the bundle (no rules for a known
-size), and the network in eight bits (its quality: `inference_precision.py`). One thread, all in
-turn, round by round, in time of the process itself: the ratios hold on a busy machine.
+small to be normal taken for zero, and the graph as it stands in the bundle (no rules for a known
+size). One thread, all in turn, round by round, in time of the process itself: the ratios hold on a
+busy machine. Eight bits are `inference_precision.py`'s.
 
     python benchmarks/inference_session.py [--presets fast live best] [--rounds 15]
 """
@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from inference_precision import eight_bits
 
 from quietscope.acquisition.microscope.specimen import CameraLaw, Specimen
 from quietscope.inference.graph.fixed_shape import graph_for_frames
-from quietscope.inference.graph.inspection import load_model, read_contract
+from quietscope.inference.graph.inspection import read_contract
 from quietscope.inference.runtime import providers
 from quietscope.storage.atomic_output import write_json
 from quietscope.storage.stack import stack_from_array
@@ -55,11 +54,9 @@ def session(graph: bytes | Path, level: Any = Level.ORT_ENABLE_ALL, **entries: s
     return ort.InferenceSession(str(graph), settings, providers=["CPUExecutionProvider"])
 
 
-def variants(model: Path, folder: Path, seen: Any) -> dict[str, Any]:
+def variants(model: Path) -> dict[str, Any]:
     """Return the sessions by name, the usual one first."""
     fixed = graph_for_frames(model, SHAPE)
-    reduced = folder / "eight bits.onnx"
-    reduced.write_bytes(eight_bits(load_model(model), seen))
     return {
         USUAL: session(fixed),
         "optimised, extended": session(fixed, Level.ORT_ENABLE_EXTENDED),
@@ -67,7 +64,6 @@ def variants(model: Path, folder: Path, seen: Any) -> dict[str, Any]:
         "1×1 convolutions as usual": session(fixed, **{POINTWISE: None}),
         "denormals are zero": session(fixed, **{"session.set_denormal_as_zero": "1"}),
         "without rules for a size": session(model),
-        "eight bits": session(graph_for_frames(reduced, SHAPE)),
     }
 
 
@@ -99,9 +95,7 @@ def main() -> None:
             )
             assert result is not None
             path = result.bundle.model_path
-            found[preset] = ratios(
-                variants(path, Path(folder), stack.frames(range(4))[:, None]), given.rounds
-            )
+            found[preset] = ratios(variants(path), given.rounds)
         for name, ratio in found[preset].items():
             print(f"{preset}, {name:28} {ratio:6.3f}", flush=True)
     hardware = providers.cpu_name(1)
