@@ -221,7 +221,7 @@ def summary(rows: Sequence[Mapping[str, Any]], budget: str) -> None:
             front = "front" if is_on_front(row, points) else ""
             print(
                 f"  {row['plan']:38} {'/'.join(row['presets']):6} {row['gflop_512']:6.1f} GFLOP "
-                f"{row['ms_512_median']:6.1f} ms {in_words(found):24} "
+                f"{row[COST]:6.1f} ms {in_words(found):24} "
                 f"{in_words(differences(points[0][1], found)):24} {front}"
             )
 
@@ -234,6 +234,12 @@ def points_of(rows: Iterable[Mapping[str, Any]], name: str, budget: str) -> list
     """Return the rows that were measured on a set, the cheapest first, and what was found."""
     known = [(row, row.get("db", {}).get(name, {}).get(budget, {})) for row in rows]
     return sorted((p for p in known if p[1]), key=lambda point: point[0][COST])
+
+
+def in_all(points: Sequence[Point]) -> list[Point]:
+    """Return the points with those seeds alone that all of them have: others are other scenes."""
+    shared = set.intersection(*(set(seeds) for _, seeds in points)) if points else set()
+    return [(row, {seed: seeds[seed] for seed in shared}) for row, seeds in points]
 
 
 def headline(seeds: Seeds) -> float:
@@ -272,7 +278,7 @@ def draw(rows: Sequence[Mapping[str, Any]], budget: str, path: Path) -> None:
     panels = figure.subplots(2, 2)
     timed = [row for row in rows if COST in row]
     for panel, name in zip(panels.flat, QUALITY, strict=True):
-        points = points_of(timed, name, budget)
+        points = in_all(points_of(timed, name, budget))
         front = [(row[COST], headline(s)) for row, s in points if is_on_front(row, points)]
         panel.plot([ms for ms, _ in front], [db for _, db in front], color="tab:blue")
         for number, (row, seeds) in enumerate(points):
@@ -292,7 +298,7 @@ def draw(rows: Sequence[Mapping[str, Any]], budget: str, path: Path) -> None:
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.margins(x=0.2, y=0.15)
         panel.set_title(name, fontsize=9)
-        panel.set_xlabel("ms of one core per 512² frame (width·depth·convolutions·growth)")
+        panel.set_xlabel("ms of one core (width·depth·convolutions·growth)", fontsize=8)
         panel.set_ylabel("PSNR, dB")
     figure.savefig(path, dpi=110)
 
