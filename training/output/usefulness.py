@@ -104,10 +104,8 @@ class Usefulness:
             f"{shown(self.blur)}"
         )
         if self.advice is not None and self.general is not None:
-            found += (
-                f"; the general model is better without any training ({shown(self.general)}): "
-                f"{self.advice}"
-            )
+            by = f" ({shown(self.general)})" if self.general > 0 else ""
+            found += f"; the general model is better without any training{by}: {self.advice}"
         if not self._beats(self.input):
             return f"this model is no better than the raw frames: {found}"
         if not self._beats(self.blur):

@@ -126,3 +126,8 @@ def test_an_old_report_has_no_figure_of_it() -> None:
     found = Usefulness(5.0, 9.0, 7.0, 1.25, None, 8)
     assert found.figures()["held_out_mse_general_adu2"] is None
     assert "general" not in found.sentence()
+
+
+def test_an_error_too_small_to_measure_is_no_figure_of_it() -> None:
+    found = Usefulness(-0.33, 9.0, 7.0, 1.25, None, 8, -0.40, BEGIN_WITH_IT)
+    assert found.sentence().endswith(f"better without any training: {BEGIN_WITH_IT}")
