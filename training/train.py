@@ -211,7 +211,7 @@ def train(
             correlation=correlation,
         )
         fitted: tuple[Estimator, Run] | None = None
-        instead = None
+        instead = options.algorithm
         try:
             fitted = begin(recordings, options=options)
         except UnsuitedError as error:
@@ -219,7 +219,7 @@ def train(
                 raise
             remark(f"{error}: that is done")
             instead = error.instead
-        if instead is not None:  # here, where the error keeps nothing of the first attempt
+        if fitted is None:  # here, where the error keeps nothing of the first attempt
             options = replace(options, algorithm=instead)
             recordings = recordings.with_patch(patch_edge(options))
             fitted = begin(recordings, options=options)
