@@ -145,7 +145,8 @@ def interval(scores: Sequence[RunScore], seed: int = 0) -> Interval:
             ],
             axis=0,
         )
-        draws[draw] = (drawn[1] - drawn[0]) / error
+        # By its own error, so that no gain is more than all of it; never by one near nothing.
+        draws[draw] = (drawn[1] - drawn[0]) / max(float(drawn[1]), error / 4)
     low, high = np.percentile(draws, ENDS) if np.isfinite(draws).all() else (-np.inf, np.inf)
     return Interval(float(of_all[1] - of_all[0]) / error, float(low), float(high))
 
