@@ -50,7 +50,8 @@ from quietscope.training.working_clock import working_s
 FRAMES = range(7, 50, 12)
 STEPS = 200
 LATTICE_STEPS = 2.5
-"""For one step of `refined`: as much process time."""
+"""For one step of `refined`: as much process time before `lattice` had its present size, and two
+thirds of it since; the rows say how long each took."""
 Shown = Sequence[tuple[Image, Image, Image]]
 """Observations (1 + T, Y, X), truth, and the truth's own variance."""
 Score = Callable[[Image, Image], float]

@@ -16,7 +16,7 @@ from ..errors import one_line
 from ..inference.bundle import Bundle, open_bundle
 from ..inference.errors import BundleError
 from ..inference.general.for_camera import is_general
-from .checkpoint import load_checkpoint
+from .checkpoint import load_weights
 from .errors import TrainingError
 from .method_choice import REFINED
 from .options import AUTO, TrainingOptions
@@ -93,7 +93,7 @@ def _of_bundle(
                 f"--from {named}: {name} of its network is {value}, not {getattr(options, name)}; "
                 "leave that option out, or --from"
             )
-    weights: dict[str, Tensor] = load_checkpoint(bundle.checkpoint_path)["network"]
+    _, weights = load_weights(bundle.checkpoint_path)
     begun_with = f"the model {bundle.model_sha256}"
     chosen = replace(options, algorithm=manifest.algorithm, begun_with=begun_with, **taken)
     return chosen, weights

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..calibration.noise_model import NoiseModel
 from ..storage.atomic_output import OutputError, new_file, require_space
@@ -64,17 +65,47 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise TrainingError(f"{path}: no checkpoint to resume from; start without --resume")
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the damage provokes
-        raise TrainingError(
-            f"{path}: the checkpoint cannot be read ({type(error).__name__}); delete it and start "
-            "without --resume"
-        ) from error
-    options = state.get("options")
-    if isinstance(options, dict) and "companions" in options:  # other channels, in older bundles
-        options["other_channels"] = options.pop("companions")
+    state = _read(path, "the checkpoint cannot be read ({}); delete it and start without --resume")
+    _rename(state.get("options"))
     return state
+
+
+def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what a bundle keeps of its training: the options, and the network's weights.
+
+    Raises
+    ------
+    TrainingError
+        If it is damaged, or holds no network.
+    """
+    words = "the weights cannot be read ({}); name another bundle, or train without it"
+    state = _read(path, words)
+    options, weights = state.get("options"), state.get("network")
+    if (
+        not isinstance(options, dict)
+        or not isinstance(weights, dict)
+        or not all(isinstance(value, Tensor) for value in weights.values())
+    ):
+        raise TrainingError(f"{path}: {words.format('it holds no network')}")
+    _rename(options)
+    return options, weights
+
+
+def _read(path: Path, words: str) -> dict[str, Any]:
+    """Return the state in a file; `words` refuse it, with a place for what is wrong."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the damage provokes
+        raise TrainingError(f"{path}: {words.format(type(error).__name__)}") from error
+    if not isinstance(state, dict):
+        raise TrainingError(f"{path}: {words.format('it is of another kind')}")
+    return state
+
+
+def _rename(options: object) -> None:
+    """Let options have the names of today: older versions called other channels companions."""
+    if isinstance(options, dict) and "companions" in options:
+        options["other_channels"] = options.pop("companions")
 
 
 def begun_algorithm(path: Path) -> str:

@@ -38,10 +38,7 @@ def with_method(
     if options.algorithm != AUTO:
         return options
     if not agreed(found.is_correlated):
-        remark(
-            f"the noise of neighbouring pixels is independent: {INDEPENDENT} is trained; "
-            "--algorithm chooses otherwise"
-        )
+        remark(f"{_unshared(found)}: {INDEPENDENT} is trained; --algorithm chooses otherwise")
         return replace(options, algorithm=INDEPENDENT)
     remark(
         f"{found.described()}: {SHARED} is trained, which draws noise like it, and not "
@@ -71,15 +68,7 @@ def judged(algorithm: str, found: NoiseCorrelation, *, blind: bool = True) -> tu
     other frames.
     """
     if not found.is_correlated:
-        sentence = "the noise of neighbouring pixels is independent"
-        if found.origin == "single frames":
-            sentence += ", as far as single frames tell"
-        elif found.origin == "no noise":
-            sentence = (
-                "no noise is seen beside what moves in these frames: whether neighbouring pixels "
-                "share any is not known"
-            )
-        clean = True
+        clean, sentence = True, _unshared(found)
     elif algorithm == SHARED:
         clean, sentence = True, f"{found.described()}: {SHARED} was taught with noise like it"
     elif not blind:
@@ -100,3 +89,14 @@ def judged(algorithm: str, found: NoiseCorrelation, *, blind: bool = True) -> tu
             f"{'is' if found.duplicates == 1 else 'are'} the same frame twice"
         )
     return clean, sentence
+
+
+def _unshared(found: NoiseCorrelation) -> str:
+    """Return in words what was found where pixels are not seen to share noise."""
+    if found.origin == "no noise":
+        return (
+            "no noise is seen beside what moves in these frames, and whether neighbouring pixels "
+            "share any is not known"
+        )
+    sentence = "the noise of neighbouring pixels is independent"
+    return sentence + (", as far as single frames tell" if found.origin == "single frames" else "")

@@ -19,7 +19,12 @@ from quietscope.inference.evaluation.evaluate import evaluate
 from quietscope.storage.atomic_output import OutputError
 from quietscope.storage.open_stack import open_stack
 from quietscope.storage.stack import StackError, stack_from_array
-from quietscope.training.checkpoint import load_checkpoint, save_checkpoint, working_file
+from quietscope.training.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    working_file,
+)
 from quietscope.training.data.recordings import load_recordings
 from quietscope.training.errors import TrainingDataError, TrainingError
 from quietscope.training.options import LATTICE_PLANS, NetworkPlan, TrainingOptions
@@ -279,6 +284,18 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     path.write_bytes(b"\x80\x04nonsense")
     with pytest.raises(TrainingError, match="cannot be read"):
         load_checkpoint(path)
+    torch.save([1], path)
+    with pytest.raises(TrainingError, match=r"of another kind.*without --resume"):
+        load_checkpoint(path)
+
+
+def test_weights_of_another_kind_are_named(tmp_path):
+    """A bundle's sums are right, and what it holds is not what quietscope writes."""
+    path = tmp_path / "checkpoint.pt"
+    for held in ({"options": {}}, {"options": {}, "network": {"weight": 1.0}}):
+        torch.save(held, path)
+        with pytest.raises(TrainingError, match=r"holds no network.*name another bundle"):
+            load_weights(path)
 
 
 LATE = re.compile(r"the run will take about (\d+) s")

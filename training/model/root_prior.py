@@ -8,6 +8,7 @@ with no weight, so that a student may begin as the general model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -114,7 +115,7 @@ class RootPrior(Network):
 
 def widened(plan: NetworkPlan) -> NetworkPlan:
     """Return the size of the U-Net on blocks: twice the channels of one at full resolution."""
-    return NetworkPlan(2 * plan.width, plan.depth, plan.outer_convolutions)
+    return replace(plan, width=2 * plan.width)
 
 
 def _shrunk(planes: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ ignorant as the trained one where that is not.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...errors import one_line
+from ...inference.errors import BundleError
 from ...inference.general.shipped import CONTEXTS
 from ..data.recordings import Recordings
 from ..data.side_inputs import Sample
@@ -30,6 +33,8 @@ from ..model.posterior import GaussianPosterior
 from ..options import InputPlanes
 from ..run import Run
 from ..validation import held_out_frames
+
+logger = logging.getLogger(__name__)
 
 AS_IT_IS = "take it as it is (--model general)"
 BEGIN_WITH_IT = "train with --from general, which begins with it"
@@ -56,7 +61,10 @@ class UntrainedGeneral:
 
     @classmethod
     def beside(cls, run: Run, recordings: Recordings) -> UntrainedGeneral | None:
-        """Return it for a run that has ended; None where neighbouring pixels share their noise."""
+        """Return it for a run that has ended.
+
+        None where neighbouring pixels share their noise, or its files are damaged.
+        """
         found = run.noise_correlation
         if found is None or found.is_correlated:
             return None
@@ -65,7 +73,11 @@ class UntrainedGeneral:
             context_frames=min(run.options.context_frames, CONTEXTS[-1]),
             pixel_maps=recordings.inputs.pixel_maps,
         )
-        learner = RefinedLearner(run.options, run.learner.posterior.noise, inputs)
+        try:
+            learner = RefinedLearner(run.options, run.learner.posterior.noise, inputs)
+        except BundleError as error:  # what was trained is worth more than a comparison
+            logger.warning("%s; what was trained is not compared with it", one_line(error))
+            return None
         estimator = Estimator(
             learner.network,
             learner.posterior,

@@ -27,7 +27,7 @@ from ...inference.provenance import recorded_camera
 from ...inference.runtime.camera_pixels import maps_of_frames
 from ...storage.open_stack import open_stack
 from ...storage.stack import Stack
-from ..checkpoint import load_checkpoint
+from ..checkpoint import load_weights
 from ..data.side_inputs import one_channel, other_channels_of
 from ..errors import TrainingError
 from ..method_choice import FOR_INDEPENDENT, with_method
@@ -189,15 +189,13 @@ def _warm_start(earlier: Bundle | None, options: TrainingOptions) -> dict[str, T
     if earlier is None or earlier.checkpoint_path is None:
         return None
     try:
-        saved = load_checkpoint(earlier.checkpoint_path)
+        saved, weights = load_weights(earlier.checkpoint_path)
     except TrainingError as error:  # a head start is not worth a night
         logger.warning("%s; training begins from scratch", error)
         return None
     wanted = options.record()
-    same = all(saved["options"].get(name) == wanted[name] for name in NETWORK_OPTIONS)
-    same = same and saved["options"]["other_channels"] == wanted["other_channels"]
-    weights: dict[str, Tensor] | None = saved["network"] if same else None
-    return weights
+    alike = (*NETWORK_OPTIONS, "other_channels")
+    return weights if all(saved.get(name) == wanted[name] for name in alike) else None
 
 
 def _decide(

@@ -180,6 +180,11 @@ def test_where_no_noise_is_seen_nothing_is_said_to_be_shared():
     assert found.origin == "no noise"
     assert not found.is_correlated
     assert "is not known" in judged("lattice", found)[1]
+    remarks = []
+    assert with_method(TrainingOptions(algorithm="auto"), found, remarks.append).algorithm == (
+        "lattice"
+    )
+    assert "is not known: lattice is trained" in remarks[0]
 
 
 def test_frames_that_came_twice_are_counted_and_compared_with_nothing():

@@ -11,9 +11,11 @@ import torch
 
 from quietscope.calibration.bootstrap import bootstrap_noise_model
 from quietscope.calibration.noise_correlation import REACH, NoiseCorrelation
+from quietscope.inference.errors import BundleError
 from quietscope.inference.general.for_camera import general_bundle
 from quietscope.inference.runtime.onnx_denoiser import OnnxDenoiser
 from quietscope.storage.stack import Stack, stack_from_array
+from quietscope.training.methods import refined
 from quietscope.training.model.general_prior import CameraInUnits
 from quietscope.training.options import TrainingOptions
 from quietscope.training.output.untrained_general import (
@@ -120,6 +122,19 @@ def test_it_is_no_competitor_where_neighbours_share_their_noise(photons) -> None
     shared[REACH, REACH - 1 : REACH + 2] = 0.4, 1.0, 0.4
     run.noise_correlation = NoiseCorrelation(shared, np.full_like(shared, 0.01))
     assert UntrainedGeneral.beside(run, recordings) is None
+
+
+def test_a_run_is_not_lost_where_the_files_of_the_general_model_are_damaged(
+    photons, monkeypatch, caplog
+) -> None:
+    def damaged():
+        raise BundleError("weights.npz: is damaged or another file")
+
+    monkeypatch.setattr(refined, "shipped_state", damaged)
+    found, general, *_ = measured(photons, BARELY)
+    assert general is None
+    assert found.general is None
+    assert "weights.npz: is damaged" in caplog.text
 
 
 def test_an_old_report_has_no_figure_of_it() -> None:
