@@ -35,9 +35,12 @@ class Posterior(nn.Module, ABC):
         The camera.
     contrast
         A factor of the variance for whoever has the whole picture; None if there is none.
+    uses_observation
+        Whether the pixel itself, which the network has not seen, adds to what that says.
     """
 
     noise: TabulatedNoise
+    uses_observation: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,6 +181,7 @@ class SampledPosterior(CorrectedPosterior):
 
     spread: Tensor
     ratio_floor: Tensor
+    uses_observation = True
 
     def __init__(self, noise: TabulatedNoise) -> None:
         super().__init__(noise)

@@ -29,7 +29,6 @@ from ..errors import UnsuitedError
 from ..method_choice import REFINED, unknown_to_general
 from ..methods.refined import RefinedLearner
 from ..model.estimator import Estimator
-from ..model.posterior import GaussianPosterior
 from ..options import InputPlanes
 from ..run import Run
 from ..validation import held_out_frames
@@ -92,8 +91,7 @@ class UntrainedGeneral:
 
         `noise` is the variance of that frame's noise over the camera's.
         """
-        trained = self.run.learner.posterior
-        blind = isinstance(trained, GaussianPosterior) and trained.uses_observation
+        blind = self.run.learner.posterior.uses_observation
         network = self.learner.network
         known = network.camera
         network.camera = known.noisier(noise) if blind else known

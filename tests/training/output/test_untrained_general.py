@@ -101,6 +101,18 @@ def test_nothing_is_advised_where_training_was_worth_it(photons) -> None:
     assert "general" not in found.sentence()
 
 
+@pytest.mark.parametrize(("algorithm", "told"), [("pn2v", True), ("n2v", False)])
+def test_it_is_told_the_noise_where_the_trained_one_is_blind(photons, algorithm, told) -> None:
+    options = replace(BARELY, algorithm=algorithm, samples=4)
+    noise_model = bootstrap_noise_model([photons])
+    recordings, _ = read([photons], options, noise_model, None, print)
+    _, run = fit(recordings, noise_model, options, started=time.monotonic())
+    general = UntrainedGeneral.beside(run, recordings)
+    sample = recordings.held_out[0]
+    same = np.array_equal(general.denoised(sample), general.denoised(sample, 1.25))
+    assert same is not told
+
+
 def test_a_noisier_camera_has_its_noise_at_every_signal() -> None:
     camera = CameraInUnits(zero=-1.0, per_unit=40.0, read_variance_e2=6.0, dark_variance_e2=7.0)
     noisier = camera.noisier(1.25)
