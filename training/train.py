@@ -210,20 +210,7 @@ def train(
             on_remark=remark,
             correlation=correlation,
         )
-        fitted: tuple[Estimator, Run] | None = None
-        instead = options.algorithm
-        try:
-            fitted = begin(recordings, options=options)
-        except UnsuitedError as error:
-            if demanded:
-                raise
-            remark(f"{error}: that is done")
-            instead = error.instead
-        if fitted is None:  # here, where the error keeps nothing of the first attempt
-            options = replace(options, algorithm=instead)
-            recordings = recordings.with_patch(patch_edge(options))
-            fitted = begin(recordings, options=options)
-        estimator, run = fitted
+        estimator, run = _fitted(begin, recordings, options, remark, demanded=demanded)
         if not run.workers.leads:
             return None
         result = write_bundle(
@@ -240,6 +227,27 @@ def train(
         )
         working.unlink(missing_ok=True)
         return result
+
+
+def _fitted(
+    begin: Callable[..., tuple[Estimator, Run]],
+    recordings: Recordings,
+    options: TrainingOptions,
+    remark: Remark,
+    *,
+    demanded: bool,
+) -> tuple[Estimator, Run]:
+    """Train by the method of the options, or by the one that suits where nobody demanded it."""
+    try:
+        return begin(recordings, options=options)
+    except UnsuitedError as error:
+        if demanded:
+            raise
+        remark(f"{error}: that is done")
+        instead = error.instead
+    # Here, where the error keeps nothing of the first attempt.
+    options = replace(options, algorithm=instead)
+    return begin(recordings.with_patch(patch_edge(options)), options=options)
 
 
 def _with_names(

@@ -171,8 +171,8 @@ class Recordings:
         return sum(len(part.pixels) for part in self.resident)
 
     def with_patch(self, edge: int) -> Recordings:
-        """Return the same with patches of another edge, at most the one that fits."""
-        edge = min(edge, self.patch)
+        """Return the same with patches of another edge, at most the one that fits the frames."""
+        edge = fitting_patch(self.stacks[0], edge)
         return replace(self, patch=edge, sampler=PatchSampler(self.window, edge, self.inputs))
 
     def share_outside(self, low_adu: float, high_adu: float) -> float:

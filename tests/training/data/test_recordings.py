@@ -106,6 +106,15 @@ def test_every_stack_has_its_share():
     assert len([index for stack, index in seen if stack is stacks[1]]) == 90
 
 
+def test_patches_of_another_method_are_as_large_as_the_frames_allow():
+    recordings = loaded([stack_from_array(numbered(8))])
+    assert recordings.patch < min(SHAPE)
+    larger = recordings.with_patch(96)
+    assert larger.patch == min(SHAPE) // 16 * 16
+    larger.sampler.move(0, 0.0, wait=True)
+    assert larger.sampler.draw(2, np.random.default_rng(0)).shape[-1] == larger.patch
+
+
 def test_a_dim_recording_has_its_share_beside_one_under_ten_times_the_light():
     structure = np.random.default_rng(0).random((40, *SHAPE))
     dim, bright = (
