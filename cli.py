@@ -23,7 +23,7 @@ from .calibration.commands import COMMANDS as CALIBRATION
 from .comparison.commands import COMMANDS as COMPARISON
 from .demo.commands import demo
 from .doctor.commands import doctor
-from .errors import QuietscopeError
+from .errors import QuietscopeError, one_line
 from .gui.commands import COMMANDS as WINDOW
 from .inference.commands import COMMANDS as INFERENCE
 from .inference.models_commands import COMMANDS as MODELS
@@ -127,11 +127,12 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
         begin_telling()
         try:
             outcome = command(*args, **kwargs)
-        except QuietscopeError as error:
-            tell("ended", status=1, error=str(error))
+        except (QuietscopeError, OSError, MemoryError) as error:
+            said = _in_one_line(error)
+            tell("ended", status=1, error=said)
             if debug:
                 raise
-            stderr.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+            stderr.print(f"[bold red]error:[/] {escape(said)}", soft_wrap=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             tell("ended", status=1, cancelled=True)
@@ -155,6 +156,17 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
         parameters=[*signature.parameters.values(), *_shared_options()], return_annotation=None
     )
     return run
+
+
+def _in_one_line(error: QuietscopeError | OSError | MemoryError) -> str:
+    """Say what went wrong; of what the operating system refuses, what it was and why."""
+    if isinstance(error, QuietscopeError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "this computer has too little memory for that; give smaller frames, or close others"
+    if error.filename is not None and error.strerror:
+        return f"{error.filename}: the operating system refuses it ({error.strerror})"
+    return f"the operating system refuses something ({one_line(error)})"
 
 
 def _print(outcome: Outcome, *, as_json: bool) -> None:

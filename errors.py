@@ -13,7 +13,8 @@ QuietscopeError
 └── acquisition.AcquisitionError   also RuntimeError  the core, the camera, the stream
 
 Each message is one line and says what was given, what was expected and what to do. The
-command line prints that line and ends with status 1; anything else is a defect of ours.
+command line prints that line and ends with status 1, as it does with what the operating system
+refuses (`OSError`); anything else is a defect of ours.
 
 Owns the names of the installation's extras as well: every room may meet one that is missing.
 """

@@ -362,7 +362,7 @@ def _shared_noise(level: LevelStatistics) -> list[tuple[float, str]]:
     pairs = level.frames - 1
     rows, columns = level.mean_adu.shape
     found = []
-    accident = SIGNIFICANT * np.sqrt(1.5 / max(level.autocorrelation.observations, 1))
+    accident = SIGNIFICANT * level.autocorrelation.standard_error
     for lag, name in (((0, 1), "right"), ((1, 0), "lower")):
         value = abs(level.autocorrelation.at(*lag))
         if value > accident:

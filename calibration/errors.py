@@ -11,3 +11,7 @@ class CalibrationError(QuietscopeError, ValueError):
 
 class CameraMismatchError(CalibrationError):
     """A noise model or a model bundle belongs to another camera or another setting of it."""
+
+
+class TooFewPixelsError(CalibrationError):
+    """Frames that hold too few pixels to tell their noise, whatever it is."""

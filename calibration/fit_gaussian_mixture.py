@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import scipy
 
-from .errors import CalibrationError
+from .errors import TooFewPixelsError
 from .fingerprint import CameraFingerprint
 from .gaussian_mixture import GaussianMixtureNoiseModel
 from .level_statistics import Pairs
@@ -67,11 +67,11 @@ def fit_gaussian_mixture(
 
     Raises
     ------
-    CalibrationError
+    TooFewPixelsError
         With fewer than 1,000 pairs.
     """
     if len(pairs) < 1000:
-        raise CalibrationError(
+        raise TooFewPixelsError(
             f"noise model: {len(pairs)} signal-observation pairs, expected at least 1000; "
             "give more repeats or larger frames"
         )

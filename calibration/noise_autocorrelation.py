@@ -58,6 +58,14 @@ class Autocorrelation:
         """Return the correlation with the pixel `dy` rows and `dx` columns on."""
         return float(self.values[LAGS.index((dy, dx))])
 
+    @property
+    def standard_error(self) -> float:
+        """Of each value where the noise is white.
+
+        Consecutive differences of frames share a frame, so each product counts for two thirds.
+        """
+        return float(np.sqrt(1.5 / max(self.observations, 1)))
+
 
 class AutocorrelationSums:
     """Products of a frame difference with itself, shifted; summed over frames.

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.bootstrap import bootstrap_noise_model
-from ..calibration.checks import moved_share
-from ..calibration.errors import CalibrationError
+from ..calibration.checks import SIGNIFICANT, moved_share
+from ..calibration.errors import CalibrationError, TooFewPixelsError
 from ..calibration.level_statistics import LevelStatistics, level_statistics
 from ..storage.stack import Stack, stack_from_array
 
@@ -58,6 +58,8 @@ class ChannelFigures:
         do not tell.
     noise_correlation_xy
         Of the differences of successive frames with their right and lower neighbours.
+    noise_correlation_error
+        The standard error of both, were the noise white.
     moved_share
         Variance between parts of the recording, over that of the noise: 0 for a scene that rests.
     why_no_noise
@@ -76,8 +78,19 @@ class ChannelFigures:
     gain_adu_per_e: float | None
     noise_adu: float | None
     noise_correlation_xy: tuple[float, float] | None
+    noise_correlation_error: float | None
     moved_share: float | None
     why_no_noise: str | None
+    too_few_pixels: bool = False
+    """Whether there are too few of them to tell their noise, whatever it is."""
+
+    @property
+    def correlated(self) -> bool:
+        """Whether neighbours share more noise than matters, and than chance makes."""
+        if self.noise_correlation_xy is None or self.noise_correlation_error is None:
+            return False
+        least = max(MUCH_CORRELATED, SIGNIFICANT * self.noise_correlation_error)
+        return max(map(abs, self.noise_correlation_xy)) > least
 
     @property
     def too_small(self) -> bool:
@@ -108,10 +121,7 @@ class ChannelFigures:
                 f"{self.channel}: all pixels are steps of {self.step_adu}: fewer bits, shifted "
                 "upwards or scaled; a calibration has to be made in the same setting"
             )
-        if (
-            self.noise_correlation_xy
-            and max(map(abs, self.noise_correlation_xy)) > MUCH_CORRELATED
-        ):
+        if self.correlated and self.noise_correlation_xy:
             x, y = self.noise_correlation_xy
             yield (
                 f"{self.channel}: the noise of neighbours is correlated ({x:.2f} along x, "
@@ -139,7 +149,7 @@ def channel_figures(stack: Stack, channel: str) -> ChannelFigures:
     sample = _sample(stack)
     pixels = np.stack(list(sample))
     copies = len(sample) > 1 and bool((pixels[1:] == pixels[:-1]).all())
-    noise, gain, why = (None, None, COPIES) if copies else _noise(sample)
+    noise, gain, why, too_few = (None, None, COPIES, False) if copies else _noise(sample)
     tells = len(sample) > 1 and not copies and why != TOO_SMALL
     repeats = level_statistics(sample) if tells else None
     saturated = _saturated(pixels, repeats)
@@ -156,8 +166,12 @@ def channel_figures(stack: Stack, channel: str) -> ChannelFigures:
         gain_adu_per_e=gain,
         noise_adu=noise,
         noise_correlation_xy=None if repeats is None else repeats.lag_correlation,
+        noise_correlation_error=None
+        if repeats is None
+        else repeats.autocorrelation.standard_error,
         moved_share=None if repeats is None else _moved(repeats),
         why_no_noise=why,
+        too_few_pixels=too_few,
     )
 
 
@@ -200,9 +214,10 @@ def _moved(repeats: LevelStatistics) -> float:
     return float(moved_share(sample))
 
 
-def _noise(sample: Stack) -> tuple[float | None, float | None, str | None]:
+def _noise(sample: Stack) -> tuple[float | None, float | None, str | None, bool]:
+    """Return noise and gain, or why there are none, and whether more pixels would tell."""
     if min(sample.frame_shape) < SMALLEST_EDGE:
-        return None, None, TOO_SMALL
+        return None, None, TOO_SMALL, False
     mean = np.array([np.mean([frame.mean(dtype=np.float64) for frame in sample])])
     try:
         # What has no noise divides by none: that is told below, not as a warning.
@@ -210,8 +225,9 @@ def _noise(sample: Stack) -> tuple[float | None, float | None, str | None]:
             model = bootstrap_noise_model([sample])
             noise = float(np.sqrt(model.variance(mean)[0]))
     except CalibrationError as error:
-        return None, None, f"no noise could be measured ({error})"
+        too_few = isinstance(error, TooFewPixelsError)
+        return None, None, f"no noise could be measured ({error})", too_few
     if not isfinite(noise):
-        return None, None, "no noise could be measured: the pixels follow no camera's law"
+        return None, None, "no noise could be measured: the pixels follow no camera's law", False
     gain = model.photon_transfer.gain_adu_per_e
-    return noise, gain if gain > 1e-6 else None, None
+    return noise, gain if gain > 1e-6 else None, None, False

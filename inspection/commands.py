@@ -179,6 +179,8 @@ def _advice(
         yield "next: as repeats of one scene they serve fit-noise; to train, record larger frames"
     elif len(stack) - stack.absent < FEW_FRAMES:
         yield "next: record more frames; a model learns from dozens"
+    elif any(found.too_few_pixels for found in figures):
+        yield "next: record more frames, or larger ones; these hold too few pixels to learn from"
     elif not any(found.noise_adu for found in figures):
         yield "next: give the camera's own frames; there is nothing to denoise in these"
     else:

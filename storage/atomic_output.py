@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -336,7 +336,8 @@ def new_file(
         yield staging
         _replace(staging, path)
     finally:
-        staging.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that could not be made hides why
+            staging.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, beside: Path | None = None) -> None:

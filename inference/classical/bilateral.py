@@ -22,6 +22,10 @@ def bilateral(image: NDArray[np.float32], strength: float) -> NDArray[Any]:
     if image.max() <= floor:
         return image  # the library divides by the range
     smooth = denoise_bilateral(
-        image - floor, win_size=WINDOW_PX, sigma_color=strength, sigma_spatial=SPATIAL_PX
+        image - floor,
+        win_size=WINDOW_PX,
+        sigma_color=strength,
+        sigma_spatial=SPATIAL_PX,
+        mode="symmetric",  # else what lies beyond the frame counts as the darkest of its pixels
     )
     return np.asarray(smooth + floor)

@@ -23,6 +23,9 @@ from .variance_stabilisation import LEAST_VARIANCE_ADU2, VarianceStabilisation
 
 FloatImage = NDArray[np.float32]
 MOST_FRAMES = 64
+MOST_OF_STRONGEST = 20
+"""Times the strongest that is ever chosen: nothing is left of a picture, and windows that are
+larger still take all of the memory."""
 LEAST_EDGE = 16
 """Pixels that each filter can work on (BM3D's library ends the program at 8×8); what is smaller is
 mirrored up to it."""
@@ -80,6 +83,7 @@ class ClassicalDenoiser:
         exact_inverse: bool = True,
     ) -> None:
         self._method: Method | None = method_named(method)
+        self.method = method
         if not 1 <= frames <= MOST_FRAMES:
             raise InferenceError(f"frames is {frames}, expected 1 to {MOST_FRAMES}")
         if strength is not None and not (np.isfinite(strength) and strength > 0):
@@ -87,7 +91,12 @@ class ClassicalDenoiser:
                 f"strength is {strength}, expected a positive number "
                 f"({self._method.strength_is}), or none to have it chosen"
             )
-        self.method = method
+        most = MOST_OF_STRONGEST * self._method.strengths[-1]
+        if strength is not None and self.method != "identity" and strength > most:
+            raise InferenceError(
+                f"strength is {strength:g}, expected at most {most:g} "
+                f"({self._method.strength_is}); leave it out to have it chosen"
+            )
         self.frames = frames
         self.strength = strength
         self._frame_shape = (int(frame_shape[0]), int(frame_shape[1]))

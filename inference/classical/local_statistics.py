@@ -28,11 +28,11 @@ def wiener(image: FloatImage, strength: float) -> NDArray[Any]:
     m + max(v − 1, 0)/max(v, 1) · (x − m), with the mean m and the variance v of the window (Lim
     1990, Two-Dimensional Signal and Image Processing, p. 548).
     """
-    from scipy.signal import wiener as scipy_wiener
-
-    # Where a window does not vary the library divides by zero, and takes the mean all the same.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(scipy_wiener(image.astype(np.float64), _odd(strength), noise=1.0))
+    # Not SciPy's, which takes what lies beyond the frame for darkness: an offset then makes every
+    # border an edge, which is left as noisy as it is.
+    mean, variance = local_statistics(image, _odd(strength))
+    gain = np.maximum(variance - 1, 0) / np.maximum(variance, 1)
+    return np.asarray(mean + gain * (image - mean))
 
 
 def lee(

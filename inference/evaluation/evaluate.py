@@ -217,7 +217,8 @@ def evaluate(
             scoring.add(index)
             if on_progress is not None:
                 on_progress(done, len(chosen))
-        evaluation = _means(scoring, [*remarks, *truths.remarks(), *_saturation(scoring)])
+        told = [*truths.remarks(), *_other_light(scoring), *_saturation(scoring)]
+        evaluation = _means(scoring, [*remarks, *told])
         if figures is not None:
             _draw(evaluation, scoring, truths, figures)
     finally:
@@ -313,6 +314,18 @@ def saturation_of(stack: Stack) -> float:
     """Return where the recording's camera clips, ADU; infinity where it does not say."""
     depth = recorded_camera(stack).bit_depth
     return float(np.inf) if depth is None else float(2**depth - 1)
+
+
+def _other_light(scoring: Scoring) -> list[str]:
+    """Say of how many frames the truth is of another brightness altogether."""
+    if not scoring.other_light:
+        return []
+    return [
+        f"{len(scoring.other_light)} of {len(scoring.scores)} frames are brighter or darker than "
+        f"all of their truth ({scoring.other_light[0]}), so that PSNR, SSIM and NRMSE say nothing "
+        "about noise; give a truth of the same light in the camera's own units, or look at "
+        "si_psnr_db"
+    ]
 
 
 def _saturation(scoring: Scoring) -> list[str]:

@@ -39,6 +39,9 @@ from .trivial_competitors import BlurCompetitor
 
 FloatImage = NDArray[np.float64]
 
+LEAST_EDGE = 3
+"""Pixels: the smallest window in which structures are compared."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrameScores:
@@ -87,6 +90,8 @@ class Scoring:
     """Judges each frame without the truth, as it is judged while a microscope runs."""
     judgements: dict[int, Judgement] = field(default_factory=dict)
     """By the frame's index."""
+    other_light: list[str] = field(default_factory=list)
+    """What frames say whose mean lies beyond all that their truth holds."""
     other_channels: tuple[int, ...] = field(init=False)
     planes: int = field(init=False)
     reader: ObservationReader = field(init=False)
@@ -145,6 +150,7 @@ class Scoring:
         if self.references is not None:
             reference = self.references.of(index, self.preceding_frames)
             self.scores.append(_score(index, raw, denoised, reference.signal))
+            self._compare_light(index, raw, reference.signal)
             if self.with_blurs:
                 self.gaussian.add(raw, reference.signal)
                 if self.preceding_frames:
@@ -172,6 +178,13 @@ class Scoring:
             )
             self.expected_adu2.append(expected)
             self.found_adu2.append(found)
+
+    def _compare_light(self, index: int, raw: FloatImage, truth: FloatImage) -> None:
+        mean, low, high = float(raw.mean()), float(truth.min()), float(truth.max())
+        if not low <= mean <= high:
+            self.other_light.append(
+                f"frame {index} has {mean:.4g} ADU on average, its truth {low:.4g} to {high:.4g}"
+            )
 
     @property
     def variance_ratio(self) -> float | None:
@@ -211,12 +224,27 @@ class Scoring:
             self.coverage.add(error, variance)
 
 
-def _score(index: int, raw: FloatImage, denoised: FloatImage, truth: FloatImage) -> FrameScores:
+def _require_truth(index: int, raw: FloatImage, truth: FloatImage) -> None:
+    """Refuse a truth that gives no score a scale, or that is no other than what is scored."""
+    if min(truth.shape) < LEAST_EDGE:
+        raise InferenceError(
+            f"frames of {truth.shape} pixels, expected at least {LEAST_EDGE} by {LEAST_EDGE} to "
+            "compare structure; give larger frames"
+        )
+    if np.array_equal(raw, truth):
+        raise InferenceError(
+            f"frame {index} is the same as its truth, so there is no noise to take away; give "
+            "frames as the camera wrote them, and another truth"
+        )
     if truth.max() <= truth.min():
         raise InferenceError(
             f"the truth of frame {index} is the same in every pixel, so no score has a scale; "
             "give a truth with structure"
         )
+
+
+def _score(index: int, raw: FloatImage, denoised: FloatImage, truth: FloatImage) -> FrameScores:
+    _require_truth(index, raw, truth)
     return FrameScores(
         index=index,
         psnr_db=psnr_db(denoised, truth),

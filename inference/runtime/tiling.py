@@ -72,13 +72,13 @@ def spans(length: int, tile: int, field: ReceptiveField) -> list[Span]:
     stride = field.stride_px
     # One pixel more than the reach: the outermost pixels of a tile then influence nothing exact.
     overlap = _up(field.reach_px + 1, stride)
-    tile = tile // stride * stride
+    given, tile = tile, tile // stride * stride
     if tile >= length:
         return [Span(0, length, 0, length)]
     if tile <= 2 * overlap:
         raise InferenceError(
-            f"tile is {tile} pixels, expected more than {2 * overlap} for a model that looks "
-            f"{field.reach_px} pixels far; choose a larger --tile"
+            f"tile is {given} pixels, expected at least {2 * overlap + stride} for a model that "
+            f"looks {field.reach_px} pixels far; choose a larger --tile"
         )
 
     def count(size: int) -> int:

@@ -122,6 +122,16 @@ def test_wiener_knows_the_noise():
     assert found[20, 20] == pytest.approx(m + gain * (image[20, 20] - m), rel=1e-4)
 
 
+@pytest.mark.parametrize("method", [m for m in INSTALLED if m not in ("identity", "bm3d")])
+def test_the_border_of_a_frame_is_no_edge(method):
+    noise = np.random.default_rng(0).standard_normal((1, 40, 40)).astype(np.float32)
+    result = filtered(method, 500 + 10 * noise, noise_adu=10.0)
+    border = np.ones((40, 40), bool)
+    border[2:-2, 2:-2] = False
+    assert result[border].std() < 5
+    assert result[border].mean() == pytest.approx(500, abs=2)
+
+
 @pytest.mark.parametrize("method", INSTALLED)
 def test_a_frame_without_light_stays_finite(method):
     dark = np.zeros((1, 48, 48), np.uint16)

@@ -135,7 +135,7 @@ def test_tiles_are_no_larger_than_as_many_of_them_need():
 
 
 def test_a_tile_smaller_than_what_the_model_sees_is_refused():
-    with pytest.raises(InferenceError, match="expected more than 128 for a model that looks 60"):
+    with pytest.raises(InferenceError, match=r"is 120 pixels, expected at least \d+ for a model"):
         spans(1000, 120, ReceptiveField(60, 8))
 
 
