@@ -423,3 +423,32 @@ def test_what_is_remembered_survives_and_damage_costs_only_that(tmp_path):
     file = tmp_path / "file"
     file.touch()
     assert remember(file, kept) != ""
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"geometry": "ä"},
+        {"frames_live": 10**12},
+        {"frames_to_record": -1},
+        {"training_minutes": 1e300},
+        {"microscope": {"kind": "demo", "of a newer version": 3}},
+        {"microscope": {"kind": "attach", "port": 10**9}},
+    ],
+    ids=str,
+)
+def test_what_is_damaged_or_newer_costs_only_itself(tmp_path, damage):
+    """The window did not open again before somebody had found the file and deleted it."""
+    kept = Remembered(workspace=tmp_path, appearance="dark", frames_live=7, training_minutes=2)
+    remember(tmp_path, kept)
+    file = tmp_path / "window.json"
+    written = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**written, **damage}), encoding="utf-8")
+    (name,) = damage
+    assert recall(tmp_path) == kept.model_copy(update={name: getattr(Remembered(), name)})
+
+
+@pytest.mark.parametrize("folder", ["a\0b", "", "/x" * 4000])
+def test_a_workspace_that_no_system_takes_is_forgotten(tmp_path, folder):
+    (tmp_path / "window.json").write_text(json.dumps({"workspace": folder}), encoding="utf-8")
+    assert recall(tmp_path).workspace == Remembered().workspace
