@@ -223,7 +223,11 @@ def main() -> None:
     # microseconds all the same: to be woken takes about as long. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # while the command line was read
+        stderr.print("stopped by the user")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

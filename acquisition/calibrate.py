@@ -6,6 +6,7 @@ about the camera is worked out by `calibration`.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -199,6 +200,6 @@ def _range(text: str | None) -> tuple[float | None, float | None]:
         low, high = (float(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(f"--light-range {text}: expected LOW,HIGH as numbers") from error
-    if not 0 <= low < high:
-        raise typer.BadParameter(f"--light-range {text}: expected 0 ≤ LOW < HIGH")
+    if not 0 <= low < high < math.inf:
+        raise typer.BadParameter(f"--light-range {text}: expected 0 ≤ LOW < HIGH, finite")
     return low, high

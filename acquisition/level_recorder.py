@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..storage.open_stack import open_stack
 from ..storage.stack import Stack
+from .engine import open_engine, stop_engine
 from .errors import AcquisitionError
 from .microscope.core import Microscope
 
@@ -81,19 +82,18 @@ class LevelRecorder:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Keep one acquisition open for all levels."""
-        from pycromanager import Acquisition
-
         # Port and display are for Micro-Manager's engine; that of this process has neither.
-        self._acquisition = Acquisition(
+        self._acquisition = open_engine(
             image_process_fn=self._hook, port=self.microscope.settings.port, show_display=False
         )
         try:
             yield
         except BaseException:
-            self._acquisition.abort()
+            stop_engine(self._acquisition)
             raise
-        finally:
+        else:
             self._acquisition.mark_finished()
+        finally:
             self._acquisition.await_completion()
 
     def last_stack(self) -> Stack:

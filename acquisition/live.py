@@ -298,9 +298,10 @@ class LiveDenoiser:
             self._java.note_image()
             try:
                 frame = self._frames.frame(image, axes, metadata, received_ns=received_ns)
-            except AcquisitionError as error:
-                self._run.refuse(error)
-                raise
+            except Exception as error:  # of objects of somebody's own among the tags, too
+                refused = _refused(error)
+                self._run.refuse(refused)
+                raise refused from (None if refused is error else error)
             self._run.put(frame)
 
     def _outside(self, what: str) -> AcquisitionError:
@@ -341,13 +342,16 @@ class LiveDenoiser:
             )
             self._frames.prepare()
             self._run.start()
+            self._state = RunState.RUNNING
         except BaseException:
+            self._state = RunState.NEW
+            if self._run is not None:
+                self._run.abandon()
             self._run = None
             self._engine.close()
             self._denoisers.close()
             self._directory.release()
             raise
-        self._state = RunState.RUNNING
         return self
 
     def __exit__(
@@ -424,6 +428,16 @@ class LiveDenoiser:
                 "whether the camera is on and connected and shows an image in Micro-Manager, then "
                 "start again"
             )
+
+
+def _refused(error: Exception) -> AcquisitionError:
+    """Return why an image could not become a frame."""
+    if isinstance(error, AcquisitionError):
+        return error
+    return AcquisitionError(
+        f"an image came with pixels, axes or tags that cannot be read ({type(error).__name__}: "
+        f"{one_line(error)}); hand on what Micro-Manager gave, unchanged"
+    )
 
 
 def _readable(error: BaseException, path: Path) -> BaseException:

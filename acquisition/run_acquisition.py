@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ..errors import one_line
+from .engine import open_engine, stop_engine
 from .errors import AcquisitionError
 from .live import LiveDenoiser
 from .microscope.bridge import DEFAULT_PORT, has_ended
-from .microscope.core import running_core
 from .microscope.planned_events import Event
 
 OnFrames = Callable[[int], None]
@@ -56,7 +55,7 @@ def run_acquisition(
         observed = pixels if observe is None else observe(metadata)
         return live.image_process_fn(observed, metadata)
 
-    acquisition = _acquisition(
+    acquisition = open_engine(
         image_process_fn=hook,
         notification_callback_fn=note,
         # These two are for Micro-Manager's engine; that of this process has neither.
@@ -68,40 +67,23 @@ def run_acquisition(
         acquisition.mark_finished()
         while not ended.wait(_CHECK_S):
             if has_ended(port):
-                raise AcquisitionError(
+                raise _MicroManagerEnded(
                     "Micro-Manager has ended; what was recorded is kept. Start Micro-Manager "
                     "again, then this anew"
                 )
             if on_frames is not None:
                 on_frames(live.report["frames_recorded"])
-    except KeyboardInterrupt:
-        acquisition.abort()
-        acquisition.mark_finished()  # abort() clears the queue, the mark of its end included
+    except _MicroManagerEnded:
+        raise  # nobody is there to be told
+    except BaseException:
+        stop_engine(acquisition)
         _await_end(acquisition)
         raise
     _await_end(acquisition)
 
 
-def _acquisition(**options: Any) -> Any:
-    """Return the engine's acquisition, whose threads do not keep this program from ending.
-
-    Those that talk to Micro-Manager wait for ever where it has ended. They are daemons if the
-    thread that makes them is one.
-    """
-    from pycromanager import Acquisition
-
-    if running_core() is not None:
-        return Acquisition(**options)
-    made: Future[Any] = Future()
-
-    def make() -> None:
-        try:
-            made.set_result(Acquisition(**options))
-        except BaseException as error:
-            made.set_exception(error)
-
-    threading.Thread(target=make, name="quietscope acquisition", daemon=True).start()
-    return made.result()
+class _MicroManagerEnded(AcquisitionError):
+    """The engine is gone with the program in which it ran."""
 
 
 def _await_end(acquisition: Any) -> None:

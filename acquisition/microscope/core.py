@@ -133,11 +133,26 @@ class Microscope:
         """Read a region (x, y, width, height in binned pixels) until the microscope is left."""
         before = _roi(self.core)
         self._changes.remember("roi", lambda: self.core.set_roi(*before))
+        self._require_on_sensor(roi)
         self._try(f"region {roi}", lambda: self.core.set_roi(*roi))
         if _roi(self.core)[2:] != roi[2:]:
             raise MicroscopeError(
                 f"{self.camera}: took the region {_roi(self.core)} where {roi} was asked for; "
                 "give one that fits its sensor"
+            )
+
+    def _require_on_sensor(self, roi: tuple[int, int, int, int]) -> None:
+        """Refuse a region that the sensor does not have; not every device adapter does."""
+        try:
+            self.core.clear_roi()
+        except MicroscopeError:  # a camera that does not say how large it is, and looks after it
+            return
+        height, width = self.frame_shape
+        x, y, across, down = roi
+        if min(x, y) < 0 or min(across, down) < 1 or x + across > width or y + down > height:
+            raise MicroscopeError(
+                f"{self.camera}: region {','.join(map(str, roi))} (X,Y,W,H) is not on its sensor "
+                f"of {width}×{height} pixels; give one that is"
             )
 
     def set_property(self, name: str, value: str | float, *, device: str | None = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from .core import MicroscopeSettings
 
 PARAMETER = "microscope"
 PANEL = "MICROSCOPE"
+MOST_PLANES = 10_000
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "demo": (
@@ -131,12 +133,22 @@ def settings_from_options(
         raise typer.BadParameter("--mm-dir and --config belong together; give both")
     region = _numbers("--roi", roi, "X,Y,W,H", int)
     planes = _numbers("--z", z, "START,END,STEP", float)
+    for option, value in (("--exposure-ms", exposure_ms), ("--interval-s", interval_s)):
+        if value is not None and not math.isfinite(value):
+            raise typer.BadParameter(f"{option} {value}: expected a finite number")
     if planes and planes[2] == 0:
         raise typer.BadParameter(f"--z {z}: the step is 0; give the distance of two planes in µm")
     if planes and (planes[1] - planes[0]) / planes[2] < 0:
         raise typer.BadParameter(
             f"--z {z}: steps of {planes[2]:g} µm lead away from the end; give {-planes[2]:g}"
         )
+    if planes and (planes[1] - planes[0]) / planes[2] >= MOST_PLANES:
+        raise typer.BadParameter(
+            f"--z {z}: more than {MOST_PLANES:,} planes; the step is given in µm"
+        )
+    twice = [name for name in channel or () if (channel or []).count(name) > 1]
+    if twice:
+        raise typer.BadParameter(f"--channel {twice[0]}: was given twice; leave one of them out")
     if z_absolute and z is None:
         raise typer.BadParameter("--z-absolute belongs to --z START,END,STEP; give both")
     return MicroscopeSettings(
@@ -163,8 +175,10 @@ def _numbers(
         return None
     try:
         numbers = [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"{name} {text}: expected {form} as numbers") from error
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(text)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{name} {text}: expected {form} as finite numbers") from error
     if len(numbers) != form.count(",") + 1:
         raise typer.BadParameter(f"{name} {text}: expected {form}")
     return numbers

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...storage.bounded_text import read_text
 from ..errors import AcquisitionError, MicroscopeError
 from .core import Microscope
+
+MOST_BYTES = 16 * 2**20
+"""Of a position list."""
 
 Event = dict[str, Any]
 
@@ -102,12 +106,20 @@ def planned_events(
 
 
 def read_positions(path: Path) -> list[tuple[float, float]]:
-    """Read stage positions in µm: Micro-Manager's `.pos` file, or a CSV with x and y per line."""
+    """Read stage positions in µm: Micro-Manager's `.pos` file, or a CSV with x and y per line.
+
+    Raises
+    ------
+    AcquisitionError
+        If it cannot be read, or says of a position no finite numbers: a stage would be sent there.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, most_bytes=MOST_BYTES)
         found = _from_pos_file(json.loads(text)) if text.lstrip()[:1] == "{" else _from_csv(text)
     except OSError as error:
-        raise AcquisitionError(f"{path}: cannot be read ({error.strerror})") from error
+        raise AcquisitionError(
+            f"{path}: cannot be read ({error.strerror}); check the path of --positions"
+        ) from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise AcquisitionError(
             f"{path}: is no position list ({error}); save one in Micro-Manager's Stage Position "
@@ -115,6 +127,11 @@ def read_positions(path: Path) -> list[tuple[float, float]]:
         ) from error
     if not found:
         raise AcquisitionError(f"{path}: holds no position; add one")
+    for place, position in enumerate(found, start=1):
+        if not all(map(math.isfinite, position)):
+            raise AcquisitionError(
+                f"{path}: position {place} is {position}, expected finite x and y in µm; mend it"
+            )
     return found
 
 

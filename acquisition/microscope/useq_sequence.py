@@ -7,6 +7,7 @@ those of `--z` do. pymmcore-plus, whose own engine does all of it, is not needed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -229,6 +230,12 @@ def _require_possible(event: Any) -> None:
     ):
         if there is not None:
             raise _cannot(what)
+    for name in ("x_pos", "y_pos", "z_pos", "exposure", "min_start_time"):
+        value = getattr(event, name)
+        if value is not None and not math.isfinite(value):
+            raise AcquisitionError(
+                f"--sequence: {name} is {value} in one of its events, expected a finite number"
+            )
 
 
 def _cannot(what: str) -> AcquisitionError:

@@ -84,7 +84,7 @@ class FrameMaker:
         """
         index = next(self._indices)
         pixels = np.asarray(pixels)
-        if pixels.ndim != 2 or pixels.dtype.name not in GREY_TYPES:
+        if pixels.ndim != 2 or not pixels.size or pixels.dtype.name not in GREY_TYPES:
             raise AcquisitionError(
                 f"frame {index} is {pixels.dtype} of shape {pixels.shape}, expected a grey image "
                 f"(Y, X) of {' or '.join(GREY_TYPES)}; change the camera's PixelType, or attach "

@@ -17,6 +17,8 @@ from .camera_settings import camera_label
 
 _SHORTEST_NS = 1e3
 _STEP = math.log(1.02)  # two neighbouring classes differ by 2 %
+MOST_NUMBERED = 2**48
+"""Images; what a camera counts beyond is no number of one."""
 _CLASSES = 1400  # from 1 µs to 18 minutes
 
 
@@ -143,6 +145,8 @@ class FrameNumbers:
         try:
             number = int(metadata["ImageNumber"])
         except (KeyError, TypeError, ValueError, OverflowError):
+            return 0
+        if not 0 <= number < MOST_NUMBERED:
             return 0
         camera = camera_label(metadata)
         last = self._last.get(camera)

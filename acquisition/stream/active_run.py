@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +51,9 @@ from .view import View
 
 HANG_S = 120.0
 """A denoiser that is at one frame for so long after the run does not come back."""
+
+PRESSES = 3
+"""Of Ctrl-C, after which frames that a disk does not take are waited for no longer."""
 
 ReadSaved = Callable[[Mapping[str, int | str]], NDArray[Any] | None]
 """Returns an image of pycro-manager's dataset by its axes, None if it has none."""
@@ -139,16 +143,27 @@ class ActiveRun:
             )
         for remark in self._denoisers.remarks:
             log(f"--force: {remark}")
-        try:
-            self._denoise_stage.start()
-        except BaseException:
-            self._denoise_stage.close()
-            self._recorder.close()
-            raise
+        self._denoise_stage.start()
         self._recorder.start()
         self._disk_sync.start()
         self._newer.start()
         self._requests.start()
+
+    def abandon(self) -> None:
+        """End what `start` had started when it failed, or was stopped, at whatever moment.
+
+        A stage that nobody ends would keep the program from ending.
+        """
+        for close in (
+            self._recorder.close,
+            self._requests.close,
+            self._newer.close,
+            self._denoise_stage.close,
+            self._disk_sync.close,
+            self._view.close,
+        ):
+            with suppress(Exception):  # what has failed before says more
+                close()
 
     def _build_sessions(self) -> None:
         """Warm the models up before the first frame, where the frame's shape is known."""
@@ -228,7 +243,7 @@ class ActiveRun:
         read_saved
             Reads frames that are stored by pycro-manager alone; None if it cannot be asked.
         """
-        self._attempt(self._recorder.close)
+        self._attempt(self._record_what_came)
         self._keep(self._recorder.error)
         # A Micro-Manager behind the bridge may be what has just failed.
         self._attempt(lambda: self._note_overflow(ask_attached=theirs is None))
@@ -251,6 +266,20 @@ class ActiveRun:
         report = self.report(theirs, ran, on_disk)
         self._attempt(lambda: self._directory.write_report(report.result()))
         return replace(report, errors=self._error_lines(theirs))  # with that of the report itself
+
+    def _record_what_came(self) -> None:
+        """Have the frames that wait recorded and the stores closed, whoever presses Ctrl-C.
+
+        Else they would still be written while the report already counts, and the directory is
+        let go. Only a disk that takes nothing is left to itself, when it was pressed again.
+        """
+        for _ in range(PRESSES):
+            try:
+                self._recorder.close()
+                return
+            except KeyboardInterrupt:
+                self._directory.log("stopped by the user; frames that came are still recorded")
+        raise KeyboardInterrupt
 
     def error_of(self, theirs: BaseException | None) -> BaseException | None:
         """Return the first error of our own that the user has to be told; None without one.

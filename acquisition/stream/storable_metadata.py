@@ -27,7 +27,11 @@ def storable(metadata: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
     kept: dict[str, Any] = {}
     altered: list[str] = []
     for key, value in metadata.items():
-        name = text(key)
+        try:
+            name = text(key)
+        except _Unstorable:
+            altered.append(f"a {type(key).__name__}")
+            continue
         try:
             kept[name] = _plain(value, ())
         except _Unstorable:

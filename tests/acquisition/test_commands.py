@@ -149,6 +149,12 @@ def test_a_newcomers_frames_are_noisy_and_alive(tmp_path):
         (["--demo", "--attach"], 2, "choose one of"),
         (["--frames", "0"], 2, "frames"),
         (["--channel", "Infrared"], 1, "Infrared"),
+        (["--channel", "DAPI", "--channel", "DAPI"], 2, "given twice"),
+        (["--z", "nan,1,1"], 2, "finite"),
+        (["--z", "0,1,inf"], 2, "finite"),
+        (["--z", "0,1,1e-300"], 2, "planes"),
+        (["--exposure-ms", "inf"], 2, "finite"),
+        (["--interval-s", "inf"], 2, "finite"),
         (["--attach", "--port", "1"], 1, "Run server on port"),
     ],
 )

@@ -159,6 +159,7 @@ class CMMCore(Shadowed):
         "setExposure": [[DOUBLE], [STRING, DOUBLE]],
         "isSequenceRunning": [[], [STRING]],
         "getROI": [[], [STRING]],
+        "clearROI": [[]],
         "setROI": [[INT] * 4, [STRING, *[INT] * 4]],
         "hasProperty": [[STRING, STRING]],
         "getProperty": [[STRING, STRING]],

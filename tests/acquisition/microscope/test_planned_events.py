@@ -47,7 +47,9 @@ def test_positions_from_csv_and_from_micro_manager(tmp_path):
     assert read_positions(theirs) == [(10.0, -20.0)]
 
 
-@pytest.mark.parametrize("text", ["", "{}", "one,two\nthree,four\n", "1\n2\n"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "one,two\nthree,four\n", "1\n2\n", "0,0\nnan,1\n", "1,inf\n"]
+)
 def test_a_file_that_is_no_position_list(tmp_path, text):
     file = tmp_path / "positions.csv"
     file.write_text(text, encoding="utf-8")
@@ -62,6 +64,20 @@ def test_a_channel_that_is_not_there_is_named():
         pytest.raises(MicroscopeError, match=r"--channel Infrared: .* DAPI"),
     ):
         planned_events(microscope, 1)
+
+
+@pytest.mark.parametrize(
+    "roi", [(600, 0, 16, 16), (500, 0, 16, 16), (-1, 0, 16, 16), (0, 0, 0, 16), (0, 0, 2**40, 1)]
+)
+def test_a_region_that_the_sensor_does_not_have(roi):
+    """The demo camera takes any, as some device adapters do: 2^31 pixels were computed on."""
+    with open_microscope(SMALL) as before:
+        with (
+            pytest.raises(MicroscopeError, match="not on its sensor of 512×512 pixels"),
+            open_microscope(replace(SMALL, roi=roi)),
+        ):
+            pass
+        assert before.frame_shape == (64, 64)
 
 
 def test_planned_events_cover_the_whole_plan(tmp_path):
@@ -88,6 +104,7 @@ def focused():
         yield microscope
         microscope.core.set_position("Z", 0.0)
         microscope.core.set_xy_position("XY", 0.0, 0.0)
+        microscope.core.wait_for_device("XY")
 
 
 def planes_of(settings):

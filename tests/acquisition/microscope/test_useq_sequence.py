@@ -69,6 +69,8 @@ def test_positions_with_a_plane_of_their_own_keep_it(microscope):
         ({"time_plan": {"interval": 0, "duration": 5}}, "interval and loops"),
         ({"time_plan": {"duration": 5, "loops": 1}}, "interval and loops"),
         ({"z_plan": {"range": float("inf"), "step": 1}}, "finite numbers"),
+        ({"stage_positions": [(float("nan"), 0)]}, "x_pos is nan"),
+        ({"channels": [{"config": "DAPI", "exposure": float("inf")}]}, "exposure is inf"),
         (
             {
                 "time_plan": {"interval": 2, "loops": 2},
@@ -87,6 +89,8 @@ def test_positions_with_a_plane_of_their_own_keep_it(microscope):
         "no interval",
         "one loop",
         "endless",
+        "nowhere",
+        "exposed for ever",
         "times",
     ],
 )

@@ -18,6 +18,9 @@ from quietscope.storage.written_frames import written_frames
 
 
 class Wordless:
+    def __repr__(self):
+        return "wordless"
+
     def __str__(self):
         raise RuntimeError("no words")
 
@@ -46,6 +49,7 @@ ODD = {
     "image": np.zeros((512, 512)),
     "\udfff": 1,
     ("a", "tuple"): 1,
+    Wordless(): 1,
 }
 
 
@@ -89,13 +93,13 @@ def test_pixels_first(tmp_path):
         for t, tags in enumerate(oddities):
             image = np.full((8, 8), t, "uint16")
             live.image_process_fn(image, {"Axes": {"time": t}, "fine": t, **tags})
-    assert live.report["frames_recorded"] == len(oddities) == 20
+    assert live.report["frames_recorded"] == len(oddities) == 21
     values, stores = [], sorted(run.glob("raw*.ome.zarr"))
     for store in stores:
         for image in [store / "0", store / "1"] if (store / "OME").is_dir() else [store]:
             there = np.flatnonzero(written_frames(image).ravel())
             values += [int(open_stack(image).frame(int(i))[0, 0]) for i in there]
-    assert sorted(values) == list(range(20))
+    assert sorted(values) == list(range(21))
     lines = [line for _, _, line in read_frame_log(run / "frames.jsonl")]
-    assert [line["metadata"]["fine"] for line in lines] == list(range(20))
+    assert [line["metadata"]["fine"] for line in lines] == list(range(21))
     assert "metadata that JSON cannot hold" in (run / "events.log").read_text(encoding="utf-8")
