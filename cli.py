@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -126,6 +127,7 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
         )
         begin_telling()
         try:
+            _require_finite(kwargs)
             outcome = command(*args, **kwargs)
         except (QuietscopeError, OSError, MemoryError) as error:
             said = _in_one_line(error)
@@ -156,6 +158,16 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
         parameters=[*signature.parameters.values(), *_shared_options()], return_annotation=None
     )
     return run
+
+
+def _require_finite(options: Mapping[str, Any]) -> None:
+    """Refuse what Python takes for a number and no option has a meaning for."""
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise QuietscopeError(
+                f"--{name.replace('_', '-')} is {value}, expected a finite number; give one, or "
+                "leave it out"
+            )
 
 
 def _in_one_line(error: QuietscopeError | OSError | MemoryError) -> str:

@@ -27,7 +27,7 @@ from .gaussian_mixture import GaussianMixtureNoiseModel
 from .level_statistics import Pairs
 from .likelihood import Codes
 from .noise_correlation import correlation_in
-from .noise_model import LEAST_VARIANCE_ADU2, FloatArray
+from .noise_model import FloatArray
 from .photon_transfer import QUANTISATION_VARIANCE_ADU2, PhotonTransfer
 from .straight_line import Interval, weighted_line
 
@@ -298,18 +298,11 @@ class _Bins:
         known = np.isfinite(temporal)
         least = np.minimum(self.mean(temporal, known & self.flat), self.mean(spatial, self.flat))
         found = least[np.isfinite(least)]
-        largest = float(found.max(initial=0))
         rounding = ROUNDING * float(np.abs(self.centre[np.isfinite(self.centre)]).max(initial=0))
-        if largest <= rounding**2:
+        if float(found.max(initial=0)) <= rounding**2:
             raise CalibrationError(
                 "bootstrap: the frames show no noise at all; give raw camera frames, not denoised "
                 "or simulated ones"
-            )
-        if largest < LEAST_VARIANCE_ADU2:
-            raise CalibrationError(
-                f"bootstrap: the noise is {np.sqrt(largest):.1g} ADU at most, expected at least "
-                f"{np.sqrt(LEAST_VARIANCE_ADU2):g}, the least that a noise model holds; give the "
-                "camera's own numbers, not pixels that were scaled down"
             )
         # Estimates rise from bin to bin, what their pixels hold on average need not.
         good = np.flatnonzero(np.isfinite(least))

@@ -90,6 +90,8 @@ def fit_camera(
     _require_usable(levels, dark, offset_adu, dark_series)
     integer = levels[0].dtype.kind == "u"
     statistics, dark_statistics = _read(levels, dark, exposures_ms, seed, report)
+    if offset_adu is not None:
+        _require_dark(np.asarray(offset_adu, dtype=np.float64), statistics)
     sound = sound_levels(
         statistics,
         dark_statistics,
@@ -176,6 +178,20 @@ def _require_usable(
     if dark is not None and offset is not None:
         raise CalibrationError(
             "dark frames and an offset were both given; give one of them (dark frames hold more)"
+        )
+
+
+def _require_dark(offset: FloatArray, levels: Sequence[LevelStatistics]) -> None:
+    """Refuse an offset that is no number, or brighter than light."""
+    if not np.isfinite(offset).all():
+        raise CalibrationError(
+            "offset: holds NaN or infinity, expected ADU; give what the camera writes in the dark"
+        )
+    dimmest = min(levels, key=lambda level: level.mean)
+    if offset.mean() > dimmest.mean + np.sqrt(dimmest.variance):
+        raise CalibrationError(
+            f"offset: {offset.mean():.4g} ADU are more than the dimmest light level has "
+            f"({dimmest.mean:.4g} ADU); give what the camera writes in the dark"
         )
 
 

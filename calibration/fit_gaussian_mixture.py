@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 import scipy
 
-from .errors import TooFewPixelsError
+from .errors import CalibrationError, TooFewPixelsError
 from .fingerprint import CameraFingerprint
 from .gaussian_mixture import GaussianMixtureNoiseModel
 from .level_statistics import Pairs
 from .likelihood import SIXTEEN_BIT, Codes, log_mass
-from .noise_model import FloatArray
+from .noise_model import LEAST_VARIANCE_ADU2, FloatArray
 from .photon_transfer import QUANTISATION_VARIANCE_ADU2, PhotonTransfer
 
 COMPONENTS = 4
@@ -69,6 +69,8 @@ def fit_gaussian_mixture(
     ------
     TooFewPixelsError
         With fewer than 1,000 pairs.
+    CalibrationError
+        If all of the noise is less than a noise model holds.
     """
     if len(pairs) < 1000:
         raise TooFewPixelsError(
@@ -84,6 +86,12 @@ def fit_gaussian_mixture(
     cell_count = _sum_cells(count, cells)
     knots = _sum_cells(_weighted(place, pairs.signal), cells) / cell_count
     found = _sum_cells(_weighted(place, pairs.squares), cells) / cell_count
+    if found.max() < LEAST_VARIANCE_ADU2:
+        raise CalibrationError(
+            f"noise model: the noise is {np.sqrt(found.max()):.1g} ADU at most, expected at least "
+            f"{np.sqrt(LEAST_VARIANCE_ADU2):g}, the least that a noise model holds; give the "
+            "camera's own numbers, not pixels that were scaled down"
+        )
     model = GaussianMixtureNoiseModel(
         signal_adu=knots,
         variance_adu2=leaning_on_law(found, cell_count, photon_transfer.variance(knots)),

@@ -118,6 +118,7 @@ def denoise(
     open_with: StackOpener,
 ) -> Outcome:
     """Denoise a stack into an OME-Zarr or a TIFF, by a model or by a filter without training."""
+    from ..storage.writers.open_writer import cut_off
     from .general.choice import Wanted, chosen_models
     from .offline.cluster import denoise_on_cluster
     from .offline.denoise_stack import denoise_stack
@@ -144,7 +145,8 @@ def denoise(
             form=form,
         )
         strengths = (f"{name} {found}" for name, found in result["method"]["strengths"].items())
-        return _denoised(result, [f"{method}, strength of channel {', '.join(strengths)}"], out)
+        told = [f"{method}, strength of channel {', '.join(strengths)}"]
+        return _denoised(result, [*told, *cut_off(result["pixels_cut_off"], form.pixel_type)], out)
     _require_no_filter_options(frames, strength)
     run: Callable[..., dict[str, Any]] = denoise_stack
     if scheduler is not None:
@@ -190,6 +192,8 @@ def denoise(
             on_progress=on_progress,
         )
     remarks += [f"forced: {remark}" for remark in result["forced"]]
+    if scheduler is None:
+        remarks += cut_off(result["pixels_cut_off"], form.pixel_type)
     return _denoised(result, remarks, out)
 
 
@@ -228,7 +232,7 @@ def export(
 ) -> Outcome:
     """Write a recording for another program: TIFF, OME-Zarr or NDTiff."""
     from ..storage.export_stack import export_stack
-    from ..storage.writers.open_writer import is_tiff
+    from ..storage.writers.open_writer import cut_off, is_tiff
 
     if to is not None and (to == "tiff") != is_tiff(out):
         named = "ends in .tif" if is_tiff(out) else "does not end in .tif"
@@ -240,6 +244,7 @@ def export(
     with _progress("writing") as on_progress:
         result = export_stack(opened, out, form, overwrite=overwrite, on_progress=on_progress)
     lines = [f"{result['frames_written']} frames written"]
+    lines += cut_off(result["pixels_cut_off"], form.pixel_type)
     return Outcome(result, [*lines, str(out)])
 
 

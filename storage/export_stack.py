@@ -17,7 +17,14 @@ from .atomic_output import require_apart, require_space
 from .directory_lock import owned
 from .output_kinds import kind_of_store
 from .stack import Stack
-from .writers.open_writer import OutputForm, as_pixel_type, open_writer, require_form, written_axes
+from .writers.open_writer import (
+    OutputForm,
+    as_pixel_type,
+    open_writer,
+    pixels_beyond,
+    require_form,
+    written_axes,
+)
 
 
 def export_stack(
@@ -46,7 +53,7 @@ def export_stack(
     Returns
     -------
     dict
-        `frames_written`, `frames_absent`, `output`.
+        `frames_written`, `frames_absent`, `pixels_cut_off` (beyond the pixel type), `output`.
 
     Raises
     ------
@@ -61,6 +68,7 @@ def export_stack(
     present = [int(index) for index in stack.present_indices]
     if form.ndtiff:  # its readers know channels in the order in which they first come
         present.sort(key=lambda index: stack.axes(index).get("channel", 0))
+    beyond = 0
     with (
         owned(out),
         open_writer(
@@ -73,7 +81,9 @@ def export_stack(
         ) as writer,
     ):
         for done, index in enumerate(present, start=1):
-            pixels = as_pixel_type(stack.frame(index), form.pixel_type)
+            frame = stack.frame(index)
+            beyond += pixels_beyond(frame, form.pixel_type)
+            pixels = as_pixel_type(frame, form.pixel_type)
             writer.write(pixels, written_axes(stack, index, form))
             if on_progress is not None:
                 on_progress(done, len(present))
@@ -81,6 +91,7 @@ def export_stack(
     return {
         "frames_written": len(present),
         "frames_absent": stack.absent,
+        "pixels_cut_off": beyond,
         "output": str(out),
     }
 

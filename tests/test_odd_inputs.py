@@ -119,3 +119,35 @@ def test_too_few_pixels_are_not_taken_for_no_noise(tmp_path: Path) -> None:
     assert (
         "nothing to denoise" in json.loads(said("inspect", alike, "--json").stdout)["advice"][-1]
     )
+
+
+@pytest.mark.parametrize("offset", ["nan", "inf", "1e9", "500"])
+def test_an_offset_that_is_no_darkness_is_refused(tmp_path: Path, offset: str) -> None:
+    rng = np.random.default_rng(0)
+    ladder = [
+        written(tmp_path / f"{light}.tif", (100 + rng.poisson(light, (4, 16, 16))).astype("u2"))
+        for light in (20, 80)
+    ]
+    out = tmp_path / "camera.npz"
+    assert "in the dark" in refused("fit-noise", *ladder, "--offset", offset, "--out", out)
+    assert not out.exists()
+
+
+def test_a_number_that_is_none_is_refused_by_every_option(tmp_path: Path) -> None:
+    recording = written(tmp_path / "cells.tif", noisy(2, 16, 16))
+    for option in ("--fill-nan", "--strength"):
+        words = ("--method", "mean", option, "nan", "--out", tmp_path / "out.tif")
+        assert f"{option} is nan" in refused("denoise", recording, *words)
+
+
+def test_pixels_that_a_type_does_not_hold_are_counted(tmp_path: Path) -> None:
+    pixels = noisy(2, 16, 16)
+    pixels[:, :4] = 1000
+    recording = written(tmp_path / "cells.tif", pixels)
+    words = ("--pixel-type", "uint8", "--out", tmp_path / "small.tif", "--json")
+    assert json.loads(said("export", recording, *words).stdout)["pixels_cut_off"] == 2 * 4 * 16
+    below = written(tmp_path / "below.tif", pixels.astype(np.float32) - 5000)
+    words = ("--method", "mean", "--pixel-type", "uint16", "--out", tmp_path / "whole.tif")
+    assert "512 pixels lay beyond" in said("denoise", below, *words).stdout
+    words = ("--out", tmp_path / "same.tif", "--json")
+    assert json.loads(said("export", recording, *words).stdout)["pixels_cut_off"] == 0

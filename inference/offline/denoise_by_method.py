@@ -87,6 +87,7 @@ def denoise_by_method(
         "frames_denoised": counts.denoised,
         "frames_kept": counts.kept,
         "frames_absent": counts.absent,
+        "pixels_cut_off": counts.pixels_cut_off,
         "seconds": time.perf_counter() - began,
         "ms_per_frame": 1e3 * counts.seconds / counts.denoised if counts.denoised else None,
         "provider": "CPU",

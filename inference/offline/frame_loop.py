@@ -27,6 +27,7 @@ from ...storage.writers.open_writer import (
     StackWriter,
     as_pixel_type,
     open_writer,
+    pixels_beyond,
     written_axes,
 )
 from ..errors import InferenceError
@@ -61,6 +62,8 @@ class FrameCounts:
     kept: int = 0
     absent: int = 0
     seconds: float = 0.0
+    pixels_cut_off: int = 0
+    """Because the pixel type that is written does not hold them."""
 
     @property
     def done(self) -> int:
@@ -91,6 +94,7 @@ def denoise_frames(
     def write(finished: Iterable[tuple[int, NDArray[np.float32]]]) -> None:
         for index, estimate in finished:
             for store, plane in zip(stores, estimate, strict=False):
+                counts.pixels_cut_off += pixels_beyond(plane, form.pixel_type)
                 store.write(
                     as_pixel_type(plane, form.pixel_type), written_axes(stack, index, form)
                 )

@@ -188,3 +188,24 @@ def as_pixel_type(pixels: NDArray[Any], pixel_type: PixelType) -> NDArray[Any]:
     limits = np.iinfo(dtype)
     rounded: NDArray[Any] = np.clip(np.rint(pixels), limits.min, limits.max).astype(dtype)
     return rounded
+
+
+def pixels_beyond(pixels: NDArray[Any], pixel_type: PixelType) -> int:
+    """Return how many pixels `as_pixel_type` cuts off, because their type does not hold them."""
+    dtype = np.dtype(pixel_type)
+    if dtype.kind == "f" or pixels.dtype == dtype:
+        return 0
+    limits = np.iinfo(dtype)
+    rounded = np.rint(pixels)
+    return int(((rounded < limits.min) | (rounded > limits.max)).sum())
+
+
+def cut_off(count: int, pixel_type: PixelType) -> list[str]:
+    """Say that so many pixels were cut off; nothing where none were."""
+    if not count:
+        return []
+    limits = np.iinfo(np.dtype(pixel_type))
+    return [
+        f"{count:,} pixels lay beyond what {pixel_type} holds, {limits.min} to {limits.max} ADU, "
+        "and were cut off there: another --pixel-type keeps them"
+    ]
