@@ -125,9 +125,9 @@ def _with_shared_options(command: Command) -> Callable[..., None]:
             if debug
             else "%(levelname)s: %(message)s",
         )
+        _require_finite(kwargs)
         begin_telling()
         try:
-            _require_finite(kwargs)
             outcome = command(*args, **kwargs)
         except (QuietscopeError, OSError, MemoryError) as error:
             said = _in_one_line(error)
@@ -164,9 +164,8 @@ def _require_finite(options: Mapping[str, Any]) -> None:
     """Refuse what Python takes for a number and no option has a meaning for."""
     for name, value in options.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise QuietscopeError(
-                f"--{name.replace('_', '-')} is {value}, expected a finite number; give one, or "
-                "leave it out"
+            raise typer.BadParameter(
+                f"--{name.replace('_', '-')} is {value}: expected a finite number"
             )
 
 
