@@ -166,6 +166,10 @@ def _acquire(
         require_apart(out, [sequence])
         plan, settings = _read_plan(sequence, settings)
 
+    if saved_in is not None and saved_in.is_file():
+        raise typer.BadParameter(
+            f"--saved-in {saved_in}: is a file; give the folder that the acquisition is saved in"
+        )
     if follow and not settings.attach:
         raise typer.BadParameter("--follow belongs to --attach; give both, or --saved-in FOLDER")
     if (follow or saved_in is not None) and settings.changed:

@@ -371,10 +371,18 @@ class LiveDenoiser:
             last.callback(self._release)
             last.callback(self._saved.close)
             last.callback(self._engine.close)
-            self._final = run.end(theirs, self._read_saved if self._dataset is not None else None)
+            read_saved = self._read_saved if self._dataset is not None else None
+            self._final = run.end(theirs, read_saved, planned=self._planned)
         self._raise_first(run, theirs)
         if theirs is not None and theirs is not error:
             raise theirs
+
+    @property
+    def _planned(self) -> int | None:
+        """How many frames were to come; None where nobody said."""
+        if self._options.expected_frames is not None:
+            return self._options.expected_frames
+        return self._sequences.planned
 
     def _require_space(self) -> None:
         frames, camera = self._options.expected_frames, self._camera
@@ -412,9 +420,7 @@ class LiveDenoiser:
             self._require_no_gap(run.counts, theirs)
 
     def _require_no_gap(self, counts: Accounting, theirs: BaseException | None) -> None:
-        path, planned = self._directory.path, self._options.expected_frames
-        if planned is None:
-            planned = self._sequences.planned
+        path, planned = self._directory.path, self._planned
         if counts.first_missing is not None:
             raise MissingFramesError(
                 f"{path}: {counts.missing} frames that the camera took never came, first frame "

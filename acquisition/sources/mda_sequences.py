@@ -137,12 +137,24 @@ class MdaSequences:
             self._sequences[-1].cancelled = True
 
     def stop(self) -> None:
-        """Cancel what runs: the stream cannot take its images."""
-        runners = [_runner_of(thread) for thread in _running()]
-        if self._core is not None:
+        """Cancel what runs for this output: the stream cannot take its images."""
+        own = self._own()
+        runners = [_runner_of(thread) for thread in own]
+        if self._core is not None and len(own) == len(_running()):
             runners.append(self._core.mda)
         for runner in runners:
             runner.cancel()
+
+    def _own(self) -> list[threading.Thread]:
+        """Return the threads of sequences, without those that another block is the output of."""
+        return [thread for thread in _running() if not self._is_of_another(thread)]
+
+    def _is_of_another(self, thread: threading.Thread) -> bool:
+        # Before a sequence begins, its thread alone knows where its images will go.
+        given = (getattr(thread, "_kwargs", None) or {}).get("output")
+        outputs = given if isinstance(given, list | tuple | set) else (given,)
+        blocks = [output for output in outputs if isinstance(output, type(self._output))]
+        return bool(blocks) and all(block is not self._output for block in blocks)
 
     @property
     def planned(self) -> int | None:
@@ -154,26 +166,27 @@ class MdaSequences:
     # ----------------------------------------------------------------------------- their end
 
     def ended_by(self, error: BaseException | None) -> BaseException | None:
-        """Wait until no sequence runs; return what the block was ended by, None if by nothing.
+        """Wait until no sequence of ours runs; return what the block was ended by.
 
-        A block that is left by an error, or by Ctrl-C while it waits, cancels them.
+        None if by nothing. A block that is left by an error, or by Ctrl-C while it waits, cancels
+        them.
         """
         if error is not None:
             self._stop_all()
             return error
         try:
-            _await_all()
+            _await_all(self._own)
         except KeyboardInterrupt as stopped:
             self._stop_all()
             return stopped
         return self._failure
 
     def _stop_all(self) -> None:
-        """Cancel whatever runs until nothing does.
+        """Cancel whatever runs for this output until nothing does.
 
         pymmcore-plus forgets a cancellation of a sequence whose thread has not begun to run.
         """
-        _await_all(meanwhile=self.stop)
+        _await_all(self._own, meanwhile=self.stop)
 
     def _hear(self, told: Any) -> None:
         """Keep the first error by which a thread of pymmcore-plus ended, and hand it on."""
@@ -241,9 +254,11 @@ def _runner_of(thread: threading.Thread) -> Any:
     return runner if type(runner).__name__ == "MDARunner" else None
 
 
-def _await_all(meanwhile: Callable[[], None] = lambda: None) -> None:
+def _await_all(
+    running: Callable[[], list[threading.Thread]], *, meanwhile: Callable[[], None] = lambda: None
+) -> None:
     own = threading.current_thread()
-    while waiting := [thread for thread in _running() if thread is not own]:
+    while waiting := [thread for thread in running() if thread is not own]:
         meanwhile()
         waiting[0].join(CHECK_S)
 

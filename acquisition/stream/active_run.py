@@ -233,7 +233,13 @@ class ActiveRun:
 
     # --------------------------------------------------------------------------- the end
 
-    def end(self, theirs: BaseException | None, read_saved: ReadSaved | None) -> RunReport:
+    def end(
+        self,
+        theirs: BaseException | None,
+        read_saved: ReadSaved | None,
+        *,
+        planned: int | None = None,
+    ) -> RunReport:
         """Bring everything to an end, in the order in which frames depend on it.
 
         Parameters
@@ -242,6 +248,8 @@ class ActiveRun:
             What the user's script was ended by; None if it came to its end.
         read_saved
             Reads frames that are stored by pycro-manager alone; None if it cannot be asked.
+        planned
+            How many frames were to come; None where nobody said.
         """
         self._attempt(self._record_what_came)
         self._keep(self._recorder.error)
@@ -263,7 +271,7 @@ class ActiveRun:
         self._view.close()
         on_disk = self._count_on_disk()
         self._log_end(theirs, on_disk)
-        report = self.report(theirs, ran, on_disk)
+        report = replace(self.report(theirs, ran, on_disk), planned=planned)
         self._attempt(lambda: self._directory.write_report(report.result()))
         return replace(report, errors=self._error_lines(theirs))  # with that of the report itself
 

@@ -155,6 +155,7 @@ def test_a_newcomers_frames_are_noisy_and_alive(tmp_path):
         (["--z", "0,1,1e-300"], 2, "planes"),
         (["--exposure-ms", "inf"], 2, "finite"),
         (["--interval-s", "inf"], 2, "finite"),
+        (["--saved-in", __file__], 2, "is a file"),
         (["--attach", "--port", "1"], 1, "Run server on port"),
     ],
 )

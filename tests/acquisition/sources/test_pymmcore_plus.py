@@ -398,3 +398,34 @@ def test_a_slow_disk_holds_the_acquisition_and_not_the_memory(mmc, tmp_path, mon
         mmc.mda.events.frameReady.disconnect(count)
     assert live.report["frames_recorded"] == 60
     assert max(waiting) <= 5, "what has been taken waits for nobody"
+
+
+def test_two_blocks_on_one_core_leave_each_other_alone(mmc, tmp_path):
+    """An error in one block cancelled the sequence of the other, whose report said complete."""
+
+    def fail_within():
+        with LiveDenoiser(output=tmp_path / "other"):
+            raise ZeroDivisionError
+
+    with LiveDenoiser(output=tmp_path / "run") as live:
+        mmc.run_mda(one_by_one(20), output=live)
+        with pytest.raises(ZeroDivisionError):
+            fail_within()
+    assert live.report["frames_recorded"] == live.report["frames_planned"] == 20
+    assert live.report["complete"]
+
+
+@THREADS_FAIL
+def test_a_sequence_whose_images_stop_coming_is_not_complete(mmc, tmp_path):
+    live = LiveDenoiser(output=tmp_path / "run")
+
+    def acquire():
+        with live, after(mmc, 3, mmc.unloadAllDevices):
+            mmc.run_mda(one_by_one(20), output=live).join()
+
+    with pytest.raises((MissingFramesError, AcquisitionError)):
+        acquire()
+    report = live.report
+    assert report["frames_planned"] == 20
+    assert 3 <= report["frames_recorded"] < 20
+    assert not report["complete"]
