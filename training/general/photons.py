@@ -30,6 +30,9 @@ FASTEST_PX = 3.0
 AMPLIFIED_SHARE = 0.12
 """Examples of amplified electrons (EM-CCD, photomultiplier), whose gain is itself random; in units
 of the gain times the excess factor their variance is that of photons, their form is not."""
+GAIN_ERROR, READ_ERROR = 0.5, 0.5
+"""Of the logarithm: how wrong gain and read noise are that a recording tells of itself. Those of
+microscope images are by more, where their pixels are not what a camera counted."""
 UNEVEN_SHARE = 0.2
 """Examples whose pixels differ in read noise, as those of sCMOS cameras do."""
 
@@ -63,6 +66,21 @@ def draw_examples(
     one = [_example(pool, edge, rng) for _ in range(batch)]
     return Examples(
         *(torch.from_numpy(np.stack(part).astype(np.float32)) for part in zip(*one, strict=True))
+    )
+
+
+def told_wrongly(drawn: Examples, rng: np.random.Generator) -> Examples:
+    """Return the examples of cameras whose calibration is wrong, as one from a recording may be.
+
+    Photoelectrons are what counts were divided by the gain into: one that is wrong makes signal
+    and frames larger or smaller alike, and the noise not what their brightness says.
+    """
+    gain, read = (
+        torch.from_numpy(np.exp(rng.normal(0, spread, (len(drawn.frames), 1, 1, 1)))).float()
+        for spread in (GAIN_ERROR, READ_ERROR)
+    )
+    return Examples(
+        drawn.frames * gain, drawn.there, drawn.read * (gain * read) ** 2, drawn.signal * gain
     )
 
 

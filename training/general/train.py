@@ -2,7 +2,8 @@
 
 Owns the loop and its working file, from which a run that was stopped goes on. The budget is steps,
 so that a seed gives one result on one machine, in however many parts; `--from` goes on from the
-end of another run with a new course of the learning rate.
+end of another run with a new course of the learning rate. With `--deviation-alone` it then learns
+how far off the estimate is where the noise is told wrongly; the estimate stays what it is.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from ...storage.atomic_output import new_file
-from ..model.general import LEAST_VARIANCE_E2, GeneralNetwork
+from ..model.general import LEAST_VARIANCE_E2, SHRINK, GeneralNetwork
 from ..model.weight_average import weight_average
 from ..schedule import learning_rate_share
-from .photons import Examples, draw_examples
+from .photons import Examples, draw_examples, told_wrongly
 from .scenes import draw_scene
 
 SCENE_EDGE = 256
@@ -97,7 +98,7 @@ class _Work:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(network, weight_average(network), torch.optim.Adam(network.parameters()))
 
-    def go_on_from(self, path: Path) -> None:
+    def go_on_from(self, path: Path, *, with_optimizer: bool) -> None:
         """Begin with the averaged weights of an earlier run."""
         before = torch.load(path, weights_only=True)
         self.begun = before["steps"]
@@ -105,7 +106,16 @@ class _Work:
         self.recipe = tuple(before.get("recipe", ()))
         self.network.load_state_dict(before["weights"])
         self.average.module.load_state_dict(before["weights"])
-        self.optimizer.load_state_dict(before["optimizer"])
+        if with_optimizer:
+            self.optimizer.load_state_dict(before["optimizer"])
+
+    def learn_deviation_alone(self) -> None:
+        """Keep everything as it is but the last layer's outputs for the deviation."""
+        self.network.requires_grad_(False)
+        for last in self.network.network.head.parameters():
+            last.requires_grad_(True)
+            last.register_hook(_of_deviation)  # type: ignore[no-untyped-call]
+        self.optimizer = torch.optim.Adam(self.network.network.head.parameters())
 
     def resume(self, path: Path) -> None:
         """Take up a run that was stopped."""
@@ -123,6 +133,7 @@ class _Work:
         own = (
             f"--seed {options.seed} --scenes {options.scenes} --steps {options.steps} "
             f"--until {self.step} --learning-rate {options.learning_rate:g}"
+            f"{' --deviation-alone' * options.deviation_alone}"
         )
         kept = {
             "weights": self.average.module.state_dict(),
@@ -138,6 +149,13 @@ class _Work:
             torch.save(kept, staging)
 
 
+def _of_deviation(gradient: Tensor) -> Tensor:
+    """Return the last layer's gradient without that of the mean, whose outputs come first."""
+    kept = gradient.clone()
+    kept[: SHRINK**2] = 0
+    return kept
+
+
 def main() -> None:
     """Train for the given steps, or a part of them, and write the averaged weights."""
     asked = argparse.ArgumentParser(description=__doc__)
@@ -149,13 +167,19 @@ def main() -> None:
     asked.add_argument("--out", type=Path, required=True)
     asked.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     asked.add_argument("--from", dest="start", type=Path, help="An earlier run to go on from.")
+    asked.add_argument("--deviation-alone", action="store_true")
     options = asked.parse_args()
+    if options.deviation_alone and not options.start:
+        asked.error("--deviation-alone goes on from the end of a run: name it with --from")
     torch.manual_seed(options.seed)
     work = _Work.new()
+    if options.deviation_alone:
+        work.learn_deviation_alone()
     if options.out.is_file():
         work.resume(options.out)
     elif options.start:
-        work.go_on_from(options.start)
+        # What another run's optimizer was about to do would move the estimate on.
+        work.go_on_from(options.start, with_optimizer=not options.deviation_alone)
     _steps(work, options)
 
 
@@ -173,7 +197,10 @@ def _steps(work: _Work, options: argparse.Namespace) -> None:
         if work.step % RENEW_EVERY == 0:
             _renew(pool, options.seed, work.step // RENEW_EVERY)
         rng = np.random.default_rng([options.seed, 1, work.begun + work.step])
-        fit, spread = loss_of(work.network, draw_examples(pool, BATCH, PATCH, rng))
+        drawn = draw_examples(pool, BATCH, PATCH, rng)
+        if options.deviation_alone:
+            drawn = told_wrongly(drawn, rng)
+        fit, spread = loss_of(work.network, drawn)
         work.optimizer.zero_grad(set_to_none=True)
         (fit + DEVIATION_WEIGHT * spread).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(work.network.parameters(), 2.0)
