@@ -30,7 +30,7 @@ FASTEST_PX = 3.0
 AMPLIFIED_SHARE = 0.12
 """Examples of amplified electrons (EM-CCD, photomultiplier), whose gain is itself random; in units
 of the gain times the excess factor their variance is that of photons, their form is not."""
-GAIN_ERROR, READ_ERROR = 0.5, 0.5
+GAIN_ERROR, READ_ERROR = 0.25, 0.25
 """Of the logarithm: how wrong gain and read noise are that a recording tells of itself. Those of
 microscope images are by more, where their pixels are not what a camera counted."""
 UNEVEN_SHARE = 0.2

@@ -1,4 +1,4 @@
-"""The run that makes the general model: stopped and gone on with, and what its parts leave alone."""
+"""The run that makes the general model: stopped, gone on with, and what its parts leave alone."""
 
 from __future__ import annotations
 
