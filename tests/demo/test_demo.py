@@ -48,7 +48,7 @@ def quietscope(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     out = tmp_path_factory.mktemp("a folder") / "my demo"
-    short = ("--frames", FRAMES, "--train-seconds", 22, "--no-preview")
+    short = ("--frames", FRAMES, "--train-seconds", 18, "--no-preview")
     done = quietscope("demo", "--out", out, "--json", *short)
     assert done.returncode == 0, done.stderr
     return Demo(out, json.loads(done.stdout), done.stderr)
@@ -134,6 +134,7 @@ def test_a_second_demo_does_not_touch_the_first(demo: Demo) -> None:
     assert (demo.out / "report.json").read_bytes() == before
 
 
+@pytest.mark.long  # its lines are the README's, which are walked
 def test_the_example_script_runs_as_printed(demo: Demo, tmp_path: Path) -> None:
     model = demo.out / "library" / "models" / "first"
     # The model belongs to the demo camera's own pixel type; only the region differs.
@@ -149,6 +150,7 @@ def test_the_example_script_runs_as_printed(demo: Demo, tmp_path: Path) -> None:
     assert "50 of 50 frames denoised" in done.stdout
 
 
+@pytest.mark.long
 def test_a_model_of_another_camera_is_refused_by_the_property_that_differs(
     demo: Demo, tmp_path: Path
 ) -> None:

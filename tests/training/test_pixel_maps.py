@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
+from quietscope.benchmarks.box_model import write_box_model
 from quietscope.calibration.fingerprint import CameraFingerprint
 from quietscope.calibration.fit_camera import fit_camera
 from quietscope.calibration.pixel_maps import part_of
@@ -108,30 +109,33 @@ def recording(sensor):
     return sensor.expose(scenes(30), seed=77)
 
 
-def trained(noise_model, recording, folder, steps):
-    """One model that knows every pixel, and one that does not: by whether it does."""
-    stack = stack_from_array(recording, path="recording")
-    return {
-        known: train(
-            [stack],
-            folder / str(known),
-            dataclasses.replace(QUICK, pixel_maps=known, steps=steps),
-            noise_model=noise_model,
-            accept=True,
-        ).bundle
-        for known in (True, False)
-    }
+def trained(noise_model, recording, folder, steps, *, known):
+    """A model that knows every pixel, or none."""
+    return train(
+        [stack_from_array(recording, path="recording")],
+        folder / str(known),
+        dataclasses.replace(QUICK, pixel_maps=known, steps=steps),
+        noise_model=noise_model,
+        accept=True,
+    ).bundle
 
 
 @pytest.fixture(scope="module")
 def bundles(noise_model, recording, tmp_path_factory):
-    """Two that have hardly learned anything, for what does not hang on it."""
-    return trained(noise_model, recording, tmp_path_factory.mktemp("models"), 10)
+    """One that knows every pixel, and has hardly learned anything; and one without maps."""
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        True: trained(noise_model, recording, folder, 10, known=True),
+        False: open_bundle(write_box_model(folder / "box")),
+    }
 
 
 @pytest.mark.long
 def test_hot_pixels_vanish_and_are_known_to_be_unsure(sensor, noise_model, recording, tmp_path):
-    bundles = trained(noise_model, recording, tmp_path, QUICK.steps)
+    bundles = {
+        known: trained(noise_model, recording, tmp_path, QUICK.steps, known=known)
+        for known in (True, False)
+    }
     law = noise_model.photon_transfer
     truth = law.offset_adu + 2.0 * scenes(30)
     error, z = {}, {}
@@ -421,6 +425,10 @@ def test_a_night_of_a_moved_region_keeps_candidate_and_model(bundles, recording,
     assert library.current() == bundles[True].path
 
 
-def test_retraining_goes_on_without_pixel_maps_where_they_were_left_out(bundles):
+@pytest.mark.long
+def test_retraining_goes_on_without_pixel_maps_where_they_were_left_out(
+    bundles, noise_model, recording, tmp_path
+):
+    without = trained(noise_model, recording, tmp_path, 3, known=False)
     assert _options(None, bundles[True], None, 5).pixel_maps
-    assert not _options(None, bundles[False], None, 5).pixel_maps
+    assert not _options(None, without, None, 5).pixel_maps

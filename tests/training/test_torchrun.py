@@ -53,6 +53,7 @@ def test_two_processes_make_one_bundle_the_same_twice(stack, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv there")
 def test_an_error_ends_all_processes_with_its_one_line(tmp_path):

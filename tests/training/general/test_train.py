@@ -30,6 +30,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
+@pytest.mark.long
 def test_the_deviation_alone_is_learned_where_that_is_asked_for(ran, tmp_path: Path) -> None:
     """The estimate stays the same to the last bit, also in a run that was stopped."""
     begun = ran("begun.pt", "--steps", 3)
